@@ -1,0 +1,127 @@
+"""Bottleneck modules (Eq. 4: Δ = W_up σ(W_down x)): Adapter, AdaptFormer, and at linear maps."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from harness.insertion import Attachment, Delta, Form, PeftMethod, Strength
+from harness.registry import METHODS
+from harness.rng import generator
+from harness.spec import LINEAR_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement
+from harness.vit import Dims, dims_of
+
+
+class AdapterOptions(Frozen):
+    """`rank` r of the bottleneck; how α scales it; whether it has its own LayerNorm."""
+
+    rank: Annotated[int, Field(ge=1)] = 4
+    scale: Literal["alpha", "alpha_over_r"] = "alpha"
+    """`alpha` is Eq. 2 (and LIFT); `alpha_over_r` is the released code."""
+    layer_norm: bool = True
+
+
+class AdaptFormerOptions(Frozen):
+    """As `AdapterOptions`; `learnable` starts a trained scalar at α, the other scales fix it."""
+
+    rank: Annotated[int, Field(ge=1)] = 4
+    scale: Literal["learnable", "alpha", "alpha_over_r"] = "learnable"
+    """`alpha` with α = 0.1 and no LayerNorm is the original AdaptFormer."""
+    layer_norm: bool = True
+
+
+class Bottleneck(Delta):
+    """LayerNorm, d_in -> r, ReLU, r -> d_out. The up-projection starts at zero."""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        options: AdapterOptions | AdaptFormerOptions,
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_in) if options.layer_norm else nn.Identity()
+        self.down = nn.Linear(d_in, options.rank)
+        self.up = nn.Linear(options.rank, d_out)
+        # Kaiming-normal with a = sqrt(5), fan-in d_in, as in the released code.
+        nn.init.normal_(self.down.weight, std=math.sqrt(1 / (3 * d_in)), generator=rng)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+        self.factor = 1 / options.rank if options.scale == "alpha_over_r" else 1.0
+        self.gain = nn.Parameter(torch.ones(())) if options.scale == "learnable" else None
+
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        y: Tensor = self.up(torch.relu(self.down(self.norm(x))))
+        scale = strength * self.factor
+        return y * (scale if self.gain is None else scale * self.gain)
+
+
+class _Bottlenecks(PeftMethod):
+    """What the three have in common: one bottleneck per site."""
+
+    name: ClassVar[str]
+    form: ClassVar[Form]
+    additive = True
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        attachment = Attachment(model)
+        dims = dims_of(model)
+        for site, alpha in placement.items():
+            d_in, d_out = dims.linear_io(site.position)
+            rng = generator(seed, "init", self.name, site)
+            attachment.add_delta(site, Bottleneck(d_in, d_out, options, rng), alpha, self.form)
+        return attachment
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """d(3 + 2r) + r per sub-block site, one more for a learnable scale."""
+        total = 0
+        for site, _ in placement.items():
+            d_in, d_out = dims.linear_io(site.position)
+            norm = 2 * d_in if options.layer_norm else 0
+            total += norm + (d_in + d_out) * options.rank + options.rank + d_out
+            total += options.scale == "learnable"
+        return total
+
+
+@METHODS.register("adapter")
+class Adapter(_Bottlenecks):
+    """y = f + α·Δ(f), before the residual addition (the released code's place, Pfeiffer-like)."""
+
+    name = "adapter"
+    form = "sequential"
+    Options = AdapterOptions
+    positions = SUB_BLOCK_POSITIONS
+    default_positions = ("ffn",)
+    summary = "bottleneck after a sub-block, before its residual addition"
+
+
+@METHODS.register("adaptformer")
+class AdaptFormer(_Bottlenecks):
+    """y = f + s·Δ(x), x the residual stream that enters the sub-block, s learnable from α."""
+
+    name = "adaptformer"
+    form = "parallel"
+    Options = AdaptFormerOptions
+    positions = SUB_BLOCK_POSITIONS
+    default_positions = ("ffn",)
+    summary = "bottleneck parallel to a sub-block, with a learnable or fixed scale"
+
+
+@METHODS.register("bottleneck")
+class LinearBottleneck(_Bottlenecks):
+    """y = Wx + α·Δ(x) at a linear map: Eq. 4's Δ where LoRA's would be."""
+
+    name = "bottleneck"
+    form = "parallel"
+    Options = AdapterOptions
+    positions = LINEAR_POSITIONS
+    default_positions = ("mlp1",)
+    summary = "bottleneck parallel to any linear map"

@@ -1,0 +1,84 @@
+"""Methods that train the backbone's own tensors, or none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+from harness.insertion import Attachment, PeftMethod
+from harness.registry import METHODS
+from harness.spec import Frozen, Placement
+from harness.vit import Dims
+
+
+class NoOptions(Frozen):
+    """The method has no settings."""
+
+
+@METHODS.register("bitfit")
+class BitFit(PeftMethod):
+    """Every bias parameter of the placed blocks, LayerNorms included; none outside the blocks."""
+
+    Options = NoOptions
+    positions = ("block",)
+    default_positions = ("block",)
+    additive = False
+    summary = "all biases of the blocks"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        attachment = Attachment(model)
+        for site, _ in placement.items():
+            for name, _ in list(model.blocks[site.block].named_parameters()):
+                if name.endswith("bias"):
+                    attachment.replace_parameter(f"blocks.{site.block}.{name}")
+        return attachment
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """11d per block of a plain ViT."""
+        return len(placement) * dims.biases_per_block
+
+
+@METHODS.register("full")
+class FullFineTuning(PeftMethod):
+    """Every tensor of the backbone is trained: the upper control."""
+
+    Options = NoOptions
+    positions = ()
+    default_positions = ()
+    additive = False
+    summary = "control: all weights"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        attachment = Attachment(model)
+        for name, _ in list(model.named_parameters()):
+            attachment.replace_parameter(name)
+        return attachment
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """All of them."""
+        return dims.num_params
+
+
+@METHODS.register("linear_probe")
+class LinearProbe(PeftMethod):
+    """The head alone: the lower control."""
+
+    Options = NoOptions
+    positions = ()
+    default_positions = ()
+    additive = False
+    summary = "control: the head alone"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        return Attachment(model)
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """None beside the head."""
+        return 0

@@ -1,0 +1,77 @@
+"""Visual prompt tuning: trainable tokens appended after the patch tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+
+from harness.insertion import Attachment, PeftMethod
+from harness.registry import METHODS
+from harness.rng import generator
+from harness.spec import Frozen, Placement
+from harness.vit import Dims, dims_of
+
+
+class VPTOptions(Frozen):
+    """`length` p: number of prompt tokens."""
+
+    length: Annotated[int, Field(ge=1)] = 10
+
+
+def _prompts(model: VisionTransformer, blocks: list[int], length: int, seed: int) -> Attachment:
+    dims = dims_of(model)
+    # Xavier bound of a patch embedding, from the original VPT.
+    bound = math.sqrt(6 / (3 * dims.patch**2 + dims.width))
+    values = {}
+    for block in blocks:
+        value = torch.empty(length, dims.width)
+        values[block] = value.uniform_(
+            -bound, bound, generator=generator(seed, "init", "vpt", block)
+        )
+    attachment = Attachment(model)
+    attachment.add_prompts(values)
+    return attachment
+
+
+@METHODS.register("vpt_shallow")
+class VPTShallow(PeftMethod):
+    """Prompts enter before the first block and flow through all blocks."""
+
+    Options = VPTOptions
+    positions = ()
+    default_positions = ()
+    additive = False
+    summary = "prompt tokens before the first block"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        return _prompts(model, [0], options.length, seed)
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """p·d."""
+        return int(options.length * dims.width)
+
+
+@METHODS.register("vpt_deep")
+class VPTDeep(PeftMethod):
+    """Fresh prompts at every block of the placement replace those of the block before."""
+
+    Options = VPTOptions
+    positions = ("block",)
+    default_positions = ("block",)
+    additive = False
+    summary = "fresh prompt tokens at every block"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        return _prompts(model, [site.block for site, _ in placement.items()], options.length, seed)
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """p·d per block."""
+        return int(len(placement) * options.length * dims.width)

@@ -1,0 +1,158 @@
+"""Datasets in memory, the stratified split, and batched augmentation.
+
+Owns: pixels and labels as tensors. Must not know: where a dataset's files lie, models, methods.
+
+Shapes: n images, c = 3 channels, h and w pixels. Pixels stay uint8 until a batch is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.rng import generator
+from harness.spec import DataSpec, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """`pixels` uint8 `[n, 3, h, w]` and `labels` int64 `[n]`."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> Images:
+        return Images(pixels=self.pixels[index], labels=self.labels[index])
+
+    def to(self, device: torch.device) -> Images:
+        return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A labelled dataset with its official test set and its head/medium/tail groups.
+
+    `groups` maps a group's name to class indices; which classes are tail is the dataset's to say.
+    `mean` and `std` are per channel, of pixels scaled to [0, 1].
+    """
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    groups: dict[str, tuple[int, ...]]
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What a trial trains on, chooses on and is tested on, and the class counts of `train`."""
+
+    train: Images
+    select: Images
+    test: Images
+    train_counts: Tensor
+
+    def to(self, device: torch.device) -> Split:
+        return Split(
+            train=self.train.to(device),
+            select=self.select.to(device),
+            test=self.test.to(device),
+            train_counts=self.train_counts.to(device),
+        )
+
+
+def stratified(labels: Tensor, fraction: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices of the rest and of a sample of `fraction` of every class.
+
+    A class of two or more images gives at least one to each side; a class of one gives none.
+    """
+    rest, sample = [], []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=rng)]
+        count = (
+            0 if len(members) < 2 else min(max(1, round(fraction * len(members))), len(members) - 1)
+        )
+        sample.append(members[:count])
+        rest.append(members[count:])
+    return torch.cat(rest).sort().values, torch.cat(sample).sort().values
+
+
+def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
+    """Carve the selection part out of the training data; the test set is left alone.
+
+    With `select_on="test"` (the paper's protocol) all training data is trained on and the test set
+    is also the selection part.
+
+    Raises:
+        UserError: a class has no training image.
+    """
+    train, select = dataset.train, dataset.test
+    if spec.select_on == "val":
+        rng = generator(seed, "split")
+        rest, sample = stratified(dataset.train.labels, spec.val_fraction, rng)
+        train, select = dataset.train.subset(rest), dataset.train.subset(sample)
+    counts = torch.bincount(train.labels, minlength=len(dataset.classes))
+    if (counts == 0).any():
+        empty = dataset.classes[int((counts == 0).nonzero()[0])]
+        raise UserError(f"Class {empty!r} of {spec.name} has no training image.")
+    return Split(train=train, select=select, test=dataset.test, train_counts=counts)
+
+
+def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
+    """uint8 `[n, 3, h, w]` -> float32, centred and scaled."""
+    mean = torch.tensor(dataset.mean, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(dataset.std, device=pixels.device).view(1, 3, 1, 1) * 255
+    return (pixels.float() - mean) / std
+
+
+def epoch_batches(images: Images, recipe: Recipe, seed: int, epoch: int) -> Iterator[Images]:
+    """Shuffled, augmented batches of one epoch; the last, smaller one is kept.
+
+    Order and augmentation depend on (seed, epoch) alone, never on the configuration.
+    """
+    order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+    rng = generator(seed, "augment", epoch)
+    for index in order.split(recipe.batch_size):
+        batch = images.subset(index.to(images.labels.device))
+        if recipe.augment == "none":
+            yield batch
+        else:
+            pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
+            yield Images(pixels=pixels, labels=batch.labels)
+
+
+def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:
+    """Random resized crop and horizontal flip of a batch, by one bilinear resampling.
+
+    The law of torchvision's RandomResizedCrop: area share uniform in [scale_min, 1], aspect ratio
+    log-uniform in [3/4, 4/3]. A side that would leave the image is cut to it, where torchvision
+    draws again. Returns float32 `[n, 3, h, w]` in 0..255.
+    """
+    n = len(pixels)
+    area = torch.empty(n).uniform_(scale_min, 1, generator=rng)
+    log_ratio = torch.empty(n).uniform_(math.log(3 / 4), math.log(4 / 3), generator=rng)
+    place = torch.rand(n, 2, generator=rng) * 2 - 1
+    flip = (torch.rand(n, generator=rng) < 0.5).float() * -2 + 1
+    width = (area.sqrt() * (log_ratio / 2).exp()).clamp(max=1)
+    height = (area.sqrt() / (log_ratio / 2).exp()).clamp(max=1)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = width * flip
+    theta[:, 1, 1] = height
+    theta[:, 0, 2] = place[:, 0] * (1 - width)
+    theta[:, 1, 2] = place[:, 1] * (1 - height)
+    grid = torch.nn.functional.affine_grid(
+        theta.to(pixels.device), list(pixels.shape), align_corners=False
+    )
+    return torch.nn.functional.grid_sample(
+        pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )

@@ -1,0 +1,313 @@
+"""Putting PEFT modules into a frozen timm ViT and taking them out again.
+
+Modules join by hooks on timm's own layers, so the backbone's module tree, weights and state dict
+stay what they were and one loaded backbone serves every trial of a worker. Owns: sites -> hooks,
+the `PeftMethod` contract, combinations `a+b`. Must not know: a method's name, data, training.
+
+Shapes: n images, t tokens, d width, r rank.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, JsonValue, ValidationError, create_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.registry import METHODS
+from harness.spec import Frozen, Placement, Position, Site, explain
+from harness.vit import Dims
+
+Strength = float | Tensor
+Form = Literal["parallel", "sequential"]
+QKV = ("q", "k", "v")
+
+
+class Delta(nn.Module, ABC):
+    """One additive module: called with `(x, strength)`, it returns `strength * Δ(x)` (Eq. 2)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        """`[n, t, d_in]` -> `[n, t, d_out]`."""
+
+    def __call__(self, x: Tensor, strength: Strength) -> Tensor:
+        result: Tensor = super().__call__(x, strength)
+        return result
+
+    def weight(self) -> Tensor | None:
+        """Δ as a `[d_out, d_in]` matrix where it is linear, else None (it cannot be merged)."""
+        return None
+
+
+class Attachment(nn.Module):
+    """What a method added to a model: its trainable tensors, and the way to remove them again.
+
+    `parameters()` and `state_dict()` hold the PEFT tensors only, never a frozen one.
+    """
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        self._model = [model]  # in a list, so that it is not registered as a submodule
+        self._undo: list[Callable[[], None]] = []
+        self._forms: dict[Site, Form] = {}
+        self.strengths: dict[Site, Strength] = {}
+        self.deltas = nn.ModuleDict()
+        self.prompts = nn.ParameterDict()
+        self.replaced = nn.ParameterDict()
+
+    @property
+    def model(self) -> VisionTransformer:
+        return self._model[0]
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def _on(self, handle: Any) -> None:
+        self._undo.append(handle.remove)
+
+    def add_delta(self, site: Site, delta: Delta, strength: Strength, form: Form) -> None:
+        """Add Δ at a site: `y = f(x) + strength * Δ(x)`, or `Δ(f(x))` when `form` is sequential."""
+        self.deltas[f"{site.block}:{site.position}"] = delta.to(self._device)
+        self.strengths[site] = strength
+        self._forms[site] = form
+        if site.position in ("attn", "ffn"):
+            self._hook_sub_block(site, delta, form)
+        else:
+            self._hook_linear(site, delta, form)
+
+    def _hook_linear(self, site: Site, delta: Delta, form: Form) -> None:
+        linear = linear_at(self.model, site)
+
+        def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            if site.position not in QKV:
+                return output + delta(
+                    args[0] if form == "parallel" else output, self.strengths[site]
+                )
+            parts = list(output.chunk(3, dim=-1))
+            index = QKV.index(site.position)
+            x = args[0] if form == "parallel" else parts[index]
+            parts[index] = parts[index] + delta(x, self.strengths[site])
+            return torch.cat(parts, dim=-1)
+
+        self._on(linear.register_forward_hook(add))
+
+    def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
+        """Join a residual branch at its very end, after LayerScale, before the residual addition.
+
+        The parallel form reads the residual stream that enters the branch's LayerNorm.
+        """
+        block = self.model.blocks[site.block]
+        norm, last = (
+            (block.norm1, block.ls1) if site.position == "attn" else (block.norm2, block.ls2)
+        )
+        entering: list[Tensor] = []
+
+        def remember(module: nn.Module, args: tuple[Tensor]) -> None:
+            entering.append(args[0])
+
+        def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            x = entering.pop() if form == "parallel" else output
+            return output + delta(x, self.strengths[site])
+
+        if form == "parallel":
+            self._on(norm.register_forward_pre_hook(remember))
+        self._on(last.register_forward_hook(add))
+
+    def add_prompts(self, prompts: dict[int, Tensor]) -> None:
+        """Append `[p, d]` prompts after the tokens that enter each block, replacing earlier ones.
+
+        They flow on until the next adapted block or the end, where they are dropped.
+        """
+        first = min(prompts)
+        for block, value in prompts.items():
+            parameter = nn.Parameter(value.to(self._device))
+            self.prompts[str(block)] = parameter
+
+            def enter(
+                module: nn.Module, args: tuple[Tensor], block: int = block, p: Tensor = parameter
+            ) -> tuple[Tensor]:
+                x = args[0] if block == first else args[0][:, : -len(p)]
+                return (torch.cat([x, p.expand(len(x), -1, -1)], dim=1),)
+
+            self._on(self.model.blocks[block].register_forward_pre_hook(enter))
+        count = len(prompts[first])
+        self._on(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
+
+    def replace_parameter(self, name: str) -> None:
+        """Put a trainable copy in the place of a frozen parameter until `detach`."""
+        path, _, leaf = name.rpartition(".")
+        owner = self.model.get_submodule(path)
+        frozen = getattr(owner, leaf)
+        copy = nn.Parameter(frozen.detach().clone())
+        self.replaced[name.replace(".", "/")] = copy
+        setattr(owner, leaf, copy)
+        self._undo.append(lambda: setattr(owner, leaf, frozen))
+
+    def detach(self) -> None:
+        """Take everything out: the model computes again exactly what it did before."""
+        while self._undo:
+            self._undo.pop()()
+
+    @torch.no_grad()
+    def merge(self) -> VisionTransformer:
+        """Fold every Δ into the model's weights, detach, and return the model.
+
+        Raises:
+            UserError: a Δ is not linear, or is not at a linear position; nothing was changed.
+        """
+        weights = {site: self._delta(site).weight() for site in self.strengths}
+        if not weights or any(weight is None for weight in weights.values()):
+            raise UserError("Only LoRA can be merged: this method's module is not a linear map.")
+        for site, weight in weights.items():
+            assert weight is not None
+            linear = linear_at(self.model, site)
+            rows = slice(None)
+            if site.position in QKV:
+                d = self.model.embed_dim
+                start = QKV.index(site.position) * d
+                rows = slice(start, start + d)
+            update = self.strengths[site] * weight
+            if self._forms[site] == "parallel":
+                linear.weight[rows] += update
+            else:
+                linear.weight[rows] += update @ linear.weight[rows]
+                if linear.bias is not None:
+                    linear.bias[rows] += update @ linear.bias[rows]
+        self.detach()
+        return self.model
+
+    def _delta(self, site: Site) -> Delta:
+        delta = self.deltas[f"{site.block}:{site.position}"]
+        assert isinstance(delta, Delta)
+        return delta
+
+
+class Union(Attachment):
+    """Attachments of several methods on one model, as one."""
+
+    def __init__(self, model: VisionTransformer, parts: dict[str, Attachment]) -> None:
+        super().__init__(model)
+        self.parts = nn.ModuleDict(parts)
+
+    def detach(self) -> None:
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            part.detach()
+
+    def merge(self) -> VisionTransformer:
+        raise UserError("A combination cannot be merged; merge LoRA on its own.")
+
+
+def linear_at(model: VisionTransformer, site: Site) -> nn.Linear:
+    """The frozen linear layer that holds a linear position; q, k and v share the fused `qkv`."""
+    block = model.blocks[site.block]
+    layer = {
+        "q": block.attn.qkv,
+        "k": block.attn.qkv,
+        "v": block.attn.qkv,
+        "out": block.attn.proj,
+        "mlp1": block.mlp.fc1,
+        "mlp2": block.mlp.fc2,
+    }[site.position]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+class PeftMethod(ABC):
+    """A way to adapt a frozen ViT. Subclass in `baselines/`, decorate with `METHODS.register`."""
+
+    Options: ClassVar[type[Frozen]]
+    """The method's own settings, with their defaults."""
+    positions: ClassVar[tuple[Position, ...]]
+    """Positions it can be placed at; empty for a method without sites."""
+    default_positions: ClassVar[tuple[Position, ...]]
+    additive: ClassVar[bool]
+    """It adds `α·Δ` (Eq. 2), so α has a meaning and it can be combined with others."""
+    summary: ClassVar[str]
+    """One line for `harness list methods`."""
+
+    @abstractmethod
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        """Insert the modules; draws their initial values from (`seed`, purpose, site) alone."""
+
+    @abstractmethod
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """Number of trainable elements, head excluded, by the formula of paper-facts section 2."""
+
+    def parse_options(self, options: dict[str, JsonValue]) -> BaseModel:
+        """Check and complete the options.
+
+        Raises:
+            UserError: unknown option or bad value.
+        """
+        try:
+            return self.Options.model_validate(options)
+        except ValidationError as error:
+            raise UserError(f"options: {explain(error)}") from error
+
+
+class Combination(PeftMethod):
+    """`a+b`: each site goes to every part that supports its position; all parts must get one."""
+
+    additive = True
+
+    def __init__(self, names: list[str]) -> None:
+        self._parts: dict[str, PeftMethod] = {name: METHODS.get(name)() for name in names}
+        for name, part in self._parts.items():
+            if not part.additive:
+                raise UserError(f"Method {name!r} adds no module, so it cannot be combined.")
+        if len(self._parts) < len(names):
+            raise UserError(f"Method {'+'.join(names)!r} names a part twice.")
+        fields: dict[str, Any] = {n: (p.Options, p.Options()) for n, p in self._parts.items()}
+        options: Any = create_model("CombinedOptions", __base__=Frozen, **fields)
+        self.Options = options  # type: ignore[misc]
+        ordered = [q for p in self._parts.values() for q in p.positions]
+        self.positions = tuple(dict.fromkeys(ordered))  # type: ignore[misc]
+        default = [q for p in self._parts.values() for q in p.default_positions]
+        self.default_positions = tuple(dict.fromkeys(default))  # type: ignore[misc]
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        parts = {
+            name: part.attach(
+                model, self._share(name, placement), getattr(options, name), seed=seed
+            )
+            for name, part in self._parts.items()
+        }
+        return Union(model, parts)
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        return sum(
+            part.expected_params(dims, self._share(name, placement), getattr(options, name))
+            for name, part in self._parts.items()
+        )
+
+    def _share(self, name: str, placement: Placement) -> Placement:
+        share = placement.only(self._parts[name].positions)
+        if not len(share):
+            wanted = ", ".join(self._parts[name].positions)
+            raise UserError(f"No site is left for {name!r}: add one of its positions ({wanted}).")
+        return share
+
+
+def get_method(name: str) -> PeftMethod:
+    """The method called `name`; `a+b` combines additive ones.
+
+    Raises:
+        UserError: unknown name, or a combination that makes no sense.
+    """
+    names = name.split("+")
+    if len(names) > 1:
+        return Combination(names)
+    method: PeftMethod = METHODS.get(name)()
+    return method

@@ -1,0 +1,92 @@
+"""Scores of one trial on one split. Pure numpy: no model, no store.
+
+All accuracies are shares in [0, 1]; reports print them in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.spec import Frozen
+
+Array = NDArray[np.float64]
+
+
+class SplitMetrics(Frozen):
+    """Scores on one split. A class or group without images has no score and is left out of means.
+
+    The paper's tables average by three rules, all kept under their names: `class_mean` over
+    classes (Tables 2, 3), `group_mean` over head/medium/tail (Tables 6, S1), `flat_mean` over all
+    printed cells (Tables 1, 4). Within one dataset the printed cells are its groups, so the last
+    two differ only when reports pool several datasets.
+    """
+
+    class_mean: float
+    group_mean: float
+    flat_mean: float
+    micro: float
+    groups: dict[str, float]
+    per_class: tuple[float | None, ...]
+    class_counts: tuple[int, ...]
+    distance: dict[str, float]
+    """Inter-class cosine distance of the features by group (Table 5)."""
+    loss: float
+
+
+def split_metrics(
+    *,
+    predictions: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    features: Array,
+    loss: float,
+    groups: Mapping[str, tuple[int, ...]],
+    num_classes: int,
+) -> SplitMetrics:
+    """Score predictions `[n]` against labels `[n]`, with features `[n, d]`."""
+    counts = np.bincount(labels, minlength=num_classes)
+    hits = np.bincount(labels[predictions == labels], minlength=num_classes)
+    present = counts > 0
+    accuracy = np.where(present, hits / np.maximum(counts, 1), np.nan)
+    by_group = {
+        name: float(np.mean(accuracy[members][present[members]]))
+        for name, members in ((n, np.array(m)) for n, m in groups.items())
+        if present[members].any()
+    }
+    mean_of_groups = float(np.mean(list(by_group.values())))
+    return SplitMetrics(
+        class_mean=float(np.mean(accuracy[present])),
+        group_mean=mean_of_groups,
+        flat_mean=mean_of_groups,
+        micro=float(hits.sum() / counts.sum()),
+        groups=by_group,
+        per_class=tuple(float(a) if p else None for a, p in zip(accuracy, present, strict=True)),
+        class_counts=tuple(int(c) for c in counts),
+        distance=class_distances(features, labels, groups),
+        loss=loss,
+    )
+
+
+def class_distances(
+    features: Array, labels: NDArray[np.int64], groups: Mapping[str, tuple[int, ...]]
+) -> dict[str, float]:
+    """Mean cosine distance of each class centroid to all others, averaged over a group's classes.
+
+    The paper does not define its Table 5; this is the reading in which head and tail are
+    comparable, since both are measured against the same set of other classes.
+    """
+    present = np.unique(labels)
+    centroids = np.stack([features[labels == c].mean(axis=0) for c in present])
+    norms = np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    distance = 1 - (centroids / norms) @ (centroids / norms).T
+    if len(present) < 2:
+        return {}
+    to_others = (distance.sum(axis=1) - np.diag(distance)) / (len(present) - 1)
+    of_class = dict(zip(present.tolist(), to_others.tolist(), strict=True))
+    return {
+        name: float(np.mean([of_class[c] for c in members if c in of_class]))
+        for name, members in groups.items()
+        if any(c in of_class for c in members)
+    }

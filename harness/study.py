@@ -1,0 +1,146 @@
+"""A study: one question, the axes that answer it, and how the answer is shown.
+
+Owns: the `Study` type and finding studies by name or path. Must not know: torch, searches, stores.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from harness.errors import UserError, unknown
+from harness.spec import Frozen, TrialRequest, explain
+
+Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
+
+
+class Axis(Frozen):
+    """One varied field of the request.
+
+    `scientific` axes are what the study asks about; the best value over `nuisance` axes is chosen
+    by the objective's mean over seeds before anything is compared.
+    """
+
+    field: str
+    values: Annotated[tuple[JsonValue, ...], Field(min_length=1)]
+    label: str
+    role: Literal["scientific", "nuisance"] = "scientific"
+
+
+class View(Frozen):
+    """One figure: a heatmap (rows x columns) or curves (one line per row value over columns)."""
+
+    kind: Literal["heatmap", "curves"]
+    rows: str
+    columns: str
+    title: str
+
+
+class Study(Frozen):
+    """A question with everything needed to answer it and to show the answer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    question: str
+    paper: str
+    """The table or figure of the paper that asks the same, e.g. `Fig. 1(c)`."""
+    base: TrialRequest
+    axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    objective: Metric = "class_mean"
+    views: tuple[View, ...]
+    fixed: str
+    """What was held fixed and why, for the captions."""
+    reference: str | None = None
+    """File of the paper's numbers in `baselines/paper`, without `.csv`."""
+    smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})
+    """Field -> values: the small version that `--smoke` runs (axes shortened, fields set)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        fields = [axis.field for axis in self.axes]
+        named = [f for view in self.views for f in (view.rows, view.columns)]
+        for name in named:
+            if name not in fields:
+                raise UserError(f"views: {unknown('axis', name, fields)}")
+        if len(set(fields)) < len(fields):
+            raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
+        for request in self.requests():
+            assert request[1] is not None
+        return self
+
+    def derive(self, **changes: Any) -> Study:
+        """A copy with fields replaced and checked again: how one study is made from another."""
+        return Study(**{**dict(self), **changes})
+
+    def at_smoke_scale(self) -> Study:
+        """The study's small version: shortened axes, single values set on the base, one seed."""
+        lengths = {a.field for a in self.axes}
+        axes = tuple(
+            a.model_copy(update={"values": self.smoke.get(a.field, a.values)}) for a in self.axes
+        )
+        fixed = {field: values[0] for field, values in self.smoke.items() if field not in lengths}
+        base = self.base.with_values(fixed, source=f"study {self.name}, smoke")
+        return self.derive(axes=axes, base=base, seeds=self.seeds[:1])
+
+    def cells(self) -> list[dict[str, JsonValue]]:
+        """Every combination of axis values, in axis order: field -> value."""
+        names = [axis.field for axis in self.axes]
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*(axis.values for axis in self.axes))
+        ]
+
+    def requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
+        """Every cell with its request, for each seed; seeds outermost, so maps fill evenly."""
+        for seed in self.seeds:
+            for cell in self.cells():
+                source = f"study {self.name}, axes"
+                yield cell, self.base.with_values({**cell, "seed": seed}, source=source)
+
+
+def study_names() -> list[str]:
+    """Names of the studies that ship with the harness."""
+    package = importlib.import_module("studies")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load_study(name_or_path: str) -> Study:
+    """Load a shipped study by name or a user's study file by path; it defines `study() -> Study`.
+
+    Raises:
+        UserError: no such study or file, or the file's study is not valid; names the file.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UserError(f"Study file {name_or_path} does not exist.")
+    elif name_or_path in study_names():
+        found = importlib.util.find_spec(f"studies.{name_or_path}")
+        assert found is not None and found.origin is not None
+        path = Path(found.origin)
+    else:
+        raise unknown("study", name_or_path, study_names())
+    spec = importlib.util.spec_from_file_location(f"_study_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "study"):
+            raise UserError("it must define a function study() that returns a Study.")
+        made = module.study()
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {explain(error)}") from error
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{path.name} cannot be read as Python: {error!r}.") from error
+    if not isinstance(made, Study):
+        raise UserError(f"{path.name}: study() returned {type(made).__name__}, not a Study.")
+    return made

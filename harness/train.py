@@ -1,0 +1,212 @@
+"""Training and testing one classifier. Never names a PEFT method.
+
+Owns: the loss, the epoch loop, the early-stop and epoch rules, counting images. Must not know:
+studies, stores, where data comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, normalize
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.data import Dataset, Images, Split, epoch_batches, normalised
+from harness.insertion import Attachment
+from harness.metrics import SplitMetrics, split_metrics
+from harness.spec import Recipe
+from harness.vit import features
+
+EVAL_BATCH = 500
+"""Fixed, because another batch size could round another way."""
+EARLY_STOP_GAIN = 0.003
+EARLY_STOP_EPOCHS = 3
+"""The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Classifier(nn.Module):
+    """A backbone with its attachment, and a head. The frozen backbone is not a submodule."""
+
+    def __init__(
+        self, backbone: VisionTransformer, attachment: Attachment, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self._backbone = [backbone]
+        self.attachment = attachment
+        self.head = head
+
+    def features(self, images: Tensor) -> Tensor:
+        """`[n, 3, h, w]` -> `[n, d]`."""
+        return features(self._backbone[0], images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[n, 3, h, w]` -> logits `[n, classes]`."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+@dataclass
+class Trained:
+    """Outcome of `train`; without scores when the loss stopped being finite."""
+
+    diverged: bool = False
+    epochs_run: int = 0
+    tested_epoch: int | None = None
+    select: SplitMetrics | None = None
+    test: SplitMetrics | None = None
+    images_forward: int = 0
+    images_backward: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
+    """`tau * log(prior)` of the training classes `[classes]`, added to logits in training only."""
+    return tau * (counts / counts.sum()).log()
+
+
+def train(
+    classifier: Classifier,
+    dataset: Dataset,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    log: Callable[[dict[str, Any]], None],
+) -> Trained:
+    """Train by the recipe, score the selection split every epoch, and the test split once.
+
+    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores.
+    """
+    device = split.train.pixels.device
+    parameters = [p for p in classifier.parameters() if p.requires_grad]
+    rate = recipe.lr * math.sqrt(recipe.batch_size / 128)
+    optimiser = torch.optim.SGD(
+        parameters, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    schedule: torch.optim.lr_scheduler.LRScheduler = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
+        if recipe.schedule == "cosine"
+        else torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    shift = torch.zeros(len(split.train_counts), device=device)
+    if recipe.loss == "logit_adjusted":
+        shift = logit_adjustment(split.train_counts, recipe.tau)
+    result = Trained()
+    best: dict[str, Tensor] | None = None
+    for epoch in range(recipe.epochs):
+        total = torch.zeros((), device=device)
+        for batch in epoch_batches(split.train, recipe, seed, epoch):
+            images = normalised(batch.pixels, dataset)
+            with autocast(recipe, device):
+                logits = classifier(images)
+            loss = cross_entropy(logits.float() + shift, batch.labels)
+            optimiser.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            total += loss.detach() * len(batch)
+        result.epochs_run = epoch + 1
+        result.images_forward += len(split.train)
+        result.images_backward += len(split.train)
+        train_loss = float(total) / len(split.train)
+        if not math.isfinite(train_loss):
+            result.diverged = True
+            result.select = result.tested_epoch = None
+            log({"epoch": epoch, "lr": rate, "train_loss": None, "diverged": True})
+            return result
+        scores = evaluate(classifier, dataset, split.select)
+        result.images_forward += len(split.select)
+        row = {
+            "epoch": epoch,
+            "lr": schedule.get_last_lr()[0],
+            "train_loss": train_loss,
+            "select": scores.model_dump(mode="json", exclude={"per_class", "class_counts"}),
+        }
+        log(row)
+        result.history.append(row)
+        better = result.select is None or scores.class_mean > result.select.class_mean
+        if recipe.epoch_rule == "last" or better:
+            result.select, result.tested_epoch = scores, epoch
+            if recipe.epoch_rule == "best":
+                best = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
+        schedule.step()
+        if recipe.early_stop and stalled([r["select"]["class_mean"] for r in result.history]):
+            break
+    if best is not None:
+        classifier.load_state_dict(best)
+    if split.test is split.select:
+        result.test = result.select
+    else:
+        result.test = evaluate(classifier, dataset, split.test)
+        result.images_forward += len(split.test)
+    return result
+
+
+def stalled(scores: list[float]) -> bool:
+    """The paper's early stop: the last epochs gained less than the threshold on all before."""
+    before, recent = scores[:-EARLY_STOP_EPOCHS], scores[-EARLY_STOP_EPOCHS:]
+    return bool(before) and max(recent) - max(before) < EARLY_STOP_GAIN
+
+
+@contextmanager
+def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Mixed precision of the training forward pass; evaluation stays in fp32, as released."""
+    with torch.autocast(
+        device.type, dtype=AUTOCAST.get(recipe.precision), enabled=recipe.precision in AUTOCAST
+    ):
+        yield
+
+
+@torch.inference_mode()
+def evaluate(classifier: Classifier, dataset: Dataset, images: Images) -> SplitMetrics:
+    """Score a split, without logit adjustment."""
+    feats, logits = [], []
+    for pixels in images.pixels.split(EVAL_BATCH):
+        feats.append(classifier.features(normalised(pixels, dataset)))
+        logits.append(classifier.head(feats[-1]))
+    scores = torch.cat(logits)
+    return split_metrics(
+        predictions=scores.argmax(dim=1).cpu().numpy(),
+        labels=images.labels.cpu().numpy(),
+        features=torch.cat(feats).double().cpu().numpy(),
+        loss=float(cross_entropy(scores, images.labels)),
+        groups=dataset.groups,
+        num_classes=len(dataset.classes),
+    )
+
+
+@torch.inference_mode()
+def class_means(backbone: VisionTransformer, dataset: Dataset, images: Images) -> Tensor:
+    """Unit-length class means of frozen features `[classes, d]`, the head's starting weights."""
+    feats = torch.cat(
+        [features(backbone, normalised(p, dataset)) for p in images.pixels.split(EVAL_BATCH)]
+    )
+    sums = torch.zeros(len(dataset.classes), feats.shape[1], device=feats.device)
+    return normalize(sums.index_add_(0, images.labels, feats), dim=1)
+
+
+def flops_per_image(classifier: Classifier, image: Tensor) -> tuple[int, int]:
+    """FLOPs of one image `[1, 3, h, w]`: forward alone, and the backward pass that training adds.
+
+    Counted on the operations that run (matrix products, 2 per multiply-add), so the backward pass
+    reaches only as low as the lowest adapted site. Attention is counted unfused: torch has no
+    formula for the fused backward on every device.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = classifier(image)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    for parameter in classifier.parameters():
+        parameter.grad = None
+    return forward, counter.get_total_flops() - forward

@@ -1,0 +1,304 @@
+"""From a request to a resolved spec, and from a spec to a record: the runner.
+
+Owns: joining method, backbone, data and recipe, and what one worker keeps between trials. Must not
+know: studies, searches, engines.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from harness import __version__
+from harness.data import Dataset, Split, normalised, split
+from harness.errors import UserError, unknown
+from harness.heads import make_head
+from harness.insertion import get_method
+from harness.registry import DATASETS
+from harness.spec import (
+    SEMANTICS,
+    BackboneSpec,
+    DataSpec,
+    Placement,
+    TrialRequest,
+    TrialSpec,
+    parse_depth,
+    validated,
+)
+from harness.store import Cost, Status, Store, TrialRecord
+from harness.train import Classifier, Trained, class_means, flops_per_image, train
+from harness.vit import dims, load_backbone, weights_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how fast a trial runs; never part of its identity."""
+
+    device: str = "cpu"
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
+    """Fill in every default and turn positions and depth into sites.
+
+    Raises:
+        UserError: a name, option, position or depth that does not exist, or fits nothing.
+    """
+    method = get_method(request.method)
+    options = method.parse_options(request.options).model_dump(mode="json")
+    backbone = request.backbone.model_copy(update={"sha256": weights_sha256(request.backbone)})
+    placement = Placement({})
+    if not method.additive and request.alpha != 1:
+        raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
+    if method.positions:
+        positions = request.positions or method.default_positions
+        for position in positions:
+            if position not in method.positions:
+                raise unknown(f"position for {request.method}:", position, method.positions)
+        blocks = parse_depth(request.depth, dims(request.backbone).num_blocks)
+        placement = Placement.of(positions, blocks, request.alpha)
+    elif request.positions is not None or request.depth != "all":
+        raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
+    dataset = DATASETS.get(request.data.name)
+    data = validated(dataset.Options, request.data.options, source=f"data {request.data.name}")
+    recipe = request.recipe
+    if recipe.precision == "auto":
+        on_gpu = torch.device(runtime.device).type == "cuda"
+        recipe = recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
+    return TrialSpec(
+        method=request.method,
+        options=options,
+        placement=placement,
+        backbone=backbone,
+        data=request.data.model_copy(update={"options": data.model_dump(mode="json")}),
+        recipe=recipe,
+        seed=request.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What trials on one backbone, dataset and seed share within a worker."""
+
+    backbone: VisionTransformer
+    dataset: Dataset
+    split: Split
+    class_means: Tensor
+
+
+@functools.lru_cache(maxsize=2)
+def _backbone(spec_json: str, device: str) -> VisionTransformer:
+    return load_backbone(BackboneSpec.model_validate_json(spec_json), torch.device(device))
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(spec_json: str) -> Dataset:
+    spec = DataSpec.model_validate_json(spec_json)
+    factory = DATASETS.get(spec.name)
+    loaded: Dataset = factory.load(factory.Options.model_validate(spec.options))
+    return loaded
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(backbone_json: str, data_json: str, seed: int, device: str) -> _Prepared:
+    backbone = _backbone(backbone_json, device)
+    dataset = _dataset(data_json)
+    parts = split(dataset, DataSpec.model_validate_json(data_json), seed).to(torch.device(device))
+    return _Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
+
+
+def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | None:
+    """Run a trial and publish its record; a finished one is returned as it is.
+
+    An exception in training becomes a `FAILED` record; one in the store is not caught, because
+    results that cannot be saved must stop everything. None: another process is running it.
+    """
+    with store.claim(spec) as claim:
+        if claim is None:
+            return store.record(spec.trial_id)
+        start = time.perf_counter()
+        try:
+            record = _run(spec, runtime, claim.log)
+        except Exception:
+            record = _record(spec, runtime, "FAILED", start, error=traceback.format_exc())
+        claim.publish(record)
+        return record
+
+
+def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) -> None:
+    """Publish a `FAILED` record for a trial whose worker died before it could."""
+    with store.claim(spec) as claim:
+        if claim is not None:
+            start = time.perf_counter()
+            claim.publish(_record(spec, runtime, "FAILED", start, error=error))
+
+
+def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
+    """Estimate a trial's seconds from a few batches of it, after one to warm up."""
+    _fix_arithmetic()
+    whole = _prepare(spec, runtime).split
+    some = torch.arange(min(len(whole.train), 2 * spec.recipe.batch_size))
+    part = whole.train.subset(some.to(whole.train.labels.device))
+    small = replace(whole, train=part, select=part, test=part)
+    recipe = spec.recipe.model_copy(update={"epochs": 1})
+    with _attached(spec, runtime) as (classifier, prepared):
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
+            seconds = time.perf_counter() - start
+    return seconds * spec.recipe.epochs * len(whole.train) / len(part)
+
+
+def _prepare(spec: TrialSpec, runtime: Runtime) -> _Prepared:
+    return _prepared(
+        spec.backbone.model_dump_json(), spec.data.model_dump_json(), spec.seed, runtime.device
+    )
+
+
+@contextmanager
+def _attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, _Prepared]]:
+    """The trial's classifier; the shared backbone is as it was afterwards."""
+    prepared = _prepare(spec, runtime)
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    try:
+        head = make_head(spec.recipe, prepared.class_means, spec.seed)
+        yield Classifier(prepared.backbone, attachment, head), prepared
+    finally:
+        attachment.detach()
+
+
+def _run(spec: TrialSpec, runtime: Runtime, log: Any) -> TrialRecord:
+    _fix_arithmetic()
+    device = torch.device(runtime.device)
+    _prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    with _attached(spec, runtime) as (classifier, prepared):
+        sample = normalised(prepared.split.train.pixels[:1], prepared.dataset)
+        forward, backward = flops_per_image(classifier, sample)
+        result = train(
+            classifier, prepared.dataset, prepared.split, spec.recipe, seed=spec.seed, log=log
+        )
+    return _record(
+        spec,
+        runtime,
+        "DIVERGED" if result.diverged else "COMPLETE",
+        start,
+        result=result,
+        flops=forward * result.images_forward + backward * result.images_backward,
+        trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
+        head_params=sum(p.numel() for p in classifier.head.parameters()),
+        num_classes=len(prepared.dataset.classes),
+    )
+
+
+def _record(
+    spec: TrialSpec,
+    runtime: Runtime,
+    status: Status,
+    start: float,
+    *,
+    result: Trained | None = None,
+    flops: int = 0,
+    trainable_params: int = 0,
+    head_params: int = 0,
+    num_classes: int = 1,
+    error: str | None = None,
+) -> TrialRecord:
+    result = result or Trained()
+    device = torch.device(runtime.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    wall = time.perf_counter() - start
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    return TrialRecord(
+        trial_id=spec.trial_id,
+        spec=spec,
+        status=status,
+        select=result.select,
+        test=result.test,
+        num_classes=num_classes,
+        epochs_run=result.epochs_run,
+        tested_epoch=result.tested_epoch,
+        expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
+        trainable_params=trainable_params,
+        head_params=head_params,
+        cost=Cost(
+            wall_s=wall,
+            device_s=wall,
+            images_forward=result.images_forward,
+            images_backward=result.images_backward,
+            flops=flops,
+            peak_memory_mb=peak,
+        ),
+        provenance=provenance(runtime.device),
+        error=error,
+    )
+
+
+def _fix_arithmetic() -> None:
+    """One thread per CPU trial, whatever runs beside it, so that sums are taken in one order."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+@functools.cache
+def provenance(device: str) -> dict[str, str]:
+    """Versions, device and the state of the harness's own source (not of the user's folder)."""
+    versions = {n: importlib.metadata.version(n) for n in ("torch", "timm", "numpy")}
+    is_gpu = torch.device(device).type == "cuda"
+    return {
+        "harness": __version__,
+        "semantics": str(SEMANTICS),
+        "git": _git_state(Path(__file__).parent),
+        "python": platform.python_version(),
+        **versions,
+        "device": torch.cuda.get_device_name(device) if is_gpu else _cpu_name(),
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git_state(folder: Path) -> str:
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+    return run.stdout.strip()

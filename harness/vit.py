@@ -1,0 +1,149 @@
+"""Backbones: loading timm plain ViTs, refusing others, and their dimensions.
+
+Owns: what a supported block looks like. Must not know: PEFT methods, data, training.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+from timm.layers import Attention, Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+
+from harness.errors import UserError, unknown
+from harness.spec import BackboneSpec, Position
+
+SUPPORTED = (
+    "timm VisionTransformer with plain pre-norm blocks "
+    "(ViT, DeiT, DeiT-3, AugReg, DINO, DINOv2, CLIP image towers)"
+)
+
+PICO = dict(img_size=32, patch_size=8, embed_dim=64, depth=12, num_heads=4, num_classes=0)
+"""The embedded backbone: the paper's 12 blocks, small enough for a sweep on two CPU cores."""
+
+EMBEDDED = {"vit_pico": PICO}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dims:
+    """Sizes of a plain ViT: `width` d, `hidden` of the MLP, square `patch` in pixels."""
+
+    width: int
+    hidden: int
+    num_blocks: int
+    patch: int
+    biases_per_block: int
+    """Elements of all bias parameters of one block, LayerNorms included (11d for a ViT)."""
+    num_params: int
+
+    def linear_io(self, position: Position) -> tuple[int, int]:
+        """Input and output features of the linear map at a linear position."""
+        if position == "mlp1":
+            return self.width, self.hidden
+        if position == "mlp2":
+            return self.hidden, self.width
+        return self.width, self.width
+
+
+def checked(model: torch.nn.Module, name: str) -> VisionTransformer:
+    """Return the model if every block is one that sites are defined for.
+
+    Raises:
+        UserError: names what was found and what is supported.
+    """
+    found = type(model).__name__
+    if isinstance(model, VisionTransformer):
+        for block in model.blocks:
+            parts = (type(block), type(block.attn), type(block.mlp))
+            if parts != (Block, Attention, Mlp):
+                found = "VisionTransformer with " + "/".join(part.__name__ for part in parts)
+                break
+        else:
+            return model
+    raise UserError(f"Backbone {name!r} is a {found}; supported: {SUPPORTED}.")
+
+
+def dims_of(model: VisionTransformer) -> Dims:
+    """Read the sizes off a model."""
+    block = model.blocks[0]
+    patch = model.patch_embed.patch_size
+    return Dims(
+        width=model.embed_dim,
+        hidden=block.mlp.fc1.out_features,
+        num_blocks=len(model.blocks),
+        patch=patch[0] if isinstance(patch, tuple) else patch,
+        biases_per_block=sum(p.numel() for n, p in block.named_parameters() if n.endswith("bias")),
+        num_params=sum(p.numel() for p in model.parameters()),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def dims(spec: BackboneSpec) -> Dims:
+    """Sizes of a backbone without allocating its weights.
+
+    Raises:
+        UserError: unknown or unsupported backbone.
+    """
+    with torch.device("meta"):
+        return dims_of(_build(spec, pretrained=False))
+
+
+def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
+    extra = {} if spec.img_size is None else {"img_size": spec.img_size}
+    if spec.name in EMBEDDED:
+        return VisionTransformer(**{**EMBEDDED[spec.name], **extra})
+    if not timm.is_model(spec.name):
+        near = timm.list_models("vit_*") + timm.list_models("deit*") + list(EMBEDDED)
+        raise unknown("backbone", spec.name, near)
+    try:
+        model = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, **extra)
+    except TypeError as error:
+        raise UserError(
+            f"Backbone {spec.name!r} takes no img_size; supported: {SUPPORTED}."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Weights of {spec.name!r} could not be loaded ({error}); is the model hub reachable?"
+        ) from error
+    return checked(model, spec.name)
+
+
+def embedded_weights(name: str) -> Path:
+    """Path of the shipped weights of an embedded backbone."""
+    return Path(str(resources.files("harness") / "assets" / f"{name}.safetensors"))
+
+
+@functools.lru_cache(maxsize=8)
+def weights_sha256(spec: BackboneSpec) -> str | None:
+    """Hash of the weights file of an embedded backbone; None where there is no file to hash."""
+    if spec.weights == "random" or spec.name not in EMBEDDED:
+        return None
+    return hashlib.sha256(embedded_weights(spec.name).read_bytes()).hexdigest()
+
+
+def load_backbone(spec: BackboneSpec, device: torch.device) -> VisionTransformer:
+    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+
+    Raises:
+        UserError: unknown or unsupported backbone, or weights that cannot be loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
+        model = _build(spec, pretrained=spec.weights == "pretrained")
+    if spec.weights == "pretrained" and spec.name in EMBEDDED:
+        model.load_state_dict(safetensors.torch.load_file(embedded_weights(spec.name)))
+    return model.requires_grad_(False).eval().to(device)
+
+
+def features(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]` (the CLS token in a ViT)."""
+    tokens = model.forward_features(images)
+    pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
+    return pooled

@@ -1,0 +1,332 @@
+"""Claims, crashes, and that a sweep loses nothing and repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+from test_spec import make_spec
+
+from harness.engine import Ended, LocalEngine, WorkerError
+from harness.errors import UserError
+from harness.searches import GridSearch
+from harness.spec import DataSpec, Recipe, TrialRequest
+from harness.store import STALE_S, Cost, Store, TrialRecord
+from harness.study import Axis, Study, View
+from harness.sweep import drive, make_plan, write_run
+from harness.trial import Runtime, resolve, run_trial
+
+TINY = TrialRequest(
+    positions=("mlp1",),
+    depth="last:1",
+    backbone={"weights": "random"},
+    data=DataSpec(options={"test_per_class": 4}),
+    recipe=Recipe(epochs=1, batch_size=128, precision="fp32"),
+)
+
+
+def make_record(spec, status="COMPLETE", **changes):
+    fields = dict(
+        trial_id=spec.trial_id,
+        spec=spec,
+        status=status,
+        select=None,
+        test=None,
+        num_classes=15,
+        epochs_run=1,
+        tested_epoch=None,
+        expected_params=1,
+        trainable_params=1,
+        head_params=1,
+        cost=Cost(
+            wall_s=1.0,
+            device_s=1.0,
+            images_forward=1,
+            images_backward=1,
+            flops=1,
+            peak_memory_mb=1.0,
+        ),
+        provenance={},
+    )
+    return TrialRecord(**{**fields, **changes})
+
+
+def publish(store, spec, **changes):
+    with store.claim(spec) as claim:
+        claim.publish(make_record(spec, **changes))
+
+
+def test_a_trial_is_claimed_once_and_published_once(tmp_path):
+    store, spec = Store(tmp_path), make_spec()
+    assert store.state(spec.trial_id) == "absent"
+    with store.claim(spec) as first, Store(tmp_path).claim(spec) as second:
+        assert first is not None and second is None
+        assert store.state(spec.trial_id) == "running"
+        first.publish(make_record(spec))
+    assert store.state(spec.trial_id) == "done"
+    assert store.record(spec.trial_id) == make_record(spec)
+    with store.claim(spec) as again:
+        assert again is None
+
+
+def test_a_failed_trial_is_tried_again_and_its_remains_are_kept(tmp_path):
+    store, spec = Store(tmp_path), make_spec()
+    publish(store, spec, status="FAILED", error="boom")
+    assert store.state(spec.trial_id) == "failed"
+    publish(store, spec)
+    assert store.state(spec.trial_id) == "done"
+    (kept,) = (tmp_path / "attic").iterdir()
+    assert json.loads((kept / "record.json").read_text())["error"] == "boom"
+
+
+@pytest.mark.parametrize("case", ["dead pid", "stale heartbeat", "torn claim"])
+def test_the_claim_of_a_crashed_process_is_taken_over(tmp_path, case):
+    store, spec = Store(tmp_path), make_spec()
+    folder = tmp_path / "trials" / spec.trial_id
+    folder.mkdir(parents=True)
+    claim = folder / "claim.json"
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    process.join()
+    dead = {"host": socket.gethostname(), "pid": process.pid}
+    elsewhere = {"host": "another-machine", "pid": 1}
+    claim.write_text('{"ho' if case == "torn claim" else json.dumps(dead))
+    if case == "stale heartbeat":
+        claim.write_text(json.dumps(elsewhere))
+        assert store.state(spec.trial_id) == "running"
+        old = time.time() - 2 * STALE_S
+        os.utime(claim, (old, old))
+    (folder / "history.jsonl").write_text("half a run\n")
+    assert store.state(spec.trial_id) == "absent"
+    publish(store, spec)
+    assert store.state(spec.trial_id) == "done"
+    assert not (folder / "history.jsonl").exists()
+
+
+def test_unfit_records_are_refused_with_advice(tmp_path):
+    store, spec = Store(tmp_path), make_spec()
+    publish(store, spec)
+    path = tmp_path / "trials" / spec.trial_id / "record.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(UserError, match=r"record\.json has another schema.*move it away"):
+        store.record(spec.trial_id)
+    path.write_text(whole[:100])
+    with pytest.raises(UserError, match=r"record\.json is damaged; delete its folder"):
+        store.record(spec.trial_id)
+
+
+def test_a_store_can_be_moved(tmp_path):
+    publish(Store(tmp_path / "a"), make_spec())
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert Store(tmp_path / "b").state(make_spec().trial_id) == "done"
+
+
+def tiny_study(**changes):
+    fields = dict(
+        name="tiny",
+        question="?",
+        paper="none",
+        base=TINY,
+        axes=(
+            Axis(field="positions", values=("mlp1", "q"), label="position"),
+            Axis(field="alpha", values=(1.0, 2.0), label="alpha"),
+        ),
+        views=(View(kind="heatmap", rows="positions", columns="alpha", title="t"),),
+        fixed="",
+    )
+    return Study(**{**fields, **changes})
+
+
+class Crashing:
+    """An engine without processes: fails the trials it is told to, as a dying worker would."""
+
+    slots = 2
+
+    def __init__(self, store, doomed=()):
+        self.store, self.doomed, self.ran, self._queue = store, set(doomed), [], []
+
+    def submit(self, spec):
+        assert len(self._queue) < self.slots
+        self._queue.append(spec)
+
+    def next(self):
+        spec = self._queue.pop(0)
+        self.ran.append(spec.trial_id)
+        if spec.trial_id in self.doomed:
+            return Ended(spec, "killed")
+        publish(self.store, spec)
+        return Ended(spec, None)
+
+    def close(self):
+        pass
+
+
+def run_plan(plan, engine, store, stop=None, on_end=lambda record: None):
+    drive(
+        GridSearch(plan.to_run),
+        engine,
+        store=store,
+        runtime=Runtime(),
+        metric="class_mean",
+        stop=stop or Event(),
+        on_end=on_end,
+    )
+
+
+def test_sweep_runs_each_cell_once_and_retries_only_failures(tmp_path):
+    store = Store(tmp_path)
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    doomed = plan.to_run[1].trial_id
+    first = Crashing(store, [doomed])
+    ended = []
+    run_plan(plan, first, store, on_end=ended.append)
+    assert sorted(first.ran) == sorted(spec.trial_id for spec in plan.to_run)
+    assert [record.trial_id for record in ended if record.status == "FAILED"] == [doomed]
+    again = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    assert (len(again.done), again.failed, len(again.to_run)) == (3, 1, 1)
+    second = Crashing(store)
+    run_plan(again, second, store)
+    assert second.ran == [doomed]
+
+
+def test_stopping_finishes_what_runs_and_starts_nothing(tmp_path):
+    store, stop = Store(tmp_path), Event()
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    engine = Crashing(store)
+    run_plan(plan, engine, store, stop=stop, on_end=lambda record: stop.set())
+    assert len(engine.ran) == 2
+
+
+def test_a_trial_of_another_process_is_awaited_not_repeated(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    theirs = plan.to_run[0]
+
+    class Elsewhere(Crashing):
+        def next(self):
+            if self._queue[0] == theirs:
+                return Ended(self._queue.pop(0), None)
+            return super().next()
+
+    with store.claim(theirs) as claim:
+        sleeps = []
+
+        def other_process_ends(seconds):
+            sleeps.append(seconds)
+            claim.publish(make_record(theirs))
+
+        monkeypatch.setattr("harness.sweep.time.sleep", other_process_ends)
+        engine, ended = Elsewhere(store), []
+        run_plan(plan, engine, store, on_end=ended.append)
+    assert theirs.trial_id not in engine.ran
+    assert len(sleeps) == 1
+    assert {record.trial_id for record in ended} == {spec.trial_id for spec in plan.to_run}
+
+
+def scores(record):
+    return record.model_dump_json(include={"select", "test"})
+
+
+def test_results_do_not_depend_on_the_process_or_on_what_ran_before(tmp_path):
+    specs = [
+        resolve(TINY.with_values(values, source="test"), Runtime())
+        for values in ({}, {"alpha": 2.0}, {"method": "bitfit", "positions": None})
+    ]
+    here = [run_trial(spec, Runtime(), Store(tmp_path / "a")) for spec in specs]
+    store = Store(tmp_path / "b")
+    engine = LocalEngine(store=store, runtime=Runtime(), workers=2)
+    for spec in (specs[2], specs[1]):
+        engine.submit(spec)
+    for _ in range(2):
+        assert engine.next().crash is None
+    engine.submit(specs[0])
+    engine.next()
+    engine.close()
+    for record, spec in zip(here, specs, strict=True):
+        assert record.status == "COMPLETE"
+        assert scores(store.record(spec.trial_id)) == scores(record)
+    assert scores(here[0]) != scores(here[1])
+
+
+def test_a_killed_worker_is_reported_and_the_next_trial_gets_a_new_one(tmp_path):
+    store = Store(tmp_path)
+    engine = LocalEngine(store=store, runtime=Runtime(), workers=1)
+    spec = resolve(TINY, Runtime())
+    engine.submit(spec)
+    ((worker, _),) = engine._busy.values()
+    worker.process.kill()
+    assert "exit code -9" in engine.next().crash
+    engine.submit(spec)
+    assert engine.next().crash is None
+    engine.close()
+    assert store.record(spec.trial_id).status == "COMPLETE"
+
+
+def test_results_that_cannot_be_saved_stop_everything(tmp_path):
+    (tmp_path / "trials").write_text("a file where the folder should be")
+    engine = LocalEngine(store=Store(tmp_path), runtime=Runtime(), workers=1)
+    engine.submit(resolve(TINY, Runtime()))
+    with pytest.raises(WorkerError, match="cannot be saved"):
+        engine.next()
+    engine.close()
+
+
+def test_workers_end_with_a_killed_driver(tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import sys, pathlib\n"
+        "from harness.engine import LocalEngine\n"
+        "from harness.store import Store\n"
+        "from harness.trial import Runtime\n"
+        "if __name__ == '__main__':\n"
+        "    e = LocalEngine(store=Store(pathlib.Path('.')), runtime=Runtime(), workers=1)\n"
+        "    from harness.engine import _Worker\n"
+        "    w = _Worker(pathlib.Path('.'), Runtime())\n"
+        "    print(w.process.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    worker = int(driver.stdout.readline())
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    deadline = time.monotonic() + 30
+    while _exists(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _exists(worker)
+
+
+def _exists(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_run_folder_holds_the_study_as_run(tmp_path):
+    store = Store(tmp_path)
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    write_run(plan, Runtime())
+    content = json.loads((tmp_path / "studies" / "tiny" / "study.json").read_text())
+    assert Study.model_validate_json(json.dumps(content["study"])) == tiny_study()
+    assert [cell["trial_id"] for cell in content["cells"]] == [s.trial_id for _, s in plan.cells]
+    assert content["cells"][1]["cell"] == {"positions": "mlp1", "alpha": 2.0}
+    environment = json.loads((tmp_path / "studies" / "tiny" / "environment.json").read_text())
+    assert {"torch", "device", "git", "harness"} <= set(environment)
+
+
+def test_a_cell_that_cannot_run_is_refused_before_the_first_trial(tmp_path):
+    study = tiny_study(axes=(Axis(field="depth", values=("last:99",), label="d"),), views=())
+    with pytest.raises(UserError, match=r"study tiny, cell .*last:99.*12 blocks"):
+        make_plan(study, store=Store(tmp_path), run_name="tiny", runtime=Runtime())

@@ -1,0 +1,170 @@
+"""The loss, the schedule, the rules for stopping and choosing, heads, FLOPs, whole trials."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from test_store_and_sweep import TINY
+
+from harness.heads import make_head
+from harness.insertion import get_method
+from harness.spec import Placement, Recipe, TrialRequest
+from harness.store import Store
+from harness.train import Classifier, flops_per_image, logit_adjustment, stalled
+from harness.trial import Runtime, resolve, run_trial
+
+
+def run(tmp_path, **values):
+    request = TINY.with_values(values, source="test")
+    record = run_trial(resolve(request, Runtime()), Runtime(), Store(tmp_path))
+    path = tmp_path / "trials" / record.trial_id / "history.jsonl"
+    history = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return record, history
+
+
+def test_logit_adjustment_by_hand():
+    shift = logit_adjustment(torch.tensor([6, 3, 1]), tau=2.0)
+    assert shift.tolist() == pytest.approx([2 * math.log(p) for p in (0.6, 0.3, 0.1)])
+    logits, label = torch.tensor([[1.0, 0.5, -0.2]]), torch.tensor([2])
+    loss = torch.nn.functional.cross_entropy(logits + shift, label)
+    weights = [p**2 * math.exp(z) for p, z in zip((0.6, 0.3, 0.1), (1.0, 0.5, -0.2), strict=True)]
+    assert float(loss) == pytest.approx(-math.log(weights[2] / sum(weights)), rel=1e-5)
+
+
+def test_early_stop_needs_three_poor_epochs():
+    assert not stalled([0.5, 0.5, 0.5])
+    assert stalled([0.5, 0.5, 0.5, 0.5])
+    assert stalled([0.5, 0.502, 0.501, 0.5025])
+    assert not stalled([0.5, 0.502, 0.501, 0.504])
+    assert stalled([0.2, 0.6, 0.5, 0.5, 0.6])
+
+
+def test_heads_start_at_the_class_means():
+    means = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    features = 5 * means
+    cosine = make_head(Recipe(), means, seed=0)
+    logits = cosine(features)
+    assert logits.diagonal().tolist() == pytest.approx([25.0] * 4, rel=1e-5)
+    assert torch.allclose(logits, cosine(features * 3))
+    assert sum(p.numel() for p in cosine.parameters()) == 4 * 8
+    plain = make_head(Recipe(head="linear"), means, seed=0)
+    assert torch.allclose(plain(features), features @ means.T)
+    assert sum(p.numel() for p in plain.parameters()) == 4 * 8 + 4
+    drawn = make_head(Recipe(head_init="random"), means, seed=0)
+    again = make_head(Recipe(head_init="random"), means, seed=0)
+    assert torch.equal(drawn.weight, again.weight) and not torch.equal(drawn.weight, means)
+
+
+@pytest.mark.parametrize(
+    "position,first_backward",
+    [("mlp2", 0), ("mlp1", 4), ("out", 8), ("q", 9)],
+)
+def test_flops_reach_down_to_the_lowest_site(backbones, position, first_backward):
+    """Against the formula: a block has 12 d² multiply-adds a token and two d t² of attention."""
+    _, model = backbones["vit_pico"]
+    d, tokens, rank = 64, 17, 4
+    method = get_method("lora")
+    placement = Placement.of([position], [9, 10, 11], 1.0)
+    attachment = method.attach(model, placement, method.parse_options({"rank": rank}), seed=0)
+    head = make_head(Recipe(), torch.randn(15, d), seed=0)
+    forward, backward = flops_per_image(
+        Classifier(model, attachment, head), torch.randn(1, 3, 32, 32)
+    )
+    attachment.detach()
+    attention = 2 * 2 * tokens**2 * d
+    block = 2 * 12 * d * d * tokens + attention
+    lora = 3 * 2 * tokens * rank * (5 * d if position.startswith("mlp") else 2 * d)
+    assert forward == pytest.approx(12 * block + lora + 2 * 16 * d * 3 * 64, rel=0.002)
+    # Above the lowest block all of two blocks; in it, what lies after the site.
+    part = 2 * first_backward * d * d * tokens + (2 * attention if position == "q" else 0)
+    full = 2 * (block + attention) + part
+    # Each low-rank pair adds two weight gradients and, above the lowest, input gradients.
+    assert full < backward < full + 2.2 * lora + 0.01 * full
+
+
+def test_a_record_tells_scores_counts_and_costs(tmp_path):
+    record, history = run(tmp_path)
+    assert record.status == "COMPLETE"
+    assert record.trainable_params == record.expected_params == 4 * 5 * 64
+    assert record.head_params == 15 * 64
+    assert sum(record.test.class_counts) == 60
+    assert sum(record.select.class_counts) == 183
+    train_images = 911 - 183
+    assert record.cost.images_backward == train_images
+    assert record.cost.images_forward == train_images + 183 + 60
+    assert record.cost.flops > 0 and record.cost.device_s > 0
+    assert history[0]["select"]["class_mean"] == record.select.class_mean
+    assert "torch" in record.provenance
+
+
+def test_methods_see_the_same_split_and_only_choices_differ(tmp_path):
+    a, _ = run(tmp_path, **{"recipe.lr": 1e-9})
+    b, _ = run(tmp_path, **{"recipe.lr": 1e-9, "positions": "q"})
+    assert a.select.micro == b.select.micro and a.test.per_class == b.test.per_class
+
+
+def test_divergence_is_a_result(tmp_path):
+    record, history = run(tmp_path, **{"recipe.lr": 1e30, "recipe.epochs": 3})
+    assert record.status == "DIVERGED"
+    assert record.select is None and record.test is None and record.error is None
+    assert record.objective("class_mean") == pytest.approx(1 / 15)
+    assert len(history) < 3
+
+
+def test_a_failure_is_recorded_with_its_traceback(tmp_path, monkeypatch):
+    def explode(*args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("harness.trial.train", explode)
+    record, _ = run(tmp_path)
+    assert record.status == "FAILED"
+    assert "RuntimeError: out of luck" in record.error and "Traceback" in record.error
+
+
+def test_cosine_schedule_best_epoch_and_paper_protocol(tmp_path):
+    record, history = run(
+        tmp_path, **{"recipe.epochs": 4, "recipe.epoch_rule": "best", "data.select_on": "test"}
+    )
+    rate = 0.01 * math.sqrt(128 / 128)
+    wanted = [rate * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
+    assert [row["lr"] for row in history] == pytest.approx(wanted)
+    scores = [row["select"]["class_mean"] for row in history]
+    assert record.tested_epoch == scores.index(max(scores))
+    assert record.select == record.test
+    assert record.cost.images_backward == 4 * 911
+
+
+def test_learning_rate_follows_the_square_root_of_the_batch(tmp_path):
+    _, history = run(tmp_path, **{"recipe.batch_size": 32})
+    assert history[0]["lr"] == pytest.approx(0.005)
+
+
+def test_a_finished_trial_is_not_trained_again(tmp_path, monkeypatch):
+    first, _ = run(tmp_path)
+    monkeypatch.setattr("harness.trial.train", lambda *a, **k: pytest.fail("trained again"))
+    again, _ = run(tmp_path)
+    assert again == first
+
+
+def test_training_leaves_the_shared_backbone_as_it_was(tmp_path):
+    before, _ = run(tmp_path, seed=3)
+    for method in ("full", "bitfit"):
+        run(tmp_path, method=method, positions=None, depth="all", seed=3)
+    request = TINY.with_values({"seed": 3}, source="test")
+    spec = resolve(request, Runtime())
+    after = run_trial(spec, Runtime(), Store(tmp_path / "fresh"))
+    assert after.test == before.test
+
+
+def test_defaults_are_the_released_recipe():
+    recipe = TrialRequest().recipe
+    assert (recipe.lr, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (
+        0.01,
+        128,
+        0.9,
+        5e-4,
+    )
+    assert (recipe.epochs, recipe.head, recipe.head_scale, recipe.tau) == (10, "cosine", 25.0, 1.0)
