@@ -330,7 +330,7 @@ def _stop_on_signal(stop: Event) -> Iterator[None]:
 
 @contextmanager
 def _progress(plan: Plan, metric: str) -> Iterator[Callable[[TrialRecord], None]]:
-    """A bar with ETA and the best selection score so far; plain lines where there is no terminal."""
+    """A bar with ETA and the best score so far; plain lines where there is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -394,10 +394,8 @@ def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
         click.echo("SELECTED ON TEST: the paper's protocol, which flatters every choice.")
     device_s = plan.estimated_device_s(runtime)
     if plan.to_run:
-        wall = _duration(device_s / workers)
-        click.echo(
-            f"Estimated cost: {_duration(device_s)} of {runtime.device}, {wall} with {workers} workers."
-        )
+        wall = f"{_duration(device_s / workers)} with {workers} workers"
+        click.echo(f"Estimated cost: {_duration(device_s)} of {runtime.device}, {wall}.")
 
 
 def _write_report(folder: Path) -> None:

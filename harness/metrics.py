@@ -29,6 +29,8 @@ class SplitMetrics(Frozen):
     flat_mean: float
     micro: float
     groups: dict[str, float]
+    groups_se: dict[str, float]
+    """Binomial standard error of each group's accuracy: sqrt(sum of p(1-p)/n over classes) / k."""
     per_class: tuple[float | None, ...]
     class_counts: tuple[int, ...]
     distance: dict[str, float]
@@ -55,6 +57,12 @@ def split_metrics(
         for name, members in ((n, np.array(m)) for n, m in groups.items())
         if present[members].any()
     }
+    variance = np.where(present, accuracy * (1 - accuracy) / np.maximum(counts, 1), np.nan)
+    error_of_group = {
+        name: float(np.sqrt(np.nansum(variance[list(groups[name])])))
+        / int(present[list(groups[name])].sum())
+        for name in by_group
+    }
     mean_of_groups = float(np.mean(list(by_group.values())))
     return SplitMetrics(
         class_mean=float(np.mean(accuracy[present])),
@@ -62,6 +70,7 @@ def split_metrics(
         flat_mean=mean_of_groups,
         micro=float(hits.sum() / counts.sum()),
         groups=by_group,
+        groups_se=error_of_group,
         per_class=tuple(float(a) if p else None for a, p in zip(accuracy, present, strict=True)),
         class_counts=tuple(int(c) for c in counts),
         distance=class_distances(features, labels, groups),

@@ -9,12 +9,14 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import timm
 import torch
-from timm.layers import Attention, Mlp
+from timm.layers import Attention, Mlp, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 
 from harness.errors import UserError, unknown
@@ -25,7 +27,36 @@ SUPPORTED = (
     "(ViT, DeiT, DeiT-3, AugReg, DINO, DINOv2, CLIP image towers)"
 )
 
-PICO = dict(img_size=32, patch_size=8, embed_dim=64, depth=12, num_heads=4, num_classes=0)
+
+class ConvStem(PatchEmbed):
+    """Patch embedding by three strided convolutions, of total stride 8.
+
+    From few and small images, a ViT learns edges much sooner through convolutions than through one
+    8 x 8 projection; the blocks, where all sites are, stay plain.
+    """
+
+    def __init__(self, *, embed_dim: int, in_chans: int, **rest: Any) -> None:
+        super().__init__(embed_dim=embed_dim, in_chans=in_chans, **rest)
+        widths = [in_chans, embed_dim // 4, embed_dim // 2, embed_dim]
+        layers: list[torch.nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            layers += [
+                torch.nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
+                torch.nn.BatchNorm2d(wide),
+                torch.nn.ReLU(),
+            ]
+        self.proj = torch.nn.Sequential(*layers, torch.nn.Conv2d(embed_dim, embed_dim, 1))
+
+
+PICO: dict[str, Any] = dict(
+    img_size=32,
+    patch_size=8,
+    embed_dim=64,
+    depth=12,
+    num_heads=4,
+    num_classes=0,
+    embed_layer=ConvStem,
+)
 """The embedded backbone: the paper's 12 blocks, small enough for a sweep on two CPU cores."""
 
 EMBEDDED = {"vit_pico": PICO}

@@ -30,10 +30,10 @@ def study() -> Study:
             Axis(
                 field="depth",
                 values=tuple(f"last:{n}" for n in range(1, 13)),
-                label="depth: last N blocks",
+                label="depth (last N blocks)",
             ),
         ),
-        views=(View(kind="heatmap", rows="positions", columns="depth", title="Position x depth"),),
+        views=(View(kind="heatmap", rows="positions", columns="depth", title="Position × depth"),),
         fixed="LoRA rank 4, alpha 4",
         reference="fig1c",
         smoke={"positions": ("mlp1", "q"), "depth": ("last:1", "last:12"), "recipe.epochs": (1,)},

@@ -20,7 +20,7 @@ def study() -> Study:
             Axis(field="positions", values=POSITIONS, label="position"),
             Axis(field="alpha", values=tuple(2.0**e for e in range(-4, 8)), label="alpha"),
         ),
-        views=(View(kind="curves", rows="positions", columns="alpha", title="Position x alpha"),),
+        views=(View(kind="curves", rows="positions", columns="alpha", title="Position × alpha"),),
         fixed="LoRA rank 4 in all 12 blocks",
         reference="fig1d",
         smoke={"positions": ("mlp1", "q"), "alpha": (1.0, 128.0), "recipe.epochs": (1,)},

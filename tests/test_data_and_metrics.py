@@ -154,6 +154,8 @@ def test_metrics_by_hand():
     )
     assert scores.per_class == (0.75, 0.5, 0.0, None)
     assert scores.groups == {"head": 0.75, "tail": 0.25}
+    errors = {"head": (0.75 * 0.25 / 4) ** 0.5, "tail": (0.25 / 2) ** 0.5 / 2}
+    assert scores.groups_se == pytest.approx(errors)
     assert scores.class_mean == pytest.approx(1.25 / 3)
     assert scores.group_mean == scores.flat_mean == 0.5
     assert scores.micro == pytest.approx(4 / 7)

@@ -18,6 +18,7 @@ Field = NDArray[np.float64]
 """`[n, 32, 32]`, or `[n, 1, 1]` for one number per image."""
 
 SIZE = 32
+SQRT_3 = 1.7320508075688772
 CHUNK = 512
 """Images drawn at a time, which bounds memory."""
 
@@ -57,7 +58,7 @@ SOURCE_OBJECTS = (
 SOURCE_SCENES = ("crop-rows", "fields", "houses", "forest", "river", "dunes", "crossroads", "coast")
 SOURCE_CLASSES = SOURCE_OBJECTS + SOURCE_SCENES
 
-LOOKS = 2
+LOOKS = 6
 """Looks averaged by the speckle: fewer is noisier."""
 
 
@@ -78,7 +79,7 @@ class _Chance:
         total = self.uniform(n, size=size)
         for _ in range(3):
             total = total + self.uniform(n, size=size)
-        return (total - 2.0) * np.sqrt(3.0)
+        return (total - 2.0) * SQRT_3
 
     def smooth(self, n: int, cells: int) -> Field:
         """`[n, 32, 32]` in 0..1: a coarse random grid, bilinearly enlarged."""
@@ -338,10 +339,10 @@ def render_target(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
         # The radar looks from the left: edges facing it shine, what lies behind is in shadow.
         facing = np.maximum(body - _shift(body, 0, 1), 0.0)
         shadow = np.maximum(_shift(body, 0, 3) - body, 0.0)
-        clutter = 0.35 + 0.5 * chance.smooth(n, 5)
-        echo = clutter * (1 - 0.7 * shadow) * (1 - body) + chance.uniform(n, 0.2, 0.7) * body
+        clutter = 0.2 + 0.35 * chance.smooth(n, 5)
+        echo = clutter * (1 - 0.7 * shadow) * (1 - body) + chance.uniform(n, 0.5, 1.1) * body
         echo = echo + chance.uniform(n, 0.5, 1.5) * facing + chance.uniform(n, 0.4, 1.2) * detail
-        scatterers = chance.uniform(n, size=SIZE) > 0.985
+        scatterers = chance.uniform(n, size=SIZE) > 0.995
         echo = echo + 1.5 * scatterers
         power = np.zeros_like(echo)
         for _ in range(LOOKS):

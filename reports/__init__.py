@@ -1,0 +1,1 @@
+"""Reports: `frames` computes tables, `render` draws them, `page` writes the files."""

@@ -1,0 +1,216 @@
+"""Numbers of a report, as plain DataFrames. Draws nothing, trains nothing, reads only the store.
+
+Accuracies are in percent. A diverged trial scores chance and is marked; a failed or missing one has
+no score (NaN). No row is ever dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.errors import UserError
+from harness.metrics import SplitMetrics
+from harness.store import Store, TrialRecord
+from harness.study import Axis, Study
+
+OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
+STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A study as it was run: `trials` has one row per cell and seed, in the study's order."""
+
+    study: Study
+    environment: dict[str, str]
+    trials: pd.DataFrame
+    groups: tuple[str, ...]
+    """Names of the dataset's groups, head first; empty until a trial has finished."""
+    chance: float
+    """Accuracy of guessing, percent; NaN until a trial has finished."""
+
+    @property
+    def fields(self) -> list[str]:
+        return [axis.field for axis in self.study.axes]
+
+    @property
+    def selected_on_test(self) -> bool:
+        return self.study.base.data.select_on == "test"
+
+    def axis(self, field: str) -> Axis:
+        return next(axis for axis in self.study.axes if axis.field == field)
+
+    def order(self, field: str) -> list[Any]:
+        """The axis's values as they stand in the frames."""
+        return [_plain(value) for value in self.axis(field).values]
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder `<root>/studies/<run>` and its trials' records from `<root>`.
+
+    Raises:
+        UserError: the folder is not a run.
+    """
+    path = folder / "study.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
+    content = json.loads(path.read_text())
+    study = Study.model_validate_json(json.dumps(content["study"]))
+    environment = json.loads((folder / "environment.json").read_text())
+    store = Store(folder.parent.parent)
+    records = [store.record(cell["trial_id"]) for cell in content["cells"]]
+    scored = [record for record in records if record is not None and record.test is not None]
+    groups = tuple(scored[0].test.groups) if scored and scored[0].test is not None else ()
+    rows = []
+    for cell, record in zip(content["cells"], records, strict=True):
+        values = {field: _plain(value) for field, value in cell["cell"].items()}
+        ids = {"seed": cell["seed"], "trial_id": cell["trial_id"]}
+        rows.append({**values, **ids, **_row(record, groups)})
+    return Run(
+        study=study,
+        environment=environment,
+        trials=pd.DataFrame(rows),
+        groups=groups,
+        chance=100 / scored[0].num_classes if scored else float("nan"),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def _row(record: TrialRecord | None, groups: tuple[str, ...]) -> dict[str, Any]:
+    row: dict[str, Any] = {"status": record.status if record else "MISSING"}
+    for part in ("select", "test"):
+        scores: SplitMetrics | None = getattr(record, part) if record else None
+        diverged = record is not None and record.status == "DIVERGED"
+        guess = 1 / record.num_classes if record and diverged else float("nan")
+        for name in OVERALL:
+            row[f"{part}_{name}"] = 100 * (getattr(scores, name) if scores else guess)
+        for group in groups:
+            row[f"{part}_{group}"] = 100 * (scores.groups[group] if scores else guess)
+            if part == "test":
+                row[f"binomial_{group}"] = 100 * scores.groups_se[group] if scores else np.nan
+                row[f"distance_{group}"] = scores.distance[group] if scores else float("nan")
+    for name in ("trainable_params", "head_params", "epochs_run", "tested_epoch"):
+        row[name] = getattr(record, name) if record else None
+    for name in ("wall_s", "device_s", "images_forward", "images_backward", "flops"):
+        row[name] = getattr(record.cost, name) if record else float("nan")
+    row["peak_memory_mb"] = record.cost.peak_memory_mb if record else float("nan")
+    return row
+
+
+def summarise(run: Run) -> pd.DataFrame:
+    """One row per cell: mean over seeds and 95 % Student-t half-width `_ci` of every accuracy.
+
+    The half-width is NaN with fewer than two seeds. `n` counts the seeds that have a score.
+    """
+    names = [*OVERALL, *run.groups]
+    scores = [f"{part}_{name}" for part in ("select", "test") for name in names]
+    rows = []
+    for cell in run.study.cells():
+        values = {field: _plain(value) for field, value in cell.items()}
+        mask = np.logical_and.reduce([run.trials[f] == v for f, v in values.items()])
+        some = run.trials[mask]
+        row: dict[str, Any] = dict(values)
+        for status in STATUSES:
+            row[status] = int((some["status"] == status).sum())
+        row["n"] = int(some["test_class_mean"].notna().sum())
+        row["trainable_params"] = some["trainable_params"].max()
+        for name in scores:
+            row[name], row[f"{name}_ci"] = mean_and_half_width(some[name])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:
+    """Mean and 95 % Student-t half-width; NaN where they do not exist."""
+    known = values.dropna().to_numpy(dtype=float)
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    if len(known) == 1:
+        return float(known[0]), float("nan")
+    error = known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean()), float(stats.t.ppf(0.975, len(known) - 1) * error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The cell chosen by the selection score, and what choosing so cost."""
+
+    cell: dict[str, Any]
+    row: pd.Series[Any]
+    at_edge: tuple[str, ...]
+    """Ordered axes at whose end the choice lies, so that more might lie beyond."""
+    oracle: dict[str, Any]
+    oracle_score: float
+    """The cell with the best test score, which no honest search can know; percent."""
+
+
+def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
+    """Best cell by seed-mean selection score (ties: the study's first); None without scores.
+
+    Nuisance axes are chosen by the same rule, because the best of all cells is also the best
+    within its scientific cell.
+    """
+    metric = run.study.objective
+    known = summary[summary[f"select_{metric}"].notna() & summary[f"test_{metric}"].notna()]
+    if known.empty:
+        return None
+    best = known.iloc[int(known[f"select_{metric}"].to_numpy().argmax())]
+    oracle = known.iloc[int(known[f"test_{metric}"].to_numpy().argmax())]
+    return Choice(
+        cell={field: best[field] for field in run.fields},
+        row=best,
+        at_edge=tuple(f for f in run.fields if _at_edge(run, f, best[f])),
+        oracle={field: oracle[field] for field in run.fields},
+        oracle_score=float(oracle[f"test_{metric}"]),
+    )
+
+
+def _at_edge(run: Run, field: str, value: Any) -> bool:
+    values = run.order(field)
+    ordered = field == "depth" or all(isinstance(v, int | float) for v in values)
+    return ordered and len(values) > 1 and value in (values[0], values[-1])
+
+
+def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per scientific cell, at the nuisance values that the selection score prefers."""
+    fields = [axis.field for axis in run.study.axes if axis.role == "scientific"]
+    if len(fields) == len(run.fields):
+        return summary
+    # Without any score the first row stands for the cell, so that holes stay visible.
+    score = summary[f"select_{run.study.objective}"].fillna(-1.0)
+    best = score.groupby([summary[field] for field in fields], sort=False).idxmax()
+    return summary.loc[best].reset_index(drop=True)
+
+
+def grid(run: Run, summary: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
+    """`value` as a rows x columns table with every cell of the axes, in the study's order.
+
+    Further scientific axes are averaged over.
+    """
+    # Averaging NaN alone gives NaN, so a hole stays a hole.
+    table = summary.groupby([rows, columns], sort=False)[value].mean().unstack(columns)
+    return table.reindex(index=run.order(rows), columns=run.order(columns))
+
+
+def paper_grid(run: Run, rows: str, columns: str) -> tuple[pd.DataFrame, str] | None:
+    """The paper's numbers in the same shape and where they were read; None without a reference."""
+    if run.study.reference is None:
+        return None
+    path = resources.files("baselines") / "paper" / f"{run.study.reference}.csv"
+    published = pd.read_csv(str(path))
+    if not {rows, columns} <= set(published.columns):
+        return None
+    table = published.set_index([rows, columns])["class_mean"].unstack(columns)
+    source = str(published["source"].mode()[0])
+    return table.reindex(index=run.order(rows), columns=run.order(columns)), source

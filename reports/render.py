@@ -1,0 +1,230 @@
+"""Figures of a report: draws tables that `frames` computed, and computes nothing itself."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from harness.study import View
+from reports.frames import Choice, Run, grid, paper_grid
+
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "svg.hashsalt": "harness",  # the same SVG for the same numbers
+    "svg.fonttype": "none",
+}
+matplotlib.use("Agg")
+matplotlib.rcParams.update(STYLE)
+
+MAP = "cividis"
+COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
+"""Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
+MARKERS = "osD^vPX*<>"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
+    """Rows x columns of test accuracy: a large overall panel, the paper's beside it, groups below.
+
+    The cell chosen on the selection split is boxed, diverged cells carry a cross, and cells
+    without a score are hatched.
+    """
+    metric = run.study.objective
+    paper = paper_grid(run, view.rows, view.columns)
+    panels = len(run.groups)
+    figure = Figure(figsize=(13, 6.6 if panels else 4.2), layout="constrained")
+    parts: Any = [figure, None]
+    if panels:
+        parts = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    top, bottom = parts
+    axes = top.subplots(1, 2 if paper else 1, squeeze=False)[0]
+    ours = grid(run, summary, view.rows, view.columns, f"test_{metric}")
+    _heat(axes[0], run, summary, choice, view, ours, _name(run, metric))
+    if paper:
+        table = paper[0]
+        _cells(axes[1], table, Normalize(table.min().min(), table.max().max()), 6.5)
+        axes[1].set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16 (own colour scale)")
+        _axis_labels(axes[1], run, view)
+    if bottom is not None:
+        for axis, group in zip(
+            bottom.subplots(1, panels, squeeze=False)[0], run.groups, strict=True
+        ):
+            table = grid(run, summary, view.rows, view.columns, f"test_{group}")
+            _heat(axis, run, summary, choice, view, table, f"{group} classes")
+    _finish(figure, run, view, _box_words(run, choice))
+    return figure
+
+
+def _heat(
+    axis: Axes,
+    run: Run,
+    summary: pd.DataFrame,
+    choice: Choice | None,
+    view: View,
+    table: pd.DataFrame,
+    title: str,
+) -> None:
+    low, high = (
+        np.nanmin(table.to_numpy(float), initial=100),
+        np.nanmax(table.to_numpy(float), initial=0),
+    )
+    small = title.endswith("classes")
+    _cells(axis, table, Normalize(min(low, high), max(low, high)), 5.5 if small else 6.5)
+    diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
+    for y, row in enumerate(table.index):
+        for x, column in enumerate(table.columns):
+            if diverged.loc[row, column] > 0:
+                axis.text(
+                    x + 0.86, y + 0.22, "×", ha="center", va="center", color="red", fontsize=8
+                )
+    if choice is not None:
+        x = list(table.columns).index(choice.cell[view.columns])
+        y = list(table.index).index(choice.cell[view.rows])
+        axis.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor="red", linewidth=2))
+    axis.set_title(title)
+    _axis_labels(axis, run, view)
+
+
+def _cells(axis: Axes, table: pd.DataFrame, norm: Normalize, size: float) -> None:
+    values = table.to_numpy(dtype=float)
+    axis.set_facecolor("0.85")
+    axis.patch.set(hatch="////", edgecolor="0.6")
+    sns.heatmap(
+        pd.DataFrame(values, index=table.index, columns=[_tick(c) for c in table.columns]),
+        ax=axis,
+        cmap=MAP,
+        norm=norm,
+        annot=True,
+        fmt=".1f",
+        annot_kws={"size": size},
+        linewidths=0.3,
+        linecolor="white",
+        cbar_kws={"label": "accuracy (%)", "pad": 0.02},
+    )
+    axis.tick_params(axis="both", rotation=0, length=0)
+
+
+def _axis_labels(axis: Axes, run: Run, view: View) -> None:
+    axis.set_xlabel(run.axis(view.columns).label)
+    axis.set_ylabel(run.axis(view.rows).label)
+
+
+def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
+    """One line per row value over a numeric column axis (log2), for all classes and each group.
+
+    Bands are 95 % intervals over seeds; a cross marks diverged trials; the paper's curves have
+    their own panel.
+    """
+    metric = run.study.objective
+    paper = paper_grid(run, view.rows, view.columns)
+    panels = [(f"test_{metric}", _name(run, metric))]
+    panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
+    count = len(panels) + bool(paper)
+    width = min(3, count)
+    height = -(-count // width)
+    figure = Figure(figsize=(4.2 * width, 3.1 * height + 1.1), layout="constrained")
+    axes = list(figure.subplots(height, width, squeeze=False, sharey=True).flat)
+    colours = dict(zip(run.order(view.rows), COLOURS, strict=False))
+    for axis, (value, title) in zip(axes, panels, strict=False):
+        _lines(axis, run, summary, view, value, colours)
+        if choice is not None and value == panels[0][0]:
+            score = choice.row[value]
+            axis.plot(choice.cell[view.columns], score, "s", ms=11, mfc="none", mec="red", mew=1.8)
+        axis.set_title(title)
+    if paper:
+        axis = axes[len(panels)]
+        for index, row in enumerate(paper[0].index):
+            line = paper[0].loc[row]
+            axis.plot(line.index, line.to_numpy(float), **_look(index, colours[row]))
+        axis.set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16")
+    for axis in axes[:count]:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(run.order(view.columns))
+        axis.xaxis.set_major_formatter(lambda v, _: f"$2^{{{round(np.log2(v))}}}$")
+        axis.minorticks_off()
+        axis.set_ylim(0, 100)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel(run.axis(view.columns).label)
+    for axis in axes[:count:width]:
+        axis.set_ylabel("test accuracy (%)")
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    handles, names = axes[0].get_legend_handles_labels()
+    room = axes[count] if count < len(axes) else figure
+    place: dict[str, Any] = (
+        {"loc": "center"} if count < len(axes) else {"loc": "outside right upper"}
+    )
+    room.legend(handles, names, title=run.axis(view.rows).label, **place)
+    _finish(figure, run, view, _box_words(run, choice))
+    return figure
+
+
+def _look(index: int, colour: Any) -> dict[str, Any]:
+    dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
+    return {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.4}
+
+
+def _lines(
+    axis: Axes, run: Run, summary: pd.DataFrame, view: View, value: str, colours: dict[Any, Any]
+) -> None:
+    table = grid(run, summary, view.rows, view.columns, value)
+    half = grid(run, summary, view.rows, view.columns, f"{value}_ci")
+    diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
+    for index, row in enumerate(table.index):
+        x, y = table.columns.to_numpy(float), table.loc[row].to_numpy(float)
+        axis.plot(x, y, label=str(row), **_look(index, colours[row]))
+        band = half.loc[row].to_numpy(float)
+        if np.isfinite(band).any():
+            axis.fill_between(x, y - band, y + band, color=colours[row], alpha=0.15, linewidth=0)
+        ended = diverged.loc[row].to_numpy(float) > 0
+        if ended.any():
+            axis.plot(x[ended], y[ended], "x", color=colours[row], ms=9, mew=2)
+    axis.axhline(run.chance, color="0.4", linestyle=(0, (1, 2)), linewidth=1, label="chance")
+
+
+def _name(run: Run, metric: str) -> str:
+    words = {"class_mean": "mean over classes", "micro": "share of images"}
+    return f"ours, all classes ({words.get(metric, metric.replace('_', ' '))})"
+
+
+def _tick(value: Any) -> str:
+    return str(value).removeprefix("last:") if isinstance(value, str) else f"{value:g}"
+
+
+def _box_words(run: Run, choice: Choice | None) -> str:
+    if choice is None:
+        return "No trial has finished yet."
+    where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
+    return f"Red box: the cell chosen on {where}."
+
+
+def _finish(figure: Figure, run: Run, view: View, box: str) -> None:
+    if run.selected_on_test:
+        view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
+    figure.suptitle(view.title, fontsize=12, fontweight="bold")
+    figure.supxlabel(textwrap.fill(f"{caption(run)} {box}", 170), fontsize=8, color="0.25")
+
+
+def caption(run: Run) -> str:
+    """What was held fixed, on what, with how many seeds: the words under every figure."""
+    base = run.study.base
+    recipe = base.recipe
+    data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
+    seeds = len(run.study.seeds)
+    return (
+        f"Test accuracy. Fixed: {run.study.fixed}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
+        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}. {base.backbone.name} on {data}. "
+        f"{seeds} seed{'s' if seeds > 1 else ''}. ×: diverged; hatched: no result."
+    )

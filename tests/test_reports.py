@@ -1,0 +1,267 @@
+"""Frames by value from made records, goldens of the written files, and what figures say.
+
+To write the goldens again: `python tests/test_reports.py`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_store_and_sweep import TINY, publish
+
+from harness.errors import UserError
+from harness.metrics import SplitMetrics
+from harness.store import Store
+from harness.study import Axis, Study, View
+from harness.sweep import make_plan, write_run
+from harness.trial import Runtime
+from reports.frames import choose, grid, load_run, mean_and_half_width, over_nuisance, summarise
+from reports.page import write_report
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+def scored(value, count=80):
+    """Scores whose class mean is `value`: head 0.1 above, tail 0.1 below."""
+    groups = {"head": value + 0.1, "medium": value, "tail": value - 0.1}
+    return SplitMetrics(
+        class_mean=value,
+        group_mean=value,
+        flat_mean=value,
+        micro=value,
+        groups=groups,
+        groups_se={name: 0.02 for name in groups},
+        per_class=(value,) * 15,
+        class_counts=(count,) * 15,
+        distance={name: 0.5 for name in groups},
+        loss=1.0,
+    )
+
+
+def study(**changes):
+    fields = dict(
+        name="made",
+        question="Which?",
+        paper="Fig. 1(c)",
+        base=TINY,
+        axes=(
+            Axis(field="positions", values=("mlp1", "q"), label="position"),
+            Axis(field="depth", values=("last:1", "last:2", "last:3"), label="depth"),
+        ),
+        seeds=(0, 1),
+        views=(View(kind="heatmap", rows="positions", columns="depth", title="Made"),),
+        fixed="everything",
+        reference="fig1c",
+    )
+    return Study(**{**fields, **changes})
+
+
+def made_run(root, made, results):
+    """A run folder whose trials are `results[cell index][seed]`.
+
+    A result is a pair (selection, test) or a status; None publishes nothing.
+    """
+    store = Store(root)
+    plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
+    write_run(plan, Runtime())
+    (plan.folder / "environment.json").write_text(json.dumps({"torch": "0"}))
+    cells = len(made.cells())
+    for index, (_, spec) in enumerate(plan.cells):
+        result = results[index % cells][index // cells]
+        if isinstance(result, str):
+            publish(store, spec, status=result)
+        elif result is not None:
+            publish(store, spec, select=scored(result[0]), test=scored(result[1]))
+    return plan.folder
+
+
+RESULTS = [
+    [(0.50, 0.60), (0.52, 0.62)],
+    [(0.70, 0.55), (0.72, 0.57)],
+    ["DIVERGED", (0.40, 0.41)],
+    [(0.60, 0.80), (0.62, 0.82)],
+    ["FAILED", None],
+    [None, None],
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return made_run(tmp_path, study(), RESULTS)
+
+
+def test_every_trial_has_a_row_and_no_score_is_invented(folder):
+    trials = load_run(folder).trials
+    assert trials["status"].tolist() == (
+        ["COMPLETE", "COMPLETE", "DIVERGED", "COMPLETE", "FAILED", "MISSING"]
+        + ["COMPLETE"] * 4
+        + ["MISSING"] * 2
+    )
+    scores = trials["test_class_mean"]
+    assert scores[0] == pytest.approx(60)
+    assert scores[2] == pytest.approx(100 / 15)  # diverged: chance
+    assert np.isnan(scores[4]) and np.isnan(scores[5])
+    assert trials["test_tail"][0] == pytest.approx(50)
+    assert trials["seed"].tolist() == [0] * 6 + [1] * 6
+
+
+def test_summary_by_hand(folder):
+    table = summarise(load_run(folder))
+    assert table["test_class_mean"][0] == pytest.approx(61)
+    # Two values 60 and 62: s = sqrt(2), s / sqrt(2) = 1, and t(0.975, 1) = 12.7062.
+    assert table["test_class_mean_ci"][0] == pytest.approx(12.7062, abs=1e-3)
+    assert table["n"].tolist() == [2, 2, 2, 2, 0, 0]
+    assert table["DIVERGED"].tolist() == [0, 0, 1, 0, 0, 0]
+    assert table["test_class_mean"][2] == pytest.approx((100 / 15 + 41) / 2)
+    assert table[["FAILED", "MISSING"]].iloc[4].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "values,mean,half",
+    [([], math.nan, math.nan), ([3.0], 3.0, math.nan), ([1.0, 2.0, 3.0, math.nan], 2.0, 2.4841)],
+)
+def test_intervals(values, mean, half):
+    import pandas as pd
+
+    got = mean_and_half_width(pd.Series(values, dtype=float))
+    assert got == pytest.approx((mean, half), abs=1e-3, nan_ok=True)
+
+
+def test_choice_is_made_on_selection_scores_alone(folder):
+    run = load_run(folder)
+    choice = choose(run, summarise(run))
+    assert choice.cell == {"positions": "mlp1", "depth": "last:2"}
+    assert choice.row["test_class_mean"] == pytest.approx(56)
+    assert choice.oracle == {"positions": "q", "depth": "last:1"}
+    assert choice.oracle_score == pytest.approx(81)
+    assert choice.at_edge == ()
+
+
+def test_ties_go_to_the_first_cell_and_edges_are_flagged(tmp_path):
+    run = load_run(made_run(tmp_path, study(), [[(0.5, 0.5), (0.5, 0.5)]] * 6))
+    choice = choose(run, summarise(run))
+    assert choice.cell == {"positions": "mlp1", "depth": "last:1"}
+    assert choice.at_edge == ("depth",)
+
+
+def test_nothing_finished_is_said_not_crashed(tmp_path):
+    folder = made_run(tmp_path, study(), [[None, None]] * 6)
+    run = load_run(folder)
+    assert choose(run, summarise(run)) is None
+    write_report(folder)
+    assert "No trial has finished yet" in (folder / "report" / "report.md").read_text()
+
+
+def test_nuisance_is_chosen_on_selection_scores(tmp_path):
+    made = study(
+        axes=(
+            Axis(field="positions", values=("mlp1", "q"), label="position"),
+            Axis(field="recipe.lr", values=(0.1, 0.2), label="lr", role="nuisance"),
+        ),
+        views=(),
+        seeds=(0,),
+    )
+    results = [[(0.5, 0.9)], [(0.6, 0.3)], [(0.7, 0.4)], [(0.2, 0.8)]]
+    run = load_run(made_run(tmp_path, made, results))
+    table = over_nuisance(run, summarise(run))
+    assert table["positions"].tolist() == ["mlp1", "q"]
+    assert table["recipe.lr"].tolist() == [0.2, 0.1]
+    assert table["test_class_mean"].tolist() == pytest.approx([30, 40])
+
+
+def test_grids_keep_every_cell_of_the_axes(folder):
+    run = load_run(folder)
+    table = grid(run, summarise(run), "positions", "depth", "test_class_mean")
+    assert table.index.tolist() == ["mlp1", "q"]
+    assert table.columns.tolist() == ["last:1", "last:2", "last:3"]
+    assert np.isnan(table.loc["q", "last:3"])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"not a run: it has no study\.json"):
+        load_run(tmp_path)
+
+
+def texts(figure):
+    return " | ".join(
+        text.get_text().replace("\n", " ")
+        for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    )
+
+
+def test_the_heatmap_says_what_it_shows(folder):
+    from reports.render import heatmap
+
+    run = load_run(folder)
+    summary = summarise(run)
+    words = texts(heatmap(run, summary, choose(run, summary), run.study.views[0]))
+    for word in ("Made", "61.0", "head classes", "tail classes", "paper, Fig. 1(c)", "88.8"):
+        assert word in words
+    assert "SYNTHETIC" in words and "chosen on validation" in words and "2 seeds" in words
+    assert words.count("×") >= 4  # the diverged cell in four panels, beside the caption's key
+
+
+def test_curves_say_what_they_show(tmp_path):
+    made = study(
+        axes=(
+            Axis(field="positions", values=("mlp1", "q"), label="position"),
+            Axis(field="alpha", values=(0.5, 1.0, 2.0), label="alpha"),
+        ),
+        views=(View(kind="curves", rows="positions", columns="alpha", title="Lines"),),
+        reference="fig1d",
+        paper="Fig. 1(d)",
+    )
+    from reports.render import curves
+
+    run = load_run(made_run(tmp_path, made, RESULTS))
+    summary = summarise(run)
+    figure = curves(run, summary, choose(run, summary), run.study.views[0])
+    overall = figure.axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in overall.get_lines()}
+    assert lines["mlp1"][:2] == pytest.approx([61, 56])
+    assert lines["chance"][0] == pytest.approx(100 / 15)
+    assert overall.get_xscale() == "log" and len(overall.get_xticks()) == 3
+    assert "paper, Fig. 1(d)" in texts(figure)
+
+
+def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
+    made = study(base=TINY.with_values({"data.select_on": "test"}, source="test"))
+    folder = made_run(tmp_path, made, RESULTS)
+    from reports.render import heatmap
+
+    run = load_run(folder)
+    summary = summarise(run)
+    assert "SELECTED ON TEST" in texts(heatmap(run, summary, choose(run, summary), made.views[0]))
+    write_report(folder)
+    assert "SELECTED ON TEST" in (folder / "report" / "report.md").read_text()
+
+
+def goldens_of(root):
+    folder = made_run(root, study(), RESULTS)
+    write_report(folder)
+    return {name: (folder / "report" / name).read_text() for name in ("metrics.csv", "report.md")}
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "report.md"])
+def test_written_files_equal_the_goldens(tmp_path, name):
+    assert goldens_of(tmp_path)[name] == (GOLDENS / name).read_text()
+
+
+def test_figures_and_tables_are_the_same_bytes_twice(folder):
+    first = {path.name: path.read_bytes() for path in write_report(folder)}
+    second = {path.name: path.read_bytes() for path in write_report(folder)}
+    assert first == second
+    assert {"heatmap_positions_depth.png", "heatmap_positions_depth.svg"} <= set(first)
+
+
+if __name__ == "__main__":
+    scratch = GOLDENS / "scratch"
+    GOLDENS.mkdir(exist_ok=True)
+    for name, text in goldens_of(scratch).items():
+        (GOLDENS / name).write_text(text)
+    shutil.rmtree(scratch)
