@@ -392,8 +392,10 @@ def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
     )
     if study.base.data.select_on == "test":
         click.echo("SELECTED ON TEST: the paper's protocol, which flatters every choice.")
-    device_s = plan.estimated_device_s(runtime)
-    if plan.to_run:
+    device_s = plan.estimated_device_s(runtime) if plan.to_run else 0.0
+    if device_s is None:
+        click.echo("Estimated cost: unknown, because a trial could not be started.")
+    elif plan.to_run:
         wall = f"{_duration(device_s / workers)} with {workers} workers"
         click.echo(f"Estimated cost: {_duration(device_s)} of {runtime.device}, {wall}.")
 

@@ -39,14 +39,20 @@ class Plan:
     failed: int
     to_run: list[TrialSpec]
 
-    def estimated_device_s(self, runtime: Runtime) -> float:
-        """Device seconds still to spend: by the study's finished trials, else by a short probe."""
-        if not self.to_run:
-            return 0.0
+    def estimated_device_s(self, runtime: Runtime) -> float | None:
+        """Device seconds still to spend: by the study's finished trials, else by a short probe.
+
+        None when the probe fails; the trials themselves will then say why.
+        """
         known = [record.cost.device_s for record in self.done]
         if not known:
             probes = {0, len(self.to_run) // 2, len(self.to_run) - 1}
-            known = [probe_seconds(self.to_run[index], runtime) for index in probes]
+            try:
+                known = [probe_seconds(self.to_run[index], runtime) for index in probes]
+            except UserError:
+                raise
+            except Exception:
+                return None
         return len(self.to_run) * sum(known) / len(known)
 
 

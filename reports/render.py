@@ -17,7 +17,6 @@ from matplotlib.patches import Rectangle
 from harness.study import View
 from reports.frames import Choice, Run, grid, paper_grid
 
-
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -214,7 +213,7 @@ def _finish(figure: Figure, run: Run, view: View, box: str) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
-    figure.supxlabel(textwrap.fill(f"{caption(run)} {box}", 170), fontsize=8, color="0.25")
+    figure.supxlabel(textwrap.fill(f"{caption(run)} {box}", 150), fontsize=8, color="0.25")
 
 
 def caption(run: Run) -> str:

@@ -73,7 +73,7 @@ def study():
         ("axes=(Axis(field='depth', values=('last:40',), label='d'),), views=()", ["last:40"]),
         ("axes=(Axis(field='alpha', values=('x',), label='a'),), views=()", ["'alpha'", "'x'"]),
         ("views=base().views, axes=base().axes[:1]", ["depth", "positions"]),
-        ("name=1/0", ["ZeroDivisionError"]),
+        ("seeds=1 / 0", ["ZeroDivisionError"]),
     ],
 )
 def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, change, words):

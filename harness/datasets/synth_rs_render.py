@@ -58,9 +58,6 @@ SOURCE_OBJECTS = (
 SOURCE_SCENES = ("crop-rows", "fields", "houses", "forest", "river", "dunes", "crossroads", "coast")
 SOURCE_CLASSES = SOURCE_OBJECTS + SOURCE_SCENES
 
-LOOKS = 6
-"""Looks averaged by the speckle: fewer is noisier."""
-
 
 class _Chance:
     """Uniform numbers from raw integers."""
@@ -340,14 +337,13 @@ def render_target(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
         facing = np.maximum(body - _shift(body, 0, 1), 0.0)
         shadow = np.maximum(_shift(body, 0, 3) - body, 0.0)
         clutter = 0.2 + 0.35 * chance.smooth(n, 5)
-        echo = clutter * (1 - 0.7 * shadow) * (1 - body) + chance.uniform(n, 0.5, 1.1) * body
+        echo = clutter * (1 - 0.7 * shadow) * (1 - body) + chance.uniform(n, 1.0, 1.6) * body
         echo = echo + chance.uniform(n, 0.5, 1.5) * facing + chance.uniform(n, 0.4, 1.2) * detail
         scatterers = chance.uniform(n, size=SIZE) > 0.995
         echo = echo + 1.5 * scatterers
-        power = np.zeros_like(echo)
-        for _ in range(LOOKS):
-            real, imaginary = chance.normal(n, SIZE), chance.normal(n, SIZE)
-            power = power + (real * real + imaginary * imaginary) / (2 * LOOKS)
-        amplitude = np.sqrt(echo * echo * power) * chance.uniform(n, 0.35, 0.65)
+        # Single-look speckle: the modulus of a complex Gaussian, times the echo.
+        real, imaginary = chance.normal(n, SIZE), chance.normal(n, SIZE)
+        speckle = np.sqrt((real * real + imaginary * imaginary) / 2)
+        amplitude = echo * speckle * chance.uniform(n, 0.35, 0.65)
         out[part * CHUNK : part * CHUNK + n] = _bytes(amplitude)[:, None]
     return out
