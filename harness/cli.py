@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
-from harness.errors import UserError
+from harness.errors import NotSavedError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,8 @@ class _Group(click.Group):
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(EXIT_USER_ERROR)
-        except OSError as error:
-            click.echo(f"Error: {error}.", err=True)
+        except (NotSavedError, OSError) as error:
+            click.echo(f"Error: {error}", err=True)
             ctx.exit(EXIT_NOT_SAVED)
 
 

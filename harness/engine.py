@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harness.errors import UserError
+from harness.errors import NotSavedError, UserError
 from harness.spec import TrialSpec
 from harness.store import Store
 from harness.trial import Runtime, run_trial
@@ -43,10 +43,6 @@ class Engine(Protocol):
         """End all workers, and with them any trial that still runs."""
 
 
-class WorkerError(RuntimeError):
-    """A worker could not save its result, so nothing that follows could be saved either."""
-
-
 class LocalEngine:
     """A pool of processes on this machine.
 
@@ -67,7 +63,7 @@ class LocalEngine:
         self._busy[worker.pipe] = (worker, spec)
 
     def next(self) -> Ended:
-        """Raises `WorkerError` when the store cannot be written, `UserError` as a trial does."""
+        """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
         pipe = wait(list(self._busy))[0]
         assert isinstance(pipe, Connection)
         worker, spec = self._busy.pop(pipe)
@@ -128,7 +124,7 @@ def _serve(pipe: Connection, root: Path, runtime: Runtime, parent: int) -> None:
         except UserError as error:
             problem = error
         except OSError as error:
-            problem = WorkerError(f"Results cannot be saved under {root}: {error}.")
+            problem = NotSavedError(f"Results cannot be saved under {root}: {error}.")
         pipe.send(problem)
 
 

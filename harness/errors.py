@@ -1,4 +1,4 @@
-"""The error that a user's mistake raises; the CLI prints it as one sentence and exits with 2."""
+"""Errors that the CLI prints as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 
+class NotSavedError(RuntimeError):
+    """A result could not be written, so nothing that follows could be either; the CLI exits 3."""
+
+
 class UserError(ValueError):
-    """A mistake in what the user asked for. The message says what, where and the remedy."""
+    """A mistake in what the user asked for: the message says what, where and the remedy; exit 2."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:

@@ -131,6 +131,9 @@ def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | 
 
     An exception in training becomes a `FAILED` record; one in the store is not caught, because
     results that cannot be saved must stop everything. None: another process is running it.
+
+    Raises:
+        UserError: the backbone or the data cannot be had as asked for.
     """
     with store.claim(spec) as claim:
         if claim is None:
@@ -138,6 +141,8 @@ def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | 
         start = time.perf_counter()
         try:
             record = _run(spec, runtime, claim.log)
+        except UserError:
+            raise  # what was asked is wrong, for this trial and for those that follow
         except Exception:
             record = _record(spec, runtime, "FAILED", start, error=traceback.format_exc())
         claim.publish(record)

@@ -169,7 +169,12 @@ def load_backbone(spec: BackboneSpec, device: torch.device) -> VisionTransformer
         torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
         model = _build(spec, pretrained=spec.weights == "pretrained")
     if spec.weights == "pretrained" and spec.name in EMBEDDED:
-        model.load_state_dict(safetensors.torch.load_file(embedded_weights(spec.name)))
+        try:
+            model.load_state_dict(safetensors.torch.load_file(embedded_weights(spec.name)))
+        except RuntimeError as error:
+            raise UserError(
+                f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
+            ) from error
     return model.requires_grad_(False).eval().to(device)
 
 

@@ -100,6 +100,7 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["train", "--method", "lora", "--depth", "last:0"], "last:N"),
         (["train", "--method", "lora", "--set", "data.name=dota"], "Unknown dataset 'dota'"),
         (["train", "--method", "lora", "--alpha", "-1"], "alpha"),
+        (["train", "--method", "lora", "--set", "backbone.img_size=64"], "leave it out"),
         (["report", "nothing"], "Unknown run 'nothing'"),
     ],
 )
@@ -172,14 +173,29 @@ def test_selecting_on_test_is_said_everywhere(tmp_path):
     assert "SELECTED ON TEST" in (run / "report" / "report.md").read_text()
 
 
-def test_failed_trials_are_counted_and_exit_with_1(tmp_path):
-    result = smoke(
-        tmp_path, "--set", "recipe.precision=fp16", "--set", "data.options.test_per_class=1"
+def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import harness.train\n"
+        "def boom(*args, **kwargs): raise RuntimeError('out of luck')\n"
+        "harness.train.train = boom\n"
     )
-    if result.exit_code == 0:
-        pytest.skip("this torch trains in fp16 on CPU")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(broken))  # reaches the workers, not this process
+        result = smoke(tmp_path)
     assert result.exit_code == 1
-    assert "4 trials failed" in result.stderr
+    assert "4 trials failed" in result.stderr and "out of luck" in result.stderr
+    again = smoke(tmp_path)
+    assert again.exit_code == 0 and "4 failed (will be tried again), 0 to run" in again.output
+
+
+def test_a_store_that_cannot_be_written_exits_with_3(tmp_path):
+    (tmp_path / "trials").write_text("a file where the folder should be")
+    result = smoke(tmp_path)
+    assert result.exit_code == 3
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.output
 
 
 def start_sweep(out):

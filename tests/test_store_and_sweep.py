@@ -16,8 +16,8 @@ from threading import Event
 import pytest
 from test_spec import make_spec
 
-from harness.engine import Ended, LocalEngine, WorkerError
-from harness.errors import UserError
+from harness.engine import Ended, LocalEngine
+from harness.errors import NotSavedError, UserError
 from harness.searches import GridSearch
 from harness.spec import DataSpec, Recipe, TrialRequest
 from harness.store import STALE_S, Cost, Store, TrialRecord
@@ -276,35 +276,42 @@ def test_results_that_cannot_be_saved_stop_everything(tmp_path):
     (tmp_path / "trials").write_text("a file where the folder should be")
     engine = LocalEngine(store=Store(tmp_path), runtime=Runtime(), workers=1)
     engine.submit(resolve(TINY, Runtime()))
-    with pytest.raises(WorkerError, match="cannot be saved"):
+    with pytest.raises(NotSavedError, match="cannot be saved"):
         engine.next()
     engine.close()
 
 
-def test_workers_end_with_a_killed_driver(tmp_path):
+def test_a_working_worker_ends_with_its_killed_driver(tmp_path):
+    endless = TINY.with_values({"recipe.epochs": 10**6}, source="test")
+    spec = resolve(endless, Runtime())
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
     script = tmp_path / "driver.py"
     script.write_text(
-        "import sys, pathlib\n"
+        "import pathlib, sys\n"
         "from harness.engine import LocalEngine\n"
+        "from harness.spec import TrialSpec\n"
         "from harness.store import Store\n"
         "from harness.trial import Runtime\n"
         "if __name__ == '__main__':\n"
-        "    e = LocalEngine(store=Store(pathlib.Path('.')), runtime=Runtime(), workers=1)\n"
-        "    from harness.engine import _Worker\n"
-        "    w = _Worker(pathlib.Path('.'), Runtime())\n"
-        "    print(w.process.pid, flush=True)\n"
+        "    engine = LocalEngine(store=Store(pathlib.Path('.')), runtime=Runtime(), workers=1)\n"
+        "    engine.submit(TrialSpec.model_validate_json(pathlib.Path('spec.json').read_text()))\n"
         "    sys.stdin.read()\n"
     )
-    driver = subprocess.Popen(
-        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.PIPE
-    )
-    worker = int(driver.stdout.readline())
+    driver = subprocess.Popen([sys.executable, script], cwd=tmp_path, stdin=subprocess.PIPE)
+    claim = tmp_path / "trials" / spec.trial_id / "claim.json"
+    _wait_until(lambda: claim.exists() and claim.read_text().endswith("}"))
+    worker = json.loads(claim.read_text())["pid"]
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 30
-    while _exists(worker) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _exists(worker)
+    _wait_until(lambda: not _exists(worker))
+    assert Store(tmp_path).state(spec.trial_id) == "absent"
+
+
+def _wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _exists(pid):
