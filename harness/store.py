@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
@@ -135,8 +136,7 @@ class Store:
                 folder.rename(attic / f"{spec.trial_id}-{time.time_ns()}")
             if free:
                 folder.mkdir()
-                owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-                (folder / "claim.json").write_text(json.dumps(owner))
+                (folder / "claim.json").write_text(json.dumps(_owner()))
         if not free:
             yield None
             return
@@ -156,19 +156,25 @@ def _beat(path: Path, ended: threading.Event) -> None:
         path.touch()
 
 
+def _owner() -> dict[str, Any]:
+    """This process; with its start time, because process numbers are used again."""
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
 def _alive(claim: Path) -> bool:
-    """Whether the process behind a claim works: fresh heartbeat and, on this host, a live pid."""
+    """Whether the process behind a claim works: a fresh heartbeat and, on this host, a live one."""
     try:
         owner = json.loads(claim.read_text())
         if time.time() - claim.stat().st_mtime > STALE_S:
             return False
-        if owner["host"] == socket.gethostname():
-            os.kill(owner["pid"], 0)
-    except PermissionError:
-        return True  # the process exists, under another user
-    except (OSError, ValueError, KeyError):
+        if owner["host"] != socket.gethostname():
+            return True
+        process = psutil.Process(owner["pid"])
+        same = bool(process.create_time() == owner["started"])
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return False  # no claim, a torn one, or no such process
-    return True
 
 
 def write_atomically(path: Path, text: str) -> None:

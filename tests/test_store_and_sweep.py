@@ -88,7 +88,7 @@ def test_a_failed_trial_is_tried_again_and_its_remains_are_kept(tmp_path):
     assert json.loads((kept / "record.json").read_text())["error"] == "boom"
 
 
-@pytest.mark.parametrize("case", ["dead pid", "stale heartbeat", "torn claim"])
+@pytest.mark.parametrize("case", ["dead pid", "reused pid", "stale heartbeat", "torn claim"])
 def test_the_claim_of_a_crashed_process_is_taken_over(tmp_path, case):
     store, spec = Store(tmp_path), make_spec()
     folder = tmp_path / "trials" / spec.trial_id
@@ -97,8 +97,10 @@ def test_the_claim_of_a_crashed_process_is_taken_over(tmp_path, case):
     process = multiprocessing.get_context("spawn").Process(target=int)
     process.start()
     process.join()
-    dead = {"host": socket.gethostname(), "pid": process.pid}
-    elsewhere = {"host": "another-machine", "pid": 1}
+    dead = {"host": socket.gethostname(), "pid": process.pid, "started": 0.0}
+    if case == "reused pid":
+        dead["pid"] = os.getpid()
+    elsewhere = {"host": "another-machine", "pid": 1, "started": 0.0}
     claim.write_text('{"ho' if case == "torn claim" else json.dumps(dead))
     if case == "stale heartbeat":
         claim.write_text(json.dumps(elsewhere))
