@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+MOST_LISTED = 20
+"""Of more names than this, an error lists the nearest only."""
+
+
 class NotSavedError(RuntimeError):
     """A result could not be written, so nothing that follows could be either; the CLI exits 3."""
 
@@ -15,8 +19,9 @@ class UserError(ValueError):
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
-    """Build the error for a name that does not exist, with the nearest match and all choices."""
+    """Build the error for a name that does not exist, with the nearest match and the choices."""
     choices = sorted(allowed)
-    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, choices, n=5, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(choices)}.")
+    listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
+    return UserError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(listed)}.")

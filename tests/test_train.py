@@ -58,6 +58,18 @@ def test_heads_start_at_the_class_means():
     assert torch.equal(drawn.weight, again.weight) and not torch.equal(drawn.weight, means)
 
 
+def test_a_classifier_saves_peft_and_head_tensors_only(backbones):
+    _, model = backbones["vit_pico"]
+    method = get_method("lora")
+    placement = Placement.of(["q"], [11], 1.0)
+    attachment = method.attach(model, placement, method.parse_options({}), seed=0)
+    head = make_head(Recipe(), torch.randn(15, 64), seed=0)
+    saved = set(Classifier(model, attachment, head).state_dict())
+    attachment.detach()
+    names = {"attachment.deltas.11:q.down", "attachment.deltas.11:q.up", "head.weight"}
+    assert saved == names
+
+
 @pytest.mark.parametrize(
     "position,first_backward",
     [("mlp2", 0), ("mlp1", 4), ("out", 8), ("q", 9)],
