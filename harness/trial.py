@@ -64,7 +64,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         UserError: a name, option, position or depth that does not exist, or fits nothing.
     """
     method = get_method(request.method)
-    options = method.parse_options(request.options).model_dump(mode="json")
+    options = method.parse_options(request.options)
     backbone = request.backbone.model_copy(update={"sha256": weights_sha256(request.backbone)})
     placement = Placement({})
     if not method.additive and request.alpha != 1:
@@ -78,6 +78,8 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         placement = Placement.of(positions, blocks, request.alpha)
     elif request.positions is not None or request.depth != "all":
         raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
+    # A combination whose part gets no site says so here, before anything runs.
+    method.expected_params(dims(request.backbone), placement, options)
     dataset = DATASETS.get(request.data.name)
     data = validated(dataset.Options, request.data.options, source=f"data {request.data.name}")
     recipe = request.recipe
@@ -86,7 +88,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         recipe = recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
     return TrialSpec(
         method=request.method,
-        options=options,
+        options=options.model_dump(mode="json"),
         placement=placement,
         backbone=backbone,
         data=request.data.model_copy(update={"options": data.model_dump(mode="json")}),
