@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -53,7 +52,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
     _heat(axes[0], run, summary, choice, view, ours, _name(run, metric))
     if paper:
         table = paper[0]
-        _cells(axes[1], table, Normalize(table.min().min(), table.max().max()), 6.5)
+        _cells(axes[1], table, size=6.5)
         axes[1].set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16 (own colour scale)")
         _axis_labels(axes[1], run, view)
     if bottom is not None:
@@ -75,12 +74,7 @@ def _heat(
     table: pd.DataFrame,
     title: str,
 ) -> None:
-    low, high = (
-        np.nanmin(table.to_numpy(float), initial=100),
-        np.nanmax(table.to_numpy(float), initial=0),
-    )
-    small = title.endswith("classes")
-    _cells(axis, table, Normalize(min(low, high), max(low, high)), 5.5 if small else 6.5)
+    _cells(axis, table, size=5.5 if title.endswith("classes") else 6.5)
     diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
     for y, row in enumerate(table.index):
         for x, column in enumerate(table.columns):
@@ -96,15 +90,17 @@ def _heat(
     _axis_labels(axis, run, view)
 
 
-def _cells(axis: Axes, table: pd.DataFrame, norm: Normalize, size: float) -> None:
+def _cells(axis: Axes, table: pd.DataFrame, *, size: float) -> None:
     values = table.to_numpy(dtype=float)
+    known = values[np.isfinite(values)]
     axis.set_facecolor("0.85")
     axis.patch.set(hatch="////", edgecolor="0.6")
     sns.heatmap(
         pd.DataFrame(values, index=table.index, columns=[_tick(c) for c in table.columns]),
         ax=axis,
         cmap=MAP,
-        norm=norm,
+        vmin=known.min(initial=100),
+        vmax=known.max(initial=0),
         annot=True,
         fmt=".1f",
         annot_kws={"size": size},

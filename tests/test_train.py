@@ -89,7 +89,8 @@ def test_flops_reach_down_to_the_lowest_site(backbones, position, first_backward
     attention = 2 * 2 * tokens**2 * d
     block = 2 * 12 * d * d * tokens + attention
     lora = 3 * 2 * tokens * rank * (5 * d if position.startswith("mlp") else 2 * d)
-    assert forward == pytest.approx(12 * block + lora + 2 * 16 * d * 3 * 64, rel=0.002)
+    stem = 2 * (256 * 16 * 27 + 64 * 32 * 144 + 16 * 64 * 288 + 16 * 64 * 64)
+    assert forward == pytest.approx(12 * block + lora + stem + 2 * 15 * d, rel=1e-6)
     # Above the lowest block all of two blocks; in it, what lies after the site.
     part = 2 * first_backward * d * d * tokens + (2 * attention if position == "q" else 0)
     full = 2 * (block + attention) + part
