@@ -71,8 +71,7 @@ class Study(Frozen):
                 raise UserError(f"views: {unknown('axis', name, fields)}")
         if len(set(fields)) < len(fields):
             raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
-        for request in self.requests():
-            assert request[1] is not None
+        list(self.requests())  # a cell that makes no valid request is refused here
         return self
 
     def derive(self, **changes: Any) -> Study:
