@@ -42,6 +42,8 @@ class _Group(click.Group):
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(EXIT_USER_ERROR)
+        except BrokenPipeError:
+            raise  # the reader, such as `head`, has seen enough; click ends quietly
         except (NotSavedError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(EXIT_NOT_SAVED)

@@ -43,11 +43,12 @@ def write_report(folder: Path) -> list[Path]:
     everything = summarise(run)
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)
+    selected_on = run.study.base.data.select_on
     out = folder / "report"
     out.mkdir(exist_ok=True)
     written = [
-        _csv(out / "metrics.csv", everything),
-        _csv(out / "trials.csv", _metrics_of_trials(run)),
+        _csv(out / "metrics.csv", everything.assign(selected_on=selected_on)),
+        _csv(out / "trials.csv", _metrics_of_trials(run).assign(selected_on=selected_on)),
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
     for view in run.study.views:

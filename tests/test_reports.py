@@ -239,6 +239,9 @@ def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     assert "SELECTED ON TEST" in texts(heatmap(run, summary, choose(run, summary), made.views[0]))
     write_report(folder)
     assert "SELECTED ON TEST" in (folder / "report" / "report.md").read_text()
+    for name in ("metrics.csv", "trials.csv"):
+        header, first = (folder / "report" / name).read_text().splitlines()[:2]
+        assert header.endswith(",selected_on") and first.endswith(",test")
 
 
 def goldens_of(root):
