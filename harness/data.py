@@ -8,7 +8,7 @@ Shapes: n images, c = 3 channels, h and w pixels. Pixels stay uint8 until a batc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -115,20 +115,46 @@ def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
     return (pixels.float() - mean) / std
 
 
-def epoch_batches(images: Images, recipe: Recipe, seed: int, epoch: int) -> Iterator[Images]:
+def no_exclusion() -> Tensor | None:
+    """Every image may be in the next batch."""
+    return None
+
+
+def epoch_batches(
+    images: Images,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    excluded: Callable[[], Tensor | None] = no_exclusion,
+) -> Iterator[Images]:
     """Shuffled, augmented batches of one epoch; the last, smaller one is kept.
 
-    Order and augmentation depend on (seed, epoch) alone, never on the configuration.
+    Order and augmentation depend on (seed, epoch) alone, never on the configuration. `excluded` is
+    asked before every batch for a mask `[n]` of images to be put off until a later batch. The epoch
+    ends when those put off leave too few for a whole batch: a full step on a handful of images
+    would memorise them (seen in `tests/test_metapeft.py`, on shuffled labels).
     """
     order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
     rng = generator(seed, "augment", epoch)
-    for index in order.split(recipe.batch_size):
-        batch = images.subset(index.to(images.labels.device))
-        if recipe.augment == "none":
-            yield batch
-        else:
-            pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
-            yield Images(pixels=pixels, labels=batch.labels)
+    while len(order):
+        mask = excluded()
+        free = torch.ones(len(order), dtype=torch.bool) if mask is None else ~mask[order]
+        place = free.nonzero().flatten()[: recipe.batch_size]
+        if len(place) < min(recipe.batch_size, len(order)):
+            return
+        yield augmented(images, order[place], recipe, rng)
+        left = torch.ones(len(order), dtype=torch.bool)
+        left[place] = False
+        order = order[left]
+
+
+def augmented(images: Images, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
+    """The images at `index`, augmented by the recipe."""
+    batch = images.subset(index.to(images.labels.device))
+    if recipe.augment == "none":
+        return batch
+    pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
+    return Images(pixels=pixels, labels=batch.labels)
 
 
 def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ Shapes: n images, t tokens, d width, r rank.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.hooks import TrainingHook
 from harness.registry import METHODS
 from harness.spec import Frozen, Placement, Position, Site, explain
 from harness.vit import Dims
@@ -150,6 +151,18 @@ class Attachment(nn.Module):
         setattr(owner, leaf, copy)
         self._undo.append(lambda: setattr(owner, leaf, frozen))
 
+    def set_strengths(self, strengths: Mapping[Site, Strength]) -> None:
+        """Give sites another strength, from the next forward pass on."""
+        self.strengths.update(strengths)
+
+    def training_hook(self) -> TrainingHook:
+        """What this method does around the trainer's steps; by default nothing."""
+        return TrainingHook()
+
+    def learned(self) -> Placement | None:
+        """The strength that training found for each site; None where it was not learned."""
+        return None
+
     def detach(self) -> None:
         """Take everything out: the model computes again exactly what it did before."""
         while self._undo:
@@ -196,6 +209,11 @@ class Union(Attachment):
         super().__init__(model)
         self.parts = nn.ModuleDict(parts)
 
+    def set_strengths(self, strengths: Mapping[Site, Strength]) -> None:
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            part.set_strengths({s: a for s, a in strengths.items() if s in part.strengths})
+
     def detach(self) -> None:
         for part in self.parts.values():
             assert isinstance(part, Attachment)
@@ -230,6 +248,8 @@ class PeftMethod(ABC):
     default_positions: ClassVar[tuple[Position, ...]]
     additive: ClassVar[bool]
     """It adds `α·Δ` (Eq. 2), so α has a meaning and it can be combined with others."""
+    wraps: ClassVar[bool] = False
+    """It trains another method, named by its option `base`, so it cannot be a part of `a+b`."""
     summary: ClassVar[str]
     """One line for `harness list methods`."""
 
@@ -242,6 +262,14 @@ class PeftMethod(ABC):
     @abstractmethod
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
         """Number of trainable elements, head excluded, by the formula of paper-facts section 2."""
+
+    def positions_with(self, options: Any) -> tuple[Position, ...]:
+        """Positions it can be placed at under these options."""
+        return self.positions
+
+    def default_positions_with(self, options: Any) -> tuple[Position, ...]:
+        """Positions it takes where none are asked for."""
+        return self.default_positions
 
     def parse_options(self, options: dict[str, JsonValue]) -> BaseModel:
         """Check and complete the options.
@@ -265,6 +293,10 @@ class Combination(PeftMethod):
         for name, part in self._parts.items():
             if not part.additive:
                 raise UserError(f"Method {name!r} adds no module, so it cannot be combined.")
+            if part.wraps:
+                raise UserError(
+                    f"Method {name!r} is no part of a sum: give it the sum as its base."
+                )
         if len(self._parts) < len(names):
             raise UserError(f"Method {'+'.join(names)!r} names a part twice.")
         fields: dict[str, Any] = {n: (p.Options, p.Options()) for n, p in self._parts.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
@@ -111,8 +112,8 @@ class Placement(RootModel[dict[str, float]]):
     @classmethod
     def _canonical(cls, value: dict[str, float]) -> dict[str, float]:
         for key, alpha in value.items():
-            if not 0 <= alpha < float("inf"):
-                raise UserError(f"Bad alpha {alpha!r} at site {key!r}: it must be finite and >= 0.")
+            if not math.isfinite(alpha):
+                raise UserError(f"Bad alpha {alpha!r} at site {key!r}: it must be finite.")
         order = {position: index for index, position in enumerate(POSITIONS)}
         sites = sorted(
             (Site.parse(key) for key in value), key=lambda s: (s.block, order[s.position])
@@ -205,6 +206,7 @@ class TrialRequest(Frozen):
     """A trial as a person writes it; `trial.resolve` turns it into a `TrialSpec`.
 
     `positions=None` means the method's own default positions. `alpha` is one strength for all.
+    A `placement` names sites and strengths one by one and stands instead of those three.
     """
 
     method: str = "lora"
@@ -212,15 +214,22 @@ class TrialRequest(Frozen):
     positions: tuple[Position, ...] | None = None
     depth: str = "all"
     alpha: Annotated[float, Field(ge=0)] = 1.0
+    placement: Placement | None = None
     backbone: BackboneSpec = BackboneSpec()
     data: DataSpec = DataSpec()
     recipe: Recipe = Recipe()
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _positions_not_empty(self) -> Self:
+    def _sites_are_named_once(self) -> Self:
         if self.positions == ():
             raise UserError("Empty positions: name at least one, or leave it out.")
+        if self.placement is not None and (self.positions, self.depth, self.alpha) != (
+            None,
+            "all",
+            1.0,
+        ):
+            raise UserError("A placement has its own sites and alphas: leave out the other three.")
         return self
 
     def with_values(self, values: dict[str, Any], *, source: str) -> TrialRequest:
@@ -241,7 +250,7 @@ class TrialRequest(Frozen):
                     allowed = node if isinstance(node, dict) else {}
                     raise UserError(f"{source}: {unknown('field', path, _paths(allowed, path))}")
                 if depth < len(parents):
-                    node = node[key]
+                    node = node.setdefault(key, {}) if free_form else node[key]
             if path == "positions" and isinstance(value, str):
                 value = value.split(",")
             node[last] = value

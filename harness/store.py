@@ -1,12 +1,14 @@
 """The one truth about what has run: a folder per trial, claimed before training, published after.
 
 `trials/<id>/` holds `spec.json`, `claim.json` (touched while its process lives), `history.jsonl`
-(a line per epoch) and, as the last act, `record.json` by atomic rename. Owns: these files. Must
-not know: how a trial is computed or which study asked for it.
+(a line per epoch) and, as the last act, `record.json` by atomic rename. A method that learns
+something of its own leaves `trajectory.csv`; `weights.safetensors` is kept when asked for. Owns:
+these files. Must not know: how a trial is computed or which study asked for it.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -15,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 from filelock import FileLock
@@ -23,7 +25,10 @@ from pydantic import ValidationError
 
 from harness.errors import UserError
 from harness.metrics import SplitMetrics
-from harness.spec import Frozen, TrialSpec
+from harness.spec import Frozen, Placement, TrialSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 1
 HEARTBEAT_S = 5.0
@@ -61,6 +66,8 @@ class TrialRecord(Frozen):
     expected_params: int
     trainable_params: int
     head_params: int
+    learned: Placement | None = None
+    """Strengths that the method itself found (MetaPEFT's γ); None for a method that has none."""
     cost: Cost
     provenance: dict[str, str]
     error: str | None = None
@@ -80,6 +87,20 @@ class Claim:
         """Append one epoch to the trial's history."""
         with (self._folder / "history.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def write_trajectory(self, rows: list[dict[str, float]]) -> None:
+        """Keep what the method learned step by step, if it did: `trajectory.csv`."""
+        if rows:
+            with (self._folder / "trajectory.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def write_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Keep the trained tensors: `weights.safetensors`."""
+        from safetensors.torch import save_file  # imports torch, which readers of records need not
+
+        save_file(tensors, self._folder / "weights.safetensors")
 
     def publish(self, record: TrialRecord) -> None:
         """Make the record visible, whole or not at all."""

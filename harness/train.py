@@ -7,7 +7,7 @@ studies, stores, where data comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data import Dataset, Images, Split, epoch_batches, normalised
+from harness.data import Dataset, Images, Split, augmented, epoch_batches, normalised
+from harness.hooks import Inner
 from harness.insertion import Attachment
 from harness.metrics import SplitMetrics, split_metrics
 from harness.spec import Recipe
@@ -67,6 +69,8 @@ class Trained:
     images_forward: int = 0
     images_backward: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    trajectory: list[dict[str, float]] = field(default_factory=list)
+    """What the method learned besides, step by step (`TrainingHook.trajectory`)."""
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
@@ -88,10 +92,37 @@ def train(
     `log` gets one row per epoch: epoch, learning rate, train loss, selection scores.
     """
     device = split.train.pixels.device
-    parameters = [p for p in classifier.parameters() if p.requires_grad]
+    hook = classifier.attachment.training_hook()
+    hook.freeze(classifier)
+    parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
     rate = recipe.lr * math.sqrt(recipe.batch_size / 128)
     optimiser = torch.optim.SGD(
-        parameters, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        parameters.values(), lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    shift = torch.zeros(len(split.train_counts), device=device)
+    if recipe.loss == "logit_adjusted":
+        shift = logit_adjustment(split.train_counts, recipe.tau)
+
+    def loss_of(batch: Images, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        images = normalised(batch.pixels, dataset)
+        with autocast(recipe, device):
+            logits = (
+                classifier(images)
+                if parameters is None
+                else functional_call(classifier, dict(parameters), (images,))
+            )
+        return cross_entropy(logits.float() + shift, batch.labels)
+
+    hook.start(
+        Inner(
+            parameters=parameters,
+            optimiser=optimiser,
+            images=split.train,
+            loss=loss_of,
+            batch=lambda index, rng: augmented(split.train, index, recipe, rng),
+            recipe=recipe,
+            seed=seed,
+        )
     )
     schedule: torch.optim.lr_scheduler.LRScheduler = (
         torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
@@ -99,27 +130,26 @@ def train(
         else torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    shift = torch.zeros(len(split.train_counts), device=device)
-    if recipe.loss == "logit_adjusted":
-        shift = logit_adjustment(split.train_counts, recipe.tau)
-    result = Trained()
+    result = Trained(trajectory=hook.trajectory)
     best: dict[str, Tensor] | None = None
-    for epoch in range(recipe.epochs):
-        total = torch.zeros((), device=device)
-        for batch in epoch_batches(split.train, recipe, seed, epoch):
-            images = normalised(batch.pixels, dataset)
-            with autocast(recipe, device):
-                logits = classifier(images)
-            loss = cross_entropy(logits.float() + shift, batch.labels)
+    for epoch in range(hook.epochs(recipe)):
+        total, seen = torch.zeros((), device=device), 0
+        for batch in epoch_batches(split.train, recipe, seed, epoch, hook.excluded):
+            hook.before_step(batch)
+            loss = loss_of(batch)
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimiser)
             scaler.update()
             total += loss.detach() * len(batch)
+            seen += len(batch)
+            hook.after_step()
+        hook.after_epoch()
         result.epochs_run = epoch + 1
-        result.images_forward += len(split.train)
-        result.images_backward += len(split.train)
-        train_loss = float(total) / len(split.train)
+        result.images_forward += seen + hook.images_forward
+        result.images_backward += seen + hook.images_backward
+        hook.images_forward = hook.images_backward = 0
+        train_loss = float(total) / seen
         if not math.isfinite(train_loss):
             result.diverged = True
             result.select = result.tested_epoch = None

@@ -28,7 +28,7 @@ from harness import __version__
 from harness.data import Dataset, Split, normalised, split
 from harness.errors import UserError, unknown
 from harness.heads import make_head
-from harness.insertion import get_method
+from harness.insertion import PeftMethod, get_method
 from harness.registry import DATASETS
 from harness.spec import (
     SEMANTICS,
@@ -40,7 +40,7 @@ from harness.spec import (
     parse_depth,
     validated,
 )
-from harness.store import Cost, Status, Store, TrialRecord
+from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import Classifier, Trained, class_means, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256
 
@@ -50,6 +50,8 @@ class Runtime:
     """Where and how fast a trial runs; never part of its identity."""
 
     device: str = "cpu"
+    keep_weights: bool = False
+    """Save the trained tensors (PEFT and head) beside the record."""
 
 
 def default_device() -> str:
@@ -66,18 +68,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     method = get_method(request.method)
     options = method.parse_options(request.options)
     backbone = request.backbone.model_copy(update={"sha256": weights_sha256(request.backbone)})
-    placement = Placement({})
-    if not method.additive and request.alpha != 1:
-        raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
-    if method.positions:
-        positions = request.positions or method.default_positions
-        for position in positions:
-            if position not in method.positions:
-                raise unknown(f"position for {request.method}:", position, method.positions)
-        blocks = parse_depth(request.depth, dims(request.backbone).num_blocks)
-        placement = Placement.of(positions, blocks, request.alpha)
-    elif request.positions is not None or request.depth != "all":
-        raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
+    placement = _placement(request, method, options)
     # A combination whose part gets no site says so here, before anything runs.
     method.expected_params(dims(request.backbone), placement, options)
     dataset = DATASETS.get(request.data.name)
@@ -95,6 +86,27 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         recipe=recipe,
         seed=request.seed,
     )
+
+
+def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
+    allowed = method.positions_with(options)
+    if not method.additive and request.alpha != 1:
+        raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
+    if not allowed:
+        if request.positions is None and request.depth == "all" and request.placement is None:
+            return Placement({})
+        raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
+    num_blocks = dims(request.backbone).num_blocks
+    placement = request.placement
+    if placement is None:
+        positions = request.positions or method.default_positions_with(options)
+        placement = Placement.of(positions, parse_depth(request.depth, num_blocks), request.alpha)
+    for site, _ in placement.items():
+        if site.position not in allowed:
+            raise unknown(f"position for {request.method}:", site.position, allowed)
+        if site.block >= num_blocks:
+            raise UserError(f"Site {site} lies beyond the {num_blocks} blocks of the backbone.")
+    return placement
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | 
             return store.record(spec.trial_id)
         start = time.perf_counter()
         try:
-            record = _run(spec, runtime, claim.log)
+            record = _run(spec, runtime, claim)
         except UserError:
             raise  # what was asked is wrong, for this trial and for those that follow
         except Exception:
@@ -196,7 +208,7 @@ def _attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, _
         attachment.detach()
 
 
-def _run(spec: TrialSpec, runtime: Runtime, log: Any) -> TrialRecord:
+def _run(spec: TrialSpec, runtime: Runtime, claim: Claim) -> TrialRecord:
     _fix_arithmetic()
     device = torch.device(runtime.device)
     _prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
@@ -207,8 +219,13 @@ def _run(spec: TrialSpec, runtime: Runtime, log: Any) -> TrialRecord:
         sample = normalised(prepared.split.train.pixels[:1], prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
         result = train(
-            classifier, prepared.dataset, prepared.split, spec.recipe, seed=spec.seed, log=log
+            classifier, prepared.dataset, prepared.split, spec.recipe, seed=spec.seed, log=claim.log
         )
+        learned = None if result.diverged else classifier.attachment.learned()
+        weights = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
+    claim.write_trajectory(result.trajectory)
+    if runtime.keep_weights:
+        claim.write_weights(weights)
     return _record(
         spec,
         runtime,
@@ -219,6 +236,7 @@ def _run(spec: TrialSpec, runtime: Runtime, log: Any) -> TrialRecord:
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
         head_params=sum(p.numel() for p in classifier.head.parameters()),
         num_classes=len(prepared.dataset.classes),
+        learned=learned,
     )
 
 
@@ -233,6 +251,7 @@ def _record(
     trainable_params: int = 0,
     head_params: int = 0,
     num_classes: int = 1,
+    learned: Placement | None = None,
     error: str | None = None,
 ) -> TrialRecord:
     result = result or Trained()
@@ -257,6 +276,7 @@ def _record(
         expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
         trainable_params=trainable_params,
         head_params=head_params,
+        learned=learned,
         cost=Cost(
             wall_s=wall,
             device_s=wall,

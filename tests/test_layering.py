@@ -15,6 +15,7 @@ LAYERS = [
     {"harness.metrics", "harness.study"},
     {"harness.store"},
     {"harness.vit", "harness.data", "harness.heads"},
+    {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
     {"harness.datasets.synth_rs", "baselines", "harness.pretrain"},
     {"harness.train"},

@@ -18,7 +18,8 @@ from harness.trial import Runtime, resolve
 from harness.vit import dims, features, load_backbone
 
 COMBINATIONS = ("lora+adaptformer", "adapter+adaptformer", "lora+bottleneck")
-ALL = [*METHODS.names(), *COMBINATIONS]
+WRAPPED = ("metapeft:adapter", "metapeft:adaptformer", "metapeft:lora+adapter+adaptformer")
+ALL = [*METHODS.names(), *COMBINATIONS, *WRAPPED]
 DEVICES = [
     pytest.param("cpu", "fp32"),
     pytest.param("cuda", "fp32", marks=pytest.mark.gpu),
@@ -27,11 +28,15 @@ DEVICES = [
 
 
 def setting(name, spec, *, blocks=None, positions=None, alpha=2.0, options=None):
-    """A method with a placement on all its positions, in all blocks unless said otherwise."""
+    """A method with a placement on all its positions, in all blocks unless said otherwise.
+
+    `a:b` is method a over the base b.
+    """
+    name, _, base = name.partition(":")
     method = get_method(name)
-    parsed = method.parse_options(options or {})
+    parsed = method.parse_options({**({"base": base} if base else {}), **(options or {})})
     blocks = range(dims(spec).num_blocks) if blocks is None else blocks
-    placement = Placement.of(positions or method.positions, blocks, alpha)
+    placement = Placement.of(positions or method.positions_with(parsed), blocks, alpha)
     return method, placement, parsed
 
 
@@ -130,6 +135,8 @@ COUNTS = [
     (B16, "adapter", {"rank": 256}, ["ffn"], 4_749_312),
     (L16, "adapter", {"rank": 4}, ["ffn"], 24 * (3 * 1024 + 4 * 2049)),
     (B16, "adaptformer", {"rank": 4}, ["ffn"], 101_436),
+    (B16, "metapeft", {}, None, 663_552 + 72),
+    (B16, "metapeft", {"base": "adapter"}, ["ffn"], 101_424 + 12),
     (B16, "full", {}, None, 85_798_656),
     (B16, "linear_probe", {}, None, 0),
 ]
@@ -349,11 +356,13 @@ def test_lora_inits_have_their_bounds(backbones):
         assert drawn.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-@pytest.mark.parametrize("options", [{}, {"out_input": "output"}])
-def test_merge_keeps_the_output(options):
+@pytest.mark.parametrize(
+    "name,options", [("lora", {}), ("lora", {"out_input": "output"}), ("metapeft", {})]
+)
+def test_merge_keeps_the_output(name, options):
     spec = BACKBONES["vit_pico"]
     model = double(spec)
-    method, placement, parsed = setting("lora", spec, options=options)
+    method, placement, parsed = setting(name, spec, options=options)
     attachment = method.attach(model, placement, parsed, seed=0)
     fill(attachment.double())
     x = images(spec).double()
@@ -399,6 +408,22 @@ def test_deep_prompts_replace_those_of_the_block_before(backbones):
         (TrialRequest(method="vpt_deep", alpha=2.0), "no alpha"),
         (TrialRequest(method="full", depth="last:2"), "no sites"),
         (TrialRequest(method="lora+bitfit"), "cannot be combined"),
+        (TrialRequest(method="lora+metapeft"), "give it the sum as its base"),
+        (TrialRequest(method="metapeft", options={"base": "bitfit"}), "options.base"),
+        (TrialRequest(method="metapeft", options={"base": "metapeft"}), "options.base"),
+        (TrialRequest(method="metapeft", options={"base_options": {"rnk": 1}}), "rank"),
+        (TrialRequest(method="metapeft", options={"hypergradient": "neumann"}), "neumann:T"),
+        (TrialRequest(method="metapeft", options={"ratio": 0.6}), "ratio"),
+        (TrialRequest(method="metapeft", alpha=0.0), "softplus"),
+        (TrialRequest(method="metapeft", positions=("ffn",)), "mlp1"),
+        (TrialRequest(method="metapeft", options={"variant": "released", "l2": 0.1}), "options.l2"),
+        (
+            TrialRequest(method="metapeft", options={"variant": "released"}, positions=("out",)),
+            "q, v",
+        ),
+        (TrialRequest(placement=Placement({"12.q": 1.0})), "12 blocks"),
+        (TrialRequest(method="adapter", placement=Placement({"0.q": 1.0})), "attn, ffn"),
+        (TrialRequest(method="full", placement=Placement({"0.q": 1.0})), "no sites"),
         (TrialRequest(method="lora", depth="last:13"), "12 blocks"),
         (TrialRequest(method="lora", options={"rnk": 4}), "rank"),
         (TrialRequest(method="lora+adaptformer", positions=("q",)), "adaptformer"),

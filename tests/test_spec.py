@@ -101,7 +101,7 @@ def test_placement_order_is_canonical():
     assert list(placement.root) == ["0.q", "0.mlp2", "1.q", "1.mlp2"]
 
 
-@pytest.mark.parametrize("sites", [{"0.qq": 1.0}, {"q": 1.0}, {"x.q": 1.0}, {"0.q": -1.0}])
+@pytest.mark.parametrize("sites", [{"0.qq": 1.0}, {"q": 1.0}, {"x.q": 1.0}, {"0.q": float("inf")}])
 def test_bad_placement(sites):
     with pytest.raises(ValidationError, match=r"Bad (site|alpha)"):
         Placement(sites)

@@ -1,0 +1,136 @@
+"""MetaPEFT as a method: its options, and how it wraps the method whose sites it modulates."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
+from timm.models.vision_transformer import VisionTransformer
+
+from baselines.metapeft.hypergradient import parse_hypergradient
+from baselines.metapeft.loop import BilevelLoop
+from baselines.metapeft.modulator import GammaForm, Modulated, NonNegative
+from baselines.metapeft.released import ReleasedLoop
+from baselines.metapeft.sampling import Sampling
+from harness.errors import UserError
+from harness.insertion import Attachment, PeftMethod, get_method
+from harness.registry import METHODS
+from harness.spec import LINEAR_POSITIONS, Frozen, Placement, Position
+from harness.vit import Dims
+
+
+class MetaPEFTOptions(Frozen):
+    """Defaults are the paper's method; where the paper is silent, the reason stands beside them."""
+
+    base: str = "lora"
+    """The additive method, or `a+b`, whose sites get a γ."""
+    base_options: dict[str, JsonValue] = Field(default={})
+    variant: Literal["paper", "released"] = "paper"
+    """`released`: what the published code does instead (paper-facts 3.2); LoRA at q and v only."""
+    gamma_form: GammaForm = "replace"
+    """`replace`: γ stands for 1_p·α (Eq. 6), starting at the placement's α. `times_alpha`: γ·α, γ
+    starting at 1 (the paper's Fig. 2)."""
+    nonneg: NonNegative = "softplus"
+    """`none` lets γ become negative."""
+    inner_steps: Annotated[int, Field(ge=1)] = 3
+    """K, inner steps to one outer step. Not in the paper's text; 2 or 3 in the released configs."""
+    outer_lr: Annotated[float, Field(ge=0)] = 0.01
+    """Of Adam on γ, constant. The paper only says that it varies by dataset and backbone."""
+    l2: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight of ½·‖·‖² in the outer loss; the released code's decay, the paper gives no value."""
+    l2_target: Literal["gamma", "raw"] = "gamma"
+    """What the penalty is on: γ, so that it switches sites off; or the variable before softplus,
+    whose zero is γ = 0.69."""
+    ratio: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
+    """Share of the training images in each D_val (the paper's default)."""
+    sampling: Sampling = "random"
+    """Which classes D_val prefers (Table S1): none, small ones up to equality, or beyond it."""
+    d_val: Literal["overlap", "held_out"] = "overlap"
+    """Whether the inner loop may train on D_val's images too. The paper samples D_val from the
+    training data and does not say that it leaves them out. `held_out` puts them off until later."""
+    outer_batches: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
+    Eq. 9 has all of D_val."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Inner steps before the first outer loop; in that loop γ is at its start in any case."""
+    inner_trains: Literal["peft_and_head", "peft"] = "peft_and_head"
+    """What the inner steps train; the paper's φ leaves the head open, the released code has it."""
+    hypergradient: str = "first_order"
+    """`first_order` (Eq. 9), `darts_fd`, `unrolled:T` or `neumann:T`."""
+
+    @field_validator("hypergradient")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        parse_hypergradient(value)
+        return value
+
+    @model_validator(mode="after")
+    def _released_is_fixed(self) -> Self:
+        free = {"base", "base_options", "variant", "inner_steps", "ratio"}
+        changed = sorted(self.model_fields_set - free)
+        defaults = type(self).model_fields
+        changed = [name for name in changed if getattr(self, name) != defaults[name].default]
+        if self.variant == "released" and changed:
+            raise UserError(f"options.{changed[0]} has no effect in the released variant.")
+        if self.variant == "released" and self.base != "lora":
+            raise UserError("options.base: the released variant is written for lora only.")
+        return self
+
+
+@METHODS.register("metapeft")
+class MetaPEFT(PeftMethod):
+    """y = f + γ·Δ at every site of another method (Eq. 6), γ learned while that method trains."""
+
+    Options = MetaPEFTOptions
+    positions = LINEAR_POSITIONS
+    default_positions = LINEAR_POSITIONS
+    additive = True
+    wraps = True
+    summary = "one learned strength per site, over any additive method (option base)"
+
+    def parse_options(self, options: dict[str, JsonValue]) -> BaseModel:
+        parsed = super().parse_options(options)
+        assert isinstance(parsed, MetaPEFTOptions)
+        base = get_method(parsed.base)
+        if not base.additive or base.wraps:
+            raise UserError(f"options.base: {parsed.base!r} has no additive modules to modulate.")
+        filled = base.parse_options(parsed.base_options).model_dump(mode="json")
+        return parsed.model_copy(update={"base_options": filled})
+
+    def positions_with(self, options: Any) -> tuple[Position, ...]:
+        if options.variant == "released":
+            return ("q", "v")
+        return get_method(options.base).positions
+
+    def default_positions_with(self, options: Any) -> tuple[Position, ...]:
+        """All that the base can have: which of them to use is what γ is to find."""
+        return self.positions_with(options)
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        base = get_method(options.base)
+        inner = base.attach(model, placement, base.parse_options(options.base_options), seed=seed)
+        released = options.variant == "released"
+        attachment = Modulated(
+            model,
+            inner,
+            placement,
+            form=options.gamma_form,
+            nonneg="none" if released else options.nonneg,
+        )
+        loop = ReleasedLoop if released else BilevelLoop
+        attachment.hook = loop(attachment, options)
+        return attachment
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """Those of the base, and one γ per site (72 on ViT-B/16 with six positions).
+
+        Raises:
+            UserError: γ would have to start where softplus cannot be.
+        """
+        if options.nonneg == "softplus" and any(alpha <= 0 for _, alpha in placement.items()):
+            raise UserError("alpha: a softplus γ cannot start at 0 or below; use a larger one.")
+        base = get_method(options.base)
+        parsed = base.parse_options(options.base_options)
+        return base.expected_params(dims, placement, parsed) + len(placement)

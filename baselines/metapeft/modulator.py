@@ -1,0 +1,98 @@
+"""The unified modulator (Eq. 6): y = f + γ·Δ, one scalar γ per site."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from harness.hooks import TrainingHook
+from harness.insertion import Attachment
+from harness.spec import Placement
+
+GammaForm = Literal["replace", "times_alpha"]
+NonNegative = Literal["softplus", "none"]
+
+
+def softplus(raw: Tensor) -> Tensor:
+    """log(1 + exp(raw)), without torch's switch to the identity above 20."""
+    return torch.logaddexp(raw, torch.zeros_like(raw))
+
+
+def inverse_softplus(value: Tensor) -> Tensor:
+    """The `raw` at which softplus gives `value` > 0."""
+    return value + torch.log(-torch.expm1(-value))
+
+
+class Modulated(Attachment):
+    """Another method's attachment whose strengths are a function of a trainable vector.
+
+    `raw` `[sites]` is kept in float64, so that γ = α computes exactly what a fixed α does. While it
+    requires a gradient the strengths carry its graph; else they are plain numbers. At the start
+    every site has its placement's α as its strength (1 in the paper).
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        base: Attachment,
+        placement: Placement,
+        *,
+        form: GammaForm,
+        nonneg: NonNegative,
+    ) -> None:
+        super().__init__(model)
+        self.base = base
+        self.sites = [site for site, _ in placement.items()]
+        alpha = torch.tensor([alpha for _, alpha in placement.items()], dtype=torch.float64)
+        self._factor = alpha if form == "times_alpha" else torch.ones_like(alpha)
+        start = torch.ones_like(alpha) if form == "times_alpha" else alpha
+        self._softplus = nonneg == "softplus"
+        self.raw = nn.Parameter(inverse_softplus(start) if self._softplus else start)
+        self._alpha = alpha.tolist()
+        self.modulating = True
+        """False: every Δ has its fixed α, as in the released code's training and test."""
+        self.hook = TrainingHook()
+        self._on(model.blocks[0].register_forward_pre_hook(self._before_forward))
+
+    def gamma(self) -> Tensor:
+        """γ `[sites]`, with the graph to `raw`."""
+        return softplus(self.raw) if self._softplus else self.raw * 1
+
+    def strengths_now(self) -> Tensor:
+        """What multiplies each Δ `[sites]`: γ, or γ·α in the form `times_alpha`."""
+        return self.gamma() * self._factor
+
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        if not self.modulating:
+            values: Any = self._alpha
+        elif self.raw.requires_grad and torch.is_grad_enabled():
+            like = next(self.model.parameters())
+            values = self.strengths_now().to(like.device, like.dtype).unbind()
+        else:
+            values = self.strengths_now().tolist()
+        self.base.set_strengths(dict(zip(self.sites, values, strict=True)))
+
+    def training_hook(self) -> TrainingHook:
+        return self.hook
+
+    def learned(self) -> Placement:
+        values = self.strengths_now().tolist()
+        return Placement({str(s): value for s, value in zip(self.sites, values, strict=True)})
+
+    def row(self, **known: float) -> dict[str, float]:
+        """A row of the trajectory: what is known of this moment, and every site's strength."""
+        values = self.strengths_now().tolist()
+        return {**known, **{str(s): value for s, value in zip(self.sites, values, strict=True)}}
+
+    def detach(self) -> None:
+        super().detach()
+        self.base.detach()
+
+    def merge(self) -> VisionTransformer:
+        self.base.set_strengths(dict(zip(self.sites, self.strengths_now().tolist(), strict=True)))
+        model = self.base.merge()
+        super().detach()
+        return model
