@@ -43,8 +43,8 @@ class LoRADelta(Delta):
         narrow = nn.functional.linear(x, self.down) * (strength * self.factor)
         return nn.functional.linear(narrow, self.up)
 
-    def weight(self) -> Tensor:
-        return self.factor * self.up @ self.down
+    def low_rank(self) -> tuple[Tensor, Tensor, float]:
+        return self.down, self.up, self.factor
 
 
 @METHODS.register("lora")

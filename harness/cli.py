@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness import __version__
-from harness.errors import NotSavedError, UserError
+from harness.errors import NotSavedError, UserError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from harness.store import TrialRecord
+    from harness.spec import TrialRequest
+    from harness.store import Store, TrialRecord
     from harness.sweep import Plan
     from harness.trial import Runtime
 
-EXIT_FAILED_TRIALS = 1
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3
-EXIT_INTERRUPTED = 130
 
 
 class _Group(click.Group):
@@ -117,11 +111,10 @@ def sweep(
     out: str,
 ) -> None:
     """Run every trial of a study that has not finished yet, then draw its report."""
-    from harness.engine import LocalEngine
-    from harness.searches import GridSearch
+    from harness.batch import Batch
     from harness.store import Store
     from harness.study import load_study
-    from harness.sweep import drive, make_plan, write_run
+    from harness.sweep import make_plan, write_run
 
     study = load_study(study_name)
     values = _settings(settings)
@@ -136,62 +129,43 @@ def sweep(
     runtime = _runtime(device)
     store = Store(Path(out))
     plan = make_plan(study, store=store, run_name=run_name, runtime=runtime)
-    workers = min(workers or _default_workers(runtime), max(1, len(plan.to_run)))
+    workers = _workers(workers, runtime, len(plan.to_run))
     _print_plan(plan, runtime, workers)
     if dry_run:
         return
     write_run(plan, runtime)
-    stop = Event()
-    engine = LocalEngine(store=store, runtime=runtime, workers=workers)
-    failed: list[TrialRecord] = []
-    with _stop_on_signal(stop), _progress(plan, study.objective) as advance:
-
-        def ended(record: TrialRecord) -> None:
-            if record.status == "FAILED":
-                failed.append(record)
-            advance(record)
-
-        try:
-            drive(
-                GridSearch(plan.to_run),
-                engine,
-                store=store,
-                runtime=runtime,
-                metric=study.objective,
-                stop=stop,
-                on_end=ended,
-            )
-        finally:
-            engine.close()
+    batch = Batch(store=store, runtime=runtime, workers=workers, base=study.base)
+    batch.run(plan.to_run, title=study.name, objective=study.objective, done=plan.done)
     _write_report(plan.folder)
-    if failed:
-        last = (failed[0].error or "").strip().splitlines()[-1]
-        click.echo(
-            f"{len(failed)} trials failed; the first, {failed[0].trial_id}, with: {last} "
-            "Run the same command to try them again.",
-            err=True,
-        )
-        sys.exit(EXIT_FAILED_TRIALS)
-    if stop.is_set():
-        click.echo("Stopped. The same command continues from here.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    batch.exit_if_incomplete()
 
 
 @main.command(
     epilog=_examples(
         "train --method lora --sites mlp1 --depth last:8 --alpha 4",
-        "train --method lora+adaptformer --seed 1",
-        "train --method vpt_deep --set options.length=5",
+        "train --method lora+adaptformer --seeds 5",
+        "train --method metapeft --base lora --seeds 5 --controls",
+        "train --method lora --sites placement.json",
         "train --method lora --set recipe.lr=0.05 --set options.init=released",
     )
 )
 @click.option("--method", required=True, help="See `harness list methods`; a+b combines two.")
-@click.option("--sites", help="Positions, as in q,v or mlp1.  [default: the method's own]")
+@click.option("--base", help="For metapeft: the method whose sites it modulates.  [default: lora]")
+@click.option(
+    "--sites", help="Positions, as in q,v, or a file from `derive`.  [default: the method's own]"
+)
 @click.option(
     "--depth", default="all", show_default=True, help="all, last:N, first:N, block:L, blocks:A-B."
 )
 @click.option("--alpha", type=float, default=1.0, show_default=True, help="Strength at every site.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1 instead of --seed.")
+@click.option(
+    "--controls",
+    is_flag=True,
+    help="Also train what a learned placement must be judged against, and compare.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: 1 per core/GPU]")
 @click.option(
     "--study",
     "study_name",
@@ -204,35 +178,160 @@ def sweep(
 @_out
 def train(
     method: str,
+    base: str | None,
     sites: str | None,
     depth: str,
     alpha: float,
     seed: int,
+    seeds: int | None,
+    controls: bool,
+    workers: int | None,
     study_name: str,
     settings: tuple[str, ...],
     device: str | None,
     out: str,
 ) -> None:
-    """Run one trial and print its scores; a finished one is shown from the store."""
+    """Train one configuration and print its scores; finished trials are shown from the store.
+
+    The trained tensors are kept (see `export`), and what the method learned is drawn.
+    """
+    from dataclasses import replace
+
+    from harness.batch import Batch
+    from harness.placements import read_placement
     from harness.spec import TrialRequest
     from harness.store import Store
     from harness.study import load_study
-    from harness.trial import resolve, run_trial
+    from harness.trial import resolve
 
-    base = load_study(study_name).base
-    request = TrialRequest(data=base.data, backbone=base.backbone, recipe=base.recipe)
-    chosen = {"method": method, "depth": depth, "alpha": alpha, "seed": seed}
-    if sites is not None:
+    study = load_study(study_name)
+    request = TrialRequest(
+        data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
+    )
+    chosen: dict[str, Any] = {"method": method, "depth": depth, "alpha": alpha, "seed": seed}
+    if base is not None:
+        chosen["options.base"] = base
+    if sites is not None and sites.endswith(".json"):
+        chosen["placement"] = read_placement(Path(sites)).root
+    elif sites is not None:
         chosen["positions"] = sites
     request = request.with_values(chosen, source="command line")
     request = request.with_values(_settings(settings), source="--set")
-    runtime = _runtime(device)
-    record = run_trial(resolve(request, runtime), runtime, Store(Path(out)))
-    if record is None:
-        raise UserError("Another process is running this very trial; wait for it to end.")
-    _print_record(record)
-    if record.status == "FAILED":
-        sys.exit(EXIT_FAILED_TRIALS)
+    runtime = replace(_runtime(device), keep_weights=True)
+    store = Store(Path(out))
+    numbers = (seed,) if seeds is None else tuple(range(seeds))
+    requests = [request.model_copy(update={"seed": number}) for number in numbers]
+    ids = [resolve(each, runtime).trial_id for each in requests]
+
+    def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
+        specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
+        left = [spec for key, spec in specs.items() if store.state(key) != "done"]
+        count = _workers(workers, runtime, len(left))
+        batch = Batch(store=store, runtime=runtime, workers=count, base=request)
+        batch.run(left, title=method, objective=study.objective, done=[])
+        batch.exit_if_incomplete()
+        records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
+        return [record for record in records if record is not None]
+
+    if controls:
+        from harness.controls import Controls
+        from harness.sweep import write_comparison
+
+        everything = Controls(
+            request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
+        )
+        folder = write_comparison(everything.compare(), store, study.name, runtime)
+        _write_report(folder)
+        click.echo((folder / "report" / "report.md").read_text())
+        return
+    records = run(requests)
+    _print_records(records)
+    for trial_id in ids:
+        _write_gamma(store.trials / trial_id)
+
+
+@main.command(
+    epilog=_examples(
+        "derive 1d0932a60454a8f7 --rule topk --value 24 --file placement.json",
+        "derive 1d0932a60454a8f7 9f31c05d2a77e410 --rule as_is --file mean.json",
+        "train --method lora --sites placement.json",
+    )
+)
+@click.argument("trials", nargs=-1, required=True)
+@click.option(
+    "--rule",
+    type=click.Choice(["as_is", "threshold", "topk"]),
+    required=True,
+    help="Keep every site, those of at least --value, or the --value strongest.",
+)
+@click.option("--value", type=float, help="[default: 0.5 for threshold, half the sites for topk]")
+@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@_out
+def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
+    """Turn learned strengths into a fixed placement for any method. TRIALS: ids, averaged."""
+    from harness.placements import PlacementFile
+    from harness.placements import derive as derived
+    from harness.store import Store, write_atomically
+
+    records = [_trial(Store(Path(out)), trial_id) for trial_id in trials]
+    without = [record.trial_id for record in records if record.learned is None]
+    if without:
+        raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
+    learned = [record.learned for record in records if record.learned is not None]
+    content = PlacementFile(
+        placement=derived(learned, rule, value),  # type: ignore[arg-type]
+        rule=rule,  # type: ignore[arg-type]
+        value=value,
+        trials=tuple(record.trial_id for record in records),
+    )
+    write_atomically(Path(path), content.model_dump_json(indent=1))
+    strengths = list(content.placement.root.values())
+    click.echo(
+        f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
+        f"{min(strengths):.3g} to {max(strengths):.3g}. Train it with --sites {path}."
+    )
+
+
+@main.command(
+    epilog=_examples(
+        "export 1d0932a60454a8f7 --weights adapter/",
+        "export 1d0932a60454a8f7 --peft adapter/",
+        "export placement.json --peft config/",
+    )
+)
+@click.argument("source")
+@click.option("--weights", type=click.Path(file_okay=False), help="safetensors and JSON.")
+@click.option("--peft", type=click.Path(file_okay=False), help="Hugging Face peft.")
+@click.option("--backbone", default="vit_pico", show_default=True, help="Of a placement file.")
+@click.option("--rank", type=int, default=4, show_default=True, help="Of a placement file.")
+@_out
+def export(
+    source: str, weights: str | None, peft: str | None, backbone: str, rank: int, out: str
+) -> None:
+    """Write trained modules, or a placement to be trained, for other tools.
+
+    SOURCE is a trial that `harness train` ran, or a file from `harness derive`.
+    """
+    from harness.export import export_lora_config, export_peft, export_weights
+    from harness.placements import read_placement
+    from harness.store import Store
+
+    if weights is None and peft is None:
+        raise UserError("Nothing to export: give --weights FOLDER, --peft FOLDER or both.")
+    written = []
+    if source.endswith(".json"):
+        if peft is None or weights is not None:
+            raise UserError("A placement file has no weights: export it with --peft alone.")
+        written += export_lora_config(read_placement(Path(source)), backbone, rank, Path(peft))
+    else:
+        store = Store(Path(out))
+        record = _trial(store, source)
+        if weights is not None:
+            written += export_weights(record, store, Path(weights))
+        if peft is not None:
+            written += export_peft(record, store, Path(peft))
+    for path in written:
+        click.echo(f"Wrote {path}")
 
 
 @main.command("list", epilog=_examples("list studies", "list methods"))
@@ -249,8 +348,6 @@ def report(run: str, out: str) -> None:
     """Draw a run's figures and tables again, without training. RUN is its name or folder."""
     folder = Path(run) if Path(run).is_dir() else Path(out) / "studies" / run
     if not folder.is_dir():
-        from harness.errors import unknown
-
         known = [path.name for path in (Path(out) / "studies").glob("*") if path.is_dir()]
         raise unknown("run", run, known)
     _write_report(folder)
@@ -305,86 +402,23 @@ def _runtime(device: str | None) -> Runtime:
     return Runtime(device=name)
 
 
-def _default_workers(runtime: Runtime) -> int:
-    return 1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0))
+def _workers(asked: int | None, runtime: Runtime, count: int) -> int:
+    """Processes for `count` trials: as many as asked for, or one per core or GPU."""
+    default = 1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0))
+    return min(asked or default, max(1, count))
 
 
-@contextmanager
-def _stop_on_signal(stop: Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: finish what runs. Second: end now; the store stays whole."""
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        click.echo("Finishing the running trials; press Ctrl-C again to end now.", err=True)
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("Ended. The same command continues from here.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(plan: Plan, metric: str) -> Iterator[Callable[[TrialRecord], None]]:
-    """A bar with ETA and the best score so far; plain lines where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[best]}"),
-        console=console,
-    )
-    task = bar.add_task(plan.study.name, total=len(plan.to_run), best="")
-    scores = [record.objective(metric) for record in plan.done if record.status == "COMPLETE"]
-    best, ended = max(scores, default=0.0), 0
-
-    def advance(record: TrialRecord) -> None:
-        nonlocal best, ended
-        ended += 1
-        if record.status == "COMPLETE":
-            best = max(best, record.objective(metric))
-        text = f"best {plan.study.base.data.select_on} {100 * best:.1f} %"
-        bar.update(task, advance=1, best=text)
-        if not console.is_terminal and (ended % 6 == 0 or ended == len(plan.to_run)):
-            remaining = bar.tasks[0].time_remaining
-            eta = "" if remaining is None else f", ETA {_duration(remaining)}"
-            click.echo(f"{ended}/{len(plan.to_run)} trials, {text}{eta}", err=True)
-
-    if console.is_terminal:
-        with bar:
-            yield advance
-    else:
-        bar.start_task(task)
-        yield advance
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+def _trial(store: Store, trial_id: str) -> TrialRecord:
+    record = store.record(trial_id)
+    if record is None:
+        known = [path.parent.name for path in store.trials.glob("*/record.json")]
+        raise unknown("trial", trial_id, known)
+    return record
 
 
 def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
+    from harness.batch import duration
+
     study = plan.study
     click.echo(f"{study.name}: {study.question}")
     to_run = len(plan.to_run) - plan.running - plan.failed
@@ -398,8 +432,8 @@ def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
     if device_s is None:
         click.echo("Estimated cost: unknown, because a trial could not be started.")
     elif plan.to_run:
-        wall = f"{_duration(device_s / workers)} with {workers} workers"
-        click.echo(f"Estimated cost: {_duration(device_s)} of {runtime.device}, {wall}.")
+        wall = f"{duration(device_s / workers)} with {workers} workers"
+        click.echo(f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}.")
 
 
 def _write_report(folder: Path) -> None:
@@ -409,28 +443,48 @@ def _write_report(folder: Path) -> None:
         click.echo(f"Wrote {path}")
 
 
-def _print_record(record: TrialRecord) -> None:
-    spec = record.spec
-    sites = ", ".join(spec.placement.root) or "none"
-    if len(spec.placement) > 6:
-        sites = f"{len(spec.placement)} sites"
-    click.echo(f"{record.trial_id}  {spec.method}  {sites}  seed {spec.seed}  {record.status}")
-    if record.error:
-        click.echo(record.error, err=True)
-    if record.select is None or record.test is None:
+def _write_gamma(trial: Path) -> None:
+    """Draw what the trial learned beside its record, if it learned anything."""
+    from reports.page import write_gamma
+
+    for path in write_gamma(trial):
+        click.echo(f"Wrote {path}")
+
+
+def _print_records(records: list[TrialRecord]) -> None:
+    """Identity and cost of each trial, and their mean scores."""
+    from pandas import Series
+
+    from reports.frames import mean_and_half_width
+    from reports.page import with_interval
+
+    for record in records:
+        spec, cost = record.spec, record.cost
+        sites = ", ".join(spec.placement.root) or "none"
+        if len(spec.placement) > 6:
+            sites = f"{len(spec.placement)} sites"
+        click.echo(f"{record.trial_id}  {spec.method}  {sites}  seed {spec.seed}  {record.status}")
+        click.echo(
+            f"  {record.trainable_params} PEFT + {record.head_params} head parameters; "
+            f"{cost.device_s:.1f} device s, {cost.flops / 1e12:.2f} TFLOP, "
+            f"{record.epochs_run} epochs"
+        )
+    scored = [record for record in records if record.test is not None]
+    if not scored:
         return
-    label = "validation" if spec.data.select_on == "val" else "test (selected on)"
+    assert scored[0].test is not None
+    label = "validation" if scored[0].spec.data.select_on == "val" else "test (selected on)"
     rows = []
-    for name, scores in ((label, record.select), ("test", record.test)):
-        values = [*scores.groups.values(), scores.class_mean, scores.group_mean, scores.micro]
-        rows.append([name, *(f"{100 * value:.1f}" for value in values)])
-    header = ["accuracy %", *record.test.groups, "class mean", "group mean", "micro"]
+    for name, part in ((label, "select"), ("test", "test")):
+        scores = [getattr(record, part) for record in scored]
+        columns = [[s.groups[group] for s in scores] for group in scored[0].test.groups]
+        columns += [[getattr(s, m) for s in scores] for m in ("class_mean", "group_mean", "micro")]
+        values = [mean_and_half_width(100 * Series(column, dtype=float)) for column in columns]
+        rows.append([name, *(with_interval(*value) for value in values)])
+    header = ["accuracy %", *scored[0].test.groups, "class mean", "group mean", "micro"]
     _print_table(header, rows)
-    cost = record.cost
-    click.echo(
-        f"{record.trainable_params} PEFT + {record.head_params} head parameters; "
-        f"{cost.device_s:.1f} device s, {cost.flops / 1e12:.2f} TFLOP, {record.epochs_run} epochs."
-    )
+    if len(scored) > 1:
+        click.echo(f"Mean ± 95 % interval over {len(scored)} seeds.")
 
 
 def _list_methods() -> tuple[list[str], list[list[str]]]:

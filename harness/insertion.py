@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, JsonValue, ValidationError, create_model
@@ -40,9 +40,18 @@ class Delta(nn.Module, ABC):
         result: Tensor = super().__call__(x, strength)
         return result
 
-    def weight(self) -> Tensor | None:
-        """Δ as a `[d_out, d_in]` matrix where it is linear, else None (it cannot be merged)."""
+    def low_rank(self) -> tuple[Tensor, Tensor, float] | None:
+        """A `[r, d_in]`, B `[d_out, r]` and c where Δ(x) = c·BAx, else None."""
         return None
+
+
+class LowRank(NamedTuple):
+    """scale · up @ down, which joins the linear map at its input (parallel) or its output."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+    form: Form
 
 
 class Attachment(nn.Module):
@@ -175,19 +184,15 @@ class Attachment(nn.Module):
         Raises:
             UserError: a Δ is not linear, or is not at a linear position; nothing was changed.
         """
-        weights = {site: self._delta(site).weight() for site in self.strengths}
-        if not weights or any(weight is None for weight in weights.values()):
-            raise UserError("Only LoRA can be merged: this method's module is not a linear map.")
-        for site, weight in weights.items():
-            assert weight is not None
+        for site, factors in self.low_ranks().items():
             linear = linear_at(self.model, site)
             rows = slice(None)
             if site.position in QKV:
                 d = self.model.embed_dim
                 start = QKV.index(site.position) * d
                 rows = slice(start, start + d)
-            update = self.strengths[site] * weight
-            if self._forms[site] == "parallel":
+            update = factors.scale * factors.up @ factors.down
+            if factors.form == "parallel":
                 linear.weight[rows] += update
             else:
                 linear.weight[rows] += update @ linear.weight[rows]
@@ -196,10 +201,23 @@ class Attachment(nn.Module):
         self.detach()
         return self.model
 
-    def _delta(self, site: Site) -> Delta:
-        delta = self.deltas[f"{site.block}:{site.position}"]
-        assert isinstance(delta, Delta)
-        return delta
+    def low_ranks(self) -> dict[Site, LowRank]:
+        """Every site's Δ with its strength as factors of a matrix.
+
+        Raises:
+            UserError: a Δ is not a low-rank matrix, or there is none.
+        """
+        result = {}
+        for site, strength in self.strengths.items():
+            delta = self.deltas[f"{site.block}:{site.position}"]
+            assert isinstance(delta, Delta)
+            factors = delta.low_rank()
+            if factors is not None:
+                down, up, scale = factors
+                result[site] = LowRank(down, up, float(strength) * scale, self._forms[site])
+        if not result or len(result) < len(self.strengths):
+            raise UserError("Only LoRA is a matrix that can be merged or exported; this is not.")
+        return result
 
 
 class Union(Attachment):
@@ -219,8 +237,8 @@ class Union(Attachment):
             assert isinstance(part, Attachment)
             part.detach()
 
-    def merge(self) -> VisionTransformer:
-        raise UserError("A combination cannot be merged; merge LoRA on its own.")
+    def low_ranks(self) -> dict[Site, LowRank]:
+        raise UserError("A combination can be neither merged nor exported; LoRA on its own can.")
 
 
 def linear_at(model: VisionTransformer, site: Site) -> nn.Linear:
@@ -249,7 +267,7 @@ class PeftMethod(ABC):
     additive: ClassVar[bool]
     """It adds `α·Δ` (Eq. 2), so α has a meaning and it can be combined with others."""
     wraps: ClassVar[bool] = False
-    """It trains another method, named by its option `base`, so it cannot be a part of `a+b`."""
+    """It trains another method and learns its strengths, so it cannot be a part of `a+b`."""
     summary: ClassVar[str]
     """One line for `harness list methods`."""
 
@@ -262,6 +280,10 @@ class PeftMethod(ABC):
     @abstractmethod
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
         """Number of trainable elements, head excluded, by the formula of paper-facts section 2."""
+
+    def unwrapped(self, options: Any) -> tuple[str, dict[str, JsonValue]]:
+        """Name and options of the base, in a method that `wraps` one."""
+        raise NotImplementedError
 
     def positions_with(self, options: Any) -> tuple[Position, ...]:
         """Positions it can be placed at under these options."""

@@ -1,7 +1,7 @@
 """From a study to finished trials: the plan, the run folder, and the loop search -> engine.
 
-Owns: `studies/<run>/study.json` and `environment.json`. Must not know: how trials are computed,
-how progress is shown.
+Owns: `studies/<run>/` with `study.json` or `comparison.json`, and `environment.json`. Must not
+know: how trials are computed, how progress is shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from threading import Event
 
 from pydantic import JsonValue
 
+from harness.comparison import Comparison
 from harness.engine import Engine
 from harness.errors import UserError
 from harness.searches import Outcome, Search
@@ -92,6 +93,18 @@ def write_run(plan: Plan, runtime: Runtime) -> None:
     write_atomically(plan.folder / "study.json", json.dumps(content, indent=1))
     environment = json.dumps(provenance(runtime.device), indent=1)
     write_atomically(plan.folder / "environment.json", environment)
+
+
+def write_comparison(
+    comparison: Comparison, store: Store, study_name: str, runtime: Runtime
+) -> Path:
+    """Put a comparison and the environment into a run folder, and return the folder."""
+    folder = store.root / "studies" / f"{study_name}+{comparison.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
+    environment = json.dumps(provenance(runtime.device), indent=1)
+    write_atomically(folder / "environment.json", environment)
+    return folder
 
 
 def drive(

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from harness.store import write_atomically
 from harness.study import View
 from reports import render
+from reports.comparison_frames import Arms, load_arms
 from reports.frames import (
     OVERALL,
     STATUSES,
@@ -26,19 +27,22 @@ from reports.frames import (
     paper_grid,
     summarise,
 )
+from reports.gamma_frames import Learned, describe, load_learned
 
 DRAW = {"heatmap": render.heatmap, "curves": render.curves}
 COSTS = ("wall_s", "device_s", "images_forward", "images_backward", "flops", "peak_memory_mb")
 
 
 def write_report(folder: Path) -> list[Path]:
-    """Write `report/` in a run's folder and return the files written.
+    """Write `report/` in the folder of a sweep or a comparison and return the files written.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
 
     Raises:
         UserError: the folder is not a run.
     """
+    if (folder / "comparison.json").is_file():
+        return _write_comparison(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
@@ -57,6 +61,87 @@ def write_report(folder: Path) -> list[Path]:
     return written
 
 
+def write_gamma(trial: Path) -> list[Path]:
+    """Write `gamma.csv` and `gamma.png|svg` into a trial's folder, if it learned strengths."""
+    learned = load_learned([trial])
+    return [] if learned is None else _gamma(trial, learned, f"Learned strengths, {trial.name}")
+
+
+def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
+    table = _csv(folder / "gamma.csv", learned.final)
+    return [table, *_save(folder / "gamma", render.gamma(learned, title))]
+
+
+def _write_comparison(folder: Path) -> list[Path]:
+    arms = load_arms(folder)
+    compared = arms.comparison
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    trials = folder.parent.parent / "trials"
+    learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
+    written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
+    written += _save(out / "arms", render.arms(arms))
+    if learned is not None:
+        written += _gamma(out, learned, f"Learned strengths of {compared.title}")
+    rows = [
+        {
+            "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
+            "groups": [with_interval(row[g], row[f"{g}_ci"]) for g in arms.groups],
+            "overall": with_interval(row[compared.objective], row[f"{compared.objective}_ci"]),
+            "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
+            "runs": f"{row['runs_per_seed']:.1f}",
+            "parameters": row["trainable_params"],
+        }
+        for _, row in arms.table.iterrows()
+    ]
+    steps = compared.inner_steps
+    text = _template("comparison.md.jinja").render(
+        arms=arms,
+        caption=render.setting(compared.request, len(compared.seeds)),
+        verdict=_verdict(arms),
+        rows=rows,
+        split="test" if compared.request.data.select_on == "test" else "validation",
+        ratio=f"{arms.time_ratio:.2f}",
+        limit=f"{1 + 1.5 / steps:.2f}" if steps else None,
+        learned=_learned_words(learned),
+    )
+    write_atomically(out / "report.md", text)
+    return [*written, out / "report.md"]
+
+
+def _verdict(arms: Arms) -> str:
+    """One paragraph from the paired differences and their intervals."""
+    first = arms.table["arm"].iloc[0]
+    lists: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    for _, row in arms.table.iloc[1:].iterrows():
+        mean, half = row["first_minus_this"], row["first_minus_this_ci"]
+        shown = not math.isnan(half) and abs(mean) > half
+        lists["open" if not shown else "better" if mean > 0 else "worse"].append(str(row["arm"]))
+    words = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "open": "shows no difference from",
+    }
+    said = [f"{words[k]} {'; '.join(v)}" for k, v in lists.items() if v]
+    return (
+        f"By paired 95 % intervals, not corrected for their number, {first} "
+        + ". It ".join(said)
+        + "."
+    )
+
+
+def _learned_words(learned: Learned | None) -> dict[str, str] | None:
+    if learned is None:
+        return None
+    facts = describe(learned)
+    words = {name: f"{value:.2f}" for name, value in facts.items()}
+    agreement = facts["agreement"]
+    words["agreement"] = "one seed" if math.isnan(agreement) else f"{agreement:.2f}"
+    words["share_off"] = f"{100 * facts['share_off']:.0f}"
+    words["start"] = f"{learned.final['start'].mean():g}"
+    return words
+
+
 def _metrics_of_trials(run: Run) -> pd.DataFrame:
     return run.trials.drop(columns=list(COSTS))
 
@@ -67,22 +152,32 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
 
 
 def _figure(out: Path, view: View, figure: Figure) -> list[Path]:
-    stem = "_".join([view.kind, view.rows, view.columns]).replace(".", "-")
-    paths = [out / f"{stem}.png", out / f"{stem}.svg"]
+    return _save(out / _stem(view), figure)
+
+
+def _stem(view: View) -> str:
+    return "_".join([view.kind, view.rows, view.columns]).replace(".", "-")
+
+
+def _save(path: Path, figure: Figure) -> list[Path]:
+    paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
     figure.savefig(paths[0], dpi=200)
     figure.savefig(paths[1], metadata={"Date": None})
     return paths
 
 
-def _markdown(path: Path, run: Run, summary: pd.DataFrame, choice: Choice | None) -> Path:
-    template = jinja2.Environment(
+def _template(name: str) -> jinja2.Template:
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(resources.files("reports") / "templates")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    ).get_template("report.md.jinja")
-    text = template.render(
+    ).get_template(name)
+
+
+def _markdown(path: Path, run: Run, summary: pd.DataFrame, choice: Choice | None) -> Path:
+    text = _template("report.md.jinja").render(
         run=run,
         caption=render.caption(run),
         choice=choice,
@@ -144,7 +239,7 @@ def _tables(run: Run, summary: pd.DataFrame, view: View) -> dict[str, Any]:
     paper = paper_grid(run, view.rows, view.columns)
     return {
         "view": view,
-        "stem": "_".join([view.kind, view.rows, view.columns]).replace(".", "-"),
+        "stem": _stem(view),
         "accuracy": _to_markdown(cells, run, view),
         "params": _to_markdown(counted, run, view),
         "paper": _to_markdown(paper[0].map(lambda v: f"{v:.1f}"), run, view) if paper else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import Any
 
@@ -13,8 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from harness.spec import TrialRequest
 from harness.study import View
-from reports.frames import Choice, Run, grid, paper_grid
+from reports.comparison_frames import Arms
+from reports.frames import OVERALL, Choice, Run, grid, paper_grid
+from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {
     "font.size": 9,
@@ -214,12 +218,95 @@ def _finish(figure: Figure, run: Run, view: View, box: str) -> None:
 
 def caption(run: Run) -> str:
     """What was held fixed, on what, with how many seeds: the words under every figure."""
-    base = run.study.base
+    where = setting(run.study.base, len(run.study.seeds))
+    return f"Test accuracy. Fixed: {run.study.fixed}. {where} ×: diverged; hatched: no result."
+
+
+def setting(base: TrialRequest, seeds: int) -> str:
+    """Backbone, data, recipe and number of seeds in one sentence."""
     recipe = base.recipe
     data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
-    seeds = len(run.study.seeds)
     return (
-        f"Test accuracy. Fixed: {run.study.fixed}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
-        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}. {base.backbone.name} on {data}. "
-        f"{seeds} seed{'s' if seeds > 1 else ''}. ×: diverged; hatched: no result."
+        f"{base.backbone.name} on {data}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
+        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
+
+
+def gamma(learned: Learned, title: str) -> Figure:
+    """Learned strengths: maps of block x position along the run, and the paths of the positions."""
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+    top, bottom = parts
+    moments = (0.0, 0.25, 0.5, 1.0)
+    maps = [block_map(learned, moment) for moment in moments]
+    values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in maps])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    axes = top.subplots(1, len(moments), sharey=True)
+    for axis, moment, table in zip(axes, moments, maps, strict=True):
+        axis.set_facecolor("0.85")
+        sns.heatmap(
+            table,
+            ax=axis,
+            cmap=MAP,
+            vmin=low,
+            vmax=high,
+            cbar=axis is axes[-1],
+            cbar_kws={"label": "strength γ"},
+            linewidths=0.3,
+            linecolor="white",
+        )
+        names = {0.0: "start", 1.0: "end"}
+        axis.set_title(names.get(moment, f"{100 * moment:.0f} % of the outer steps"))
+        axis.set_xlabel("block (0 is next to the input)")
+        axis.set_ylabel("position" if axis is axes[0] else "")
+        axis.tick_params(axis="both", rotation=0, length=0)
+    paths, ends = bottom.subplots(1, 2, width_ratios=[1.4, 1])
+    for index, position in enumerate(positions_of(learned)):
+        own = learned.paths[learned.paths["position"] == position]
+        line = own.groupby("outer_step")["strength"].agg(["mean", "min", "max"])
+        look = _look(index, COLOURS[index]) | {"markevery": max(1, len(line) // 8)}
+        paths.plot(line.index, line["mean"], label=position, **look)
+        paths.fill_between(
+            line.index, line["min"], line["max"], color=COLOURS[index], alpha=0.08, linewidth=0
+        )
+        last = learned.final[learned.final["position"] == position]
+        look = _look(index, COLOURS[index])
+        ends.errorbar(last["block"], last["strength"], yerr=last["sd"], capsize=2, **look)
+    count = len(learned.trials)
+    paths.set_title("mean over blocks" + (f" and {count} seeds" if count > 1 else "") + ", range")
+    paths.set_xlabel("outer step")
+    paths.set_ylabel("strength γ")
+    paths.legend(title="position", ncols=2, fontsize=8)
+    ends.set_title("at the end" + (f", mean ± SD of {count} seeds" if count > 1 else ""))
+    ends.set_xlabel("block")
+    for axis in (paths, ends):
+        axis.axhline(learned.final["start"].mean(), color="0.4", linestyle=(0, (1, 2)), linewidth=1)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure
+
+
+def arms(compared: Arms) -> Figure:
+    """Test accuracy of every arm, all classes and by group, with intervals and every seed's dot."""
+    table, scores = compared.table, compared.scores
+    names = [compared.comparison.objective, *compared.groups]
+    figure = Figure(figsize=(13, 0.42 * len(table) + 1.6), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
+    for axis, name in zip(axes, names, strict=True):
+        for y, (_, row) in enumerate(table.iterrows()):
+            colour = COLOURS[0] if y == 0 else "0.25"
+            own = scores[scores["arm"] == row["arm"]][f"test_{name}"]
+            axis.plot(own, [y] * len(own), "o", color=colour, alpha=0.3, markersize=3)
+            half = row[f"{name}_ci"]
+            error = None if math.isnan(half) else half
+            axis.errorbar(row[name], y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
+        axis.axvline(table[name].iloc[0], color=COLOURS[0], linestyle=":", linewidth=1)
+        axis.set_title("all classes" if name in OVERALL else f"{name} classes")
+        axis.set_xlabel("test accuracy (%)")
+        axis.grid(alpha=0.3, axis="x")
+    labels = [f"{row['arm']}  [{row['runs_per_seed']:.1f} runs]" for _, row in table.iterrows()]
+    axes[0].set_yticks(range(len(table)), labels)
+    axes[0].invert_yaxis()
+    figure.suptitle(compared.comparison.title, fontsize=12, fontweight="bold")
+    return figure

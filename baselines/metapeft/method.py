@@ -97,6 +97,9 @@ class MetaPEFT(PeftMethod):
         filled = base.parse_options(parsed.base_options).model_dump(mode="json")
         return parsed.model_copy(update={"base_options": filled})
 
+    def unwrapped(self, options: Any) -> tuple[str, dict[str, JsonValue]]:
+        return options.base, options.base_options
+
     def positions_with(self, options: Any) -> tuple[Position, ...]:
         if options.variant == "released":
             return ("q", "v")
@@ -119,8 +122,8 @@ class MetaPEFT(PeftMethod):
             form=options.gamma_form,
             nonneg="none" if released else options.nonneg,
         )
-        loop = ReleasedLoop if released else BilevelLoop
-        attachment.hook = loop(attachment, options)
+        attachment.modulating = not released
+        attachment.hook = (ReleasedLoop if released else BilevelLoop)(attachment, options)
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:

@@ -9,8 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from harness.hooks import TrainingHook
-from harness.insertion import Attachment
-from harness.spec import Placement
+from harness.insertion import Attachment, LowRank
+from harness.spec import Placement, Site
 
 GammaForm = Literal["replace", "times_alpha"]
 NonNegative = Literal["softplus", "none"]
@@ -91,8 +91,7 @@ class Modulated(Attachment):
         super().detach()
         self.base.detach()
 
-    def merge(self) -> VisionTransformer:
-        self.base.set_strengths(dict(zip(self.sites, self.strengths_now().tolist(), strict=True)))
-        model = self.base.merge()
-        super().detach()
-        return model
+    def low_ranks(self) -> dict[Site, LowRank]:
+        strengths = self.strengths_now().tolist() if self.modulating else self._alpha
+        self.base.set_strengths(dict(zip(self.sites, strengths, strict=True)))
+        return self.base.low_ranks()

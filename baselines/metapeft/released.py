@@ -39,7 +39,6 @@ class ReleasedLoop(TrainingHook):
 
     def freeze(self, classifier: torch.nn.Module) -> None:
         self._attachment.raw.requires_grad_(False)
-        self._attachment.modulating = False
 
     def epochs(self, recipe: Recipe) -> int:
         """Lengthened for the data held out, past the end of the cosine schedule."""

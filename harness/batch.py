@@ -1,0 +1,167 @@
+"""Running trials at a terminal: progress, Ctrl-C, and how the program ends.
+
+Owns: what the user sees while trials run, and the exit codes that come of it. Must not know: which
+trials these are, or what is made of them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from harness.engine import LocalEngine
+from harness.searches import GridSearch
+from harness.spec import TrialRequest, TrialSpec
+from harness.store import Store, TrialRecord
+from harness.study import Metric
+from harness.sweep import drive
+from harness.trial import Runtime
+
+EXIT_FAILED_TRIALS = 1
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class Batch:
+    """Trials run together, with progress; knows afterwards whether all of them ended well."""
+
+    store: Store
+    runtime: Runtime
+    workers: int
+    base: TrialRequest
+    _failed: list[TrialRecord] = field(default_factory=list)
+    _stop: Event = field(default_factory=Event)
+
+    def run(
+        self, specs: list[TrialSpec], *, title: str, objective: Metric, done: list[TrialRecord]
+    ) -> None:
+        """Run `specs`; `done` are earlier trials, for the best score shown."""
+        engine = LocalEngine(store=self.store, runtime=self.runtime, workers=self.workers)
+        scores = [record.objective(objective) for record in done if record.status == "COMPLETE"]
+        best = _Best(self.base.data.select_on, objective, max(scores, default=0.0))
+        with _stop_on_signal(self._stop), _progress(title, len(specs), best) as advance:
+
+            def ended(record: TrialRecord) -> None:
+                if record.status == "FAILED":
+                    self._failed.append(record)
+                advance(record)
+
+            try:
+                drive(
+                    GridSearch(specs),
+                    engine,
+                    store=self.store,
+                    runtime=self.runtime,
+                    metric=objective,
+                    stop=self._stop,
+                    on_end=ended,
+                )
+            finally:
+                engine.close()
+
+    def exit_if_incomplete(self) -> None:
+        """End the program when a trial failed or the user stopped."""
+        if self._failed:
+            last = (self._failed[0].error or "").strip().splitlines()[-1]
+            click.echo(
+                f"{len(self._failed)} trials failed; the first, {self._failed[0].trial_id}, with: "
+                f"{last} Its record has the traceback. Run the same command to try again.",
+                err=True,
+            )
+            sys.exit(EXIT_FAILED_TRIALS)
+        if self._stop.is_set():
+            click.echo("Stopped. The same command continues from here.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _stop_on_signal(stop: Event) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: finish what runs. Second: end now; the store stays whole."""
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        click.echo("Finishing the running trials; press Ctrl-C again to end now.", err=True)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Ended. The same command continues from here.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Best:
+    """The best selection score so far."""
+
+    select_on: str
+    objective: Metric
+    score: float
+
+    def update(self, record: TrialRecord) -> None:
+        if record.status == "COMPLETE":
+            self.score = max(self.score, record.objective(self.objective))
+
+    def __str__(self) -> str:
+        return f"best {self.select_on} {100 * self.score:.1f} %"
+
+
+@contextmanager
+def _progress(title: str, count: int, best: _Best) -> Iterator[Callable[[TrialRecord], None]]:
+    """A bar with ETA and the best score so far; plain lines where there is no terminal."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[best]}"),
+        console=console,
+    )
+    task = bar.add_task(title, total=count, best="")
+    ended = 0
+
+    def advance(record: TrialRecord) -> None:
+        nonlocal ended
+        ended += 1
+        best.update(record)
+        bar.update(task, advance=1, best=str(best))
+        if not console.is_terminal and (ended % 6 == 0 or ended == count):
+            remaining = bar.tasks[0].time_remaining
+            eta = "" if remaining is None else f", ETA {duration(remaining)}"
+            click.echo(f"{ended}/{count} trials, {best}{eta}", err=True)
+
+    if console.is_terminal and count:
+        with bar:
+            yield advance
+    else:
+        bar.start_task(task)
+        yield advance
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

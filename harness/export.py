@@ -1,0 +1,149 @@
+"""Trained modules as files for other tools.
+
+Owns: the folders that `harness export` writes. Must not know: how trials are run or reported.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.insertion import QKV, LowRank, get_method
+from harness.spec import Placement, Site
+from harness.store import Store, TrialRecord, write_atomically
+from harness.vit import load_backbone
+
+MODULE = {"out": "attn.proj", "mlp1": "mlp.fc1", "mlp2": "mlp.fc2"}
+"""A linear position's module inside a timm block; q, k and v share `attn.qkv`."""
+
+
+def export_weights(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
+    """Write the trained tensors, PEFT and head, with the spec and the strengths learned, if any.
+
+    Raises:
+        UserError: the trial kept no weights.
+    """
+    source = _weights(record, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, folder / "weights.safetensors")
+    content = record.model_dump(mode="json", include={"trial_id", "spec", "learned"})
+    write_atomically(folder / "adapter.json", json.dumps(content, indent=1))
+    return [folder / "weights.safetensors", folder / "adapter.json"]
+
+
+def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
+    """Write trained LoRA as a Hugging Face peft adapter of the timm model, and the head beside it.
+
+    peft adapts a whole `nn.Linear`, and timm fuses q, k and v into one. So the LoRAs at q, k and v
+    of a block become one on `attn.qkv`, of summed rank, with zeros where they do not meet. It
+    computes the same; trained further, peft would fill those zeros too.
+
+    Raises:
+        UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
+    """
+    state = load_file(_weights(record, store))
+    spec = record.spec
+    model = load_backbone(spec.backbone, torch.device("cpu"))
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
+    own = {k: v for k, v in state.items() if k.startswith("attachment.")}
+    attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
+    modules = _by_module(attachment.low_ranks(), model.embed_dim)
+    attachment.detach()
+    tensors = {}
+    for name, factors in modules.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
+    ranks = {name: len(factors.down) for name, factors in modules.items()}
+    alphas = {name: factors.scale * ranks[name] for name, factors in modules.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _lora_config(spec.backbone.name, ranks, alphas)
+    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    save_file(head, folder / "head.safetensors")
+    names = ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
+    return [folder / name for name in names]
+
+
+def export_lora_config(placement: Placement, backbone: str, rank: int, folder: Path) -> list[Path]:
+    """Write a fixed placement as a peft `LoraConfig`, to be trained there: α/r per site, as here.
+
+    Raises:
+        UserError: a site at q, k or v, which peft cannot adapt apart, or at a sub-block.
+    """
+    apart = [str(site) for site, _ in placement.items() if site.position not in MODULE]
+    if apart:
+        raise UserError(
+            f"peft cannot place LoRA at {', '.join(apart[:3])}{' ...' if apart[3:] else ''}: timm "
+            "fuses q, k and v into attn.qkv, which peft adapts as a whole. Leave these sites out."
+        )
+    names = {_module(site): alpha for site, alpha in placement.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _lora_config(backbone, dict.fromkeys(names, rank), names)
+    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
+    return [folder / "adapter_config.json"]
+
+
+def _weights(record: TrialRecord, store: Store) -> Path:
+    path = store.trials / record.trial_id / "weights.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"Trial {record.trial_id} kept no weights, as in a sweep; run `harness train` with "
+            "another --out."
+        )
+    return path
+
+
+def _module(site: Site) -> str:
+    return f"blocks.{site.block}.{MODULE.get(site.position, 'attn.qkv')}"
+
+
+def _by_module(sites: dict[Site, LowRank], width: int) -> dict[str, LowRank]:
+    """One pair of factors per timm module."""
+    groups: dict[str, dict[Site, LowRank]] = {}
+    for site, factors in sites.items():
+        if factors.form == "sequential":
+            raise UserError(f"peft cannot express LoRA on the output of its layer (site {site}).")
+        groups.setdefault(_module(site), {})[site] = factors
+    return {name: _joined(group, width) for name, group in groups.items()}
+
+
+def _joined(group: dict[Site, LowRank], width: int) -> LowRank:
+    (first, factors), *more = group.items()
+    if first.position not in QKV:
+        assert not more
+        return factors
+    downs: list[Tensor] = []
+    ups: list[Tensor] = []
+    for site, part in group.items():
+        up = torch.zeros(3 * width, len(part.down))
+        start = QKV.index(site.position) * width
+        up[start : start + width] = part.scale * part.up.detach()
+        downs.append(part.down.detach())
+        ups.append(up)
+    return LowRank(torch.cat(downs), torch.cat(ups, dim=1), 1.0, "parallel")
+
+
+def _lora_config(backbone: str, ranks: dict[str, int], alphas: dict[str, float]) -> dict[str, Any]:
+    """peft scales by alpha / rank, both looked up by the module's name."""
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": backbone,
+        "target_modules": list(ranks),
+        "r": max(ranks.values()),
+        "lora_alpha": max(ranks.values()),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }

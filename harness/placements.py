@@ -1,0 +1,72 @@
+"""Fixed placements from learned strengths, and their files.
+
+Owns: the rules that turn γ into a configuration, and `placement.json`. Must not know: methods,
+training, stores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.spec import Frozen, Placement, explain
+
+Rule = Literal["as_is", "threshold", "topk"]
+
+
+class PlacementFile(Frozen):
+    """A fixed placement, and where it came from."""
+
+    placement: Placement
+    rule: Rule
+    value: float | None
+    trials: tuple[str, ...]
+    """The trials whose learned strengths were averaged."""
+
+
+def derive(learned: list[Placement], rule: Rule, value: float | None) -> Placement:
+    """A fixed placement from strengths learned on the same sites, averaged over trials.
+
+    `as_is` keeps every site; `threshold` those of at least `value` (0.5 by default); `topk` the
+    `value` strongest (half of them by default). The kept sites keep their strengths as α.
+
+    Raises:
+        UserError: the trials differ in their sites, or nothing would be left.
+    """
+    sites = list(learned[0].root)
+    if any(list(other.root) != sites for other in learned):
+        raise UserError("These trials learned strengths for different sites; give them one by one.")
+    mean = np.mean([list(other.root.values()) for other in learned], axis=0)
+    if rule == "as_is":
+        keep = np.ones(len(sites), dtype=bool)
+    elif rule == "threshold":
+        least = 0.5 if value is None else value
+        keep = mean >= least
+        if not keep.any():
+            raise UserError(f"No site has {least:g} or more; the largest has {mean.max():.3g}.")
+    else:
+        count = len(sites) // 2 if value is None else round(value)
+        if not 1 <= count <= len(sites):
+            raise UserError(f"--value {count}: topk keeps 1 to {len(sites)} sites.")
+        keep = np.zeros(len(sites), dtype=bool)
+        keep[np.argsort(-mean, kind="stable")[:count]] = True
+    chosen = zip(sites, mean, keep, strict=True)
+    return Placement({site: float(strength) for site, strength, kept in chosen if kept})
+
+
+def read_placement(path: Path) -> Placement:
+    """Read what `harness derive` wrote.
+
+    Raises:
+        UserError: no such file, or not a placement; names the file.
+    """
+    try:
+        return PlacementFile.model_validate_json(path.read_text()).placement
+    except OSError as error:
+        raise UserError(f"Placement file {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from error

@@ -1,0 +1,93 @@
+"""Numbers of a comparison: scores, paired differences and costs of its arms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.comparison import Comparison
+from harness.errors import UserError
+from harness.store import Store, TrialRecord
+from reports.frames import OVERALL, mean_and_half_width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """A comparison with its results. `scores` has a row per arm and seed, in percent."""
+
+    comparison: Comparison
+    environment: dict[str, str]
+    groups: tuple[str, ...]
+    scores: pd.DataFrame
+    table: pd.DataFrame
+    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
+    time_ratio: float
+    """Device seconds of the first arm over those of the unit arm."""
+
+
+def load_arms(folder: Path) -> Arms:
+    """Read a comparison's run folder and the records of its trials.
+
+    Raises:
+        UserError: a record is gone.
+    """
+    comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
+    environment = json.loads((folder / "environment.json").read_text())
+    store = Store(folder.parent.parent)
+    records: dict[str, TrialRecord] = {}
+    for arm in comparison.arms:
+        for trial_id in {*arm.trials, *arm.charged}:
+            record = store.record(trial_id)
+            if record is None:
+                raise UserError(f"{folder}: trial {trial_id} is not in the store; compare again.")
+            records[trial_id] = record
+    first = next(r for r in records.values() if r.test is not None)
+    assert first.test is not None
+    groups = tuple(first.test.groups)
+    rows = []
+    for arm in comparison.arms:
+        for seed, trial_id in zip(comparison.seeds, arm.trials, strict=True):
+            rows.append({"arm": arm.name, "seed": seed, **_scores(records[trial_id], groups)})
+    scores = pd.DataFrame(rows)
+    unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
+    seconds = {key: record.cost.device_s for key, record in records.items()}
+    one_run = sum(seconds[i] for i in unit.trials) / len(unit.trials)
+    table = []
+    for arm in comparison.arms:
+        own = scores[scores["arm"] == arm.name]
+        row: dict[str, object] = {"arm": arm.name}
+        for name in (*groups, *OVERALL):
+            row[name], row[f"{name}_ci"] = mean_and_half_width(own[f"test_{name}"])
+        metric = f"test_{comparison.objective}"
+        base = scores[scores["arm"] == comparison.arms[0].name]
+        difference = pd.Series(base[metric].to_numpy() - own[metric].to_numpy())
+        row["first_minus_this"], row["first_minus_this_ci"] = mean_and_half_width(difference)
+        row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
+        row["diverged"] = int(own["diverged"].sum())
+        row["trainable_params"] = records[arm.trials[0]].trainable_params
+        row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / len(arm.trials)
+        table.append(row)
+    main = comparison.arms[0]
+    return Arms(
+        comparison=comparison,
+        environment=environment,
+        groups=groups,
+        scores=scores,
+        table=pd.DataFrame(table),
+        time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
+    )
+
+
+def _scores(record: TrialRecord, groups: tuple[str, ...]) -> dict[str, float]:
+    """Percent; a diverged trial scores chance."""
+    chance = 100 / record.num_classes
+    row: dict[str, float] = {"diverged": float(record.status == "DIVERGED")}
+    for part, found in (("test", record.test), ("select", record.select)):
+        for name in OVERALL:
+            row[f"{part}_{name}"] = 100 * getattr(found, name) if found else chance
+        for group in groups:
+            row[f"{part}_{group}"] = 100 * found.groups[group] if found else chance
+    return row
