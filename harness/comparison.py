@@ -1,6 +1,6 @@
 """A comparison: arms on the same seeds, each with the trials that its setting cost.
 
-Owns: the types of `comparison.json`. Must not know: which arms there are, how they are run or drawn.
+Owns: the types of `comparison.json`. Must not know: which arms there are, how they are run.
 """
 
 from __future__ import annotations

@@ -43,6 +43,14 @@ class View(Frozen):
     title: str
 
 
+class Points(Frozen):
+    """One figure of a single axis: a line of points and intervals for each of its values."""
+
+    kind: Literal["points"] = "points"
+    rows: str
+    title: str
+
+
 class Study(Frozen):
     """A question with everything needed to answer it and to show the answer."""
 
@@ -54,7 +62,7 @@ class Study(Frozen):
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
-    views: tuple[View, ...]
+    views: tuple[View | Points, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
     reference: str | None = None
@@ -65,7 +73,8 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         fields = [axis.field for axis in self.axes]
-        named = [f for view in self.views for f in (view.rows, view.columns)]
+        named = [view.rows for view in self.views]
+        named += [view.columns for view in self.views if isinstance(view, View)]
         for name in named:
             if name not in fields:
                 raise UserError(f"views: {unknown('axis', name, fields)}")

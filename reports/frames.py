@@ -203,12 +203,26 @@ def grid(run: Run, summary: pd.DataFrame, rows: str, columns: str, value: str) -
     return table.reindex(index=run.order(rows), columns=run.order(columns))
 
 
+def paper_points(run: Run, rows: str) -> tuple[pd.DataFrame, str] | None:
+    """The paper's numbers for a single axis, a column per group or average; None without them."""
+    if run.study.reference is None:
+        return None
+    published = pd.read_csv(_paper_file(run.study.reference))
+    if rows not in published.columns:
+        return None
+    table = published.drop(columns="source").set_index(rows).reindex(run.order(rows))
+    return table, str(published["source"].mode()[0])
+
+
+def _paper_file(name: str) -> str:
+    return str(resources.files("baselines") / "paper" / f"{name}.csv")
+
+
 def paper_grid(run: Run, rows: str, columns: str) -> tuple[pd.DataFrame, str] | None:
     """The paper's numbers in the same shape and where they were read; None without a reference."""
     if run.study.reference is None:
         return None
-    path = resources.files("baselines") / "paper" / f"{run.study.reference}.csv"
-    published = pd.read_csv(str(path))
+    published = pd.read_csv(_paper_file(run.study.reference))
     if not {rows, columns} <= set(published.columns):
         return None
     table = published.set_index([rows, columns])["class_mean"].unstack(columns)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.store import write_atomically
-from harness.study import View
+from harness.study import Points, View
 from reports import render
 from reports.comparison_frames import Arms, load_arms
 from reports.frames import (
@@ -25,11 +25,11 @@ from reports.frames import (
     load_run,
     over_nuisance,
     paper_grid,
+    paper_points,
     summarise,
 )
 from reports.gamma_frames import Learned, describe, load_learned
 
-DRAW = {"heatmap": render.heatmap, "curves": render.curves}
 COSTS = ("wall_s", "device_s", "images_forward", "images_backward", "flops", "peak_memory_mb")
 
 
@@ -56,7 +56,7 @@ def write_report(folder: Path) -> list[Path]:
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
     for view in run.study.views:
-        written += _figure(out, view, DRAW[view.kind](run, summary, choice, view))
+        written += _save(out / _stem(view), render.draw(run, summary, choice, view))
     written.append(_markdown(out / "report.md", run, summary, choice))
     return written
 
@@ -151,12 +151,9 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
-def _figure(out: Path, view: View, figure: Figure) -> list[Path]:
-    return _save(out / _stem(view), figure)
-
-
-def _stem(view: View) -> str:
-    return "_".join([view.kind, view.rows, view.columns]).replace(".", "-")
+def _stem(view: View | Points) -> str:
+    fields = [view.rows, view.columns] if isinstance(view, View) else [view.rows]
+    return "_".join([view.kind, *fields]).replace(".", "-")
 
 
 def _save(path: Path, figure: Figure) -> list[Path]:
@@ -216,7 +213,9 @@ def _facts(run: Run, summary: pd.DataFrame, choice: Choice | None) -> dict[str, 
     return facts
 
 
-def _tables(run: Run, summary: pd.DataFrame, view: View) -> dict[str, Any]:
+def _tables(run: Run, summary: pd.DataFrame, view: View | Points) -> dict[str, Any]:
+    if isinstance(view, Points):
+        return _point_tables(run, summary, view)
     metric = run.study.objective
     mean = grid(run, summary, view.rows, view.columns, f"test_{metric}")
     half = grid(run, summary, view.rows, view.columns, f"test_{metric}_ci")
@@ -237,19 +236,53 @@ def _tables(run: Run, summary: pd.DataFrame, view: View) -> dict[str, Any]:
     params = grid(run, summary, view.rows, view.columns, "trainable_params")
     counted = params.map(lambda value: "-" if pd.isna(value) else f"{int(value)}")
     paper = paper_grid(run, view.rows, view.columns)
+    corner = f"{run.axis(view.rows).label} \\ {run.axis(view.columns).label}"
     return {
         "view": view,
         "stem": _stem(view),
-        "accuracy": _to_markdown(cells, run, view),
-        "params": _to_markdown(counted, run, view),
-        "paper": _to_markdown(paper[0].map(lambda v: f"{v:.1f}"), run, view) if paper else None,
+        "accuracy": _to_markdown(cells, corner),
+        "params": _to_markdown(counted, corner),
+        "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
         "source": paper[1] if paper else None,
     }
 
 
-def _to_markdown(table: pd.DataFrame, run: Run, view: View) -> str:
-    named = table.rename_axis(f"{run.axis(view.rows).label} \\ {run.axis(view.columns).label}")
-    return named.to_markdown(disable_numparse=True)
+def _point_tables(run: Run, summary: pd.DataFrame, view: Points) -> dict[str, Any]:
+    """As `_tables`, with the groups and averages as columns."""
+    rows = summary.set_index(view.rows).reindex(run.order(view.rows))
+    accuracy = pd.DataFrame(
+        {
+            name.replace("_", " "): [
+                with_interval(row[f"test_{name}"], row[f"test_{name}_ci"])
+                for _, row in rows.iterrows()
+            ]
+            for name in (*run.groups, *OVERALL)
+        },
+        index=rows.index,
+    )
+    accuracy["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
+    seconds = run.trials.groupby(view.rows, sort=False)["device_s"].mean()
+    costs = pd.DataFrame(
+        {
+            "trainable parameters": [f"{count:.0f}" for count in rows["trainable_params"]],
+            "device s per trial": [f"{seconds.get(value):.1f}" for value in rows.index],
+        },
+        index=rows.index,
+    )
+    corner = run.axis(view.rows).label
+    paper = paper_points(run, view.rows)
+    return {
+        "view": view,
+        "stem": _stem(view),
+        "accuracy": _to_markdown(accuracy, corner),
+        "params": _to_markdown(costs, corner),
+        "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
+        "source": paper[1] if paper else None,
+    }
+
+
+def _to_markdown(table: pd.DataFrame, corner: str) -> str:
+    return table.rename_axis(corner).to_markdown(disable_numparse=True)
 
 
 def with_interval(mean: float, half_width: float = float("nan")) -> str:

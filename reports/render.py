@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from harness.spec import TrialRequest
-from harness.study import View
+from harness.study import Points, View
 from reports.comparison_frames import Arms
-from reports.frames import OVERALL, Choice, Run, grid, paper_grid
+from reports.frames import OVERALL, Choice, Run, grid, paper_grid, paper_points
 from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {
@@ -35,6 +35,13 @@ COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d
 """Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points) -> Figure:
+    """The figure of one of the study's views."""
+    if isinstance(view, Points):
+        return points(run, summary, choice, view)
+    return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
 def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
@@ -170,6 +177,48 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
     return figure
 
 
+def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
+    """A line of points per value of one axis: all classes, each group, and the paper's beside."""
+    metric = run.study.objective
+    values = run.order(view.rows)
+    paper = paper_points(run, view.rows)
+    panels = [(f"test_{metric}", _name(run, metric))]
+    panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
+    count = len(panels) + bool(paper)
+    figure = Figure(figsize=(3.3 * count, 0.45 * len(values) + 2.2), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    rows = summary.set_index(view.rows).reindex(values)
+    for axis, (name, title) in zip(axes, panels, strict=False):
+        for y, value in enumerate(values):
+            own = run.trials[run.trials[view.rows] == value]
+            axis.plot(own[name], [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
+            for x in own[name][own["status"] == "DIVERGED"]:
+                axis.plot(x, y, "x", color="red", ms=8)
+            chosen = choice is not None and choice.cell[view.rows] == value
+            mean, half = rows[name].iloc[y], rows[f"{name}_ci"].iloc[y]
+            error = None if math.isnan(half) else half
+            axis.errorbar(
+                mean, y, xerr=error, fmt="D", ms=5, capsize=3, color="red" if chosen else "0.25"
+            )
+        axis.set_title(title)
+        axis.set_xlabel("test accuracy (%)")
+    if paper:
+        for index, column in enumerate(paper[0].columns):
+            look = _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+            axes[-1].plot(paper[0][column], range(len(values)), label=str(column), **look)
+        axes[-1].legend(fontsize=7)
+        axes[-1].set_title(f"paper, {run.study.paper}, DOTA, ViT-B/16")
+        axes[-1].set_xlabel("accuracy (%)")
+    for axis in axes:
+        axis.set_yticks(range(len(values)), [str(value) for value in values])
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.grid(alpha=0.3, axis="x")
+    axes[0].set_ylabel(run.axis(view.rows).label)
+    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
+    _finish(figure, run, view, box)
+    return figure
+
+
 def _look(index: int, colour: Any) -> dict[str, Any]:
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     return {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.4}
@@ -209,7 +258,7 @@ def _box_words(run: Run, choice: Choice | None) -> str:
     return f"Red box: the cell chosen on {where}."
 
 
-def _finish(figure: Figure, run: Run, view: View, box: str) -> None:
+def _finish(figure: Figure, run: Run, view: View | Points, box: str) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")

@@ -17,7 +17,10 @@ from harness.cli import main
 
 FLAGS = {
     "sweep": "--device --dry-run --out --seeds --select-on --set --smoke --study --workers",
-    "train": "--alpha --depth --device --method --out --seed --set --sites --study",
+    "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
+    "--sites --study --workers",
+    "derive": "--file --out --rule --value",
+    "export": "--backbone --out --peft --rank --weights",
     "list": "",
     "report": "--out",
     "pretrain": "--file --seed",
@@ -160,7 +163,7 @@ def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
     assert first.exit_code == 0, first.output
     assert all(word in first.output for word in ["head", "medium", "tail", "validation", "test"])
     again = harness(*args)
-    assert again.output == first.output
+    assert again.stdout == first.stdout
     (trial,) = (tmp_path / "trials").iterdir()
     assert trial.name in first.output
 

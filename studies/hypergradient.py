@@ -1,0 +1,28 @@
+"""Whether the outer gradient's approximation matters: first order against four that see dφ/dγ.
+
+Hypothesis: none is stated; the paper's Eq. 9 is first order and says nothing of what it leaves out.
+
+    harness sweep --study hypergradient
+
+Cost: 7 minutes on 2 CPU cores (15 trials of 20 to 90 s). Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Points, Study
+from studies.k_steps import study as k_steps
+
+
+def study() -> Study:
+    return k_steps().derive(
+        name="hypergradient",
+        question="Does it matter how the gradient passes through the inner steps?",
+        paper="none (Eq. 9 is first order)",
+        axes=(
+            Axis(
+                field="options.hypergradient",
+                values=("first_order", "darts_fd", "unrolled:1", "unrolled:3", "neumann:3"),
+                label="hypergradient",
+            ),
+        ),
+        views=(Points(rows="options.hypergradient", title="Hypergradient"),),
+        smoke={"options.hypergradient": ("first_order", "unrolled:1"), "recipe.epochs": (1,)},
+    )

@@ -1,0 +1,31 @@
+"""How many inner steps to one outer step of MetaPEFT: K = 1, 2, 3, 5, 10.
+
+Hypothesis: fewer inner steps give γ more steps of its own and cost more; the paper prints no K.
+LoRA with one γ per site, at all six positions of all 12 blocks. The other MetaPEFT studies are
+derived from this one.
+
+    harness sweep --study k_steps
+
+Cost: 3 minutes on 2 CPU cores (15 trials of 17 to 32 s). Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Points, Study
+from studies.depth_vs_position import study as depth_vs_position
+
+
+def study() -> Study:
+    sites = depth_vs_position()
+    return sites.derive(
+        name="k_steps",
+        question="How many inner steps should stand between two outer steps?",
+        paper="none (K is not printed)",
+        base=sites.base.with_values(
+            {"method": "metapeft", "options": {}, "alpha": 1.0}, source="k_steps"
+        ),
+        axes=(Axis(field="options.inner_steps", values=(1, 2, 3, 5, 10), label="inner steps K"),),
+        seeds=(0, 1, 2),
+        views=(Points(rows="options.inner_steps", title="Inner steps K"),),
+        fixed="MetaPEFT on LoRA rank 4, all 72 sites, γ from 1",
+        reference=None,
+        smoke={"options.inner_steps": (1, 3), "recipe.epochs": (1,)},
+    )

@@ -1,0 +1,30 @@
+"""Which classes D_val prefers: none, small ones up to equality, or beyond it, as in Table S1.
+
+Hypothesis (the paper): tail-heavy sampling gains on tail classes and loses on head classes. Table
+S1's fourth row, random at 30 %, is a cell of `sampling_ratio`.
+
+    harness sweep --study sampling_strategy
+
+Cost: 2 minutes on 2 CPU cores (9 trials of 20 s). Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Points, Study
+from studies.k_steps import study as k_steps
+
+
+def study() -> Study:
+    return k_steps().derive(
+        name="sampling_strategy",
+        question="Which classes should the outer problem see most?",
+        paper="Table S1",
+        axes=(
+            Axis(
+                field="options.sampling",
+                values=("random", "class_balanced", "tail_heavy"),
+                label="sampling of D_val",
+            ),
+        ),
+        views=(Points(rows="options.sampling", title="Sampling strategy of D_val"),),
+        reference="table_s1",
+        smoke={"options.sampling": ("random", "tail_heavy"), "recipe.epochs": (1,)},
+    )

@@ -1,0 +1,281 @@
+"""Controls: which trials they are, what they cost, and that the words follow from the numbers."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from test_cli import harness
+from test_reports import scored, texts
+from test_store_and_sweep import TINY, make_record, publish
+
+from harness.comparison import Arm, Comparison
+from harness.controls import RATES, Controls
+from harness.errors import UserError
+from harness.spec import Placement
+from harness.store import Store
+from harness.study import Axis, Points, Study
+from harness.sweep import write_comparison
+from harness.trial import Runtime, resolve
+from reports.comparison_frames import load_arms
+from reports.gamma_frames import block_map, describe, load_learned, normalised_entropy
+from reports.page import write_report
+
+META = TINY.with_values(
+    {"method": "metapeft", "positions": "q,mlp1", "depth": "last:2"}, source="test"
+)
+
+
+class Fake:
+    """Publishes made records: the score depends on the request, never on training."""
+
+    def __init__(self, store, score, diverged=()):
+        self.store, self.score, self.diverged, self.asked = store, score, diverged, []
+
+    def __call__(self, requests):
+        records = []
+        for request in requests:
+            spec = resolve(request, Runtime())
+            if self.store.record(spec.trial_id) is None:
+                self.asked.append(spec)
+                self.publish(request, spec)
+            records.append(self.store.record(spec.trial_id))
+        return records
+
+    def publish(self, request, spec):
+        value = self.score(spec)
+        seconds = 3.0 if spec.method == "metapeft" else 2.0
+        cost = make_record(spec).cost.model_copy(update={"device_s": seconds})
+        learned = None
+        if spec.method == "metapeft":
+            values = (2.0, 1.0, 0.5, 0.1)
+            learned = Placement(dict(zip(spec.placement.root, values, strict=True)))
+        if spec.seed in self.diverged and spec.method == "metapeft":
+            publish(self.store, spec, status="DIVERGED", cost=cost)
+            return
+        publish(
+            self.store, spec, select=scored(value), test=scored(value), cost=cost, learned=learned
+        )
+
+
+def cells():
+    return Study(
+        name="cells",
+        question="?",
+        paper="none",
+        base=TINY,
+        axes=(Axis(field="depth", values=("last:1", "last:3"), label="depth"),),
+        views=(Points(rows="depth", title="t"),),
+        fixed="",
+    )
+
+
+def controls(store, fake, seeds=(0, 1)):
+    return Controls(
+        META, seeds=seeds, study=cells(), run=fake, store=store, runtime=Runtime()
+    ).compare()
+
+
+def score(spec):
+    """MetaPEFT 0.6, the double rate best for LoRA, a little of the seed everywhere."""
+    base = 0.6 if spec.method == "metapeft" else 0.5
+    if spec.method == "lora" and spec.recipe.lr == 0.02:
+        base = 0.55
+    return base + 0.01 * spec.seed
+
+
+def test_arms_share_seeds_and_differ_as_named(tmp_path):
+    store = Store(tmp_path)
+    fake = Fake(store, score)
+    comparison = controls(store, fake)
+    specs = {
+        arm.name: [store.record(trial_id).spec for trial_id in arm.trials]
+        for arm in comparison.arms
+    }
+    assert list(specs) == [
+        "metapeft, one shot",
+        "lora, α = 1, all 4 sites",
+        "lora, α = 1, q+v",
+        "lora, α = 1, all 4 sites, lr tuned (× 2)",
+        "metapeft, lr tuned (× 0.5)",
+        "lora, learned γ, retrained",
+        "lora, strongest half of the sites, retrained",
+        "lora, uniform α = mean of γ",
+        "lora, γ shuffled over the sites",
+    ]
+    for arm in specs.values():
+        assert [spec.seed for spec in arm] == [0, 1]
+        assert len({(str(spec.data), str(spec.backbone)) for spec in arm}) == 1
+    sites = ["10.q", "10.mlp1", "11.q", "11.mlp1"]
+    same = specs["lora, α = 1, all 4 sites"][0]
+    assert same.placement.root == dict.fromkeys(sites, 1.0) and same.method == "lora"
+    learned = dict(zip(sites, (2.0, 1.0, 0.5, 0.1), strict=True))
+    assert specs["lora, learned γ, retrained"][0].placement.root == learned
+    assert specs["lora, strongest half of the sites, retrained"][0].placement.root == {
+        "10.q": 2.0,
+        "10.mlp1": 1.0,
+    }
+    uniform = specs["lora, uniform α = mean of γ"][0].placement.root
+    assert uniform == pytest.approx(dict.fromkeys(sites, 0.9))
+    for spec in specs["lora, γ shuffled over the sites"]:
+        values = list(spec.placement.root.values())
+        assert sorted(values) == [0.1, 0.5, 1.0, 2.0]
+    assert specs["lora, α = 1, all 4 sites, lr tuned (× 2)"][0].recipe.lr == 0.02
+    assert len(fake.asked) == len({spec.trial_id for spec in fake.asked})
+    assert "harness sweep --study cells --seeds 2" in comparison.missing[0]
+
+
+def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(tmp_path):
+    store = Store(tmp_path)
+    fake = Fake(store, score)
+    requests = [request for _, request in cells().derive(seeds=(0, 1)).requests()]
+    for request in requests:
+        spec = resolve(request, Runtime())
+        deep = len(spec.placement) == 3
+        select, test = (0.7, 0.3) if deep else (0.6, 0.9)
+        publish(store, spec, select=scored(select), test=scored(test))
+    comparison = controls(store, fake)
+    assert comparison.missing == ()
+    best = comparison.arms[-1]
+    assert best.name == "best cell of cells (last:3)" and len(best.charged) == 4
+    folder = write_comparison(comparison, store, "cells", Runtime())
+    table = load_arms(folder).table.set_index("arm")
+    assert table.loc[best.name, "class_mean"] == pytest.approx(30)
+
+
+def test_differences_are_paired_and_costs_are_whole(tmp_path):
+    store = Store(tmp_path)
+    comparison = controls(store, Fake(store, score))
+    arms = load_arms(write_comparison(comparison, store, "cells", Runtime()))
+    table = arms.table.set_index("arm")
+    plain = table.loc["lora, α = 1, all 4 sites"]
+    assert plain["class_mean"] == pytest.approx(50.5)
+    assert plain["first_minus_this"] == pytest.approx(10)
+    assert plain["first_minus_this_ci"] == pytest.approx(0, abs=1e-9)  # the seeds' shift cancels
+    assert plain["class_mean_ci"] == pytest.approx(12.7062 * 0.5, abs=1e-3)
+    assert plain["runs_per_seed"] == pytest.approx(1)
+    assert arms.time_ratio == pytest.approx(1.5)
+    runs = table["runs_per_seed"]
+    assert runs["lora, α = 1, all 4 sites, lr tuned (× 2)"] == pytest.approx(len(RATES))
+    assert runs["metapeft, lr tuned (× 0.5)"] == pytest.approx(1.5 * len(RATES))
+    assert runs["lora, learned γ, retrained"] == pytest.approx(1.5 + 1)
+
+
+def test_the_report_says_better_worse_and_open(tmp_path):
+    store = Store(tmp_path)
+
+    def mixed(spec):
+        if spec.method == "lora" and len(spec.placement) == 24:  # q+v
+            return 0.62 - 0.01 * spec.seed
+        if spec.method == "lora" and len(spec.placement) == 2:
+            return 0.8 + 0.01 * spec.seed
+        return score(spec)
+
+    folder = write_comparison(controls(store, Fake(store, mixed)), store, "cells", Runtime())
+    names = {path.name for path in write_report(folder)}
+    assert names == {"arms.csv", "arms_by_seed.csv", "arms.png", "arms.svg", "report.md"}
+    text = (folder / "report" / "report.md").read_text()
+    (verdict,) = [line for line in text.splitlines() if line.startswith("By paired")]
+    better, worse = verdict.split(" It is worse than ")
+    assert "is better than" in better and "lora, α = 1, all 4 sites" in better
+    assert worse.startswith("lora, strongest half of the sites, retrained. It shows no difference")
+    assert verdict.endswith(
+        "shows no difference from lora, α = 1, q+v; metapeft, lr tuned (× 0.5)."
+    )
+    assert "| 1.0 |" in text and "1.50 times" in text and "(1 + 1.5/K = 1.50)" in text
+
+
+def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
+    store = Store(tmp_path)
+    comparison = controls(store, Fake(store, score, diverged=(1,)))
+    assert any("a search diverged" in line for line in comparison.missing)
+    assert not any("retrained" in arm.name for arm in comparison.arms)
+    folder = write_comparison(comparison, store, "cells", Runtime())
+    first = load_arms(folder).table.iloc[0]
+    assert first["diverged"] == 1 and first["class_mean"] == pytest.approx((60 + 100 / 15) / 2)
+    write_report(folder)
+    assert "(× 1 diverged)" in (folder / "report" / "report.md").read_text()
+
+
+def test_controls_of_a_method_that_learns_nothing_are_refused(tmp_path):
+    with pytest.raises(UserError, match="learns no strengths"):
+        Controls(
+            TINY, seeds=(0,), study=cells(), run=None, store=Store(tmp_path), runtime=Runtime()
+        )
+
+
+def write_trajectory(folder, rows):
+    folder.mkdir(parents=True)
+    with (folder / "trajectory.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def path(*ends):
+    """Three rows from 1 to the end values, over two blocks and two positions."""
+    sites = ("0.q", "0.mlp1", "1.q", "1.mlp1")
+    return [
+        {
+            "outer_step": step,
+            "inner_step": 2 * step,
+            "outer_loss": float("nan"),
+            **{s: 1 + (end - 1) * step / 2 for s, end in zip(sites, ends, strict=True)},
+        }
+        for step in range(3)
+    ]
+
+
+def test_learned_strengths_by_hand(tmp_path):
+    a = write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))
+    b = write_trajectory(tmp_path / "b", path(0.05, 2.0, 1.0, 3.0))
+    learned = load_learned([a, b])
+    assert learned.final["strength"].tolist() == pytest.approx([0.025, 1.5, 1.5, 3.0])
+    assert learned.final["start"].tolist() == [1, 1, 1, 1]
+    assert learned.final["sd"][1] == pytest.approx(np.std([1, 2], ddof=1))
+    end = block_map(learned, 1.0)
+    assert end.index.tolist() == ["q", "mlp1"] and end.columns.tolist() == [0, 1]
+    assert end.loc["mlp1"].tolist() == pytest.approx([1.5, 3.0])
+    assert block_map(learned, 0.5).loc["q", 0] == pytest.approx((0.5 + 0.525) / 2)
+    facts = describe(learned)
+    assert facts["share_off"] == pytest.approx(2 / 8)
+    assert facts["agreement"] == pytest.approx(0.8)  # ranks 1234 and 1324
+    assert (facts["lowest"], facts["highest"]) == pytest.approx((0.025, 3.0))
+    assert load_learned([a, tmp_path / "none"]) is None
+
+
+def test_evenness():
+    assert normalised_entropy(np.array([2.0, 2.0, 2.0])) == pytest.approx(1)
+    assert normalised_entropy(np.array([5.0, 0.0, 0.0])) == pytest.approx(0)
+    half = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) / np.log(2)
+    assert normalised_entropy(np.array([3.0, 1.0])) == pytest.approx(half)
+
+
+def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
+    from reports.render import gamma
+
+    learned = load_learned([write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))])
+    words = texts(gamma(learned, "Learned"))
+    for word in ("Learned", "start", "end", "outer step", "mlp1", "strength γ", "block"):
+        assert word in words
+
+
+def test_the_whole_comparison_on_the_command_line(tmp_path):
+    result = harness(
+        *("train", "--method", "metapeft", "--base", "lora", "--sites", "q,mlp1"),
+        *("--depth", "last:1", "--seeds", 2, "--controls", "--out", tmp_path, "--workers", 2),
+        *("--set", "recipe.epochs=1", "--set", "data.options.test_per_class=4"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "| arm | head | medium | tail | class mean |" in result.stdout
+    (folder,) = (tmp_path / "studies").iterdir()
+    comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
+    assert len(comparison.arms) == 9 and all(isinstance(arm, Arm) for arm in comparison.arms)
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert {"gamma.png", "gamma.csv", "arms.png", "arms.csv", "report.md"} <= names
+    table = (folder / "report" / "arms.csv").read_bytes()
+    (folder / "report" / "arms.csv").unlink()
+    assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
+    assert (folder / "report" / "arms.csv").read_bytes() == table
