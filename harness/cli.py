@@ -212,7 +212,7 @@ def train(
     if base is not None:
         chosen["options.base"] = base
     if sites is not None and sites.endswith(".json"):
-        chosen["placement"] = read_placement(Path(sites)).root
+        chosen["placement"] = read_placement(Path(sites)).placement.root
     elif sites is not None:
         chosen["positions"] = sites
     request = request.with_values(chosen, source="command line")
@@ -269,6 +269,7 @@ def train(
 @_out
 def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
     """Turn learned strengths into a fixed placement for any method. TRIALS: ids, averaged."""
+    from harness.insertion import get_method
     from harness.placements import PlacementFile
     from harness.placements import derive as derived
     from harness.store import Store, write_atomically
@@ -278,8 +279,14 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     if without:
         raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
     learned = [record.learned for record in records if record.learned is not None]
+    spec = records[0].spec
+    method = get_method(spec.method)
+    base, options = method.unwrapped(method.parse_options(spec.options))
     content = PlacementFile(
         placement=derived(learned, rule, value),  # type: ignore[arg-type]
+        method=base,
+        options=options,
+        backbone=spec.backbone,
         rule=rule,  # type: ignore[arg-type]
         value=value,
         trials=tuple(record.trial_id for record in records),
@@ -288,7 +295,9 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     strengths = list(content.placement.root.values())
     click.echo(
         f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
-        f"{min(strengths):.3g} to {max(strengths):.3g}. Train it with --sites {path}."
+        f"{min(strengths):.3g} to {max(strengths):.3g}.
+"
+        f"Next: harness train --method {base} --sites {path}"
     )
 
 
@@ -300,14 +309,14 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     )
 )
 @click.argument("source")
-@click.option("--weights", type=click.Path(file_okay=False), help="safetensors and JSON.")
-@click.option("--peft", type=click.Path(file_okay=False), help="Hugging Face peft.")
-@click.option("--backbone", default="vit_pico", show_default=True, help="Of a placement file.")
-@click.option("--rank", type=int, default=4, show_default=True, help="Of a placement file.")
+@click.option(
+    "--weights", type=click.Path(file_okay=False), help="Folder for safetensors and JSON."
+)
+@click.option(
+    "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
+)
 @_out
-def export(
-    source: str, weights: str | None, peft: str | None, backbone: str, rank: int, out: str
-) -> None:
+def export(source: str, weights: str | None, peft: str | None, out: str) -> None:
     """Write trained modules, or a placement to be trained, for other tools.
 
     SOURCE is a trial that `harness train` ran, or a file from `harness derive`.
@@ -322,7 +331,7 @@ def export(
     if source.endswith(".json"):
         if peft is None or weights is not None:
             raise UserError("A placement file has no weights: export it with --peft alone.")
-        written += export_lora_config(read_placement(Path(source)), backbone, rank, Path(peft))
+        written += export_lora_config(read_placement(Path(source)), Path(peft))
     else:
         store = Store(Path(out))
         record = _trial(store, source)

@@ -35,5 +35,5 @@ class Comparison(Frozen):
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None
     arms: tuple[Arm, ...]
-    missing: tuple[str, ...]
-    """What could not be compared with, each with the reason or the remedy."""
+    notes: tuple[str, ...]
+    """What could not be compared with and why, and choices at the end of their range."""

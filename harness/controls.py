@@ -21,7 +21,7 @@ from harness.store import Store, TrialRecord
 from harness.study import Study
 from harness.trial import Runtime, resolve
 
-RATES = (0.5, 1.0, 2.0, 4.0)
+RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
 
 
@@ -45,7 +45,7 @@ class Controls:
         self._seeds, self._study, self._run = seeds, study, run
         self._store, self._runtime = store, runtime
         self._arms: list[Arm] = []
-        self._missing: list[str] = []
+        self._notes: list[str] = []
         method = get_method(request.method)
         if not method.wraps:
             raise UserError(
@@ -81,14 +81,14 @@ class Controls:
         steps = options.get("inner_steps")
         return Comparison(
             name=f"{meta}_{base}".replace("+", "_"),
-            title=f"{meta} on {base} and its controls",
+            title=f"{meta} on {base}",
             request=self._meta,
             seeds=self._seeds,
             objective=self._study.objective,
             unit=unit,
             inner_steps=steps if isinstance(steps, int) else None,
             arms=tuple(self._arms),
-            missing=tuple(self._missing),
+            notes=tuple(self._notes),
         )
 
     def _default_sites(self) -> dict[str, TrialRequest]:
@@ -114,6 +114,10 @@ class Controls:
         for name, of in tuned.items():
             scores = {rate: self._score(results[of, rate]) for rate in RATES}
             best = max(RATES, key=lambda rate: scores[rate])
+            if best in (RATES[0], RATES[-1]):
+                self._notes.append(
+                    f"{name}: × {best:g} is the end of the range; better rates may lie beyond."
+                )
             charged = [record for rate in RATES for record in results[of, rate]]
             self._add(f"{name} (× {best:g})", results[of, best], charged)
 
@@ -122,7 +126,9 @@ class Controls:
         found = [self._store.record(i) for i in self._arm(searched).trials]
         learned = [record.learned for record in found if record and record.learned]
         if len(learned) < len(found):
-            self._missing.append("What follows from the learned strengths: a search diverged.")
+            self._notes.append(
+                "Nothing follows from the learned strengths, because a search diverged."
+            )
             return
         changes: dict[str, Callable[[int, Placement], Placement]] = {
             "learned γ, retrained": lambda seed, placement: placement,
@@ -151,8 +157,8 @@ class Controls:
         ids = [resolve(request, self._runtime).trial_id for _, request in requests]
         records = [self._store.record(trial_id) for trial_id in ids]
         if any(record is None or record.status == "FAILED" for record in records):
-            self._missing.append(
-                f"The best cell of {study.name}: run `harness sweep --study {study.name} --seeds "
+            self._notes.append(
+                f"The best cell of {study.name} is not here: run `harness sweep --study {study.name} --seeds "
                 f"{len(self._seeds)}` in the same --out."
             )
             return

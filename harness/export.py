@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.insertion import QKV, LowRank, get_method
-from harness.spec import Placement, Site
+from harness.placements import PlacementFile
+from harness.spec import Site
 from harness.store import Store, TrialRecord, write_atomically
 from harness.vit import load_backbone
 
@@ -63,34 +63,30 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     for name, factors in modules.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
-    ranks = {name: len(factors.down) for name, factors in modules.items()}
-    alphas = {name: factors.scale * ranks[name] for name, factors in modules.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    config = _lora_config(spec.backbone.name, ranks, alphas)
-    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
+    config = _write_config(folder, spec.backbone.name, modules)
     save_file(tensors, folder / "adapter_model.safetensors")
     save_file(head, folder / "head.safetensors")
-    names = ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
-    return [folder / name for name in names]
+    return [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
 
 
-def export_lora_config(placement: Placement, backbone: str, rank: int, folder: Path) -> list[Path]:
-    """Write a fixed placement as a peft `LoraConfig`, to be trained there: α/r per site, as here.
+def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
+    """Write a fixed placement as a peft `LoraConfig`, to be trained there with the same scales.
 
     Raises:
-        UserError: a site at q, k or v, which peft cannot adapt apart, or at a sub-block.
+        UserError: a site at q, k or v, which peft cannot adapt apart, or modules that are not LoRA.
     """
-    apart = [str(site) for site, _ in placement.items() if site.position not in MODULE]
+    apart = [str(site) for site, _ in file.placement.items() if site.position in QKV]
     if apart:
         raise UserError(
             f"peft cannot place LoRA at {', '.join(apart[:3])}{' ...' if apart[3:] else ''}: timm "
             "fuses q, k and v into attn.qkv, which peft adapts as a whole. Leave these sites out."
         )
-    names = {_module(site): alpha for site, alpha in placement.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    config = _lora_config(backbone, dict.fromkeys(names, rank), names)
-    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
-    return [folder / "adapter_config.json"]
+    backbone = file.backbone.model_copy(update={"weights": "random"})
+    model = load_backbone(backbone, torch.device("cpu"))
+    method = get_method(file.method)
+    attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
+    modules = _by_module(attachment.low_ranks(), model.embed_dim)
+    return [_write_config(folder, backbone.name, modules)]
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:
@@ -133,17 +129,21 @@ def _joined(group: dict[Site, LowRank], width: int) -> LowRank:
     return LowRank(torch.cat(downs), torch.cat(ups, dim=1), 1.0, "parallel")
 
 
-def _lora_config(backbone: str, ranks: dict[str, int], alphas: dict[str, float]) -> dict[str, Any]:
+def _write_config(folder: Path, backbone: str, modules: dict[str, LowRank]) -> Path:
     """peft scales by alpha / rank, both looked up by the module's name."""
-    return {
+    ranks = {name: len(factors.down) for name, factors in modules.items()}
+    config = {
         "peft_type": "LORA",
         "base_model_name_or_path": backbone,
         "target_modules": list(ranks),
         "r": max(ranks.values()),
         "lora_alpha": max(ranks.values()),
         "rank_pattern": ranks,
-        "alpha_pattern": alphas,
+        "alpha_pattern": {name: f.scale * ranks[name] for name, f in modules.items()},
         "lora_dropout": 0.0,
         "bias": "none",
         "inference_mode": True,
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
+    return folder / "adapter_config.json"

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from harness.errors import UserError
-from harness.spec import Frozen, Placement, explain
+from harness.spec import BackboneSpec, Frozen, Placement, explain
 
 Rule = Literal["as_is", "threshold", "topk"]
 
 
 class PlacementFile(Frozen):
-    """A fixed placement, and where it came from."""
+    """A fixed placement, for what it was learned, and where it came from."""
 
     placement: Placement
+    method: str
+    options: dict[str, JsonValue]
+    backbone: BackboneSpec
     rule: Rule
     value: float | None
     trials: tuple[str, ...]
@@ -58,14 +61,14 @@ def derive(learned: list[Placement], rule: Rule, value: float | None) -> Placeme
     return Placement({site: float(strength) for site, strength, kept in chosen if kept})
 
 
-def read_placement(path: Path) -> Placement:
+def read_placement(path: Path) -> PlacementFile:
     """Read what `harness derive` wrote.
 
     Raises:
         UserError: no such file, or not a placement; names the file.
     """
     try:
-        return PlacementFile.model_validate_json(path.read_text()).placement
+        return PlacementFile.model_validate_json(path.read_text())
     except OSError as error:
         raise UserError(f"Placement file {path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:

@@ -82,17 +82,19 @@ def _write_comparison(folder: Path) -> list[Path]:
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
     written += _save(out / "arms", render.arms(arms))
     if learned is not None:
-        written += _gamma(out, learned, f"Learned strengths of {compared.title}")
+        written += _gamma(out, learned, f"Learned strengths, {compared.title}")
     rows = [
         {
             "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
             "groups": [with_interval(row[g], row[f"{g}_ci"]) for g in arms.groups],
             "overall": with_interval(row[compared.objective], row[f"{compared.objective}_ci"]),
-            "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
+            "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"])
+            if index
+            else "-",
             "runs": f"{row['runs_per_seed']:.1f}",
             "parameters": row["trainable_params"],
         }
-        for _, row in arms.table.iterrows()
+        for index, (_, row) in enumerate(arms.table.iterrows())
     ]
     steps = compared.inner_steps
     text = _template("comparison.md.jinja").render(

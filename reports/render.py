@@ -300,8 +300,7 @@ def gamma(learned: Learned, title: str) -> Figure:
             cmap=MAP,
             vmin=low,
             vmax=high,
-            cbar=axis is axes[-1],
-            cbar_kws={"label": "strength γ"},
+            cbar=False,
             linewidths=0.3,
             linecolor="white",
         )
@@ -310,20 +309,20 @@ def gamma(learned: Learned, title: str) -> Figure:
         axis.set_xlabel("block (0 is next to the input)")
         axis.set_ylabel("position" if axis is axes[0] else "")
         axis.tick_params(axis="both", rotation=0, length=0)
+    top.colorbar(axes[0].collections[0], ax=list(axes), label="strength γ", pad=0.01)
     paths, ends = bottom.subplots(1, 2, width_ratios=[1.4, 1])
     for index, position in enumerate(positions_of(learned)):
         own = learned.paths[learned.paths["position"] == position]
-        line = own.groupby("outer_step")["strength"].agg(["mean", "min", "max"])
-        look = _look(index, COLOURS[index]) | {"markevery": max(1, len(line) // 8)}
-        paths.plot(line.index, line["mean"], label=position, **look)
-        paths.fill_between(
-            line.index, line["min"], line["max"], color=COLOURS[index], alpha=0.08, linewidth=0
-        )
+        sites = own.groupby(["outer_step", "site"])["strength"].mean().unstack("site")
+        paths.plot(sites.index, sites, color=COLOURS[index], linewidth=0.5, alpha=0.35)
+        look = _look(index, COLOURS[index]) | {"markevery": max(1, len(sites) // 8)}
+        paths.plot(sites.index, sites.mean(axis=1), label=position, **look)
         last = learned.final[learned.final["position"] == position]
         look = _look(index, COLOURS[index])
         ends.errorbar(last["block"], last["strength"], yerr=last["sd"], capsize=2, **look)
     count = len(learned.trials)
-    paths.set_title("mean over blocks" + (f" and {count} seeds" if count > 1 else "") + ", range")
+    mean = f", mean over {count} seeds" if count > 1 else ""
+    paths.set_title(f"every site (thin) and the mean of a position (thick){mean}")
     paths.set_xlabel("outer step")
     paths.set_ylabel("strength γ")
     paths.legend(title="position", ncols=2, fontsize=8)
@@ -357,5 +356,5 @@ def arms(compared: Arms) -> Figure:
     labels = [f"{row['arm']}  [{row['runs_per_seed']:.1f} runs]" for _, row in table.iterrows()]
     axes[0].set_yticks(range(len(table)), labels)
     axes[0].invert_yaxis()
-    figure.suptitle(compared.comparison.title, fontsize=12, fontweight="bold")
+    figure.suptitle(f"{compared.comparison.title} and its controls", fontsize=12, fontweight="bold")
     return figure

@@ -20,7 +20,7 @@ FLAGS = {
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "derive": "--file --out --rule --value",
-    "export": "--backbone --out --peft --rank --weights",
+    "export": "--out --peft --weights",
     "list": "",
     "report": "--out",
     "pretrain": "--file --seed",

@@ -122,8 +122,9 @@ def test_arms_share_seeds_and_differ_as_named(tmp_path):
         values = list(spec.placement.root.values())
         assert sorted(values) == [0.1, 0.5, 1.0, 2.0]
     assert specs["lora, α = 1, all 4 sites, lr tuned (× 2)"][0].recipe.lr == 0.02
+    assert comparison.notes[0].startswith("metapeft, lr tuned: × 0.5 is the end of the range")
     assert len(fake.asked) == len({spec.trial_id for spec in fake.asked})
-    assert "harness sweep --study cells --seeds 2" in comparison.missing[0]
+    assert "harness sweep --study cells --seeds 2" in comparison.notes[-1]
 
 
 def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(tmp_path):
@@ -136,7 +137,7 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
         select, test = (0.7, 0.3) if deep else (0.6, 0.9)
         publish(store, spec, select=scored(select), test=scored(test))
     comparison = controls(store, fake)
-    assert comparison.missing == ()
+    assert not any("not here" in note for note in comparison.notes)
     best = comparison.arms[-1]
     assert best.name == "best cell of cells (last:3)" and len(best.charged) == 4
     folder = write_comparison(comparison, store, "cells", Runtime())
@@ -189,7 +190,7 @@ def test_the_report_says_better_worse_and_open(tmp_path):
 def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     store = Store(tmp_path)
     comparison = controls(store, Fake(store, score, diverged=(1,)))
-    assert any("a search diverged" in line for line in comparison.missing)
+    assert any("a search diverged" in line for line in comparison.notes)
     assert not any("retrained" in arm.name for arm in comparison.arms)
     folder = write_comparison(comparison, store, "cells", Runtime())
     first = load_arms(folder).table.iloc[0]

@@ -53,6 +53,18 @@ def test_rules_that_leave_nothing_are_refused(learned, rule, value, words):
         derive(learned, rule, value)
 
 
+def placement_file(placement):
+    return PlacementFile(
+        placement=placement,
+        method="lora",
+        options={},
+        backbone=BackboneSpec(),
+        rule="as_is",
+        value=None,
+        trials=("0",),
+    )
+
+
 def trained(tmp_path, **values):
     request = TINY.with_values({"depth": "last:3", **values}, source="test")
     request = request.with_values({"recipe.lr": 0.5, "alpha": 2.0}, source="test")
@@ -108,7 +120,7 @@ def test_what_peft_cannot_express_is_said(tmp_path):
     with pytest.raises(UserError, match="Only LoRA"):
         export_peft(adapter, store, tmp_path / "b")
     with pytest.raises(UserError, match=r"0\.q, 1\.q: timm fuses"):
-        export_lora_config(LEARNED, "vit_pico", 4, tmp_path / "c")
+        export_lora_config(placement_file(LEARNED), tmp_path / "c")
     assert not any((tmp_path / name).exists() for name in "abc")
 
 
@@ -116,7 +128,7 @@ def test_a_placement_becomes_a_lora_config_with_the_same_scales(tmp_path):
     from peft import LoraConfig, get_peft_model
 
     placement = Placement({"1.mlp1": 2.0, "11.mlp1": 1.0, "3.out": 0.5})
-    export_lora_config(placement, "vit_pico", 4, tmp_path)
+    export_lora_config(placement_file(placement), tmp_path)
     model = load_backbone(BackboneSpec(weights="random"), torch.device("cpu"))
     model = get_peft_model(model, LoraConfig.from_pretrained(str(tmp_path)))
     scales = {
@@ -157,7 +169,8 @@ def test_search_then_retrain_on_the_command_line(tmp_path):
     )
     assert done.exit_code == 0 and "3 of 4 sites" in done.output
     written = PlacementFile.model_validate_json(file.read_text())
-    assert written.trials == (trial,) and written.placement == read_placement(file)
+    assert written.trials == (trial,) and written == read_placement(file)
+    assert (written.method, written.options["rank"]) == ("lora", 4)
     retrained = harness(
         "train", "--method", "lora", "--sites", file, "--out", tmp_path, "--set", "recipe.epochs=1"
     )
