@@ -295,8 +295,7 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     strengths = list(content.placement.root.values())
     click.echo(
         f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
-        f"{min(strengths):.3g} to {max(strengths):.3g}.
-"
+        f"{min(strengths):.3g} to {max(strengths):.3g}.\n"
         f"Next: harness train --method {base} --sites {path}"
     )
 

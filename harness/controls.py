@@ -126,9 +126,7 @@ class Controls:
         found = [self._store.record(i) for i in self._arm(searched).trials]
         learned = [record.learned for record in found if record and record.learned]
         if len(learned) < len(found):
-            self._notes.append(
-                "Nothing follows from the learned strengths, because a search diverged."
-            )
+            self._notes.append("A search diverged, so nothing was made of the learned strengths.")
             return
         changes: dict[str, Callable[[int, Placement], Placement]] = {
             "learned γ, retrained": lambda seed, placement: placement,
@@ -158,8 +156,8 @@ class Controls:
         records = [self._store.record(trial_id) for trial_id in ids]
         if any(record is None or record.status == "FAILED" for record in records):
             self._notes.append(
-                f"The best cell of {study.name} is not here: run `harness sweep --study {study.name} --seeds "
-                f"{len(self._seeds)}` in the same --out."
+                f"The best cell of {study.name} is not here; in the same --out run `harness sweep "
+                f"--study {study.name} --seeds {len(self._seeds)}`."
             )
             return
         everything = [record for record in records if record is not None]

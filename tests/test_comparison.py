@@ -190,7 +190,7 @@ def test_the_report_says_better_worse_and_open(tmp_path):
 def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     store = Store(tmp_path)
     comparison = controls(store, Fake(store, score, diverged=(1,)))
-    assert any("a search diverged" in line for line in comparison.notes)
+    assert any("A search diverged" in line for line in comparison.notes)
     assert not any("retrained" in arm.name for arm in comparison.arms)
     folder = write_comparison(comparison, store, "cells", Runtime())
     first = load_arms(folder).table.iloc[0]
