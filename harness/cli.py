@@ -242,7 +242,7 @@ def train(
         )
         folder = write_comparison(everything.compare(), store, study.name, runtime)
         _write_report(folder)
-        click.echo((folder / "report" / "report.md").read_text())
+        _print_markdown(folder / "report" / "report.md")
         return
     records = run(requests)
     _print_records(records)
@@ -449,6 +449,18 @@ def _write_report(folder: Path) -> None:
 
     for path in write_report(folder):
         click.echo(f"Wrote {path}")
+
+
+def _print_markdown(path: Path) -> None:
+    """A report as text: rendered for a terminal, as it is for a pipe."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    text = path.read_text()
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        click.echo(text)
 
 
 def _write_gamma(trial: Path) -> None:

@@ -30,6 +30,7 @@ class Run:
     """A study as it was run: `trials` has one row per cell and seed, in the study's order."""
 
     study: Study
+    store: Path
     environment: dict[str, str]
     trials: pd.DataFrame
     groups: tuple[str, ...]
@@ -76,6 +77,7 @@ def load_run(folder: Path) -> Run:
         rows.append({**values, **ids, **_row(record, groups)})
     return Run(
         study=study,
+        store=folder.parent.parent,
         environment=environment,
         trials=pd.DataFrame(rows),
         groups=groups,

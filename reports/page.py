@@ -105,7 +105,7 @@ def _write_comparison(folder: Path) -> list[Path]:
         split="test" if compared.request.data.select_on == "test" else "validation",
         ratio=f"{arms.time_ratio:.2f}",
         limit=f"{1 + 1.5 / steps:.2f}" if steps else None,
-        learned=_learned_words(learned),
+        learned=None if learned is None else _learned_words(learned),
     )
     write_atomically(out / "report.md", text)
     return [*written, out / "report.md"]
@@ -132,9 +132,7 @@ def _verdict(arms: Arms) -> str:
     )
 
 
-def _learned_words(learned: Learned | None) -> dict[str, str] | None:
-    if learned is None:
-        return None
+def _learned_words(learned: Learned) -> dict[str, str]:
     facts = describe(learned)
     words = {name: f"{value:.2f}" for name, value in facts.items()}
     agreement = facts["agreement"]
@@ -244,6 +242,7 @@ def _tables(run: Run, summary: pd.DataFrame, view: View | Points) -> dict[str, A
         "stem": _stem(view),
         "accuracy": _to_markdown(cells, corner),
         "params": _to_markdown(counted, corner),
+        "learned": None,
         "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
         "source": paper[1] if paper else None,
     }
@@ -273,14 +272,35 @@ def _point_tables(run: Run, summary: pd.DataFrame, view: Points) -> dict[str, An
     )
     corner = run.axis(view.rows).label
     paper = paper_points(run, view.rows)
+    learned = _learned_by_value(run, view)
     return {
         "view": view,
         "stem": _stem(view),
         "accuracy": _to_markdown(accuracy, corner),
         "params": _to_markdown(costs, corner),
+        "learned": None if learned is None else _to_markdown(learned, corner),
         "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
         "source": paper[1] if paper else None,
     }
+
+
+def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
+    """What the trials of each value learned, where all of them learned strengths."""
+    rows = {}
+    for value in run.order(view.rows):
+        own = run.trials[(run.trials[view.rows] == value) & (run.trials["status"] == "COMPLETE")]
+        learned = load_learned([run.store / "trials" / trial_id for trial_id in own["trial_id"]])
+        if learned is None:
+            return None
+        words = _learned_words(learned)
+        rows[value] = {
+            "mean": words["mean"],
+            "lowest to highest site": f"{words['lowest']} to {words['highest']}",
+            "evenness": words["evenness"],
+            "sites below 0.1 (%)": words["share_off"],
+            "agreement of seeds": words["agreement"],
+        }
+    return pd.DataFrame(rows).T
 
 
 def _to_markdown(table: pd.DataFrame, corner: str) -> str:

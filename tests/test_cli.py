@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.study import study_names
 
 FLAGS = {
     "sweep": "--device --dry-run --out --seeds --select-on --set --smoke --study --workers",
@@ -154,6 +155,16 @@ def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
     (run / "report" / "metrics.csv").unlink()
     assert harness("report", run.name, "--out", tmp_path).exit_code == 0
     assert (run / "report" / "metrics.csv").read_bytes() == table
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_runs_at_smoke_scale(tmp_path, name):
+    result = harness("sweep", "--study", name, "--smoke", "--out", tmp_path, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    (run,) = (tmp_path / "studies").iterdir()
+    text = (run / "report" / "report.md").read_text()
+    assert " 0 diverged, 0 failed, 0 missing" in text and "Chosen by the best" in text
+    assert len(list((run / "report").glob("*.png"))) == 1
 
 
 def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):

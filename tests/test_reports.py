@@ -17,7 +17,7 @@ from test_store_and_sweep import TINY, publish
 from harness.errors import UserError
 from harness.metrics import SplitMetrics
 from harness.store import Store
-from harness.study import Axis, Study, View
+from harness.study import Axis, Points, Study, View
 from harness.sweep import make_plan, write_run
 from harness.trial import Runtime
 from reports.frames import choose, grid, load_run, mean_and_half_width, over_nuisance, summarise
@@ -227,6 +227,59 @@ def test_curves_say_what_they_show(tmp_path):
     assert lines["chance"][0] == pytest.approx(100 / 15)
     assert overall.get_xscale() == "log" and len(overall.get_xticks()) == 3
     assert "paper, Fig. 1(d)" in texts(figure)
+
+
+def test_points_say_what_they_show(tmp_path):
+    made = study(
+        base=TINY.with_values({"method": "metapeft"}, source="test"),
+        axes=(Axis(field="options.ratio", values=(0.05, 0.2, 0.5), label="ratio"),),
+        views=(Points(rows="options.ratio", title="Ratios"),),
+        reference="table6",
+        paper="Table 6",
+    )
+    from reports.render import points
+
+    folder = made_run(tmp_path, made, RESULTS[:2] + RESULTS[2:3])
+    run = load_run(folder)
+    summary = summarise(run)
+    figure = points(run, summary, choose(run, summary), made.views[0])
+    words = texts(figure)
+    for word in ("Ratios", "0.05", "head classes", "paper, Table 6", "group_mean", "2 seeds"):
+        assert word in words
+    means = [
+        line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1
+    ]
+    assert any(mean == pytest.approx(61) for mean in means)
+    paper = {line.get_label(): line.get_xdata() for line in figure.axes[-1].get_lines()}
+    assert paper["tail"][0] == 88.2 and math.isnan(paper["tail"][1])  # 20 % is not in Table 6
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| 0.05 ")]
+    assert "61.0 ± 12.7" in rows[0] and "71.0 ± 12.7" in rows[0] and "90.5" in rows[-1]
+    assert "Learned strengths" not in text  # made records have no trajectory
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert {"points_options-ratio.png", "points_options-ratio.svg"} <= names
+
+
+def test_points_report_tells_what_was_learned(tmp_path):
+    from test_comparison import path, write_trajectory
+
+    made = study(
+        axes=(Axis(field="alpha", values=(1.0, 2.0), label="alpha"),),
+        views=(Points(rows="alpha", title="t"),),
+        reference=None,
+    )
+    folder = made_run(tmp_path, made, RESULTS[:2])
+    for index, trial in enumerate(load_run(folder).trials["trial_id"]):
+        rows = path(0.0, 1.0, 2.0, 3.0 + index)
+        (tmp_path / "trials" / trial).rename(tmp_path / "kept")
+        write_trajectory(tmp_path / "trials" / trial, rows)
+        for file in (tmp_path / "kept").iterdir():
+            file.rename(tmp_path / "trials" / trial / file.name)
+        (tmp_path / "kept").rmdir()
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text()
+    assert "Learned strengths" in text and "0.00 to 4.00" in text and "| 1.00 " in text
 
 
 def test_selecting_on_test_is_labelled_in_every_output(tmp_path):

@@ -1,0 +1,24 @@
+"""How strongly the outer problem penalises γ: λ = 0, 5e-5, 5e-4, 5e-3.
+
+Hypothesis (ours): Adam moves γ by about its rate whatever the gradient's size, so even a tiny λ
+shrinks, at full speed, every site whose own gradient is tinier still. Then the penalty, and not the
+size of a site's benefit, decides what is selected. The paper says "L2" and prints no λ.
+
+    harness sweep --study gamma_l2
+
+Cost: 3 minutes on 2 CPU cores (12 trials of 20 s). Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Points, Study
+from studies.k_steps import study as k_steps
+
+
+def study() -> Study:
+    return k_steps().derive(
+        name="gamma_l2",
+        question="Is it the L2 penalty that selects?",
+        paper="none (no weight is printed)",
+        axes=(Axis(field="options.l2", values=(0.0, 5e-5, 5e-4, 5e-3), label="L2 weight λ"),),
+        views=(Points(rows="options.l2", title="L2 penalty on γ"),),
+        smoke={"options.l2": (0.0, 5e-3), "recipe.epochs": (1,)},
+    )
