@@ -246,14 +246,13 @@ def train(
         return
     records = run(requests)
     _print_records(records)
-    for trial_id in ids:
-        _write_gamma(store.trials / trial_id)
+    _write_gamma([store.trials / trial_id for trial_id in ids])
 
 
 @main.command(
     epilog=_examples(
         "derive 1d0932a60454a8f7 --rule topk --value 24 --file placement.json",
-        "derive 1d0932a60454a8f7 9f31c05d2a77e410 --rule as_is --file mean.json",
+        "derive depth_vs_position+metapeft_lora --rule as_is --file mean.json",
         "train --method lora --sites placement.json",
     )
 )
@@ -268,13 +267,17 @@ def train(
 @click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
 @_out
 def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
-    """Turn learned strengths into a fixed placement for any method. TRIALS: ids, averaged."""
+    """Turn learned strengths into a fixed placement for any method.
+
+    TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
+    """
     from harness.insertion import get_method
     from harness.placements import PlacementFile
     from harness.placements import derive as derived
     from harness.store import Store, write_atomically
 
-    records = [_trial(Store(Path(out)), trial_id) for trial_id in trials]
+    store = Store(Path(out))
+    records = [_trial(store, each) for name in trials for each in _members(store, name)]
     without = [record.trial_id for record in records if record.learned is None]
     if without:
         raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
@@ -416,6 +419,16 @@ def _workers(asked: int | None, runtime: Runtime, count: int) -> int:
     return min(asked or default, max(1, count))
 
 
+def _members(store: Store, name: str) -> tuple[str, ...]:
+    """The trials that a name stands for: those of a comparison's first arm, or the one itself."""
+    from harness.comparison import Comparison
+
+    path = store.root / "studies" / name / "comparison.json"
+    if not path.is_file():
+        return (name,)
+    return Comparison.model_validate_json(path.read_text()).arms[0].trials
+
+
 def _trial(store: Store, trial_id: str) -> TrialRecord:
     record = store.record(trial_id)
     if record is None:
@@ -463,12 +476,16 @@ def _print_markdown(path: Path) -> None:
         click.echo(text)
 
 
-def _write_gamma(trial: Path) -> None:
-    """Draw what the trial learned beside its record, if it learned anything."""
-    from reports.page import write_gamma
+def _write_gamma(trials: list[Path]) -> None:
+    """Say what the trials learned, if they did, and draw it beside each one's record."""
+    from reports.page import say_learned, write_gamma
 
-    for path in write_gamma(trial):
-        click.echo(f"Wrote {path}")
+    sentence = say_learned(trials)
+    if sentence is not None:
+        click.echo(sentence)
+    for trial in trials:
+        for path in write_gamma(trial):
+            click.echo(f"Wrote {path}")
 
 
 def _print_records(records: list[TrialRecord]) -> None:

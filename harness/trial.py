@@ -44,6 +44,9 @@ from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import Classifier, Trained, class_means, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256
 
+PROBE_BATCHES = 6
+"""Enough for a method's own steps between the trainer's to show in an estimate."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
@@ -175,7 +178,7 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
     """Estimate a trial's seconds from a few batches of it, after one to warm up."""
     _fix_arithmetic()
     whole = _prepare(spec, runtime).split
-    some = torch.arange(min(len(whole.train), 2 * spec.recipe.batch_size))
+    some = torch.arange(min(len(whole.train), PROBE_BATCHES * spec.recipe.batch_size))
     part = whole.train.subset(some.to(whole.train.labels.device))
     small = replace(whole, train=part, select=part, test=part)
     recipe = spec.recipe.model_copy(update={"epochs": 1})

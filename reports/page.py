@@ -28,7 +28,7 @@ from reports.frames import (
     paper_points,
     summarise,
 )
-from reports.gamma_frames import Learned, describe, load_learned
+from reports.gamma_frames import OFF, Learned, describe, load_learned
 
 COSTS = ("wall_s", "device_s", "images_forward", "images_backward", "flops", "peak_memory_mb")
 
@@ -67,6 +67,20 @@ def write_gamma(trial: Path) -> list[Path]:
     return [] if learned is None else _gamma(trial, learned, f"Learned strengths, {trial.name}")
 
 
+def say_learned(trials: list[Path]) -> str | None:
+    """What these trials learned, in one sentence; None if they did not."""
+    learned = load_learned(trials)
+    if learned is None:
+        return None
+    words = _learned_words(learned)
+    return (
+        f"Strengths from {words['lowest']} to {words['highest']}, mean {words['mean']} (start "
+        f"{words['start']}). Evenness (entropy over that of equal strengths) {words['evenness']}; "
+        f"below {OFF:g}: {words['share_off']} % of the sites. Agreement between seeds (mean "
+        f"Spearman correlation over sites): {words['agreement']}."
+    )
+
+
 def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
     table = _csv(folder / "gamma.csv", learned.final)
     return [table, *_save(folder / "gamma", render.gamma(learned, title))]
@@ -78,7 +92,8 @@ def _write_comparison(folder: Path) -> list[Path]:
     out = folder / "report"
     out.mkdir(exist_ok=True)
     trials = folder.parent.parent / "trials"
-    learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
+    paths = [trials / trial_id for trial_id in compared.arms[0].trials]
+    learned = load_learned(paths)
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
     written += _save(out / "arms", render.arms(arms))
     if learned is not None:
@@ -105,7 +120,7 @@ def _write_comparison(folder: Path) -> list[Path]:
         split="test" if compared.request.data.select_on == "test" else "validation",
         ratio=f"{arms.time_ratio:.2f}",
         limit=f"{1 + 1.5 / steps:.2f}" if steps else None,
-        learned=None if learned is None else _learned_words(learned),
+        learned=say_learned(paths),
     )
     write_atomically(out / "report.md", text)
     return [*written, out / "report.md"]

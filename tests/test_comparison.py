@@ -13,6 +13,7 @@ from test_store_and_sweep import TINY, make_record, publish
 from harness.comparison import Arm, Comparison
 from harness.controls import RATES, Controls
 from harness.errors import UserError
+from harness.placements import read_placement
 from harness.spec import Placement
 from harness.store import Store
 from harness.study import Axis, Points, Study
@@ -274,6 +275,10 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
     (folder,) = (tmp_path / "studies").iterdir()
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
     assert len(comparison.arms) == 9 and all(isinstance(arm, Arm) for arm in comparison.arms)
+    file = tmp_path / "mean.json"
+    derived = harness("derive", folder.name, "--rule", "as_is", "--file", file, "--out", tmp_path)
+    assert derived.exit_code == 0, derived.output
+    assert read_placement(file).trials == comparison.arms[0].trials
     names = {path.name for path in (folder / "report").iterdir()}
     assert {"gamma.png", "gamma.csv", "arms.png", "arms.csv", "report.md"} <= names
     table = (folder / "report" / "arms.csv").read_bytes()

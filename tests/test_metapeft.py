@@ -549,6 +549,27 @@ def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
     assert more.test != few.test  # through the head alone, which the look-ahead steps keep
 
 
+def test_released_puts_phi_back_and_keeps_the_head(tmp_path, monkeypatch):
+    from baselines.metapeft.released import ReleasedLoop
+
+    plain, changes = ReleasedLoop.after_epoch, []
+
+    def watched(self):
+        inner, raw = self._inner.parameters, self._attachment.raw
+
+        def now():
+            return {k: v.detach().clone() for k, v in [*inner.items(), ("raw", raw)]}
+
+        before = now()
+        plain(self)
+        after = now()
+        changes.append({k for k in before if not torch.equal(before[k], after[k])})
+
+    monkeypatch.setattr(ReleasedLoop, "after_epoch", watched)
+    trial(tmp_path, **{"options.variant": "released", "positions": "q,v", "recipe.epochs": 2})
+    assert changes == [{"head.weight", "raw"}] * 3
+
+
 def test_released_gamma_does_not_reach_the_output(backbones):
     spec, _ = backbones["vit_pico"]
     model = double(spec)

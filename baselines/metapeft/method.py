@@ -123,7 +123,8 @@ class MetaPEFT(PeftMethod):
             nonneg="none" if released else options.nonneg,
         )
         attachment.modulating = not released
-        attachment.hook = (ReleasedLoop if released else BilevelLoop)(attachment, options)
+        loop = ReleasedLoop if released else BilevelLoop
+        attachment.make_hook = lambda: loop(attachment, options)
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -54,7 +55,8 @@ class Modulated(Attachment):
         self._alpha = alpha.tolist()
         self.modulating = True
         """False: every Δ has its fixed α, as in the released code's training and test."""
-        self.hook = TrainingHook()
+        self.make_hook: Callable[[], TrainingHook] = TrainingHook
+        """A new one for every training."""
         self._on(model.blocks[0].register_forward_pre_hook(self._before_forward))
 
     def gamma(self) -> Tensor:
@@ -76,7 +78,7 @@ class Modulated(Attachment):
         self.base.set_strengths(dict(zip(self.sites, values, strict=True)))
 
     def training_hook(self) -> TrainingHook:
-        return self.hook
+        return self.make_hook()
 
     def learned(self) -> Placement:
         values = self.strengths_now().tolist()
