@@ -167,15 +167,26 @@ def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
     known = summary[summary[f"select_{metric}"].notna() & summary[f"test_{metric}"].notna()]
     if known.empty:
         return None
-    best = known.iloc[int(known[f"select_{metric}"].to_numpy().argmax())]
-    oracle = known.iloc[int(known[f"test_{metric}"].to_numpy().argmax())]
+    best = int(known[f"select_{metric}"].to_numpy().argmax())
+    oracle = int(known[f"test_{metric}"].to_numpy().argmax())
+    # Taken column by column: a row by itself would turn whole numbers into floats.
+    cell = {field: known[field].iloc[best] for field in run.fields}
     return Choice(
-        cell={field: best[field] for field in run.fields},
-        row=best,
-        at_edge=tuple(f for f in run.fields if _at_edge(run, f, best[f])),
-        oracle={field: oracle[field] for field in run.fields},
-        oracle_score=float(oracle[f"test_{metric}"]),
+        cell=cell,
+        row=known.iloc[best],
+        at_edge=tuple(f for f in run.fields if _at_edge(run, f, cell[f])),
+        oracle={field: known[field].iloc[oracle] for field in run.fields},
+        oracle_score=float(known[f"test_{metric}"].iloc[oracle]),
     )
+
+
+def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float, float]]:
+    """Each value's test objective minus that of the chosen cell: mean and half-width of the
+    differences paired by seed, so that what a seed does to all cells alike is out of them."""
+    name = f"test_{run.study.objective}"
+    scores = run.trials.pivot_table(index="seed", columns=field, values=name, aggfunc="mean")
+    chosen = scores[choice.cell[field]]
+    return {value: mean_and_half_width(scores[value] - chosen) for value in scores.columns}
 
 
 def _at_edge(run: Run, field: str, value: Any) -> bool:

@@ -23,6 +23,7 @@ from reports.frames import (
     choose,
     grid,
     load_run,
+    minus_chosen,
     over_nuisance,
     paper_grid,
     paper_points,
@@ -194,7 +195,7 @@ def _markdown(path: Path, run: Run, summary: pd.DataFrame, choice: Choice | None
         caption=render.caption(run),
         choice=choice,
         facts=_facts(run, summary, choice),
-        tables=[_tables(run, summary, view) for view in run.study.views],
+        tables=[_tables(run, summary, choice, view) for view in run.study.views],
         costs=_cost_totals(run),
     )
     write_atomically(path, text)
@@ -228,9 +229,11 @@ def _facts(run: Run, summary: pd.DataFrame, choice: Choice | None) -> dict[str, 
     return facts
 
 
-def _tables(run: Run, summary: pd.DataFrame, view: View | Points) -> dict[str, Any]:
+def _tables(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points
+) -> dict[str, Any]:
     if isinstance(view, Points):
-        return _point_tables(run, summary, view)
+        return _point_tables(run, summary, choice, view)
     metric = run.study.objective
     mean = grid(run, summary, view.rows, view.columns, f"test_{metric}")
     half = grid(run, summary, view.rows, view.columns, f"test_{metric}_ci")
@@ -263,7 +266,9 @@ def _tables(run: Run, summary: pd.DataFrame, view: View | Points) -> dict[str, A
     }
 
 
-def _point_tables(run: Run, summary: pd.DataFrame, view: Points) -> dict[str, Any]:
+def _point_tables(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points
+) -> dict[str, Any]:
     """As `_tables`, with the groups and averages as columns."""
     rows = summary.set_index(view.rows).reindex(run.order(view.rows))
     accuracy = pd.DataFrame(
@@ -276,6 +281,13 @@ def _point_tables(run: Run, summary: pd.DataFrame, view: Points) -> dict[str, An
         },
         index=rows.index,
     )
+    if choice is not None:
+        differences = minus_chosen(run, view.rows, choice)
+        name = f"{run.study.objective.replace('_', ' ')} minus chosen's, paired"
+        accuracy[name] = [
+            "chosen" if value == choice.cell[view.rows] else with_interval(*differences[value])
+            for value in rows.index
+        ]
     accuracy["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
     seconds = run.trials.groupby(view.rows, sort=False)["device_s"].mean()
     costs = pd.DataFrame(

@@ -186,7 +186,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     count = len(panels) + bool(paper)
     figure = Figure(figsize=(3.3 * count, 0.45 * len(values) + 2.2), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
+    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     rows = summary.set_index(view.rows).reindex(values)
     for axis, (name, title) in zip(axes, panels, strict=False):
         for y, value in enumerate(values):
@@ -210,9 +210,9 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         axes[-1].set_title(f"paper, {run.study.paper}, DOTA, ViT-B/16")
         axes[-1].set_xlabel("accuracy (%)")
     for axis in axes:
-        axis.set_yticks(range(len(values)), [str(value) for value in values])
-        axis.set_ylim(len(values) - 0.5, -0.5)
         axis.grid(alpha=0.3, axis="x")
+    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
+    axes[0].set_ylim(len(values) - 0.5, -0.5)
     axes[0].set_ylabel(run.axis(view.rows).label)
     box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
     _finish(figure, run, view, box)
