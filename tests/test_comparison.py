@@ -141,6 +141,8 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     assert not any("not here" in note for note in comparison.notes)
     best = comparison.arms[-1]
     assert best.name == "best cell of cells (last:3)" and len(best.charged) == 4
+    specs = [store.record(trial_id).spec for trial_id in best.trials]
+    assert [(spec.seed, len(spec.placement)) for spec in specs] == [(0, 3), (1, 3)]
     folder = write_comparison(comparison, store, "cells", Runtime())
     table = load_arms(folder).table.set_index("arm")
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)

@@ -144,3 +144,10 @@ def test_with_values_reaches_nested_fields_and_leaves_the_original():
     assert changed.data.select_on == "test"
     assert base == TrialRequest()
     assert json.loads(changed.model_dump_json())["recipe"]["lr"] == 0.5
+
+
+def test_nested_options_can_be_set_where_none_were():
+    request = TrialRequest(method="metapeft").with_values(
+        {"options.base_options.rank": 8, "options.base": "lora"}, source="--set"
+    )
+    assert request.options == {"base_options": {"rank": 8}, "base": "lora"}
