@@ -208,15 +208,19 @@ def train(
     request = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
-    chosen: dict[str, Any] = {"method": method, "depth": depth, "alpha": alpha, "seed": seed}
-    if base is not None:
-        chosen["options.base"] = base
+    chosen: dict[str, Any] = {}
+    if depth != "all":
+        chosen["depth"] = depth
+    if alpha != 1:
+        chosen["alpha"] = alpha
     if sites is not None and sites.endswith(".json"):
         chosen["placement"] = read_placement(Path(sites)).placement.root
     elif sites is not None:
         chosen["positions"] = sites
-    request = request.with_values(chosen, source="command line")
-    request = request.with_values(_settings(settings), source="--set")
+    named = {"method": method, "seed": seed, **({"options.base": base} if base else {})}
+    request = request.with_values({**named, **chosen}, source="command line")
+    values = _settings(settings)
+    request = request.with_values(values, source="--set")
     runtime = replace(_runtime(device), keep_weights=True)
     store = Store(Path(out))
     numbers = (seed,) if seeds is None else tuple(range(seeds))
@@ -240,7 +244,11 @@ def train(
         everything = Controls(
             request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
         )
-        folder = write_comparison(everything.compare(), store, study.name, runtime)
+        words = "_".join([method, base] if base else [method])
+        if "placement" in chosen:
+            chosen["placement"] = Path(str(sites)).stem
+        run_name = f"{study.name}+{words}" + _variant({**chosen, **values})
+        folder = write_comparison(everything.compare(), store, run_name, runtime)
         _write_report(folder)
         _print_markdown(folder / "report" / "report.md")
         return
@@ -492,6 +500,7 @@ def _print_records(records: list[TrialRecord]) -> None:
     """Identity and cost of each trial, and their mean scores."""
     from pandas import Series
 
+    from harness.insertion import get_method
     from reports.frames import mean_and_half_width
     from reports.page import with_interval
 
@@ -500,7 +509,9 @@ def _print_records(records: list[TrialRecord]) -> None:
         sites = ", ".join(spec.placement.root) or "none"
         if len(spec.placement) > 6:
             sites = f"{len(spec.placement)} sites"
-        click.echo(f"{record.trial_id}  {spec.method}  {sites}  seed {spec.seed}  {record.status}")
+        method = get_method(spec.method)
+        name = method.label(spec.method, method.parse_options(spec.options))
+        click.echo(f"{record.trial_id}  {name}  {sites}  seed {spec.seed}  {record.status}")
         click.echo(
             f"  {record.trainable_params} PEFT + {record.head_params} head parameters; "
             f"{cost.device_s:.1f} device s, {cost.flops / 1e12:.2f} TFLOP, "

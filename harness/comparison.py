@@ -26,7 +26,6 @@ class Arm(Frozen):
 class Comparison(Frozen):
     """Arms that share data, split, recipe and seeds; the first is what the others judge."""
 
-    name: str
     title: str
     request: TrialRequest
     seeds: tuple[int, ...]

@@ -53,7 +53,9 @@ class Controls:
             )
         spec = resolve(request, runtime)
         self._meta = request
-        base, options = method.unwrapped(method.parse_options(request.options))
+        parsed = method.parse_options(request.options)
+        self._label = method.label(request.method, parsed)
+        base, options = method.unwrapped(parsed)
         self._base = request.model_copy(
             update={
                 "method": base,
@@ -68,7 +70,7 @@ class Controls:
 
     def compare(self) -> Comparison:
         """Run everything and say what stands beside what."""
-        meta, base = self._meta.method, self._base.method
+        meta, base = self._label, self._base.method
         alphas = set(self._base.placement.root.values()) if self._base.placement else set()
         alpha = f"α = {alphas.pop():g}" if len(alphas) == 1 else "its α"
         unit = f"{base}, {alpha}, {self._sites}"
@@ -80,7 +82,6 @@ class Controls:
         options = resolve(self._meta, self._runtime).options
         steps = options.get("inner_steps")
         return Comparison(
-            name=f"{meta}_{base}".replace("+", "_"),
             title=f"{meta} on {base}",
             request=self._meta,
             seeds=self._seeds,

@@ -281,6 +281,10 @@ class PeftMethod(ABC):
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
         """Number of trainable elements, head excluded, by the formula of paper-facts section 2."""
 
+    def label(self, name: str, options: Any) -> str:
+        """`name`, with a word for what a reader must know of these options."""
+        return name
+
     def unwrapped(self, options: Any) -> tuple[str, dict[str, JsonValue]]:
         """Name and options of the base, in a method that `wraps` one."""
         raise NotImplementedError

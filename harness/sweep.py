@@ -95,11 +95,9 @@ def write_run(plan: Plan, runtime: Runtime) -> None:
     write_atomically(plan.folder / "environment.json", environment)
 
 
-def write_comparison(
-    comparison: Comparison, store: Store, study_name: str, runtime: Runtime
-) -> Path:
+def write_comparison(comparison: Comparison, store: Store, run_name: str, runtime: Runtime) -> Path:
     """Put a comparison and the environment into a run folder, and return the folder."""
-    folder = store.root / "studies" / f"{study_name}+{comparison.name}"
+    folder = store.root / "studies" / run_name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
     environment = json.dumps(provenance(runtime.device), indent=1)

@@ -51,7 +51,7 @@ class Fake:
         learned = None
         if spec.method == "metapeft":
             values = (2.0, 1.0, 0.5, 0.1)
-            learned = Placement(dict(zip(spec.placement.root, values, strict=True)))
+            learned = Placement(dict(zip(spec.placement.root, values, strict=False)))
         if spec.seed in self.diverged and spec.method == "metapeft":
             publish(self.store, spec, status="DIVERGED", cost=cost)
             return
@@ -200,6 +200,23 @@ def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     assert first["diverged"] == 1 and first["class_mean"] == pytest.approx((60 + 100 / 15) / 2)
     write_report(folder)
     assert "(× 1 diverged)" in (folder / "report" / "report.md").read_text()
+
+
+def test_the_released_variant_is_named_in_every_arm_of_its_own(tmp_path):
+    store = Store(tmp_path)
+    request = TINY.with_values(
+        {"method": "metapeft", "positions": "q,v", "options.variant": "released"}, source="test"
+    )
+    found = Controls(
+        request,
+        seeds=(0,),
+        study=cells(),
+        run=Fake(store, score),
+        store=store,
+        runtime=Runtime(),
+    ).compare()
+    assert found.title == "metapeft (as released) on lora"
+    assert found.arms[0].name == "metapeft (as released), one shot"
 
 
 def test_controls_of_a_method_that_learns_nothing_are_refused(tmp_path):

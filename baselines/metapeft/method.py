@@ -97,6 +97,9 @@ class MetaPEFT(PeftMethod):
         filled = base.parse_options(parsed.base_options).model_dump(mode="json")
         return parsed.model_copy(update={"base_options": filled})
 
+    def label(self, name: str, options: Any) -> str:
+        return f"{name} (as released)" if options.variant == "released" else name
+
     def unwrapped(self, options: Any) -> tuple[str, dict[str, JsonValue]]:
         return options.base, options.base_options
 
