@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
@@ -25,8 +25,8 @@ from rich.progress import (
 )
 
 from harness.engine import LocalEngine
-from harness.searches import GridSearch
-from harness.spec import TrialRequest, TrialSpec
+from harness.searches import Search
+from harness.spec import TrialRequest
 from harness.store import Store, TrialRecord
 from harness.study import Metric
 from harness.sweep import drive
@@ -48,13 +48,22 @@ class Batch:
     _stop: Event = field(default_factory=Event)
 
     def run(
-        self, specs: list[TrialSpec], *, title: str, objective: Metric, done: list[TrialRecord]
+        self,
+        search: Search,
+        *,
+        count: int | None,
+        title: str,
+        objective: Metric,
+        done: Sequence[TrialRecord] = (),
     ) -> None:
-        """Run `specs`; `done` are earlier trials, for the best score shown."""
+        """Run what `search` asks for, `count` trials if that is known.
+
+        `done` are earlier trials, for the best score shown.
+        """
         engine = LocalEngine(store=self.store, runtime=self.runtime, workers=self.workers)
         scores = [record.objective(objective) for record in done if record.status == "COMPLETE"]
         best = _Best(self.base.data.select_on, objective, max(scores, default=0.0))
-        with _stop_on_signal(self._stop), _progress(title, len(specs), best) as advance:
+        with _stop_on_signal(self._stop), _progress(title, count, best) as advance:
 
             def ended(record: TrialRecord) -> None:
                 if record.status == "FAILED":
@@ -63,7 +72,7 @@ class Batch:
 
             try:
                 drive(
-                    GridSearch(specs),
+                    search,
                     engine,
                     store=self.store,
                     runtime=self.runtime,
@@ -127,7 +136,9 @@ class _Best:
 
 
 @contextmanager
-def _progress(title: str, count: int, best: _Best) -> Iterator[Callable[[TrialRecord], None]]:
+def _progress(
+    title: str, count: int | None, best: _Best
+) -> Iterator[Callable[[TrialRecord], None]]:
     """A bar with ETA and the best score so far; plain lines where there is no terminal."""
     console = Console(stderr=True)
     bar = Progress(
@@ -151,9 +162,10 @@ def _progress(title: str, count: int, best: _Best) -> Iterator[Callable[[TrialRe
         if not console.is_terminal and (ended % 6 == 0 or ended == count):
             remaining = bar.tasks[0].time_remaining
             eta = "" if remaining is None else f", ETA {duration(remaining)}"
-            click.echo(f"{ended}/{count} trials, {best}{eta}", err=True)
+            of = "" if count is None else f"/{count}"
+            click.echo(f"{ended}{of} trials, {best}{eta}", err=True)
 
-    if console.is_terminal and count:
+    if console.is_terminal and count != 0:
         with bar:
             yield advance
     else:

@@ -18,8 +18,9 @@ from harness import __version__
 from harness.errors import NotSavedError, UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.spec import TrialRequest
+    from harness.spec import TrialRequest, TrialSpec
     from harness.store import Store, TrialRecord
+    from harness.study import Study
     from harness.sweep import Plan
     from harness.trial import Runtime
 
@@ -82,11 +83,26 @@ def main() -> None:
     epilog=_examples(
         "sweep --study depth_vs_position",
         "sweep --study depth_vs_position --seeds 3 --workers 8",
+        "sweep --study depth_vs_position --search tpe --budget 24 --repeats 3",
         "sweep --study position_vs_alpha --dry-run",
         "sweep --study my_study.py --set recipe.lr=0.02 --set options.rank=8",
     )
 )
 @click.option("--study", "study_name", required=True, help="Name of a study, or a path to one.")
+@click.option(
+    "--search",
+    type=click.Choice(["grid", "random", "sobol", "tpe", "gp", "cmaes"]),
+    default="grid",
+    show_default=True,
+    help="How to choose what to run.",
+)
+@click.option("--budget", help="Of a search: 24, 240epochs, 600s or 12runs.  [default: 24]")
+@click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
+@click.option(
+    "--on-repeat",
+    type=click.Choice(["cached", "next-seed"]),
+    help="A configuration proposed again: known answer, or its next seed.  [default: cached]",
+)
 @click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1.  [default: study's]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: 1 per core/GPU]")
 @click.option(
@@ -101,6 +117,10 @@ def main() -> None:
 @_out
 def sweep(
     study_name: str,
+    search: str,
+    budget: str | None,
+    repeats: int | None,
+    on_repeat: str | None,
     seeds: int | None,
     workers: int | None,
     select_on: str | None,
@@ -110,8 +130,12 @@ def sweep(
     device: str | None,
     out: str,
 ) -> None:
-    """Run every trial of a study that has not finished yet, then draw its report."""
+    """Run every trial of a study that has not finished yet, then draw its report.
+
+    With --search, run those that the search asks for until its budget is spent.
+    """
     from harness.batch import Batch
+    from harness.searches import GridSearch
     from harness.store import Store
     from harness.study import load_study
     from harness.sweep import make_plan, write_run
@@ -128,16 +152,108 @@ def sweep(
         study = study.derive(seeds=tuple(range(seeds)))
     runtime = _runtime(device)
     store = Store(Path(out))
+    if search != "grid":
+        _search(
+            study,
+            store,
+            runtime,
+            run_name=f"{run_name}+{search}",
+            sampler=search,
+            budget=budget or "24",
+            repeats=repeats or 1,
+            on_repeat=on_repeat or "cached",
+            workers=workers,
+            dry_run=dry_run,
+        )
+        return
+    for flag, given in (("budget", budget), ("repeats", repeats), ("on-repeat", on_repeat)):
+        if given is not None:
+            raise UserError(f"--{flag} is for a search; the grid runs every cell once.")
     plan = make_plan(study, store=store, run_name=run_name, runtime=runtime)
     workers = _workers(workers, runtime, len(plan.to_run))
     _print_plan(plan, runtime, workers)
     if dry_run:
         return
-    write_run(plan, runtime)
+    write_run(plan.folder, plan.study, plan.cells, runtime)
     batch = Batch(store=store, runtime=runtime, workers=workers, base=study.base)
-    batch.run(plan.to_run, title=study.name, objective=study.objective, done=plan.done)
+    batch.run(
+        GridSearch(plan.to_run),
+        count=len(plan.to_run),
+        title=study.name,
+        objective=study.objective,
+        done=plan.done,
+    )
     _write_report(plan.folder)
     batch.exit_if_incomplete()
+
+
+def _search(
+    study: Study,
+    store: Store,
+    runtime: Runtime,
+    *,
+    run_name: str,
+    sampler: Any,
+    budget: str,
+    repeats: int,
+    on_repeat: Any,
+    workers: int | None,
+    dry_run: bool,
+) -> None:
+    """Run a search by a sampler, `repeats` times, and draw what it has seen."""
+    from harness.batch import Batch
+    from harness.optuna_search import OptunaSearch
+    from harness.searches import Budget
+    from harness.space import SearchSpace
+    from harness.sweep import write_run
+    from harness.trial import full_run_flops, resolve
+    from harness.vit import dims
+
+    space = SearchSpace(study, dims(study.base.backbone).num_blocks)
+    limit = Budget.parse(budget)
+
+    def make(values: dict[str, Any], seed: int) -> TrialSpec:
+        return resolve(space.request(values, seed), runtime)
+
+    default = space.default()
+    reference = make(space.values(lambda name, domain: default[name]), study.seeds[0])
+    size = "infinitely many" if space.size == float("inf") else f"{space.size:.0f}"
+    click.echo(f"{study.name}: {study.question}")
+    click.echo(
+        f"Search: {sampler} over {size} configurations, budget {limit.amount:g} {limit.unit}, "
+        f"{repeats} time{'s' if repeats > 1 else ''}."
+    )
+    if dry_run:
+        return
+    folder = store.root / "studies" / run_name
+    folder.mkdir(parents=True, exist_ok=True)
+    cells: dict[str, tuple[dict[str, Any], TrialSpec]] = {}
+    for repeat in range(repeats):
+        search = OptunaSearch(
+            sampler,
+            space,
+            make,
+            name=f"{run_name}/{repeat}",
+            first_seed=study.seeds[0],
+            on_repeat=on_repeat,
+            budget=limit,
+            full_run_flops=full_run_flops(reference, runtime),
+            log=folder / f"search-{repeat}.jsonl",
+        )
+        count = int(limit.amount) if limit.unit == "trials" else None
+        batch = Batch(
+            store=store,
+            runtime=runtime,
+            workers=_workers(workers, runtime, count),
+            base=study.base,
+        )
+        title = study.name if repeats == 1 else f"{study.name} {repeat + 1}/{repeats}"
+        batch.run(search, count=count, title=title, objective=study.objective)
+        cells.update({spec.trial_id: (values, spec) for values, spec in search.cells})
+        write_run(folder, study, list(cells.values()), runtime)
+        click.echo(f"{len(search.cells)} trials, {search.repeated} proposals repeated a known one.")
+        batch.exit_if_incomplete()
+    _write_report(folder)
 
 
 @main.command(
@@ -199,6 +315,7 @@ def train(
 
     from harness.batch import Batch
     from harness.placements import read_placement
+    from harness.searches import GridSearch
     from harness.spec import TrialRequest
     from harness.store import Store
     from harness.study import load_study
@@ -232,7 +349,7 @@ def train(
         left = [spec for key, spec in specs.items() if store.state(key) != "done"]
         count = _workers(workers, runtime, len(left))
         batch = Batch(store=store, runtime=runtime, workers=count, base=request)
-        batch.run(left, title=method, objective=study.objective, done=[])
+        batch.run(GridSearch(left), count=len(left), title=method, objective=study.objective)
         batch.exit_if_incomplete()
         records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
         return [record for record in records if record is not None]
@@ -421,10 +538,11 @@ def _runtime(device: str | None) -> Runtime:
     return Runtime(device=name)
 
 
-def _workers(asked: int | None, runtime: Runtime, count: int) -> int:
+def _workers(asked: int | None, runtime: Runtime, count: int | None) -> int:
     """Processes for `count` trials: as many as asked for, or one per core or GPU."""
     default = 1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0))
-    return min(asked or default, max(1, count))
+    wanted = asked or default
+    return wanted if count is None else min(wanted, max(1, count))
 
 
 def _members(store: Store, name: str) -> tuple[str, ...]:

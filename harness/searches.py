@@ -5,11 +5,13 @@ Owns: the `Search` contract and the grid. Must not know: where trials run or how
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+from harness.errors import UserError
 from harness.spec import TrialSpec
 from harness.store import Status
 
@@ -23,6 +25,7 @@ class Outcome:
     objective: float | None
     """None for a failed trial; chance level for a diverged one."""
     device_s: float
+    flops: int
 
 
 class Search(Protocol):
@@ -33,6 +36,27 @@ class Search(Protocol):
 
     def tell(self, outcome: Outcome) -> None:
         """Report the end of an asked trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a search may spend. `runs` are full-run equivalents, by the FLOPs of one of them."""
+
+    amount: float
+    unit: Literal["trials", "epochs", "s", "runs"]
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `24`, `24trials`, `240epochs`, `600s` or `12.5runs`.
+
+        Raises:
+            UserError: none of these, or not positive.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(trials|epochs|s|runs)?", text.replace(" ", ""))
+        if not match or float(match[1]) <= 0:
+            raise UserError(f"Bad budget {text!r}: write 24, 24trials, 240epochs, 600s or 12runs.")
+        unit: Any = match[2] or "trials"
+        return cls(amount=float(match[1]), unit=unit)
 
 
 class GridSearch:

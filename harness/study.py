@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
-from harness.spec import Frozen, TrialRequest, explain
+from harness.spec import Frozen, Position, Site, TrialRequest, explain
 
 Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
 
@@ -32,6 +32,50 @@ class Axis(Frozen):
     values: Annotated[tuple[JsonValue, ...], Field(min_length=1)]
     label: str
     role: Literal["scientific", "nuisance"] = "scientific"
+
+
+class Range(Frozen):
+    """One continuous field of the request, for searches; the grid cannot walk it."""
+
+    field: str
+    low: float
+    high: float
+    log: bool = False
+    label: str
+
+    @model_validator(mode="after")
+    def _has_width(self) -> Self:
+        if not (0 if self.log else float("-inf")) < self.low < self.high:
+            raise UserError(f"Range of {self.field}: write low < high, and low > 0 where log.")
+        return self
+
+
+class Switches(Frozen):
+    """Groups of sites that are on or off, each with an α of its own where it is on (Eq. 5).
+
+    A group is one site, all sites of a position, or those of `blocks_per_group` blocks in a row.
+    """
+
+    positions: Annotated[tuple[Position, ...], Field(min_length=1)]
+    by: Literal["site", "position", "blocks"] = "site"
+    blocks_per_group: Annotated[int, Field(ge=1)] = 3
+    alpha_low: Annotated[float, Field(gt=0)] = 2.0**-4
+    alpha_high: Annotated[float, Field(gt=0)] = 2.0**4
+
+    def groups(self, num_blocks: int) -> dict[str, tuple[Site, ...]]:
+        """Name -> sites of every group, on a backbone of `num_blocks`."""
+        sites = [Site(block, p) for block in range(num_blocks) for p in self.positions]
+        names: dict[str, list[Site]] = {}
+        for site in sites:
+            first = site.block - site.block % self.blocks_per_group
+            last = min(first + self.blocks_per_group, num_blocks) - 1
+            name = {
+                "site": str(site),
+                "position": site.position,
+                "blocks": f"blocks:{first}-{last}",
+            }[self.by]
+            names.setdefault(name, []).append(site)
+        return {name: tuple(group) for name, group in names.items()}
 
 
 class View(Frozen):
@@ -60,6 +104,8 @@ class Study(Frozen):
     """The table or figure of the paper that asks the same, e.g. `Fig. 1(c)`."""
     base: TrialRequest
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
+    space: tuple[Axis | Range | Switches, ...] = ()
+    """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
     views: tuple[View | Points, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -28,13 +28,17 @@ POLL_S = 1.0
 """How often to look for the end of a trial that another process runs."""
 
 
+Cell = tuple[dict[str, JsonValue], TrialSpec]
+"""A configuration's values, field by field, and one trial of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A study's trials, and which of them the store lacks."""
 
     study: Study
     folder: Path
-    cells: list[tuple[dict[str, JsonValue], TrialSpec]]
+    cells: list[Cell]
     done: list[TrialRecord]
     running: int
     failed: int
@@ -83,16 +87,18 @@ def make_plan(study: Study, *, store: Store, run_name: str, runtime: Runtime) ->
     )
 
 
-def write_run(plan: Plan, runtime: Runtime) -> None:
+def write_run(folder: Path, study: Study, cells: Sequence[Cell], runtime: Runtime) -> None:
     """Put the study as it is run, and the environment, beside the results."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    cells = [
-        {"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in plan.cells
-    ]
-    content = {"study": plan.study.model_dump(mode="json"), "cells": cells}
-    write_atomically(plan.folder / "study.json", json.dumps(content, indent=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
+    content = {"study": study.model_dump(mode="json"), "cells": listed}
+    write_atomically(folder / "study.json", json.dumps(content, indent=1))
+    _write_environment(folder, runtime)
+
+
+def _write_environment(folder: Path, runtime: Runtime) -> None:
     environment = json.dumps(provenance(runtime.device), indent=1)
-    write_atomically(plan.folder / "environment.json", environment)
+    write_atomically(folder / "environment.json", environment)
 
 
 def write_comparison(comparison: Comparison, store: Store, run_name: str, runtime: Runtime) -> Path:
@@ -100,8 +106,7 @@ def write_comparison(comparison: Comparison, store: Store, run_name: str, runtim
     folder = store.root / "studies" / run_name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
-    environment = json.dumps(provenance(runtime.device), indent=1)
-    write_atomically(folder / "environment.json", environment)
+    _write_environment(folder, runtime)
     return folder
 
 
@@ -126,6 +131,9 @@ def drive(
             specs = search.ask(1)
             if not specs:
                 break
+            if store.state(specs[0].trial_id) == "done":
+                _tell(search, store, specs[0], metric, on_end)
+                continue
             engine.submit(specs[0])
             running += 1
         if running:
@@ -167,6 +175,7 @@ def _tell(
             status=record.status,
             objective=objective,
             device_s=record.cost.device_s,
+            flops=record.cost.flops,
         )
     )
     on_end(record)

@@ -191,6 +191,19 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
     return seconds * spec.recipe.epochs * len(whole.train) / len(part)
 
 
+def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
+    """What a trial costs if it runs to its end without steps of the method's own, in FLOPs."""
+    _fix_arithmetic()
+    with _attached(spec, runtime) as (classifier, prepared):
+        parts = prepared.split
+        sample = normalised(parts.train.pixels[:1], prepared.dataset)
+        forward, backward = flops_per_image(classifier, sample)
+    trained = spec.recipe.epochs * len(parts.train)
+    scored = spec.recipe.epochs * len(parts.select)
+    tested = 0 if parts.test is parts.select else len(parts.test)
+    return forward * (trained + scored + tested) + backward * trained
+
+
 def _prepare(spec: TrialSpec, runtime: Runtime) -> _Prepared:
     return _prepared(
         spec.backbone.model_dump_json(), spec.data.model_dump_json(), spec.seed, runtime.device

@@ -33,6 +33,8 @@ class Run:
     store: Path
     environment: dict[str, str]
     trials: pd.DataFrame
+    cells: list[dict[str, Any]]
+    """Every configuration: those of the axes, or, on a space of its own, those a search tried."""
     groups: tuple[str, ...]
     """Names of the dataset's groups, head first; empty until a trial has finished."""
     chance: float
@@ -40,11 +42,16 @@ class Run:
 
     @property
     def fields(self) -> list[str]:
-        return [axis.field for axis in self.study.axes]
+        return list(dict.fromkeys(field for cell in self.cells for field in cell))
 
     @property
     def selected_on_test(self) -> bool:
         return self.study.base.data.select_on == "test"
+
+    def label(self, field: str) -> str:
+        """The words for a field: its axis's, or its name."""
+        labels = {axis.field: axis.label for axis in self.study.axes}
+        return labels.get(field, field)
 
     def axis(self, field: str) -> Axis:
         return next(axis for axis in self.study.axes if axis.field == field)
@@ -75,8 +82,15 @@ def load_run(folder: Path) -> Run:
         values = {field: _plain(value) for field, value in cell["cell"].items()}
         ids = {"seed": cell["seed"], "trial_id": cell["trial_id"]}
         rows.append({**values, **ids, **_row(record, groups)})
+    cells = study.cells()
+    if study.space:
+        tried = {
+            json.dumps(cell["cell"], sort_keys=True): cell["cell"] for cell in content["cells"]
+        }
+        cells = list(tried.values())
     return Run(
         study=study,
+        cells=[{field: _plain(value) for field, value in cell.items()} for cell in cells],
         store=folder.parent.parent,
         environment=environment,
         trials=pd.DataFrame(rows),
@@ -86,6 +100,8 @@ def load_run(folder: Path) -> Run:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
 
 
@@ -110,6 +126,44 @@ def _row(record: TrialRecord | None, groups: tuple[str, ...]) -> dict[str, Any]:
     return row
 
 
+def load_searches(run: Run, folder: Path) -> pd.DataFrame | None:
+    """What each search did, in the order in which it learned it; None for a grid.
+
+    One row per answer: repeat, number, trial, its selection and test score, its cost and the sum so
+    far, and the incumbent: the best selection score so far and that trial's test score.
+    """
+    logs = sorted(folder.glob("search-*.jsonl"), key=lambda path: int(path.stem.split("-")[1]))
+    metric = run.study.objective
+    trials = run.trials.drop_duplicates("trial_id").set_index("trial_id")
+    rows = []
+    for log in logs:
+        spent, best, best_test, number = 0.0, float("-inf"), float("nan"), 0
+        for line in log.read_text().splitlines():
+            event = json.loads(line)
+            trial_id = event.get("tell")
+            if trial_id not in trials.index:
+                continue
+            trial = trials.loc[trial_id]
+            spent += float(trial["device_s"])
+            number += 1
+            if trial[f"select_{metric}"] > best:
+                best, best_test = trial[f"select_{metric}"], trial[f"test_{metric}"]
+            row = {
+                "repeat": int(log.stem.split("-")[1]),
+                "number": number,
+                "trial_id": trial_id,
+                "status": trial["status"],
+                "select": trial[f"select_{metric}"],
+                "test": trial[f"test_{metric}"],
+                "device_s": trial["device_s"],
+                "spent_device_s": spent,
+                "incumbent_select": best,
+                "incumbent_test": best_test,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows) if logs else None
+
+
 def summarise(run: Run) -> pd.DataFrame:
     """One row per cell: mean over seeds and 95 % Student-t half-width `_ci` of every accuracy.
 
@@ -118,11 +172,10 @@ def summarise(run: Run) -> pd.DataFrame:
     names = [*OVERALL, *run.groups]
     scores = [f"{part}_{name}" for part in ("select", "test") for name in names]
     rows = []
-    for cell in run.study.cells():
-        values = {field: _plain(value) for field, value in cell.items()}
-        mask = np.logical_and.reduce([run.trials[f] == v for f, v in values.items()])
+    for cell in run.cells:
+        mask = np.logical_and.reduce([run.trials[f] == v for f, v in cell.items()])
         some = run.trials[mask]
-        row: dict[str, Any] = dict(values)
+        row: dict[str, Any] = dict(cell)
         for status in STATUSES:
             row[status] = int((some["status"] == status).sum())
         row["n"] = int(some["test_class_mean"].notna().sum())
@@ -190,6 +243,8 @@ def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float,
 
 
 def _at_edge(run: Run, field: str, value: Any) -> bool:
+    if run.study.space:
+        return False
     values = run.order(field)
     ordered = field == "depth" or all(isinstance(v, int | float) for v in values)
     return ordered and len(values) > 1 and value in (values[0], values[-1])
@@ -197,7 +252,8 @@ def _at_edge(run: Run, field: str, value: Any) -> bool:
 
 def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     """One row per scientific cell, at the nuisance values that the selection score prefers."""
-    fields = [axis.field for axis in run.study.axes if axis.role == "scientific"]
+    nuisance = {axis.field for axis in run.study.axes if axis.role == "nuisance"}
+    fields = [field for field in run.fields if field not in nuisance]
     if len(fields) == len(run.fields):
         return summary
     # Without any score the first row stands for the cell, so that holes stay visible.

@@ -23,6 +23,7 @@ from reports.frames import (
     choose,
     grid,
     load_run,
+    load_searches,
     minus_chosen,
     over_nuisance,
     paper_grid,
@@ -56,8 +57,11 @@ def write_report(folder: Path) -> list[Path]:
         _csv(out / "trials.csv", _metrics_of_trials(run).assign(selected_on=selected_on)),
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
-    for view in run.study.views:
+    for view in _views(run):
         written += _save(out / _stem(view), render.draw(run, summary, choice, view))
+    searches = load_searches(run, folder)
+    if searches is not None:
+        written.append(_csv(out / "search.csv", searches))
     written.append(_markdown(out / "report.md", run, summary, choice))
     return written
 
@@ -167,6 +171,11 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
+def _views(run: Run) -> tuple[View | Points, ...]:
+    """Figures of the axes; a search on a space of its own fills none of them."""
+    return () if run.study.space else run.study.views
+
+
 def _stem(view: View | Points) -> str:
     fields = [view.rows, view.columns] if isinstance(view, View) else [view.rows]
     return "_".join([view.kind, *fields]).replace(".", "-")
@@ -195,7 +204,7 @@ def _markdown(path: Path, run: Run, summary: pd.DataFrame, choice: Choice | None
         caption=render.caption(run),
         choice=choice,
         facts=_facts(run, summary, choice),
-        tables=[_tables(run, summary, choice, view) for view in run.study.views],
+        tables=[_tables(run, summary, choice, view) for view in _views(run)],
         costs=_cost_totals(run),
     )
     write_atomically(path, text)

@@ -17,7 +17,8 @@ from harness.cli import main
 from harness.study import study_names
 
 FLAGS = {
-    "sweep": "--device --dry-run --out --seeds --select-on --set --smoke --study --workers",
+    "sweep": "--budget --device --dry-run --on-repeat --out --repeats --search --seeds --select-on "
+    "--set --smoke --study --workers",
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "derive": "--file --out --rule --value",
@@ -99,6 +100,9 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["sweep", "--study", "depth_vs_position", "--set", "recipe.lr"], "FIELD=VALUE"),
         (["sweep", "--study", "depth_vs_position", "--set", "recipe.rl=1"], "recipe.lr"),
         (["sweep", "--study", "depth_vs_position", "--device", "tpu"], "cpu, cuda"),
+        (["sweep", "--study", "k_steps", "--budget", "3"], "--budget is for a search"),
+        (["sweep", "--study", "k_steps", "--search", "tpe", "--budget", "x"], "Bad budget 'x'"),
+        (["sweep", "--study", "k_steps", "--search", "cmaes"], "continuous"),
         (["train", "--method", "lorra"], "Did you mean 'lora'"),
         (["train", "--method", "lora", "--sites", "mlp3"], "'mlp3'"),
         (["train", "--method", "lora", "--depth", "last:0"], "last:N"),
@@ -185,6 +189,47 @@ def test_selecting_on_test_is_said_everywhere(tmp_path):
     (run,) = (tmp_path / "studies").iterdir()
     assert "select_on=test" in run.name
     assert "SELECTED ON TEST" in (run / "report" / "report.md").read_text()
+
+
+def test_a_search_spends_its_budget_once_and_shares_the_store(tmp_path):
+    assert smoke(tmp_path).exit_code == 0
+    trials = {path.name for path in (tmp_path / "trials").iterdir()}
+    args = ["--search", "tpe", "--budget", 3, "--repeats", 2]
+    first = smoke(tmp_path, *args)
+    assert first.exit_code == 0, first.output
+    assert "tpe over 4 configurations, budget 3 trials, 2 times" in first.output
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == trials  # all were known
+    folder = tmp_path / "studies" / "depth_vs_position+smoke+tpe"
+    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    assert set(logs) == {"search-0.jsonl", "search-1.jsonl"}
+    table = (folder / "report" / "search.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 3 and table[0].startswith("repeat,number,trial_id")
+    again = smoke(tmp_path, *args)
+    assert again.exit_code == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    more = smoke(tmp_path, "--search", "tpe", "--budget", 4, "--repeats", 1)
+    assert "4 trials" in more.output and more.exit_code == 0
+
+
+def test_a_search_on_a_space_of_its_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from harness.study import Range, Switches\n"
+        "from studies.depth_vs_position import study as base\n"
+        "def study():\n"
+        "    return base().derive(name='mine', space=(\n"
+        "        Switches(positions=('q', 'mlp1'), by='position'),\n"
+        "        Range(field='recipe.lr', low=0.01, high=0.5, log=True, label='lr')))\n"
+    )
+    result = harness(
+        *("sweep", "--study", path, "--search", "random", "--budget", 2, "--out", tmp_path),
+        *("--set", "recipe.epochs=1", "--workers", 1),
+    )
+    assert result.exit_code == 0, result.output
+    assert "infinitely many configurations" in result.output
+    (run,) = (tmp_path / "studies").iterdir()
+    assert "Chosen by the best" in (run / "report" / "report.md").read_text()
+    assert len((run / "report" / "metrics.csv").read_text().splitlines()) == 3
 
 
 def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypatch):

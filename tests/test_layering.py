@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"harness.errors", "harness"},
     {"harness.spec", "harness.registry", "harness.rng"},
-    {"harness.metrics", "harness.study"},
+    {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"harness.train"},
     {"harness.trial"},
     {"harness.searches", "harness.controls", "harness.export"},
-    {"harness.engine"},
+    {"harness.engine", "harness.optuna_search"},
     {"harness.sweep"},
     {"harness.batch"},
     {"harness.cli"},

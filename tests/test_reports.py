@@ -68,7 +68,7 @@ def made_run(root, made, results):
     """
     store = Store(root)
     plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
-    write_run(plan, Runtime())
+    write_run(plan.folder, plan.study, plan.cells, Runtime())
     (plan.folder / "environment.json").write_text(json.dumps({"torch": "0"}))
     cells = len(made.cells())
     for index, (_, spec) in enumerate(plan.cells):

@@ -326,7 +326,7 @@ def _exists(pid):
 def test_run_folder_holds_the_study_as_run(tmp_path):
     store = Store(tmp_path)
     plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
-    write_run(plan, Runtime())
+    write_run(plan.folder, plan.study, plan.cells, Runtime())
     content = json.loads((tmp_path / "studies" / "tiny" / "study.json").read_text())
     assert Study.model_validate_json(json.dumps(content["study"])) == tiny_study()
     assert [cell["trial_id"] for cell in content["cells"]] == [s.trial_id for _, s in plan.cells]

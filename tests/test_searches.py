@@ -1,0 +1,259 @@
+"""One contract for every search, on an objective in closed form: no training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.errors import UserError
+from harness.optuna_search import SAMPLERS, OptunaSearch
+from harness.searches import Budget, Outcome
+from harness.space import SearchSpace
+from harness.spec import BackboneSpec, DataSpec, Placement, Recipe, TrialRequest, TrialSpec
+from harness.study import Axis, Points, Range, Study, Switches
+
+CELLS = (
+    Axis(field="positions", values=("mlp1", "q", "v"), label="position"),
+    Axis(field="alpha", values=(0.5, 1.0, 2.0, 4.0), label="alpha"),
+)
+PLANE = (
+    Range(field="alpha", low=0.1, high=10.0, log=True, label="alpha"),
+    Range(field="recipe.lr", low=0.01, high=1.0, log=True, label="lr"),
+)
+
+
+def study(space=(), axes=CELLS):
+    return Study(
+        name="made",
+        question="?",
+        paper="none",
+        base=TrialRequest(alpha=2.0, recipe=Recipe(lr=0.1)),
+        axes=axes,
+        space=space,
+        views=(Points(rows=axes[0].field, title="t"),),
+        fixed="",
+    )
+
+
+def space_of(sampler):
+    return SearchSpace(study(PLANE if sampler == "cmaes" else ()), 12)
+
+
+def make(values, seed):
+    """A spec that is its values and its seed, without looking at a backbone."""
+    return TrialSpec(
+        method="lora",
+        options={"values": values},
+        placement=Placement({}),
+        backbone=BackboneSpec(),
+        data=DataSpec(),
+        recipe=Recipe(epochs=4),
+        seed=seed,
+    )
+
+
+def score(spec):
+    values = spec.options["values"]
+    bonus = {"mlp1": 0.3, "q": 0.0, "v": 0.2}.get(values.get("positions"), 0.0)
+    return 0.5 + bonus - 0.1 * abs(values["alpha"] - 2)
+
+
+def outcome(spec, **changes):
+    fields = dict(trial_id=spec.trial_id, status="COMPLETE", device_s=2.0, flops=10)
+    if "objective" not in changes:
+        fields["objective"] = score(spec)
+    return Outcome(**{**fields, **changes})
+
+
+def search(sampler, log, budget="12", **changes):
+    fields = dict(
+        name="made",
+        first_seed=0,
+        on_repeat="cached",
+        budget=Budget.parse(budget),
+        full_run_flops=20,
+        log=log,
+    )
+    space = changes.pop("space", None) or space_of(sampler)
+    return OptunaSearch(sampler, space, make, **{**fields, **changes})
+
+
+def run(made, most=None):
+    """Ask and tell one by one; the specs in order."""
+    specs = []
+    while most is None or len(specs) < most:
+        asked = made.ask(1)
+        if not asked:
+            break
+        specs += asked
+        made.tell(outcome(asked[0]))
+    return specs
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_budget_in_trials_is_met_exactly_by_different_trials(tmp_path, sampler):
+    specs = run(search(sampler, tmp_path / "log", "9"))
+    assert len(specs) == 9 == len({spec.trial_id for spec in specs})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_stopping_anywhere_and_going_on_is_the_uninterrupted_search(tmp_path, sampler):
+    whole = [spec.trial_id for spec in run(search(sampler, tmp_path / "whole", "10"))]
+    parts = []
+    for _ in range(4):
+        parts += run(search(sampler, tmp_path / "parts", "10"), most=3)
+    assert [spec.trial_id for spec in parts] == whole
+    assert (tmp_path / "parts").read_text() == (tmp_path / "whole").read_text()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_was_asked_and_never_told_is_asked_again_first(tmp_path, sampler):
+    first = search(sampler, tmp_path / "log")
+    run(first, most=4)
+    lost = first.ask(2)
+    again = search(sampler, tmp_path / "log")
+    assert [spec.trial_id for spec in again.ask(2)] == [spec.trial_id for spec in lost]
+    for spec in lost:
+        again.tell(outcome(spec))
+    rest = run(again)
+    assert len(rest) == 12 - 6 and not {s.trial_id for s in rest} & {s.trial_id for s in lost}
+
+
+def test_what_failed_is_tried_again_after_a_restart(tmp_path):
+    first = search("tpe", tmp_path / "log")
+    (spec,) = first.ask(1)
+    first.tell(outcome(spec, status="FAILED", objective=None))
+    assert first.ask(1)[0].trial_id != spec.trial_id
+    assert search("tpe", tmp_path / "log").ask(1)[0].trial_id == spec.trial_id
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_finite_space_is_used_up_and_no_budget_evaporates(tmp_path, sampler):
+    made = search(sampler, tmp_path / "log", "500")
+    specs = run(made)
+    assert len({spec.trial_id for spec in specs}) == len(specs) == 12
+    assert made.repeated > 0
+
+
+def test_a_repeat_becomes_the_next_seed_when_asked_to(tmp_path):
+    specs = run(search("tpe", tmp_path / "log", "40", on_repeat="next-seed"))
+    assert len(specs) == 40 == len({spec.trial_id for spec in specs})
+    seeds = {}
+    for spec in specs:
+        seeds.setdefault(json.dumps(spec.options), []).append(spec.seed)
+    assert all(found == list(range(len(found))) for found in seeds.values())
+    assert max(len(found) for found in seeds.values()) > 1
+
+
+@pytest.mark.parametrize(
+    "budget,count",
+    [("5", 5), ("5trials", 5), ("20epochs", 5), ("23epochs", 5), ("9s", 5), ("2.5runs", 5)],
+)
+def test_budgets_in_every_unit(tmp_path, budget, count):
+    """A trial has 4 epochs, 2 seconds and half a full run."""
+    assert len(run(search("random", tmp_path / "log", budget))) == count
+    assert len(run(search("random", tmp_path / "log", budget))) == 0
+    longer = search("random", tmp_path / "log", "8")
+    assert len(run(longer)) == 3
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "12 weeks", "epochs", "1e3"])
+def test_a_bad_budget_is_refused(text):
+    with pytest.raises(UserError, match="Bad budget"):
+        Budget.parse(text)
+
+
+def test_a_model_finds_the_best_cell_sooner_than_chance(tmp_path):
+    """On 3 x 40 cells with one peak, over 10 repeats."""
+    wide = Axis(field="alpha", values=tuple(i / 10 for i in range(40)), label="alpha")
+    space = SearchSpace(study(axes=(CELLS[0], wide)), 12)
+    found = {}
+    for sampler in ("random", "tpe"):
+        tops = []
+        for repeat in range(10):
+            log = tmp_path / f"{sampler}{repeat}"
+            specs = run(search(sampler, log, "25", space=space, name=f"r{repeat}"))
+            tops.append(max(score(spec) for spec in specs))
+        found[sampler] = sum(tops) / 10
+    assert found["tpe"] > found["random"]
+
+
+def test_a_torn_last_line_is_dropped_and_a_damaged_one_refused(tmp_path):
+    log = tmp_path / "log"
+    run(search("tpe", log), most=3)
+    whole = log.read_text()
+    log.write_text(whole + '{"ask": {"pos')
+    assert len(run(search("tpe", log))) == 9
+    log.write_text("nonsense\n" + whole)
+    with pytest.raises(UserError, match="line 1 is damaged"):
+        search("tpe", log)
+
+
+def test_the_log_of_another_space_is_refused(tmp_path):
+    run(search("sobol", tmp_path / "log"), most=3)
+    with pytest.raises(UserError, match="another search or space"):
+        search("sobol", tmp_path / "log", name="other")
+
+
+def test_cmaes_needs_continuous_variables(tmp_path):
+    with pytest.raises(UserError, match="continuous"):
+        search("cmaes", tmp_path / "log", space=space_of("tpe"))
+
+
+# Spaces.
+
+
+def test_a_space_knows_its_size_default_and_points():
+    space = SearchSpace(study(), 12)
+    assert space.size == 12
+    assert space.default() == {"positions": 0, "alpha": 2}
+    points = list(space.enumerate())
+    assert len(points) == 12 and points[1] == {"positions": 0, "alpha": 1}
+    values = space.values(lambda name, domain: points[7][name])
+    assert values == {"positions": "q", "alpha": 4.0}
+    request = space.request(values, seed=3)
+    assert (request.positions, request.alpha, request.seed) == (("q",), 4.0, 3)
+
+
+def test_a_continuous_space_is_infinite_and_starts_at_the_base():
+    space = SearchSpace(study(PLANE), 12)
+    assert space.size == float("inf")
+    assert space.default() == {"alpha": 2.0, "recipe.lr": 0.1}
+    with pytest.raises(UserError, match="no list"):
+        list(space.enumerate())
+
+
+@pytest.mark.parametrize("by,count", [("site", 72), ("position", 6), ("blocks", 4)])
+def test_no_alpha_for_what_is_off(by, count):
+    part = Switches(positions=("q", "k", "v", "out", "mlp1", "mlp2"), by=by)
+    space = SearchSpace(study((part,)), 12)
+    names = []
+
+    def suggest(name, domain):
+        names.append(name)
+        if name.endswith(" on"):
+            return sum(seen.endswith(" on") for seen in names) % 2
+        return 3.0
+
+    values = space.values(suggest)
+    groups = [name for name in names if name.endswith(" on")]
+    alphas = [name for name in names if name.endswith(" alpha")]
+    assert len(groups) == count and 0 < len(alphas) < count
+    request = space.request(values, seed=0)
+    assert set(request.placement.root.values()) == {3.0}
+    assert len(request.placement) == len(alphas) * 72 / count
+    assert len(space.default()) == 2 * count
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_per_site_spaces_can_be_searched(tmp_path, sampler):
+    part = Switches(positions=("q", "mlp1"), by="position")
+    space = SearchSpace(study((part,)), 12)
+    made = search(sampler, tmp_path / "log", "14", space=space)
+    sizes = set()
+    while asked := made.ask(1):
+        placement = asked[0].options["values"]["placement"]
+        sizes.add(len(placement))
+        made.tell(outcome(asked[0], objective=len(placement) / 24))
+    assert sizes == {0, 12, 24} or sizes == {12, 24}
