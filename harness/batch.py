@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -24,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from harness.engine import LocalEngine
+from harness.engine import Engine
 from harness.searches import Search
 from harness.spec import TrialRequest
 from harness.store import Store, TrialRecord
@@ -42,8 +43,12 @@ class Batch:
 
     store: Store
     runtime: Runtime
-    workers: int
     base: TrialRequest
+    start_engine: Callable[[bool, int | None], Engine]
+    """Called with whether trials are to report, and how many there are if that is known."""
+    max_retries: int = 0
+    keep: Literal["none", "best", "all"] = "none"
+    """Whose trained tensors to keep, where the runtime has them saved at all."""
     _failed: list[TrialRecord] = field(default_factory=list)
     _stop: Event = field(default_factory=Event)
 
@@ -60,15 +65,22 @@ class Batch:
 
         `done` are earlier trials, for the best score shown.
         """
-        engine = LocalEngine(store=self.store, runtime=self.runtime, workers=self.workers)
-        scores = [record.objective(objective) for record in done if record.status == "COMPLETE"]
-        best = _Best(self.base.data.select_on, objective, max(scores, default=0.0))
+        engine = self.start_engine(search.watches, count)
+        best = _Best(self.base.data.select_on, objective)
+        for record in done:
+            best.update(record)
         with _stop_on_signal(self._stop), _progress(title, count, best) as advance:
+            fresh: set[str] = set()
 
-            def ended(record: TrialRecord) -> None:
+            def ended(record: TrialRecord, is_fresh: bool) -> None:
                 if record.status == "FAILED":
                     self._failed.append(record)
+                fresh.update([record.trial_id] if is_fresh else [])
                 advance(record)
+                if self.keep == "best":
+                    for trial_id in fresh - {best.trial_id}:
+                        self.store.drop_weights(trial_id)
+                    fresh.intersection_update({best.trial_id})
 
             try:
                 drive(
@@ -77,11 +89,17 @@ class Batch:
                     store=self.store,
                     runtime=self.runtime,
                     metric=objective,
+                    max_retries=self.max_retries,
                     stop=self._stop,
                     on_end=ended,
                 )
             finally:
                 engine.close()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """A trial failed or the user stopped."""
+        return bool(self._failed) or self._stop.is_set()
 
     def exit_if_incomplete(self) -> None:
         """End the program when a trial failed or the user stopped."""
@@ -125,11 +143,12 @@ class _Best:
 
     select_on: str
     objective: Metric
-    score: float
+    score: float = 0.0
+    trial_id: str = ""
 
     def update(self, record: TrialRecord) -> None:
-        if record.status == "COMPLETE":
-            self.score = max(self.score, record.objective(self.objective))
+        if record.status == "COMPLETE" and record.objective(self.objective) > self.score:
+            self.score, self.trial_id = record.objective(self.objective), record.trial_id
 
     def __str__(self) -> str:
         return f"best {self.select_on} {100 * self.score:.1f} %"

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from harness import __version__
 from harness.errors import NotSavedError, UserError, unknown
 
 if TYPE_CHECKING:
+    from harness.engine import Engine
+    from harness.searches import Search
+    from harness.space import Values
     from harness.spec import TrialRequest, TrialSpec
     from harness.store import Store, TrialRecord
     from harness.study import Study
@@ -52,6 +56,9 @@ _out = click.option(
     "--out", default="runs", show_default=True, help="Folder of the store and the reports."
 )
 _device = click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda if there is one]")
+_workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
+)
 _set = click.option(
     "--set",
     "settings",
@@ -84,6 +91,8 @@ def main() -> None:
         "sweep --study depth_vs_position",
         "sweep --study depth_vs_position --seeds 3 --workers 8",
         "sweep --study depth_vs_position --search tpe --budget 24 --repeats 3",
+        "sweep --study depth_vs_position --search tpe --pruner hyperband --budget 12runs",
+        "sweep --study depth_vs_position --engine ray --address auto --gpus-per-trial 0.25",
         "sweep --study position_vs_alpha --dry-run",
         "sweep --study my_study.py --set recipe.lr=0.02 --set options.rank=8",
     )
@@ -91,20 +100,53 @@ def main() -> None:
 @click.option("--study", "study_name", required=True, help="Name of a study, or a path to one.")
 @click.option(
     "--search",
-    type=click.Choice(["grid", "random", "sobol", "tpe", "gp", "cmaes"]),
     default="grid",
     show_default=True,
-    help="How to choose what to run.",
+    help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes; or a method that learns "
+    "strengths, such as metapeft.",
 )
 @click.option("--budget", help="Of a search: 24, 240epochs, 600s or 12runs.  [default: 24]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
+@click.option(
+    "--pruner",
+    type=click.Choice(["none", "asha", "hyperband", "median"]),
+    help="Stop bad trials early; tpe with hyperband is BOHB.  [default: none]",
+)
 @click.option(
     "--on-repeat",
     type=click.Choice(["cached", "next-seed"]),
     help="A configuration proposed again: known answer, or its next seed.  [default: cached]",
 )
+@click.option("--warm-start", metavar="RUN", help="Let the search know another run's results.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1.  [default: study's]")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: 1 per core/GPU]")
+@_workers_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or Ray workers on one machine or many.",
+)
+@click.option("--address", help="With ray: of a running cluster, or auto.  [default: start one]")
+@click.option(
+    "--gpus-per-trial",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With ray: below 1, trials share a GPU; 2 or more train one trial together.  [default: 1]",
+)
+@click.option(
+    "--max-retries",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Of a trial whose worker or machine is lost.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["none", "best", "all"]),
+    default="none",
+    show_default=True,
+    help="Whose trained tensors to keep.",
+)
 @click.option(
     "--select-on",
     type=click.Choice(["val", "test"]),
@@ -120,9 +162,16 @@ def sweep(
     search: str,
     budget: str | None,
     repeats: int | None,
+    pruner: str | None,
     on_repeat: str | None,
+    warm_start: str | None,
     seeds: int | None,
     workers: int | None,
+    engine: str,
+    address: str | None,
+    gpus_per_trial: float | None,
+    max_retries: int,
+    keep: str,
     select_on: str | None,
     smoke: bool,
     dry_run: bool,
@@ -134,11 +183,15 @@ def sweep(
 
     With --search, run those that the search asks for until its budget is spent.
     """
+    from dataclasses import replace
+
     from harness.batch import Batch
+    from harness.runs import write_run
     from harness.searches import GridSearch
-    from harness.store import Store
+    from harness.store import Store, driving
     from harness.study import load_study
-    from harness.sweep import make_plan, write_run
+    from harness.sweep import make_plan
+    from harness.trial import provenance
 
     study = load_study(study_name)
     values = _settings(settings)
@@ -150,110 +203,197 @@ def sweep(
         study = study.derive(base=study.base.with_values(values, source="--set"))
     if seeds is not None:
         study = study.derive(seeds=tuple(range(seeds)))
-    runtime = _runtime(device)
+    runtime = replace(_runtime(device), keep_weights=keep != "none")
     store = Store(Path(out))
-    if search != "grid":
-        _search(
-            study,
-            store,
-            runtime,
-            run_name=f"{run_name}+{search}",
-            sampler=search,
-            budget=budget or "24",
-            repeats=repeats or 1,
-            on_repeat=on_repeat or "cached",
-            workers=workers,
-            dry_run=dry_run,
-        )
-        return
-    for flag, given in (("budget", budget), ("repeats", repeats), ("on-repeat", on_repeat)):
-        if given is not None:
-            raise UserError(f"--{flag} is for a search; the grid runs every cell once.")
-    plan = make_plan(study, store=store, run_name=run_name, runtime=runtime)
-    workers = _workers(workers, runtime, len(plan.to_run))
-    _print_plan(plan, runtime, workers)
-    if dry_run:
-        return
-    write_run(plan.folder, plan.study, plan.cells, runtime)
-    batch = Batch(store=store, runtime=runtime, workers=workers, base=study.base)
-    batch.run(
-        GridSearch(plan.to_run),
-        count=len(plan.to_run),
-        title=study.name,
-        objective=study.objective,
-        done=plan.done,
+    batch = Batch(
+        store=store,
+        base=study.base,
+        start_engine=_engine(engine, store, runtime, workers, gpus_per_trial, address),
+        runtime=runtime,
+        max_retries=max_retries,
+        keep=keep,  # type: ignore[arg-type]
     )
-    _write_report(plan.folder)
+    of_a_search = {
+        "budget": budget,
+        "repeats": repeats,
+        "pruner": pruner,
+        "on-repeat": on_repeat,
+        "warm-start": warm_start,
+    }
+    given = [flag for flag, value in of_a_search.items() if value is not None]
+    if search != "grid":
+        words = [search] if pruner in (None, "none") else [search, str(pruner)]
+        if len(words) > 1 and (gpus_per_trial or 1) > 1:
+            raise UserError("--pruner: trials on several GPUs each are not stopped early.")
+        folder = store.root / "studies" / "+".join([run_name, *words])
+        wanted = _searches(
+            study,
+            runtime,
+            folder,
+            name=search,
+            budget=budget,
+            repeats=repeats or 1,
+            pruner=pruner or "none",
+            on_repeat=on_repeat or "cached",
+            warm_start=None if warm_start is None else store.root / "studies" / warm_start,
+        )
+        if dry_run:
+            return
+        with driving(folder):
+            write_run(folder, study, [], provenance(runtime.device))
+            for number, (made, count) in enumerate(wanted):
+                title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
+                batch.run(made(), count=count, title=title, objective=study.objective)
+                if batch.is_incomplete:
+                    break
+    elif given:
+        raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
+    else:
+        plan = make_plan(study, store=store, run_name=run_name, runtime=runtime)
+        folder = plan.folder
+        _print_plan(plan, runtime, _local_workers(workers, runtime))
+        if dry_run:
+            return
+        with driving(folder):
+            write_run(folder, study, plan.cells, provenance(runtime.device))
+            batch.run(
+                GridSearch(plan.to_run),
+                count=len(plan.to_run),
+                title=study.name,
+                objective=study.objective,
+                done=plan.done,
+            )
+    _write_report(folder)
     batch.exit_if_incomplete()
 
 
-def _search(
+def _searches(
     study: Study,
-    store: Store,
     runtime: Runtime,
+    folder: Path,
     *,
-    run_name: str,
-    sampler: Any,
-    budget: str,
+    name: str,
+    budget: str | None,
     repeats: int,
+    pruner: Any,
     on_repeat: Any,
-    workers: int | None,
-    dry_run: bool,
-) -> None:
-    """Run a search by a sampler, `repeats` times, and draw what it has seen."""
-    from harness.batch import Batch
-    from harness.optuna_search import OptunaSearch
-    from harness.searches import Budget
+    warm_start: Path | None,
+) -> list[tuple[Callable[[], Search], int | None]]:
+    """The searches of a run, to be started one after the other, and their numbers of trials."""
+    from harness.insertion import get_method
+    from harness.optuna_search import SAMPLERS, OptunaSearch
+    from harness.registry import METHODS
+    from harness.searches import Budget, Restarts
     from harness.space import SearchSpace
-    from harness.sweep import write_run
+    from harness.sweep import known_points
     from harness.trial import full_run_flops, resolve
     from harness.vit import dims
 
     space = SearchSpace(study, dims(study.base.backbone).num_blocks)
-    limit = Budget.parse(budget)
+    learning = [method for method in METHODS.names() if get_method(method).wraps]
+    if name not in (*SAMPLERS, *learning):
+        raise unknown("search", name, ["grid", *SAMPLERS, *learning])
+    limit = Budget.parse(budget or ("1" if name in learning else "24"))
+    count = int(limit.amount) if limit.unit == "trials" else None
+    first_seed = study.seeds[0]
+    size = "infinitely many" if space.size == float("inf") else f"{space.size:.0f}"
+    stops = "" if pruner == "none" else f", bad trials stopped by {pruner}"
+    click.echo(f"{study.name}: {study.question}")
+    if name in learning:
+        if count is None or pruner != "none" or warm_start is not None:
+            raise UserError(
+                f"--search {name} takes a --budget in trials, its restarts, and no more."
+            )
+        click.echo(
+            f"Search: {name} over the sites of {study.base.method}, {count} × {repeats} runs."
+        )
+        base = study.base.model_copy(
+            update={"positions": None, "depth": "all", "alpha": 1.0, "placement": None}
+        )
+        cell: Values = {
+            "method": name,
+            "options": {"base": base.method, "base_options": base.options},
+        }
+
+        def restarts(repeat: int) -> Search:
+            seeds = range(first_seed + repeat * count, first_seed + (repeat + 1) * count)
+            trials = [
+                (cell, resolve(base.with_values({**cell, "seed": s}, source=name), runtime))
+                for s in seeds
+            ]
+            return Restarts(trials, folder / f"search-{repeat}.jsonl")
+
+        return [(partial(restarts, repeat), count) for repeat in range(repeats)]
 
     def make(values: dict[str, Any], seed: int) -> TrialSpec:
         return resolve(space.request(values, seed), runtime)
 
     default = space.default()
-    reference = make(space.values(lambda name, domain: default[name]), study.seeds[0])
-    size = "infinitely many" if space.size == float("inf") else f"{space.size:.0f}"
-    click.echo(f"{study.name}: {study.question}")
+    reference = make(space.values(lambda variable, domain: default[variable]), first_seed)
+    warm = [] if warm_start is None else known_points(warm_start, space, make, study.objective)
     click.echo(
-        f"Search: {sampler} over {size} configurations, budget {limit.amount:g} {limit.unit}, "
-        f"{repeats} time{'s' if repeats > 1 else ''}."
+        f"Search: {name} over {size} configurations, budget {limit.amount:g} {limit.unit}, "
+        f"{repeats} time{'s' if repeats > 1 else ''}{stops}"
+        + (f"; {len(warm)} configurations known from {warm_start.name}." if warm_start else ".")
     )
-    if dry_run:
-        return
-    folder = store.root / "studies" / run_name
-    folder.mkdir(parents=True, exist_ok=True)
-    cells: dict[str, tuple[dict[str, Any], TrialSpec]] = {}
-    for repeat in range(repeats):
-        search = OptunaSearch(
-            sampler,
+
+    def search(repeat: int) -> Search:
+        return OptunaSearch(
+            name,  # type: ignore[arg-type]
             space,
             make,
-            name=f"{run_name}/{repeat}",
-            first_seed=study.seeds[0],
+            name=f"{folder.name}/{repeat}",
+            first_seed=first_seed,
             on_repeat=on_repeat,
             budget=limit,
-            full_run_flops=full_run_flops(reference, runtime),
+            full_run_flops=full_run_flops(reference, runtime) if limit.unit == "runs" else 1,
             log=folder / f"search-{repeat}.jsonl",
+            pruner=pruner,
+            epochs=study.base.recipe.epochs,
+            warm=warm,
         )
-        count = int(limit.amount) if limit.unit == "trials" else None
-        batch = Batch(
+
+    return [(partial(search, repeat), count) for repeat in range(repeats)]
+
+
+def _engine(
+    kind: str,
+    store: Store,
+    runtime: Runtime,
+    workers: int | None,
+    gpus_per_trial: float | None,
+    address: str | None,
+) -> Callable[[bool, int | None], Engine]:
+    """How to start the engine for trials that report or not, and so many of them if known."""
+    from harness.engine import LocalEngine
+
+    if kind == "local":
+        for flag, value in (("gpus-per-trial", gpus_per_trial), ("address", address)):
+            if value is not None:
+                raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
+
+        def local(watch: bool, count: int | None) -> Engine:
+            wanted = _local_workers(workers, runtime)
+            wanted = wanted if count is None else max(1, min(wanted, count))
+            return LocalEngine(store=store, runtime=runtime, workers=wanted, watch=watch)
+
+        return local
+    if gpus_per_trial is not None and gpus_per_trial > 1 and gpus_per_trial % 1:
+        raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: above 1 it must be a whole number.")
+
+    def on_ray(watch: bool, count: int | None) -> Engine:
+        from harness.ray_engine import RayEngine
+
+        return RayEngine(
             store=store,
             runtime=runtime,
-            workers=_workers(workers, runtime, count),
-            base=study.base,
+            workers=workers,
+            gpus_per_trial=gpus_per_trial or 1.0,
+            address=address,
+            watch=watch,
         )
-        title = study.name if repeats == 1 else f"{study.name} {repeat + 1}/{repeats}"
-        batch.run(search, count=count, title=title, objective=study.objective)
-        cells.update({spec.trial_id: (values, spec) for values, spec in search.cells})
-        write_run(folder, study, list(cells.values()), runtime)
-        click.echo(f"{len(search.cells)} trials, {search.repeated} proposals repeated a known one.")
-        batch.exit_if_incomplete()
-    _write_report(folder)
+
+    return on_ray
 
 
 @main.command(
@@ -281,7 +421,7 @@ def _search(
     is_flag=True,
     help="Also train what a learned placement must be judged against, and compare.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: 1 per core/GPU]")
+@_workers_option
 @click.option(
     "--study",
     "study_name",
@@ -317,9 +457,9 @@ def train(
     from harness.placements import read_placement
     from harness.searches import GridSearch
     from harness.spec import TrialRequest
-    from harness.store import Store
+    from harness.store import Store, driving
     from harness.study import load_study
-    from harness.trial import resolve
+    from harness.trial import provenance, resolve
 
     study = load_study(study_name)
     request = TrialRequest(
@@ -347,8 +487,12 @@ def train(
     def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
         specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
         left = [spec for key, spec in specs.items() if store.state(key) != "done"]
-        count = _workers(workers, runtime, len(left))
-        batch = Batch(store=store, runtime=runtime, workers=count, base=request)
+        batch = Batch(
+            store=store,
+            runtime=runtime,
+            base=request,
+            start_engine=_engine("local", store, runtime, workers, None, None),
+        )
         batch.run(GridSearch(left), count=len(left), title=method, objective=study.objective)
         batch.exit_if_incomplete()
         records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
@@ -356,7 +500,7 @@ def train(
 
     if controls:
         from harness.controls import Controls
-        from harness.sweep import write_comparison
+        from harness.runs import write_comparison
 
         everything = Controls(
             request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
@@ -365,7 +509,10 @@ def train(
         if "placement" in chosen:
             chosen["placement"] = Path(str(sites)).stem
         run_name = f"{study.name}+{words}" + _variant({**chosen, **values})
-        folder = write_comparison(everything.compare(), store, run_name, runtime)
+        folder = store.root / "studies" / run_name
+        with driving(folder):
+            compared = everything.compare()
+            write_comparison(folder, compared, provenance(runtime.device))
         _write_report(folder)
         _print_markdown(folder / "report" / "report.md")
         return
@@ -538,11 +685,13 @@ def _runtime(device: str | None) -> Runtime:
     return Runtime(device=name)
 
 
-def _workers(asked: int | None, runtime: Runtime, count: int | None) -> int:
-    """Processes for `count` trials: as many as asked for, or one per core or GPU."""
-    default = 1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0))
-    wanted = asked or default
-    return wanted if count is None else min(wanted, max(1, count))
+def _local_workers(asked: int | None, runtime: Runtime) -> int:
+    """Processes on this machine: as many as asked for, or one per core or GPU."""
+    import torch
+
+    if runtime.device == "cuda":
+        return asked or torch.cuda.device_count()
+    return asked or (1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0)))
 
 
 def _members(store: Store, name: str) -> tuple[str, ...]:
@@ -569,6 +718,7 @@ def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
     study = plan.study
     click.echo(f"{study.name}: {study.question}")
     to_run = len(plan.to_run) - plan.running - plan.failed
+    workers = min(workers, max(1, len(plan.to_run)))
     click.echo(
         f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "
         f"tried again), {to_run} to run."

@@ -10,14 +10,19 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from harness.errors import NotSavedError, UserError
 from harness.spec import TrialSpec
 from harness.store import Store
-from harness.trial import Runtime, run_trial
+from harness.trial import GoesOn, Runtime, run_trial
+
+RunTrial = Callable[[TrialSpec, Runtime, Store, GoesOn | None], object]
+"""What a worker does with a spec: `run_trial`, or a stand-in that measures the engine itself."""
 
 
 class Ended(NamedTuple):
@@ -27,8 +32,16 @@ class Ended(NamedTuple):
     crash: str | None
 
 
+class Reported(NamedTuple):
+    """The selection scores of a watched trial, which waits for an answer, after `epoch` epochs."""
+
+    spec: TrialSpec
+    epoch: int
+    scores: dict[str, float]
+
+
 class Engine(Protocol):
-    """Takes specs and yields outcomes."""
+    """Takes specs and yields what becomes of them."""
 
     slots: int
     """How many trials it can hold at once."""
@@ -36,8 +49,11 @@ class Engine(Protocol):
     def submit(self, spec: TrialSpec) -> None:
         """Start a trial; at most `slots` may be unfinished."""
 
-    def next(self) -> Ended:
-        """Wait for a trial to end; its result is in the store."""
+    def next(self) -> Ended | Reported:
+        """Wait for a trial to end, with its result in the store, or to report."""
+
+    def answer(self, spec: TrialSpec, goes_on: bool) -> None:
+        """Let a trial that has reported go on, or end it there."""
 
     def close(self) -> None:
         """End all workers, and with them any trial that still runs."""
@@ -47,35 +63,61 @@ class LocalEngine:
     """A pool of processes on this machine.
 
     Processes, not threads: each trial computes with one thread in its own interpreter, so results
-    do not depend on how many run side by side.
+    do not depend on how many run side by side. With `watch`, trials report.
     """
 
-    def __init__(self, *, store: Store, runtime: Runtime, workers: int) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runtime: Runtime,
+        workers: int,
+        watch: bool = False,
+        run: RunTrial = run_trial,
+    ) -> None:
         self.slots = workers
-        self._store = store
-        self._runtime = runtime
+        self._started = (store.root, runtime, watch, run)
+        self._free = list(range(workers))
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, tuple[_Worker, TrialSpec]] = {}
 
     def submit(self, spec: TrialSpec) -> None:
-        worker = self._idle.pop() if self._idle else _Worker(self._store.root, self._runtime)
+        worker = self._idle.pop() if self._idle else self._start()
         worker.pipe.send(spec.model_dump_json())
         self._busy[worker.pipe] = (worker, spec)
 
-    def next(self) -> Ended:
+    def _start(self) -> _Worker:
+        root, runtime, watch, run = self._started
+        number = self._free.pop(0)
+        # With a worker per core, each keeps to its own.
+        cores = sorted(os.sched_getaffinity(0))
+        core = cores[number % len(cores)] if self.slots >= len(cores) else None
+        return _Worker(number, (root, runtime.on(number), watch, run, os.getpid(), core))
+
+    def next(self) -> Ended | Reported:
         """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
         pipe = wait(list(self._busy))[0]
         assert isinstance(pipe, Connection)
-        worker, spec = self._busy.pop(pipe)
+        worker, spec = self._busy[pipe]
         try:
-            problem = pipe.recv()
+            message = pipe.recv()
         except (EOFError, ConnectionResetError):
             worker.process.join()
+            del self._busy[pipe]
+            self._free.append(worker.number)
             return Ended(spec, f"The worker ended with exit code {worker.process.exitcode}.")
+        if isinstance(message, tuple):
+            return Reported(spec, *message)
+        del self._busy[pipe]
         self._idle.append(worker)
-        if problem is not None:
-            raise problem
+        if message is not None:
+            raise message
         return Ended(spec, None)
+
+    def answer(self, spec: TrialSpec, goes_on: bool) -> None:
+        worker = next(worker for worker, own in self._busy.values() if own == spec)
+        with suppress(BrokenPipeError):  # it died meanwhile, as `next` will find
+            worker.pipe.send(goes_on)
 
     def close(self) -> None:
         for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
@@ -87,13 +129,12 @@ class LocalEngine:
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, root: Path, runtime: Runtime) -> None:
+    def __init__(self, number: int, task: tuple[Any, ...]) -> None:
+        self.number = number
         # Spawned, not forked: a forked copy of torch's thread pools and CUDA state cannot be used.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, root, runtime, os.getpid()), daemon=True
-        )
+        self.process = context.Process(target=_serve, args=(theirs, *task), daemon=True)
         # The child inherits an ignored Ctrl-C from the first instruction on: the driver decides.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
         try:
@@ -108,10 +149,25 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _serve(pipe: Connection, root: Path, runtime: Runtime, parent: int) -> None:
+def _serve(
+    pipe: Connection,
+    root: Path,
+    runtime: Runtime,
+    watch: bool,
+    run: RunTrial,
+    parent: int,
+    core: int | None,
+) -> None:
     """Run trials until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+    def goes_on(epoch: int, scores: dict[str, float]) -> bool:
+        pipe.send((epoch, scores))
+        return bool(pipe.recv())
+
     store = Store(root)
     while True:
         try:
@@ -120,11 +176,9 @@ def _serve(pipe: Connection, root: Path, runtime: Runtime, parent: int) -> None:
             return
         problem: Exception | None = None
         try:
-            run_trial(spec, runtime, store)
-        except UserError as error:
+            run(spec, runtime, store, goes_on if watch else None)
+        except (UserError, NotSavedError) as error:
             problem = error
-        except OSError as error:
-            problem = NotSavedError(f"Results cannot be saved under {root}: {error}.")
         pipe.send(problem)
 
 

@@ -42,6 +42,10 @@ class Inner:
 class TrainingHook:
     """Called by the trainer around its steps; this one does nothing."""
 
+    resumable = True
+    """Training can start again from a checkpoint; not so where the hook keeps a state of its own
+    between the steps."""
+
     def __init__(self) -> None:
         self.trajectory: list[dict[str, float]] = []
         """One row per step of the method's own, written beside the trial's record."""

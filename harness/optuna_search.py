@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UserError
-from harness.searches import Budget, Outcome
+from harness.searches import Budget, Outcome, tell_event
 from harness.space import Domain, Params, SearchSpace, Values
 from harness.spec import TrialSpec
-from harness.store import write_atomically
+from harness.store import Status, append_line, read_lines
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
@@ -27,6 +29,10 @@ Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 SEQUENTIAL = ("sobol", "cmaes")
 """Samplers whose next point depends on state that only asking again rebuilds."""
+Pruner = Literal["none", "asha", "hyperband", "median"]
+PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
+REDUCTION = 3
+"""Of ASHA's and Hyperband's rungs: 1, 3, 9, ... epochs, and a third of the trials goes on."""
 OnRepeat = Literal["cached", "next-seed"]
 
 MOST_IN_A_ROW = 3
@@ -41,7 +47,9 @@ class OptunaSearch:
     its next seed (`next-seed`). `name` tells this search's chance from that of others. A repeat
     costs nothing; a trial that another study has run costs what it cost there. Trials and epochs
     are counted when they start, so those budgets are met exactly; no trial starts once a budget in
-    seconds or runs is spent.
+    seconds or runs is spent. With a pruner, trials are watched and stopped early; TPE with
+    Hyperband is what is known as BOHB. `warm` are configurations whose score is known from an
+    earlier run: they are learned from, and counted apart.
     """
 
     def __init__(
@@ -56,6 +64,9 @@ class OptunaSearch:
         budget: Budget,
         full_run_flops: int,
         log: Path,
+        pruner: Pruner = "none",
+        epochs: int = 1,
+        warm: Sequence[tuple[Params, float]] = (),
     ) -> None:
         import optuna
 
@@ -65,20 +76,35 @@ class OptunaSearch:
         self._kind, self._space, self._make = sampler, space, make
         self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat
         self._budget, self._full_run_flops = budget, full_run_flops
-        self._log = log
+        self._log: Path | None = log
+        self.watches = pruner != "none"
         self._asks = 0
         self._spent_s, self._spent_flops = 0.0, 0
-        self._study = optuna.create_study(direction="maximize", sampler=self._sampler())
+        self._epochs: dict[str, int] = {}
+        # Hyperband reads the name: it decides which trial goes into which bracket.
+        self._study = optuna.create_study(
+            direction="maximize",
+            study_name=name,
+            sampler=self._sampler(),
+            pruner=_pruner(pruner, epochs),
+        )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
         self.cells: list[tuple[Values, TrialSpec]] = []
         """Every trial that was proposed, in the order of the first proposal."""
-        self._told: dict[str, float] = {}
+        self._told: dict[str, tuple[Status, float]] = {}
+        self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._last: Params = {}
         self._again: list[TrialSpec] = []
         self.repeated = 0
         """Proposals that repeated a configuration, so far."""
-        self._replay()
+        self.warm = 0
+        """Configurations known from an earlier run."""
+        self._replay(log)
+        if not self._asks and not self.warm:
+            for params, objective in warm:
+                self._warm({"warm": params, "objective": objective})
 
     def ask(self, count: int) -> Sequence[TrialSpec]:
         specs: list[TrialSpec] = []
@@ -91,13 +117,17 @@ class OptunaSearch:
             specs.append(self._again.pop(0))
         return specs
 
+    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+        last = self._reported.get(trial_id, 0)
+        if epoch < last:
+            return True  # as was answered before an interruption
+        event = {"report": trial_id, "epoch": epoch, "score": score}
+        if epoch > last:
+            self._write(event)
+        return self._heard(event)
+
     def tell(self, outcome: Outcome) -> None:
-        event = {
-            "tell": outcome.trial_id,
-            "objective": outcome.objective,
-            "device_s": outcome.device_s,
-            "flops": outcome.flops,
-        }
+        event = tell_event(outcome)
         self._write(event)
         self._learn(event)
 
@@ -106,8 +136,8 @@ class OptunaSearch:
         if self._budget.unit == "trials":
             return trials <= self._budget.amount
         if self._budget.unit == "epochs":
-            epochs = sum(spec.recipe.epochs for spec in self._specs.values())
-            return epochs <= self._budget.amount
+            used = [self._epochs.get(i, s.recipe.epochs) for i, s in self._specs.items()]
+            return sum(used) <= self._budget.amount
         if self._budget.unit == "s":
             return self._spent_s < self._budget.amount
         return self._spent_flops < self._budget.amount * self._full_run_flops
@@ -137,7 +167,7 @@ class OptunaSearch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a variable that only some trials have
             values = self._space.values(lambda name, domain: _suggest(trial, name, domain))
-        self._write({"ask": dict(trial.params)})
+        self._last = trial.params
         return self._settle(trial, values)
 
     def _settle(self, trial: Trial, values: Values) -> TrialSpec | None:
@@ -147,8 +177,11 @@ class OptunaSearch:
         self.repeated += seen > 0
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
+        self._write(
+            {"ask": trial.params, "cell": values, "seed": spec.seed, "trial": spec.trial_id}
+        )
         if spec.trial_id in self._told:
-            self._study.tell(trial, self._told[spec.trial_id])
+            self._tell_study(trial, *self._told[spec.trial_id])
             return None
         if spec.trial_id not in self._specs:
             self._specs[spec.trial_id] = spec
@@ -157,37 +190,83 @@ class OptunaSearch:
         waiting.append(trial)
         return spec if len(waiting) == 1 else None
 
+    def _heard(self, event: dict[str, Any]) -> bool:
+        trial_id, epoch = event["report"], event["epoch"]
+        # A repeat that waits for the same answer is told with it, at the end.
+        first = self._running[trial_id][0]
+        if epoch > self._reported.get(trial_id, 0):  # not so after a crash between two epochs
+            first.report(event["score"], epoch)
+            self._reported[trial_id] = epoch
+        return not first.should_prune()
+
     def _learn(self, event: dict[str, Any]) -> None:
         from optuna.trial import TrialState
 
         trial_id, objective = event["tell"], event["objective"]
         self._spent_s += event["device_s"]
         self._spent_flops += event["flops"]
+        self._epochs[trial_id] = event["epochs"]
         for trial in self._running.pop(trial_id, []):
             if objective is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
-                self._study.tell(trial, objective)
+                self._tell_study(trial, event["status"], objective)
         if objective is not None:
-            self._told[trial_id] = objective
+            self._told[trial_id] = (event["status"], objective)
 
-    def _replay(self) -> None:
+    def _tell_study(self, trial: Trial, status: Status, objective: float) -> None:
+        """A pruned trial is told as one, never as complete with a part of its score."""
+        from optuna.trial import TrialState
+
+        if status == "PRUNED":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, objective)
+
+    def _warm(self, event: dict[str, Any]) -> None:
+        from optuna.trial import create_trial
+
+        params: Params = event["warm"]
+        domains: dict[str, Domain] = {}
+
+        def suggest(name: str, domain: Domain) -> int | float:
+            domains[name] = domain
+            return params[name]
+
+        spec = self._make(self._space.values(suggest), self._first_seed)
+        self._write(event)
+        self._study.add_trial(
+            create_trial(
+                params=dict(params),
+                distributions={name: _distribution(domain) for name, domain in domains.items()},
+                value=event["objective"],
+            )
+        )
+        self._seen[_key(params)] = 1
+        self._told[spec.trial_id] = ("COMPLETE", event["objective"])
+        self.warm += 1
+
+    def _replay(self, log: Path) -> None:
         """Do again what the log says was done; what failed or was never answered is asked again."""
-        events = _events(self._log)
-        log, self._log = self._log, Path("/dev/null")
-        for event in events:
-            if "ask" in event:
+        self._log = None
+        for event in read_lines(log, mend=True):
+            if "warm" in event:
+                self._warm(event)
+            elif "ask" in event:
                 self._propose(None if self._kind in SEQUENTIAL else event["ask"])
-                if self._study.trials[-1].params != event["ask"]:
+                if self._last != event["ask"]:
                     raise UserError(f"{log} belongs to another search or space; move it away.")
+            elif "report" in event:
+                if event["report"] in self._running:
+                    self._heard(event)
             elif event["objective"] is not None:
                 self._learn(event)
         self._log = log
         self._again = [self._specs[trial_id] for trial_id in self._running]
 
     def _write(self, event: dict[str, Any]) -> None:
-        with self._log.open("a") as file:
-            file.write(json.dumps(event) + "\n")
+        if self._log is not None:  # None while the log is replayed
+            append_line(self._log, event)
 
     def _sampler(self) -> BaseSampler:
         """Optuna's sampler for the next ask; options that differ between its versions are fixed."""
@@ -233,25 +312,33 @@ def _key(params: dict[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """The log's lines; a last one torn by a crash is taken off the file.
+def _pruner(kind: Pruner, epochs: int) -> BasePruner:
+    from optuna import pruners
 
-    Raises:
-        UserError: another line is damaged.
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    events = []
-    for index, line in enumerate(lines):
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if index < len(lines) - 1:
-                raise UserError(f"{path}, line {index + 1} is damaged; move it away.") from error
-            write_atomically(path, "".join(f"{whole}\n" for whole in lines[:-1]))
-    return events
+    if kind == "asha":
+        return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    if kind == "hyperband":
+        return pruners.HyperbandPruner(
+            min_resource=1, max_resource=epochs, reduction_factor=REDUCTION
+        )
+    if kind == "median":
+        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0, interval_steps=1)
+    return pruners.NopPruner()
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    """What `_suggest` asks Optuna for."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if domain.choices is None:
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    if domain.ordered:
+        return IntDistribution(0, domain.choices - 1)
+    return CategoricalDistribution(list(range(domain.choices)))
 
 
 def _suggest(trial: Trial, name: str, domain: Domain) -> int | float:

@@ -9,11 +9,14 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.spec import TrialSpec
-from harness.store import Status
+from harness.store import Status, append_line, read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class Outcome:
     trial_id: str
     status: Status
     objective: float | None
-    """None for a failed trial; chance level for a diverged one."""
+    """None for a failed trial; chance level for a diverged one, the last seen for a pruned one."""
+    epochs: int
     device_s: float
     flops: int
 
@@ -31,8 +35,14 @@ class Outcome:
 class Search(Protocol):
     """A strategy over specs."""
 
+    watches: bool
+    """Whether trials are to be reported epoch by epoch, so that they can be stopped early."""
+
     def ask(self, count: int) -> Sequence[TrialSpec]:
         """Up to `count` specs to run now; fewer, or none, when the search is over."""
+
+    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+        """A watched trial has the selection score after its first `epoch` epochs; go on with it?"""
 
     def tell(self, outcome: Outcome) -> None:
         """Report the end of an asked trial."""
@@ -59,6 +69,18 @@ class Budget:
         return cls(amount=float(match[1]), unit=unit)
 
 
+def tell_event(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as a line of a search's log."""
+    return {
+        "tell": outcome.trial_id,
+        "status": outcome.status,
+        "objective": outcome.objective,
+        "epochs": outcome.epochs,
+        "device_s": outcome.device_s,
+        "flops": outcome.flops,
+    }
+
+
 class GridSearch:
     """Every spec once, in order.
 
@@ -66,11 +88,50 @@ class GridSearch:
     trial when resumed (seen on 5.0.0).
     """
 
+    watches = False
+
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self._left = deque(specs)
 
     def ask(self, count: int) -> list[TrialSpec]:
         return [self._left.popleft() for _ in range(min(count, len(self._left)))]
 
+    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+        """Every trial is run to its end."""
+        return True
+
     def tell(self, outcome: Outcome) -> None:
         """Nothing to learn: the next cell does not depend on earlier ones."""
+
+
+class Restarts:
+    """A method that finds its strengths while it trains, as a search: a trial, or one per seed.
+
+    It learns nothing from one to the next; `log` keeps their order, as for any search.
+    """
+
+    watches = False
+
+    def __init__(self, trials: Sequence[tuple[dict[str, JsonValue], TrialSpec]], log: Path) -> None:
+        self._log = log
+        events = read_lines(log, mend=True)
+        self._told = {e["tell"] for e in events if "tell" in e and e["objective"] is not None}
+        self._left = deque(trials)
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        asked = [self._left.popleft() for _ in range(min(count, len(self._left)))]
+        for cell, spec in asked:
+            if spec.trial_id not in self._told:
+                append_line(
+                    self._log,
+                    {"ask": {}, "cell": cell, "seed": spec.seed, "trial": spec.trial_id},
+                )
+        return [spec for _, spec in asked]
+
+    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+        """Every trial is run to its end."""
+        return True
+
+    def tell(self, outcome: Outcome) -> None:
+        if outcome.trial_id not in self._told:
+            append_line(self._log, tell_event(outcome))

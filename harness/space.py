@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError
-from harness.spec import Placement, TrialRequest
+from harness.spec import Placement, Site, TrialRequest
 from harness.study import Axis, Range, Study, Switches
 
 Params = dict[str, int | float]
@@ -87,6 +87,25 @@ class SearchSpace:
                 strengths.update({str(site): alpha for site in sites})
         return dict(Placement(strengths).root)
 
+    def params(self, values: Values) -> Params | None:
+        """The variables that make a configuration; None for one that the space does not have."""
+        found: Params = {}
+        for part in self._parts:
+            if isinstance(part, Switches):
+                if not _add_switches(found, part.groups(self._num_blocks), values):
+                    return None
+                continue
+            value = values.get(part.field)
+            if isinstance(part, Axis):
+                if value not in part.values:
+                    return None
+                found[part.field] = part.values.index(value)
+            elif isinstance(value, int | float) and part.low <= value <= part.high:
+                found[part.field] = value
+            else:
+                return None
+        return found
+
     def default(self) -> Params:
         """The base's own values where the space has them, else the first; every group on."""
         data = self._base.model_dump(mode="json")
@@ -120,6 +139,22 @@ class SearchSpace:
             raise UserError("A space with a continuous variable has no list of all its points.")
         for indices in itertools.product(*(range(len(axis.values)) for axis in axes)):
             yield {axis.field: index for axis, index in zip(axes, indices, strict=True)}
+
+
+def _add_switches(found: Params, groups: dict[str, tuple[Site, ...]], values: Values) -> bool:
+    """Add the variables of a placement; False if its groups are not each of one α, or off."""
+    placement = values.get("placement")
+    if not isinstance(placement, dict):
+        return False
+    left = dict(placement)
+    for name, sites in groups.items():
+        alphas = [left.pop(str(site), None) for site in sites]
+        if len(set(alphas)) > 1:
+            return False
+        found[f"{name} on"] = int(alphas[0] is not None)
+        if isinstance(alphas[0], int | float):
+            found[f"{name} alpha"] = alphas[0]
+    return not left
 
 
 def _choices(axis: Axis) -> Domain:

@@ -2,8 +2,9 @@
 
 `trials/<id>/` holds `spec.json`, `claim.json` (touched while its process lives), `history.jsonl`
 (a line per epoch) and, as the last act, `record.json` by atomic rename. A method that learns
-something of its own leaves `trajectory.csv`; `weights.safetensors` is kept when asked for. Owns:
-these files. Must not know: how a trial is computed or which study asked for it.
+something of its own leaves `trajectory.csv`; `weights.safetensors` is kept when asked for, and
+`checkpoint.pt` lies there while a watched trial runs. Owns: these files. Must not know: how a trial
+is computed or which study asked for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.errors import UserError
+from harness.errors import NotSavedError, UserError
 from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
 
@@ -35,7 +36,8 @@ HEARTBEAT_S = 5.0
 STALE_S = 60.0
 """A claim not touched for this long belongs to a process that is gone."""
 
-Status = Literal["COMPLETE", "DIVERGED", "FAILED"]
+Status = Literal["COMPLETE", "DIVERGED", "PRUNED", "FAILED"]
+"""`PRUNED`: stopped by a search before its last epoch, so never tested; no answer for others."""
 
 
 class Cost(Frozen):
@@ -68,6 +70,8 @@ class TrialRecord(Frozen):
     head_params: int
     learned: Placement | None = None
     """Strengths that the method itself found (MetaPEFT's γ); None for a method that has none."""
+    parts: int = 1
+    """Parts that every batch was passed in, one after the other, to fit into the memory."""
     cost: Cost
     provenance: dict[str, str]
     error: str | None = None
@@ -78,20 +82,27 @@ class TrialRecord(Frozen):
 
 
 class Claim:
-    """The right to run one trial, held by this process."""
+    """The right to run one trial, held by this process. Writing raises `NotSavedError`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.checkpoint = folder / "checkpoint.pt"
+        """Where the state between epochs may lie; gone once the trial has ended."""
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one epoch to the trial's history."""
-        with (self._folder / "history.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self._folder / "history.jsonl", row)
+
+    def restart(self) -> None:
+        """Forget what was logged: the trial starts again."""
+        (self._folder / "history.jsonl").unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
 
     def write_trajectory(self, rows: list[dict[str, float]]) -> None:
         """Keep what the method learned step by step, if it did: `trajectory.csv`."""
+        path = self._folder / "trajectory.csv"
         if rows:
-            with (self._folder / "trajectory.csv").open("w", newline="") as file:
+            with saving(path), path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
@@ -100,11 +111,14 @@ class Claim:
         """Keep the trained tensors: `weights.safetensors`."""
         from safetensors.torch import save_file  # imports torch, which readers of records need not
 
-        save_file(tensors, self._folder / "weights.safetensors")
+        path = self._folder / "weights.safetensors"
+        with saving(path):
+            save_file(tensors, path)
 
     def publish(self, record: TrialRecord) -> None:
         """Make the record visible, whole or not at all."""
         write_atomically(self._folder / "record.json", record.model_dump_json(indent=1))
+        self.checkpoint.unlink(missing_ok=True)
 
 
 class Store:
@@ -135,46 +149,102 @@ class Store:
             raise UserError(f"{path} is damaged; delete its folder and run again.") from error
 
     def state(self, trial_id: str) -> Literal["done", "failed", "running", "absent"]:
-        """`failed` and `absent` are to be run; a crashed trial counts as absent."""
+        """`failed` and `absent` are to be run; a crashed or a pruned trial counts as absent."""
         record = self.record(trial_id)
         if record is not None:
+            if record.status == "PRUNED":
+                return "absent"
             return "failed" if record.status == "FAILED" else "done"
         return "running" if _alive(self.trials / trial_id / "claim.json") else "absent"
+
+    def history(self, trial_id: str) -> list[dict[str, Any]]:
+        """A row per epoch that the trial has finished."""
+        return read_lines(self.trials / trial_id / "history.jsonl")
 
     @contextmanager
     def claim(self, spec: TrialSpec) -> Iterator[Claim | None]:
         """Take a trial for this process; yields None when it is done or another process has it.
 
-        The remains of a crashed or failed run are moved to `root/attic`, never deleted.
+        The remains of a crashed, failed or pruned run are moved to `root/attic`, never deleted; its
+        checkpoint stays with the trial.
+
+        Raises:
+            NotSavedError: the store cannot be written.
         """
         folder = self.trials / spec.trial_id
-        self.trials.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / "claims.lock"):
-            free = self.state(spec.trial_id) in ("absent", "failed")
-            if free and folder.exists():
-                attic = self.root / "attic"
-                attic.mkdir(exist_ok=True)
-                folder.rename(attic / f"{spec.trial_id}-{time.time_ns()}")
+        with saving(folder):
+            self.trials.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / "claims.lock"):
+                free = self.state(spec.trial_id) in ("absent", "failed")
+                old = self.root / "attic" / f"{spec.trial_id}-{time.time_ns()}"
+                if free and folder.exists():
+                    old.parent.mkdir(exist_ok=True)
+                    folder.rename(old)
+                if free:
+                    folder.mkdir()
+                    (folder / "claim.json").write_text(json.dumps(_owner()))
             if free:
-                folder.mkdir()
-                (folder / "claim.json").write_text(json.dumps(_owner()))
+                if (old / "checkpoint.pt").exists():
+                    (old / "checkpoint.pt").rename(folder / "checkpoint.pt")
+                (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
         if not free:
             yield None
             return
-        (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
-        ended = threading.Event()
-        beat = threading.Thread(target=_beat, args=(folder / "claim.json", ended), daemon=True)
-        beat.start()
-        try:
+        with _beating(folder / "claim.json"):
             yield Claim(folder)
-        finally:
-            ended.set()
-            beat.join()
+
+    def drop_weights(self, trial_id: str) -> None:
+        """Delete the tensors that a trial has kept."""
+        (self.trials / trial_id / "weights.safetensors").unlink(missing_ok=True)
+
+    def release(self, trial_id: str) -> None:
+        """Free the claim of a worker that the caller knows to be dead, on whatever machine."""
+        (self.trials / trial_id / "claim.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def driving(folder: Path) -> Iterator[None]:
+    """Be the one driver of the run in `folder`.
+
+    Raises:
+        UserError: another process drives it; names the process.
+    """
+    mark = folder / "driver.json"
+    with saving(mark):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "driver.lock"):
+        if _alive(mark):
+            owner = json.loads(mark.read_text())
+            raise UserError(
+                f"The run {folder} is being driven by process {owner['pid']} on {owner['host']}; "
+                "wait for it, end it, or give another --out."
+            )
+        with saving(mark):
+            mark.write_text(json.dumps(_owner()))
+    try:
+        with _beating(mark):
+            yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def _beating(path: Path) -> Iterator[None]:
+    """Touch a file of this process while it works."""
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join()
 
 
 def _beat(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_S):
-        path.touch()
+        with suppress(FileNotFoundError):  # released by a driver that believes this worker dead
+            os.utime(path)
 
 
 def _owner() -> dict[str, Any]:
@@ -198,11 +268,66 @@ def _alive(claim: Path) -> bool:
         return False  # no claim, a torn one, or no such process
 
 
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence.
+
+    Raises:
+        NotSavedError: the file cannot be written; names it and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotSavedError(
+            f"Results cannot be saved: {path}: {error.strerror or error}. What was saved is whole; "
+            "make room and give the command again."
+        ) from error
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one line of JSON.
+
+    Raises:
+        NotSavedError: it cannot be written; the file may then end in a torn line.
+    """
+    with saving(path), path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """The lines of an append-only file, without a last one torn by a crash.
+
+    `mend` takes that one off the file too; only the file's writer may.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for index, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if index < len(lines) - 1:
+                raise UserError(f"{path}, line {index + 1} is damaged; move it away.") from error
+            if mend:
+                write_atomically(path, "".join(f"{whole}\n" for whole in lines[:-1]))
+    return rows
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that readers see the old one or the whole new one, also after a power cut."""
+    """Write a file so that readers see the old one or the whole new one, also after a power cut.
+
+    Raises:
+        NotSavedError: it cannot be written.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with saving(path):
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)

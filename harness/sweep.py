@@ -1,35 +1,31 @@
-"""From a study to finished trials: the plan, the run folder, and the loop search -> engine.
+"""From a study to finished trials: the plan, and the loop search -> engine.
 
-Owns: `studies/<run>/` with `study.json` or `comparison.json`, and `environment.json`. Must not
-know: how trials are computed, how progress is shown.
+Owns: what is to run, and what a search is told. Must not know: how trials are computed, how
+progress is shown.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from pydantic import JsonValue
-
-from harness.comparison import Comparison
-from harness.engine import Engine
+from harness.engine import Engine, Reported
 from harness.errors import UserError
+from harness.runs import Cell, read_run
 from harness.searches import Outcome, Search
+from harness.space import Params, SearchSpace, Values
 from harness.spec import TrialSpec
-from harness.store import Store, TrialRecord, write_atomically
+from harness.store import Store, TrialRecord
 from harness.study import Study
-from harness.trial import Runtime, probe_seconds, provenance, record_crash, resolve
+from harness.trial import Runtime, probe_seconds, record_crash, resolve
 
 POLL_S = 1.0
 """How often to look for the end of a trial that another process runs."""
-
-
-Cell = tuple[dict[str, JsonValue], TrialSpec]
-"""A configuration's values, field by field, and one trial of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,27 +83,8 @@ def make_plan(study: Study, *, store: Store, run_name: str, runtime: Runtime) ->
     )
 
 
-def write_run(folder: Path, study: Study, cells: Sequence[Cell], runtime: Runtime) -> None:
-    """Put the study as it is run, and the environment, beside the results."""
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
-    content = {"study": study.model_dump(mode="json"), "cells": listed}
-    write_atomically(folder / "study.json", json.dumps(content, indent=1))
-    _write_environment(folder, runtime)
-
-
-def _write_environment(folder: Path, runtime: Runtime) -> None:
-    environment = json.dumps(provenance(runtime.device), indent=1)
-    write_atomically(folder / "environment.json", environment)
-
-
-def write_comparison(comparison: Comparison, store: Store, run_name: str, runtime: Runtime) -> Path:
-    """Put a comparison and the environment into a run folder, and return the folder."""
-    folder = store.root / "studies" / run_name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
-    _write_environment(folder, runtime)
-    return folder
+OnEnd = Callable[[TrialRecord, bool], None]
+"""Told a trial that the search has got its answer from, and whether it was run just now."""
 
 
 def drive(
@@ -117,14 +94,17 @@ def drive(
     store: Store,
     runtime: Runtime,
     metric: str,
+    max_retries: int,
     stop: Event,
-    on_end: Callable[[TrialRecord], None],
+    on_end: OnEnd,
 ) -> None:
     """Keep the engine full of what the search asks for, until the search is over.
 
-    Once `stop` is set nothing new starts, and the trials that run are finished.
+    A trial whose worker died is tried again, `max_retries` times at most, and then recorded as
+    failed. Once `stop` is set nothing new starts, and the trials that run are finished.
     """
     running = 0
+    crashes: Counter[str] = Counter()
     elsewhere: list[TrialSpec] = []
     while True:
         while running < engine.slots and not stop.is_set():
@@ -132,19 +112,30 @@ def drive(
             if not specs:
                 break
             if store.state(specs[0].trial_id) == "done":
-                _tell(search, store, specs[0], metric, on_end)
+                _tell(search, store, specs[0], metric, on_end, is_fresh=False)
                 continue
             engine.submit(specs[0])
             running += 1
         if running:
-            ended = engine.next()
+            event = engine.next()
+            spec = event.spec
+            if isinstance(event, Reported):
+                goes_on = search.report(spec.trial_id, event.epoch, event.scores[metric])
+                engine.answer(spec, goes_on)
+                continue
+            if event.crash:
+                store.release(spec.trial_id)
+                crashes[spec.trial_id] += 1
+                if crashes[spec.trial_id] <= max_retries and not stop.is_set():
+                    engine.submit(spec)
+                    continue
+                if not stop.is_set():
+                    record_crash(spec, runtime, store, event.crash)
             running -= 1
-            if ended.crash:
-                record_crash(ended.spec, runtime, store, ended.crash)
-            if store.record(ended.spec.trial_id) is None:
-                elsewhere.append(ended.spec)
+            if store.record(spec.trial_id) is None:
+                elsewhere.append(spec)
             else:
-                _tell(search, store, ended.spec, metric, on_end)
+                _tell(search, store, spec, metric, on_end, is_fresh=True)
         elif elsewhere and not stop.is_set():
             spec = elsewhere.pop(0)
             if store.state(spec.trial_id) == "running":
@@ -154,7 +145,7 @@ def drive(
                 engine.submit(spec)  # the other process died; its claim is free again
                 running += 1
             else:
-                _tell(search, store, spec, metric, on_end)
+                _tell(search, store, spec, metric, on_end, is_fresh=False)
         else:
             return
 
@@ -164,18 +155,71 @@ def _tell(
     store: Store,
     spec: TrialSpec,
     metric: str,
-    on_end: Callable[[TrialRecord], None],
+    on_end: OnEnd,
+    *,
+    is_fresh: bool,
 ) -> None:
     record = store.record(spec.trial_id)
     assert record is not None
-    objective = None if record.status == "FAILED" else record.objective(metric)
-    search.tell(
-        Outcome(
-            trial_id=record.trial_id,
-            status=record.status,
-            objective=objective,
-            device_s=record.cost.device_s,
-            flops=record.cost.flops,
-        )
+    outcome = Outcome(
+        trial_id=record.trial_id,
+        status=record.status,
+        objective=None if record.status == "FAILED" else record.objective(metric),
+        epochs=record.epochs_run,
+        device_s=record.cost.device_s,
+        flops=record.cost.flops,
     )
-    on_end(record)
+    if search.watches and not is_fresh:
+        outcome = _as_watched(search, store, record, outcome, metric)
+    search.tell(outcome)
+    on_end(record, is_fresh)
+
+
+def _as_watched(
+    search: Search, store: Store, record: TrialRecord, outcome: Outcome, metric: str
+) -> Outcome:
+    """What a search that watches would have seen of a trial that ran without it.
+
+    Its epochs are reported one by one, up to where the search would have stopped it, and it is
+    charged for those alone.
+    """
+    for row in store.history(record.trial_id)[: record.epochs_run - 1]:
+        epoch, score = row["epoch"] + 1, row.get("select", {}).get(metric)
+        if score is None or search.report(record.trial_id, epoch, score):
+            continue
+        share = epoch / record.epochs_run
+        return replace(
+            outcome,
+            status="PRUNED",
+            objective=score,
+            epochs=epoch,
+            device_s=share * outcome.device_s,
+            flops=round(share * outcome.flops),
+        )
+    return outcome
+
+
+def known_points(
+    folder: Path, space: SearchSpace, make: Callable[[Values, int], TrialSpec], metric: str
+) -> list[tuple[Params, float]]:
+    """Configurations of a space that another run has finished, with their mean score over seeds.
+
+    Raises:
+        UserError: there are none; the other run had another space, data, backbone or recipe.
+    """
+    store = Store(folder.parent.parent)
+    scores: dict[str, tuple[Params, list[float]]] = {}
+    for asked in read_run(folder).asked:
+        params = space.params(asked.cell)
+        if params is None or make(asked.cell, asked.seed).trial_id != asked.trial_id:
+            continue
+        record = store.record(asked.trial_id)
+        if record is not None and record.status in ("COMPLETE", "DIVERGED"):
+            key = json.dumps(params, sort_keys=True)
+            scores.setdefault(key, (params, []))[1].append(record.objective(metric))
+    if not scores:
+        raise UserError(
+            f"--warm-start {folder.name}: none of its finished trials is one of this space, with "
+            "the same data, backbone and recipe."
+        )
+    return [(params, sum(found) / len(found)) for params, found in scores.values()]

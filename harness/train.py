@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -26,12 +27,15 @@ from harness.insertion import Attachment
 from harness.metrics import SplitMetrics, split_metrics
 from harness.spec import Recipe
 from harness.vit import features
+from harness.world import World
 
 EVAL_BATCH = 500
 """Fixed, because another batch size could round another way."""
 EARLY_STOP_GAIN = 0.003
 EARLY_STOP_EPOCHS = 3
 """The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
+
+ALONE = World()
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,6 +66,7 @@ class Trained:
     """Outcome of `train`; without scores when the loss stopped being finite."""
 
     diverged: bool = False
+    pruned: bool = False
     epochs_run: int = 0
     tested_epoch: int | None = None
     select: SplitMetrics | None = None
@@ -71,6 +76,36 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
     trajectory: list[dict[str, float]] = field(default_factory=list)
     """What the method learned besides, step by step (`TrainingHook.trajectory`)."""
+
+
+class _States(NamedTuple):
+    """What a training changes, together, to be kept between epochs."""
+
+    classifier: Classifier
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+
+    def save(self, path: Path, result: Trained, best: dict[str, Tensor] | None) -> None:
+        """Write all of it, whole or not at all."""
+        assert result.select is not None
+        state = {
+            "modules": [part.state_dict() for part in self],
+            "result": {**vars(result), "select": result.select.model_dump_json()},
+            "best": best,
+        }
+        part = path.with_name(f"{path.name}.part")
+        torch.save(state, part)
+        part.replace(path)
+
+    def load(self, path: Path, device: torch.device) -> tuple[Trained, dict[str, Tensor] | None]:
+        """Put everything back; what `save` was given."""
+        state = torch.load(path, map_location=device, weights_only=True)
+        for part, kept in zip(self, state["modules"], strict=True):
+            part.load_state_dict(kept)  # type: ignore[attr-defined]
+        result = Trained(**state["result"])
+        result.select = SplitMetrics.model_validate_json(state["result"]["select"])
+        return result, state["best"]
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
@@ -86,10 +121,18 @@ def train(
     *,
     seed: int,
     log: Callable[[dict[str, Any]], None],
+    goes_on: Callable[[dict[str, Any]], bool] | None = None,
+    checkpoint: Path | None = None,
+    parts: int = 1,
+    world: World = ALONE,
 ) -> Trained:
     """Train by the recipe, score the selection split every epoch, and the test split once.
 
-    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores.
+    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores. `goes_on` is
+    asked with it after every epoch but the last; a no ends the training there, without a test.
+    The state after every epoch lies in `checkpoint`, and training starts from what is found there;
+    a method that keeps a state of its own between steps starts again instead. Every batch is
+    passed in so many `parts`, whose gradients are added up.
     """
     device = split.train.pixels.device
     hook = classifier.attachment.training_hook()
@@ -103,11 +146,16 @@ def train(
     if recipe.loss == "logit_adjusted":
         shift = logit_adjustment(split.train_counts, recipe.tau)
 
-    def loss_of(batch: Images, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+    def loss_of(
+        batch: Images,
+        parameters: Mapping[str, Tensor] | None = None,
+        *,
+        through: nn.Module = classifier,
+    ) -> Tensor:
         images = normalised(batch.pixels, dataset)
         with autocast(recipe, device):
             logits = (
-                classifier(images)
+                through(images)
                 if parameters is None
                 else functional_call(classifier, dict(parameters), (images,))
             )
@@ -130,18 +178,42 @@ def train(
         else torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    model = world.wrap(classifier)
+
+    def backward(batch: Images) -> Tensor:
+        """Add the batch's gradient to the parameters; its mean loss."""
+        total = torch.zeros((), device=device)
+        own, weight = world.share(batch)
+        for index in torch.arange(len(own), device=own.labels.device).tensor_split(parts):
+            if len(index):
+                part = own if parts == 1 else own.subset(index)
+                loss = loss_of(part, through=model) * (weight * len(index) / len(own))
+                scaler.scale(loss).backward()
+                total += loss.detach()
+        return world.mean(total)
+
     result = Trained(trajectory=hook.trajectory)
+    states = _States(classifier, optimiser, schedule, scaler)
     best: dict[str, Tensor] | None = None
-    for epoch in range(hook.epochs(recipe)):
+    epochs = hook.epochs(recipe)
+    first = 0
+    if checkpoint is not None and hook.resumable and checkpoint.is_file():
+        result, best = states.load(checkpoint, device)
+        first = result.epochs_run
+        for row in result.history:
+            log(row)
+        if goes_on is not None and not world.agree(goes_on(result.history[-1])):
+            result.pruned = True
+            return result
+    for epoch in range(first, epochs):
         total, seen = torch.zeros((), device=device), 0
         for batch in epoch_batches(split.train, recipe, seed, epoch, hook.excluded):
             hook.before_step(batch)
-            loss = loss_of(batch)
             optimiser.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            loss = backward(batch)
             scaler.step(optimiser)
             scaler.update()
-            total += loss.detach() * len(batch)
+            total += loss * len(batch)
             seen += len(batch)
             hook.after_step()
         hook.after_epoch()
@@ -155,7 +227,7 @@ def train(
             result.select = result.tested_epoch = None
             log({"epoch": epoch, "lr": rate, "train_loss": None, "diverged": True})
             return result
-        scores = evaluate(classifier, dataset, split.select)
+        scores = evaluate(classifier, dataset, split.select, world)
         result.images_forward += len(split.select)
         row = {
             "epoch": epoch,
@@ -173,12 +245,19 @@ def train(
         schedule.step()
         if recipe.early_stop and stalled([r["select"]["class_mean"] for r in result.history]):
             break
+        if epoch + 1 == epochs:
+            break
+        if checkpoint is not None and hook.resumable and world.rank == 0:
+            states.save(checkpoint, result, best)
+        if goes_on is not None and not world.agree(goes_on(row)):
+            result.pruned = True
+            return result
     if best is not None:
         classifier.load_state_dict(best)
     if split.test is split.select:
         result.test = result.select
     else:
-        result.test = evaluate(classifier, dataset, split.test)
+        result.test = evaluate(classifier, dataset, split.test, world)
         result.images_forward += len(split.test)
     return result
 
@@ -199,13 +278,14 @@ def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def evaluate(classifier: Classifier, dataset: Dataset, images: Images) -> SplitMetrics:
+def evaluate(
+    classifier: Classifier, dataset: Dataset, images: Images, world: World = ALONE
+) -> SplitMetrics:
     """Score a split, without logit adjustment."""
-    feats, logits = [], []
-    for pixels in images.pixels.split(EVAL_BATCH):
-        feats.append(classifier.features(normalised(pixels, dataset)))
-        logits.append(classifier.head(feats[-1]))
-    scores = torch.cat(logits)
+    batches = images.pixels.split(EVAL_BATCH)
+    own = [classifier.features(normalised(p, dataset)) for p in world.turn(batches)]
+    feats = world.in_turn(own, len(batches))
+    scores = torch.cat([classifier.head(batch) for batch in feats])
     return split_metrics(
         predictions=scores.argmax(dim=1).cpu().numpy(),
         labels=images.labels.cpu().numpy(),

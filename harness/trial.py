@@ -14,8 +14,8 @@ import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from harness import __version__
 from harness.data import Dataset, Split, normalised, split
-from harness.errors import UserError, unknown
+from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
 from harness.registry import DATASETS
@@ -41,9 +41,12 @@ from harness.spec import (
     validated,
 )
 from harness.store import Claim, Cost, Status, Store, TrialRecord
-from harness.train import Classifier, Trained, class_means, flops_per_image, train
+from harness.train import ALONE, Classifier, Trained, class_means, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256
+from harness.world import World
 
+OOM_PARTS = 4
+"""Parts of a batch, one after the other, after it did not fit into the device's memory whole."""
 PROBE_BATCHES = 6
 """Enough for a method's own steps between the trainer's to show in an estimate."""
 
@@ -53,8 +56,19 @@ class Runtime:
     """Where and how fast a trial runs; never part of its identity."""
 
     device: str = "cpu"
+    """`cuda` is shared out: a worker gets one of the machine's GPUs."""
     keep_weights: bool = False
     """Save the trained tensors (PEFT and head) beside the record."""
+
+    def on(self, number: int) -> Runtime:
+        """The same on the GPU of worker `number`."""
+        if self.device != "cuda":
+            return self
+        return self.at(f"cuda:{number % torch.cuda.device_count()}")
+
+    def at(self, device: str) -> Runtime:
+        """The same on another device."""
+        return replace(self, device=device)
 
 
 def default_device() -> str:
@@ -143,11 +157,24 @@ def _prepared(backbone_json: str, data_json: str, seed: int, device: str) -> _Pr
     return _Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 
 
-def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | None:
+GoesOn = Callable[[int, dict[str, float]], bool]
+"""Told a trial's epochs so far and their last selection scores, says whether it shall go on."""
+
+
+def run_trial(
+    spec: TrialSpec,
+    runtime: Runtime,
+    store: Store,
+    goes_on: GoesOn | None = None,
+    world: World = ALONE,
+) -> TrialRecord | None:
     """Run a trial and publish its record; a finished one is returned as it is.
 
     An exception in training becomes a `FAILED` record; one in the store is not caught, because
-    results that cannot be saved must stop everything. None: another process is running it.
+    results that cannot be saved must stop everything. One that runs out of device memory, alone in
+    its `world`, is tried once more, its batches in `OOM_PARTS` parts. With `goes_on` the trial is
+    watched: it keeps a checkpoint, continues from one that a crashed process left, and is `PRUNED`
+    at the first no. None: another process is running it.
 
     Raises:
         UserError: the backbone or the data cannot be had as asked for.
@@ -156,14 +183,34 @@ def run_trial(spec: TrialSpec, runtime: Runtime, store: Store) -> TrialRecord | 
         if claim is None:
             return store.record(spec.trial_id)
         start = time.perf_counter()
+        record = None
         try:
-            record = _run(spec, runtime, claim)
-        except UserError:
-            raise  # what was asked is wrong, for this trial and for those that follow
+            with suppress(*([torch.OutOfMemoryError] if world.size == 1 else [])):
+                record = _run(spec, runtime, claim, goes_on, world, parts=1)
+            if record is None:  # the error, whose traceback held the tensors, is gone by now
+                claim.restart()
+                record = _run(spec, runtime, claim, goes_on, world, parts=OOM_PARTS)
+        except (UserError, NotSavedError):
+            raise  # wrong for this trial and for those that follow
         except Exception:
             record = _record(spec, runtime, "FAILED", start, error=traceback.format_exc())
         claim.publish(record)
         return record
+
+
+def follow_trial(spec: TrialSpec, runtime: Runtime, world: World) -> None:
+    """Train along with the process that runs the trial, and keep nothing."""
+    _fix_arithmetic()
+    with _attached(spec, runtime) as (classifier, prepared):
+        train(
+            classifier,
+            prepared.dataset,
+            prepared.split,
+            spec.recipe,
+            seed=spec.seed,
+            log=lambda row: None,
+            world=world,
+        )
 
 
 def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) -> None:
@@ -224,7 +271,15 @@ def _attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, _
         attachment.detach()
 
 
-def _run(spec: TrialSpec, runtime: Runtime, claim: Claim) -> TrialRecord:
+def _run(
+    spec: TrialSpec,
+    runtime: Runtime,
+    claim: Claim,
+    goes_on: GoesOn | None,
+    world: World,
+    *,
+    parts: int,
+) -> TrialRecord:
     _fix_arithmetic()
     device = torch.device(runtime.device)
     _prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
@@ -235,25 +290,43 @@ def _run(spec: TrialSpec, runtime: Runtime, claim: Claim) -> TrialRecord:
         sample = normalised(prepared.split.train.pixels[:1], prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
         result = train(
-            classifier, prepared.dataset, prepared.split, spec.recipe, seed=spec.seed, log=claim.log
+            classifier,
+            prepared.dataset,
+            prepared.split,
+            spec.recipe,
+            seed=spec.seed,
+            log=claim.log,
+            goes_on=None
+            if goes_on is None
+            else lambda row: goes_on(row["epoch"] + 1, _scores(row)),
+            checkpoint=None if goes_on is None else claim.checkpoint,
+            parts=parts,
+            world=world,
         )
         learned = None if result.diverged else classifier.attachment.learned()
         weights = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
     claim.write_trajectory(result.trajectory)
-    if runtime.keep_weights:
+    if runtime.keep_weights and not result.pruned:
         claim.write_weights(weights)
     return _record(
         spec,
         runtime,
-        "DIVERGED" if result.diverged else "COMPLETE",
+        "DIVERGED" if result.diverged else "PRUNED" if result.pruned else "COMPLETE",
         start,
         result=result,
+        parts=parts,
+        processes=world.size,
         flops=forward * result.images_forward + backward * result.images_backward,
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
         head_params=sum(p.numel() for p in classifier.head.parameters()),
         num_classes=len(prepared.dataset.classes),
         learned=learned,
     )
+
+
+def _scores(row: dict[str, Any]) -> dict[str, float]:
+    """The overall scores in a row of the history."""
+    return {name: score for name, score in row["select"].items() if isinstance(score, float)}
 
 
 def _record(
@@ -263,6 +336,8 @@ def _record(
     start: float,
     *,
     result: Trained | None = None,
+    parts: int = 1,
+    processes: int = 1,
     flops: int = 0,
     trainable_params: int = 0,
     head_params: int = 0,
@@ -293,9 +368,10 @@ def _record(
         trainable_params=trainable_params,
         head_params=head_params,
         learned=learned,
+        parts=parts,
         cost=Cost(
             wall_s=wall,
-            device_s=wall,
+            device_s=wall * processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
             flops=flops,

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.errors import UserError
 from harness.metrics import SplitMetrics
+from harness.runs import read_run
 from harness.store import Store, TrialRecord
 from harness.study import Axis, Study
 
 OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
-STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
+GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
+STATUSES = ("COMPLETE", "DIVERGED", "PRUNED", "FAILED", "MISSING")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class Run:
     trials: pd.DataFrame
     cells: list[dict[str, Any]]
     """Every configuration: those of the axes, or, on a space of its own, those a search tried."""
+    on_axes: bool
+    searches: dict[int, list[dict[str, Any]]]
+    """Number -> log of every search; empty for a grid."""
     groups: tuple[str, ...]
     """Names of the dataset's groups, head first; empty until a trial has finished."""
     chance: float
@@ -67,32 +71,29 @@ def load_run(folder: Path) -> Run:
     Raises:
         UserError: the folder is not a run.
     """
-    path = folder / "study.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
-    content = json.loads(path.read_text())
-    study = Study.model_validate_json(json.dumps(content["study"]))
-    environment = json.loads((folder / "environment.json").read_text())
+    files = read_run(folder)
     store = Store(folder.parent.parent)
-    records = [store.record(cell["trial_id"]) for cell in content["cells"]]
+    records = [store.record(asked.trial_id) for asked in files.asked]
     scored = [record for record in records if record is not None and record.test is not None]
     groups = tuple(scored[0].test.groups) if scored and scored[0].test is not None else ()
     rows = []
-    for cell, record in zip(content["cells"], records, strict=True):
-        values = {field: _plain(value) for field, value in cell["cell"].items()}
-        ids = {"seed": cell["seed"], "trial_id": cell["trial_id"]}
+    for asked, record in zip(files.asked, records, strict=True):
+        values = {field: _plain(value) for field, value in asked.cell.items()}
+        ids = {"seed": asked.seed, "trial_id": asked.trial_id}
         rows.append({**values, **ids, **_row(record, groups)})
-    cells = study.cells()
-    if study.space:
-        tried = {
-            json.dumps(cell["cell"], sort_keys=True): cell["cell"] for cell in content["cells"]
-        }
+    cells = files.study.cells()
+    own = {axis.field for axis in files.study.axes}
+    on_axes = not files.study.space and all(own == set(asked.cell) for asked in files.asked)
+    if not on_axes:
+        tried = {json.dumps(asked.cell, sort_keys=True): asked.cell for asked in files.asked}
         cells = list(tried.values())
     return Run(
-        study=study,
+        study=files.study,
+        on_axes=on_axes,
         cells=[{field: _plain(value) for field, value in cell.items()} for cell in cells],
         store=folder.parent.parent,
-        environment=environment,
+        environment=files.environment,
+        searches=files.searches,
         trials=pd.DataFrame(rows),
         groups=groups,
         chance=100 / scored[0].num_classes if scored else float("nan"),
@@ -109,6 +110,8 @@ def _row(record: TrialRecord | None, groups: tuple[str, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {"status": record.status if record else "MISSING"}
     for part in ("select", "test"):
         scores: SplitMetrics | None = getattr(record, part) if record else None
+        if record is not None and record.status == "PRUNED":
+            scores = None  # a part of a training is not a score of its cell
         diverged = record is not None and record.status == "DIVERGED"
         guess = 1 / record.num_classes if record and diverged else float("nan")
         for name in OVERALL:
@@ -126,42 +129,40 @@ def _row(record: TrialRecord | None, groups: tuple[str, ...]) -> dict[str, Any]:
     return row
 
 
-def load_searches(run: Run, folder: Path) -> pd.DataFrame | None:
-    """What each search did, in the order in which it learned it; None for a grid.
+def search_answers(run: Run) -> pd.DataFrame:
+    """What each search learned, in that order: a row per answer.
 
-    One row per answer: repeat, number, trial, its selection and test score, its cost and the sum so
-    far, and the incumbent: the best selection score so far and that trial's test score.
+    Its repeat, number, trial and status, its selection score, its cost and the sum so far, and the
+    incumbent: the best selection score of a whole trial so far, and that trial's test score.
     """
-    logs = sorted(folder.glob("search-*.jsonl"), key=lambda path: int(path.stem.split("-")[1]))
     metric = run.study.objective
-    trials = run.trials.drop_duplicates("trial_id").set_index("trial_id")
+    tests = run.trials.drop_duplicates("trial_id").set_index("trial_id")[f"test_{metric}"]
     rows = []
-    for log in logs:
-        spent, best, best_test, number = 0.0, float("-inf"), float("nan"), 0
-        for line in log.read_text().splitlines():
-            event = json.loads(line)
-            trial_id = event.get("tell")
-            if trial_id not in trials.index:
-                continue
-            trial = trials.loc[trial_id]
-            spent += float(trial["device_s"])
-            number += 1
-            if trial[f"select_{metric}"] > best:
-                best, best_test = trial[f"select_{metric}"], trial[f"test_{metric}"]
-            row = {
-                "repeat": int(log.stem.split("-")[1]),
-                "number": number,
-                "trial_id": trial_id,
-                "status": trial["status"],
-                "select": trial[f"select_{metric}"],
-                "test": trial[f"test_{metric}"],
-                "device_s": trial["device_s"],
-                "spent_device_s": spent,
-                "incumbent_select": best,
-                "incumbent_test": best_test,
-            }
-            rows.append(row)
-    return pd.DataFrame(rows) if logs else None
+    for repeat, events in run.searches.items():
+        spent, best, best_test = 0.0, float("nan"), float("nan")
+        answers = [event for event in events if "tell" in event]
+        for number, event in enumerate(answers, start=1):
+            spent += event["device_s"]
+            objective = event["objective"]
+            score = float("nan") if objective is None else 100 * objective
+            whole = event["status"] in ("COMPLETE", "DIVERGED")
+            if whole and not score <= best:
+                best, best_test = score, float(tests[event["tell"]])
+            rows.append(
+                {
+                    "repeat": repeat,
+                    "number": number,
+                    "trial_id": event["tell"],
+                    "status": event["status"],
+                    "epochs": event["epochs"],
+                    "select": score,
+                    "device_s": event["device_s"],
+                    "spent_device_s": spent,
+                    "incumbent_select": best,
+                    "incumbent_test": best_test,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def summarise(run: Run) -> pd.DataFrame:
@@ -176,7 +177,7 @@ def summarise(run: Run) -> pd.DataFrame:
         mask = np.logical_and.reduce([run.trials[f] == v for f, v in cell.items()])
         some = run.trials[mask]
         row: dict[str, Any] = dict(cell)
-        for status in STATUSES:
+        for status in STATUSES if run.searches else GRID_STATUSES:
             row[status] = int((some["status"] == status).sum())
         row["n"] = int(some["test_class_mean"].notna().sum())
         row["trainable_params"] = some["trainable_params"].max()
@@ -243,7 +244,7 @@ def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float,
 
 
 def _at_edge(run: Run, field: str, value: Any) -> bool:
-    if run.study.space:
+    if not run.on_axes:
         return False
     values = run.order(field)
     ordered = field == "depth" or all(isinstance(v, int | float) for v in values)

@@ -23,11 +23,11 @@ from reports.frames import (
     choose,
     grid,
     load_run,
-    load_searches,
     minus_chosen,
     over_nuisance,
     paper_grid,
     paper_points,
+    search_answers,
     summarise,
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
@@ -59,9 +59,8 @@ def write_report(folder: Path) -> list[Path]:
     ]
     for view in _views(run):
         written += _save(out / _stem(view), render.draw(run, summary, choice, view))
-    searches = load_searches(run, folder)
-    if searches is not None:
-        written.append(_csv(out / "search.csv", searches))
+    if run.searches:
+        written.append(_csv(out / "search.csv", search_answers(run)))
     written.append(_markdown(out / "report.md", run, summary, choice))
     return written
 
@@ -173,7 +172,7 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
 
 def _views(run: Run) -> tuple[View | Points, ...]:
     """Figures of the axes; a search on a space of its own fills none of them."""
-    return () if run.study.space else run.study.views
+    return run.study.views if run.on_axes else ()
 
 
 def _stem(view: View | Points) -> str:

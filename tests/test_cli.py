@@ -17,8 +17,9 @@ from harness.cli import main
 from harness.study import study_names
 
 FLAGS = {
-    "sweep": "--budget --device --dry-run --on-repeat --out --repeats --search --seeds --select-on "
-    "--set --smoke --study --workers",
+    "sweep": "--address --budget --device --dry-run --engine --gpus-per-trial --keep --max-retries "
+    "--on-repeat --out --pruner --repeats --search --seeds --select-on --set --smoke --study "
+    "--warm-start --workers",
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "derive": "--file --out --rule --value",

@@ -14,10 +14,10 @@ from harness.comparison import Arm, Comparison
 from harness.controls import RATES, Controls
 from harness.errors import UserError
 from harness.placements import read_placement
+from harness.runs import write_comparison
 from harness.spec import Placement
 from harness.store import Store
 from harness.study import Axis, Points, Study
-from harness.sweep import write_comparison
 from harness.trial import Runtime, resolve
 from reports.comparison_frames import load_arms
 from reports.gamma_frames import block_map, describe, load_learned, normalised_entropy
@@ -76,6 +76,13 @@ def controls(store, fake, seeds=(0, 1)):
     return Controls(
         META, seeds=seeds, study=cells(), run=fake, store=store, runtime=Runtime()
     ).compare()
+
+
+def written(comparison, store):
+    folder = store.root / "studies" / "cells"
+    folder.mkdir(parents=True)
+    write_comparison(folder, comparison, {})
+    return folder
 
 
 def score(spec):
@@ -143,7 +150,7 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     assert best.name == "best cell of cells (last:3)" and len(best.charged) == 4
     specs = [store.record(trial_id).spec for trial_id in best.trials]
     assert [(spec.seed, len(spec.placement)) for spec in specs] == [(0, 3), (1, 3)]
-    folder = write_comparison(comparison, store, "cells", Runtime())
+    folder = written(comparison, store)
     table = load_arms(folder).table.set_index("arm")
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)
 
@@ -151,7 +158,7 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
 def test_differences_are_paired_and_costs_are_whole(tmp_path):
     store = Store(tmp_path)
     comparison = controls(store, Fake(store, score))
-    arms = load_arms(write_comparison(comparison, store, "cells", Runtime()))
+    arms = load_arms(written(comparison, store))
     table = arms.table.set_index("arm")
     plain = table.loc["lora, α = 1, all 4 sites"]
     assert plain["class_mean"] == pytest.approx(50.5)
@@ -176,7 +183,7 @@ def test_the_report_says_better_worse_and_open(tmp_path):
             return 0.8 + 0.01 * spec.seed
         return score(spec)
 
-    folder = write_comparison(controls(store, Fake(store, mixed)), store, "cells", Runtime())
+    folder = written(controls(store, Fake(store, mixed)), store)
     names = {path.name for path in write_report(folder)}
     assert names == {"arms.csv", "arms_by_seed.csv", "arms.png", "arms.svg", "report.md"}
     text = (folder / "report" / "report.md").read_text()
@@ -195,7 +202,7 @@ def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     comparison = controls(store, Fake(store, score, diverged=(1,)))
     assert any("A search diverged" in line for line in comparison.notes)
     assert not any("retrained" in arm.name for arm in comparison.arms)
-    folder = write_comparison(comparison, store, "cells", Runtime())
+    folder = written(comparison, store)
     first = load_arms(folder).table.iloc[0]
     assert first["diverged"] == 1 and first["class_mean"] == pytest.approx((60 + 100 / 15) / 2)
     write_report(folder)

@@ -5,7 +5,6 @@ To write the goldens again: `python tests/test_reports.py`, then read the differ
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -16,9 +15,10 @@ from test_store_and_sweep import TINY, publish
 
 from harness.errors import UserError
 from harness.metrics import SplitMetrics
+from harness.runs import write_run
 from harness.store import Store
 from harness.study import Axis, Points, Study, View
-from harness.sweep import make_plan, write_run
+from harness.sweep import make_plan
 from harness.trial import Runtime
 from reports.frames import choose, grid, load_run, mean_and_half_width, over_nuisance, summarise
 from reports.page import write_report
@@ -68,8 +68,8 @@ def made_run(root, made, results):
     """
     store = Store(root)
     plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
-    write_run(plan.folder, plan.study, plan.cells, Runtime())
-    (plan.folder / "environment.json").write_text(json.dumps({"torch": "0"}))
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_run(plan.folder, plan.study, plan.cells, {"torch": "0"})
     cells = len(made.cells())
     for index, (_, spec) in enumerate(plan.cells):
         result = results[index % cells][index // cells]

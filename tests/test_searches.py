@@ -60,7 +60,7 @@ def score(spec):
 
 
 def outcome(spec, **changes):
-    fields = dict(trial_id=spec.trial_id, status="COMPLETE", device_s=2.0, flops=10)
+    fields = dict(trial_id=spec.trial_id, status="COMPLETE", epochs=4, device_s=2.0, flops=10)
     if "objective" not in changes:
         fields["objective"] = score(spec)
     return Outcome(**{**fields, **changes})

@@ -18,12 +18,13 @@ from test_spec import make_spec
 
 from harness.engine import Ended, LocalEngine
 from harness.errors import NotSavedError, UserError
+from harness.runs import write_run
 from harness.searches import GridSearch
 from harness.spec import DataSpec, Recipe, TrialRequest
 from harness.store import STALE_S, Cost, Store, TrialRecord
 from harness.study import Axis, Study, View
-from harness.sweep import drive, make_plan, write_run
-from harness.trial import Runtime, resolve, run_trial
+from harness.sweep import drive, make_plan
+from harness.trial import Runtime, provenance, resolve, run_trial
 
 TINY = TrialRequest(
     positions=("mlp1",),
@@ -173,15 +174,16 @@ class Crashing:
         pass
 
 
-def run_plan(plan, engine, store, stop=None, on_end=lambda record: None):
+def run_plan(plan, engine, store, stop=None, on_end=lambda record: None, max_retries=0):
     drive(
         GridSearch(plan.to_run),
         engine,
         store=store,
         runtime=Runtime(),
         metric="class_mean",
+        max_retries=max_retries,
         stop=stop or Event(),
-        on_end=on_end,
+        on_end=lambda record, is_fresh: on_end(record),
     )
 
 
@@ -326,7 +328,8 @@ def _exists(pid):
 def test_run_folder_holds_the_study_as_run(tmp_path):
     store = Store(tmp_path)
     plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
-    write_run(plan.folder, plan.study, plan.cells, Runtime())
+    plan.folder.mkdir(parents=True)
+    write_run(plan.folder, plan.study, plan.cells, provenance("cpu"))
     content = json.loads((tmp_path / "studies" / "tiny" / "study.json").read_text())
     assert Study.model_validate_json(json.dumps(content["study"])) == tiny_study()
     assert [cell["trial_id"] for cell in content["cells"]] == [s.trial_id for _, s in plan.cells]

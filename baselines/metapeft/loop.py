@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class BilevelLoop(TrainingHook):
     """γ is out of the inner optimiser's reach, φ and the head out of the outer one's."""
 
+    resumable = False
+
     def __init__(self, attachment: Modulated, options: MetaPEFTOptions) -> None:
         super().__init__()
         self._attachment = attachment

@@ -28,6 +28,8 @@ OUTER_LR, OUTER_MOMENTUM, OUTER_DECAY = 1e-3, 0.9, 5e-4
 class ReleasedLoop(TrainingHook):
     """Once an epoch: K look-ahead steps on one batch, one step on γ, and φ put back."""
 
+    resumable = False
+
     def __init__(self, attachment: Modulated, options: MetaPEFTOptions) -> None:
         super().__init__()
         self._attachment = attachment

@@ -1,0 +1,89 @@
+"""A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
+
+`study.json` (a sweep) or `comparison.json`, `environment.json`, and `search-<n>.jsonl` for every
+search. Owns: reading and writing them. Must not know: torch, how trials are computed or shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+from harness.comparison import Comparison
+from harness.errors import UserError
+from harness.spec import TrialSpec
+from harness.store import read_lines, write_atomically
+from harness.study import Study
+
+Cell = tuple[dict[str, JsonValue], TrialSpec]
+"""A configuration's values, field by field, and one trial of it."""
+
+
+class Asked(NamedTuple):
+    """A trial of a run: its configuration's values, its seed and its id."""
+
+    cell: dict[str, JsonValue]
+    seed: int
+    trial_id: str
+
+
+class RunFiles(NamedTuple):
+    """What a sweep's folder says."""
+
+    study: Study
+    asked: list[Asked]
+    environment: dict[str, str]
+    searches: dict[int, list[dict[str, Any]]]
+    """Number of the search -> its log; empty for a grid."""
+
+
+def write_run(
+    folder: Path, study: Study, cells: Sequence[Cell], environment: dict[str, str]
+) -> None:
+    """Put the study as it is run, and the environment, beside the results.
+
+    Raises:
+        NotSavedError: they cannot be written.
+    """
+    listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
+    content = {"study": study.model_dump(mode="json"), "cells": listed}
+    write_atomically(folder / "study.json", json.dumps(content, indent=1))
+    write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
+
+
+def write_comparison(folder: Path, comparison: Comparison, environment: dict[str, str]) -> None:
+    """Put a comparison and the environment into a run's folder.
+
+    Raises:
+        NotSavedError: they cannot be written.
+    """
+    write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
+    write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
+
+
+def read_run(folder: Path) -> RunFiles:
+    """A sweep's folder, also while its driver is writing to it.
+
+    Raises:
+        UserError: the folder is not that of a sweep.
+    """
+    path = folder / "study.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
+    content = json.loads(path.read_text())
+    asked = [Asked(**cell) for cell in content["cells"]]
+    searches = {
+        int(log.stem.split("-")[1]): read_lines(log) for log in folder.glob("search-*.jsonl")
+    }
+    for _, events in sorted(searches.items()):
+        asked += [Asked(e["cell"], e["seed"], e["trial"]) for e in events if "ask" in e]
+    return RunFiles(
+        study=Study.model_validate_json(json.dumps(content["study"])),
+        asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,
+        environment=json.loads((folder / "environment.json").read_text()),
+        searches=dict(sorted(searches.items())),
+    )
