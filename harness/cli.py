@@ -651,6 +651,24 @@ def pretrain(path: str, seed: int) -> None:
     click.echo(f"Saved {path}; accuracy on unseen source images {100 * accuracy:.1f} %.")
 
 
+@main.command(epilog=_examples("bench", "bench --workers 8 --trials 1000"))
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), default=200, show_default=True)
+def bench(workers: int, trials: int) -> None:
+    """Measure what an engine costs per trial, with trials of 5 ms that train nothing.
+
+    Printed: the workers' time beyond that of the trials, per trial. Ray Tune by itself starts a
+    process per trial, so fewer are run.
+    """
+    from harness.bench import measure
+
+    rows = [
+        [row.engine, str(row.trials), f"{row.startup_s:.1f}", f"{row.per_trial_ms:.1f}"]
+        for row in measure(workers, trials, max(workers, trials // 10))
+    ]
+    _print_table(["engine", "trials", "start (s)", "overhead per trial (ms)"], rows)
+
+
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`a.b=v` pairs; v is read as JSON where it is JSON, else as a word."""
     values: dict[str, Any] = {}

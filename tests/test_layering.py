@@ -26,7 +26,7 @@ LAYERS = [
     {"harness.engine", "harness.optuna_search", "harness.ray_train"},
     {"harness.ray_engine"},
     {"harness.sweep"},
-    {"harness.batch"},
+    {"harness.batch", "harness.bench"},
     {"harness.cli"},
 ]
 """Lowest first; a module imports from lower layers and its own only."""
