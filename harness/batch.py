@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from harness.engine import Engine
+from harness.index import Summary
 from harness.searches import Search
 from harness.spec import TrialRequest
 from harness.store import Store, TrialRecord
@@ -59,7 +60,7 @@ class Batch:
         count: int | None,
         title: str,
         objective: Metric,
-        done: Sequence[TrialRecord] = (),
+        done: Sequence[Summary] = (),
     ) -> None:
         """Run what `search` asks for, `count` trials if that is known.
 
@@ -146,7 +147,7 @@ class _Best:
     score: float = 0.0
     trial_id: str = ""
 
-    def update(self, record: TrialRecord) -> None:
+    def update(self, record: TrialRecord | Summary) -> None:
         if record.status == "COMPLETE" and record.objective(self.objective) > self.score:
             self.score, self.trial_id = record.objective(self.objective), record.trial_id
 

@@ -1,4 +1,4 @@
-"""What an engine costs per trial: trials that do next to nothing, through the real driver and store.
+"""What an engine costs per trial: trials that do next to nothing, through real driver and store.
 
 Owns: `harness bench`. Must not know: real trials.
 """
@@ -158,6 +158,4 @@ def _plain_ray_tune(workers: int, trials: int) -> Overhead:
         wall = time.perf_counter() - began
     ray.shutdown()
     spent = trials * TRAINING_S
-    return Overhead(
-        "Ray Tune by itself", trials, startup, 1000 * (workers * wall - spent) / trials
-    )
+    return Overhead("Ray Tune by itself", trials, startup, 1000 * (workers * wall - spent) / trials)

@@ -40,6 +40,16 @@ Status = Literal["COMPLETE", "DIVERGED", "PRUNED", "FAILED"]
 """`PRUNED`: stopped by a search before its last epoch, so never tested; no answer for others."""
 
 
+State = Literal["done", "failed", "running", "absent"]
+
+
+def state_of(status: Status) -> State:
+    """A finished trial's state: a failed one is to be tried again, a pruned one is no answer."""
+    if status == "PRUNED":
+        return "absent"
+    return "failed" if status == "FAILED" else "done"
+
+
 class Cost(Frozen):
     """What a trial used. `flops` is analytic: matrix products of forward and backward passes."""
 
@@ -140,22 +150,32 @@ class Store:
         except FileNotFoundError:
             return None
         try:
-            if json.loads(text)["schema_version"] != SCHEMA:
-                raise UserError(f"{path} has another schema than {SCHEMA}: move it away and rerun.")
+            self.check_schema(path, json.loads(text))
             return TrialRecord.model_validate_json(text)
         except (ValidationError, ValueError, KeyError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path} is damaged; delete its folder and run again.") from error
+            raise self.damaged(path) from error
 
-    def state(self, trial_id: str) -> Literal["done", "failed", "running", "absent"]:
+    def check_schema(self, path: Path, record: dict[str, Any]) -> None:
+        """Raises `UserError` for a record of another version."""
+        if record["schema_version"] != SCHEMA:
+            raise UserError(f"{path} has another schema than {SCHEMA}: move it away and rerun.")
+
+    def damaged(self, path: Path) -> UserError:
+        """What to say of a record that cannot be read."""
+        return UserError(f"{path} is damaged; delete its folder and run again.")
+
+    def state(self, trial_id: str) -> State:
         """`failed` and `absent` are to be run; a crashed or a pruned trial counts as absent."""
         record = self.record(trial_id)
-        if record is not None:
-            if record.status == "PRUNED":
-                return "absent"
-            return "failed" if record.status == "FAILED" else "done"
-        return "running" if _alive(self.trials / trial_id / "claim.json") else "absent"
+        if record is None:
+            return "running" if self.is_claimed(trial_id) else "absent"
+        return state_of(record.status)
+
+    def is_claimed(self, trial_id: str) -> bool:
+        """Whether a living process has the trial's claim."""
+        return _alive(self.trials / trial_id / "claim.json")
 
     def history(self, trial_id: str) -> list[dict[str, Any]]:
         """A row per epoch that the trial has finished."""

@@ -126,7 +126,7 @@ class Study(Frozen):
                 raise UserError(f"views: {unknown('axis', name, fields)}")
         if len(set(fields)) < len(fields):
             raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
-        list(self.requests())  # a cell that makes no valid request is refused here
+        list(self.cell_requests())  # a cell that makes no valid request is refused here
         return self
 
     def derive(self, **changes: Any) -> Study:
@@ -151,12 +151,18 @@ class Study(Frozen):
             for values in itertools.product(*(axis.values for axis in self.axes))
         ]
 
+    def cell_requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
+        """Every cell with its request for the first seed."""
+        source = f"study {self.name}, axes"
+        for cell in self.cells():
+            yield cell, self.base.with_values({**cell, "seed": self.seeds[0]}, source=source)
+
     def requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
         """Every cell with its request, for each seed; seeds outermost, so maps fill evenly."""
+        cells = list(self.cell_requests())
         for seed in self.seeds:
-            for cell in self.cells():
-                source = f"study {self.name}, axes"
-                yield cell, self.base.with_values({**cell, "seed": seed}, source=source)
+            for cell, request in cells:
+                yield cell, request.model_copy(update={"seed": seed})
 
 
 def study_names() -> list[str]:

@@ -16,11 +16,12 @@ from threading import Event
 
 from harness.engine import Engine, Reported
 from harness.errors import UserError
+from harness.index import Summary, in_bulk, summaries
 from harness.runs import Cell, read_run
 from harness.searches import Outcome, Search
 from harness.space import Params, SearchSpace, Values
 from harness.spec import TrialSpec
-from harness.store import Store, TrialRecord
+from harness.store import State, Store, TrialRecord, state_of
 from harness.study import Study
 from harness.trial import Runtime, probe_seconds, record_crash, resolve
 
@@ -35,7 +36,7 @@ class Plan:
     study: Study
     folder: Path
     cells: list[Cell]
-    done: list[TrialRecord]
+    done: list[Summary]
     running: int
     failed: int
     to_run: list[TrialSpec]
@@ -45,7 +46,7 @@ class Plan:
 
         None when the probe fails; the trials themselves will then say why.
         """
-        known = [record.cost.device_s for record in self.done]
+        known = [summary.device_s for summary in self.done]
         if not known:
             probes = {0, len(self.to_run) // 2, len(self.to_run) - 1}
             try:
@@ -57,30 +58,38 @@ class Plan:
         return len(self.to_run) * sum(known) / len(known)
 
 
+@in_bulk()
 def make_plan(study: Study, *, store: Store, run_name: str, runtime: Runtime) -> Plan:
     """Resolve every cell and look up its state.
 
     Raises:
         UserError: a cell that cannot be run; names the study and the cell.
     """
-    cells = []
-    for cell, request in study.requests():
+    cells: list[list[Cell]] = []
+    for cell, request in study.cell_requests():
         try:
-            cells.append((cell, resolve(request, runtime)))
+            spec = resolve(request, runtime)
         except UserError as error:
             raise UserError(f"study {study.name}, cell {cell}: {error}") from error
-    specs = {spec.trial_id: spec for _, spec in cells}
-    states = {trial_id: store.state(trial_id) for trial_id in specs}
-    records = [store.record(trial_id) for trial_id, state in states.items() if state == "done"]
+        cells.append([(cell, seeded) for seeded in spec.over_seeds(study.seeds)])
+    # Seeds outermost, so that maps fill evenly.
+    trials = [cells_of_seed[index] for index in range(len(study.seeds)) for cells_of_seed in cells]
+    specs = {spec.trial_id: spec for _, spec in trials}
+    ended = summaries(store, specs)
+    states = {i: state_of(ended[i].status) if i in ended else _unfinished(store, i) for i in specs}
     return Plan(
         study=study,
         folder=store.root / "studies" / run_name,
-        cells=cells,
-        done=[record for record in records if record is not None],
+        cells=trials,
+        done=[ended[trial_id] for trial_id, state in states.items() if state == "done"],
         running=sum(state == "running" for state in states.values()),
         failed=sum(state == "failed" for state in states.values()),
         to_run=[specs[trial_id] for trial_id, state in states.items() if state != "done"],
     )
+
+
+def _unfinished(store: Store, trial_id: str) -> State:
+    return "running" if store.is_claimed(trial_id) else "absent"
 
 
 OnEnd = Callable[[TrialRecord, bool], None]

@@ -10,8 +10,9 @@ import pandas as pd
 
 from harness.comparison import Comparison
 from harness.errors import UserError
+from harness.index import OVERALL
 from harness.store import Store, TrialRecord
-from reports.frames import OVERALL, mean_and_half_width
+from reports.frames import mean_and_half_width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from harness.metrics import SplitMetrics
+from harness.index import COSTS, OVERALL, Summary, in_bulk, summaries
 from harness.runs import read_run
-from harness.store import Store, TrialRecord
+from harness.store import Store
 from harness.study import Axis, Study
 
-OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
+COUNTS = ("trainable_params", "head_params", "epochs_run", "tested_epoch")
 GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
 STATUSES = ("COMPLETE", "DIVERGED", "PRUNED", "FAILED", "MISSING")
 
@@ -39,6 +40,8 @@ class Run:
     on_axes: bool
     searches: dict[int, list[dict[str, Any]]]
     """Number -> log of every search; empty for a grid."""
+    cell_numbers: NDArray[np.int64]
+    """Which of `cells` each row of `trials` belongs to."""
     groups: tuple[str, ...]
     """Names of the dataset's groups, head first; empty until a trial has finished."""
     chance: float
@@ -65,6 +68,7 @@ class Run:
         return [_plain(value) for value in self.axis(field).values]
 
 
+@in_bulk()
 def load_run(folder: Path) -> Run:
     """Read a run folder `<root>/studies/<run>` and its trials' records from `<root>`.
 
@@ -73,31 +77,40 @@ def load_run(folder: Path) -> Run:
     """
     files = read_run(folder)
     store = Store(folder.parent.parent)
-    records = [store.record(asked.trial_id) for asked in files.asked]
-    scored = [record for record in records if record is not None and record.test is not None]
-    groups = tuple(scored[0].test.groups) if scored and scored[0].test is not None else ()
-    rows = []
-    for asked, record in zip(files.asked, records, strict=True):
-        values = {field: _plain(value) for field, value in asked.cell.items()}
-        ids = {"seed": asked.seed, "trial_id": asked.trial_id}
-        rows.append({**values, **ids, **_row(record, groups)})
+    ended = summaries(store, {asked.trial_id for asked in files.asked})
+    scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
+    groups = tuple(scored.groups) if scored else ()
+    tried = {_key(asked.cell): asked.cell for asked in files.asked}
     cells = files.study.cells()
     own = {axis.field for axis in files.study.axes}
     on_axes = not files.study.space and all(own == set(asked.cell) for asked in files.asked)
     if not on_axes:
-        tried = {json.dumps(asked.cell, sort_keys=True): asked.cell for asked in files.asked}
         cells = list(tried.values())
+    numbers = {_key(cell): number for number, cell in enumerate(cells)}
+    cell_numbers = np.array([numbers[_key(asked.cell)] for asked in files.asked], dtype=int)
+    cells = [{field: _plain(value) for field, value in cell.items()} for cell in cells]
+    fields = list(dict.fromkeys(field for cell in cells for field in cell))
+    values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
+    ids = {"seed": [a.seed for a in files.asked], "trial_id": [a.trial_id for a in files.asked]}
+    results = pd.DataFrame(
+        [_row(ended.get(asked.trial_id), groups) for asked in files.asked], columns=_columns(groups)
+    )
     return Run(
         study=files.study,
         on_axes=on_axes,
-        cells=[{field: _plain(value) for field, value in cell.items()} for cell in cells],
+        cells=cells,
         store=folder.parent.parent,
         environment=files.environment,
         searches=files.searches,
-        trials=pd.DataFrame(rows),
+        trials=pd.concat([pd.DataFrame({**values, **ids}), results], axis=1),
+        cell_numbers=cell_numbers,
         groups=groups,
-        chance=100 / scored[0].num_classes if scored else float("nan"),
+        chance=100 / scored.num_classes if scored else float("nan"),
     )
+
+
+def _key(cell: dict[str, Any]) -> str:
+    return json.dumps(cell, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
@@ -106,27 +119,43 @@ def _plain(value: Any) -> Any:
     return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
 
 
-def _row(record: TrialRecord | None, groups: tuple[str, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = {"status": record.status if record else "MISSING"}
-    for part in ("select", "test"):
-        scores: SplitMetrics | None = getattr(record, part) if record else None
-        if record is not None and record.status == "PRUNED":
-            scores = None  # a part of a training is not a score of its cell
-        diverged = record is not None and record.status == "DIVERGED"
-        guess = 1 / record.num_classes if record and diverged else float("nan")
-        for name in OVERALL:
-            row[f"{part}_{name}"] = 100 * (getattr(scores, name) if scores else guess)
+def _is_scored(ended: dict[str, Summary], trial_id: str) -> bool:
+    return trial_id in ended and ended[trial_id].test is not None
+
+
+def _columns(groups: tuple[str, ...]) -> list[str]:
+    """Names for what `_row` gives."""
+    names = ["status", *(f"select_{name}" for name in (*OVERALL, *groups))]
+    names += [f"test_{name}" for name in OVERALL]
+    for group in groups:
+        names += [f"test_{group}", f"binomial_{group}", f"distance_{group}"]
+    return [*names, *COUNTS, *COSTS]
+
+
+def _row(trial: Summary | None, groups: tuple[str, ...]) -> list[Any]:
+    nan = float("nan")
+    if trial is None:
+        return ["MISSING"] + [nan] * (len(_columns(groups)) - 1)
+    guess = 100 / trial.num_classes if trial.status == "DIVERGED" else nan
+    row: list[Any] = [trial.status]
+    for is_test, scores in ((False, trial.select), (True, trial.test)):
+        if scores is None or trial.status == "PRUNED":  # part of a training is not a cell's score
+            row += [guess] * len(OVERALL)
+            row += [guess, nan, nan] * len(groups) if is_test else [guess] * len(groups)
+            continue
+        row += [100 * value for value in scores[: len(OVERALL)] if value is not None]
+        count = len(trial.groups)
         for group in groups:
-            row[f"{part}_{group}"] = 100 * (scores.groups[group] if scores else guess)
-            if part == "test":
-                row[f"binomial_{group}"] = 100 * scores.groups_se[group] if scores else np.nan
-                row[f"distance_{group}"] = scores.distance[group] if scores else float("nan")
-    for name in ("trainable_params", "head_params", "epochs_run", "tested_epoch"):
-        row[name] = getattr(record, name) if record else None
-    for name in ("wall_s", "device_s", "images_forward", "images_backward", "flops"):
-        row[name] = getattr(record.cost, name) if record else float("nan")
-    row["peak_memory_mb"] = record.cost.peak_memory_mb if record else float("nan")
-    return row
+            place = len(OVERALL) + trial.groups.index(group)
+            accuracy, error, distance = (scores[place + n * count] for n in range(3))
+            row.append(nan if accuracy is None else 100 * accuracy)
+            if is_test:
+                row += [
+                    nan if error is None else 100 * error,
+                    nan if distance is None else distance,
+                ]
+    row += [getattr(trial, name) for name in COUNTS]
+    return row + trial.costs
 
 
 def search_answers(run: Run) -> pd.DataFrame:
@@ -172,19 +201,22 @@ def summarise(run: Run) -> pd.DataFrame:
     """
     names = [*OVERALL, *run.groups]
     scores = [f"{part}_{name}" for part in ("select", "test") for name in names]
-    rows = []
-    for cell in run.cells:
-        mask = np.logical_and.reduce([run.trials[f] == v for f, v in cell.items()])
-        some = run.trials[mask]
-        row: dict[str, Any] = dict(cell)
-        for status in STATUSES if run.searches else GRID_STATUSES:
-            row[status] = int((some["status"] == status).sum())
-        row["n"] = int(some["test_class_mean"].notna().sum())
-        row["trainable_params"] = some["trainable_params"].max()
-        for name in scores:
-            row[name], row[f"{name}_ci"] = mean_and_half_width(some[name])
-        rows.append(row)
-    return pd.DataFrame(rows)
+    by_cell = run.trials.groupby(run.cell_numbers)
+    found = by_cell[scores].agg(["mean", "std", "count"]).reindex(range(len(run.cells)))
+    summary: dict[str, Any] = {
+        field: [cell.get(field) for cell in run.cells] for field in run.fields
+    }
+    for status in STATUSES if run.searches else GRID_STATUSES:
+        counts = (run.trials["status"] == status).groupby(run.cell_numbers).sum()
+        summary[status] = counts.reindex(range(len(run.cells)), fill_value=0).astype(int)
+    summary["n"] = found["test_class_mean", "count"].fillna(0).astype(int)
+    summary["trainable_params"] = by_cell["trainable_params"].max().reindex(found.index)
+    for name in scores:
+        count = found[name, "count"].to_numpy()
+        error = found[name, "std"] / np.sqrt(count)
+        summary[name] = found[name, "mean"]
+        summary[f"{name}_ci"] = stats.t.ppf(0.975, np.maximum(count - 1, 1)) * error
+    return pd.DataFrame(summary)
 
 
 def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:

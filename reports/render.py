@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from harness.index import OVERALL
 from harness.spec import TrialRequest
 from harness.study import Points, View
 from reports.comparison_frames import Arms
-from reports.frames import OVERALL, Choice, Run, grid, paper_grid, paper_points
+from reports.frames import Choice, Run, grid, paper_grid, paper_points
 from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {

@@ -14,7 +14,7 @@ LAYERS = [
     {"harness.spec", "harness.registry", "harness.rng"},
     {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
-    {"harness.runs"},
+    {"harness.runs", "harness.index"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
