@@ -1,4 +1,4 @@
-"""What an engine costs per trial: trials that do next to nothing, through real driver and store.
+"""What the harness costs beside training: engines per trial, searches per proposal.
 
 Owns: `harness bench`. Must not know: real trials.
 """
@@ -6,6 +6,7 @@ Owns: `harness bench`. Must not know: real trials.
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,14 +15,20 @@ from threading import Event
 from typing import NamedTuple
 
 from harness.engine import Engine, LocalEngine
-from harness.searches import GridSearch
-from harness.spec import BackboneSpec, DataSpec, Placement, Recipe, TrialSpec
+from harness.optuna_search import OptunaSearch, Sampler
+from harness.searches import Budget, GridSearch
+from harness.space import Domain, Params, SearchSpace, Values
+from harness.spec import LINEAR_POSITIONS, BackboneSpec, DataSpec, Placement, Recipe, TrialSpec
 from harness.store import Cost, Store, TrialRecord
+from harness.study import Axis, Switches, load_study
 from harness.sweep import drive
 from harness.trial import GoesOn, Runtime
 
 TRAINING_S = 0.005
 """What a stand-in for a trial takes."""
+
+
+_MODELS: tuple[tuple[Sampler, int], ...] = (("tpe", 2000), ("gp", 1000))
 
 
 class Overhead(NamedTuple):
@@ -53,6 +60,62 @@ def measure(workers: int, trials: int, plain_trials: int) -> list[Overhead]:
         _engine("ray", on_ray, workers, trials),
         _plain_ray_tune(workers, plain_trials),
     ]
+
+
+class Ask(NamedTuple):
+    """Seconds that one proposal takes after so many told trials."""
+
+    search: str
+    told: int
+    variables: int
+    seconds: float
+
+
+def measure_asks() -> list[Ask]:
+    """The two searches that fit a model, over the paper's cells and over every site by itself."""
+    import torch
+
+    torch.set_num_threads(1)
+    base = load_study("depth_vs_position")
+    alphas = tuple(2.0**power for power in range(-6, 6))
+    axes = (*base.axes, Axis(field="alpha", values=alphas, label="alpha"))
+    cells = SearchSpace(base.derive(axes=axes, views=()), 12)
+    sites = SearchSpace(base.derive(space=(Switches(positions=LINEAR_POSITIONS),)), 12)
+    return [_ask(sampler, space, told) for sampler, told in _MODELS for space in (cells, sites)]
+
+
+def _ask(sampler: Sampler, space: SearchSpace, told: int) -> Ask:
+    rng = random.Random(0)
+    points = []
+    for _ in range(told):
+        params: Params = {}
+
+        def suggest(name: str, domain: Domain, params: Params = params) -> int | float:
+            is_range = domain.choices is None
+            value = rng.uniform(domain.low, domain.high) if is_range else None
+            params[name] = rng.randrange(domain.choices or 1) if value is None else value
+            return params[name]
+
+        space.values(suggest)
+        points.append((params, rng.random()))
+    with tempfile.TemporaryDirectory() as folder:
+        search = OptunaSearch(
+            sampler,
+            space,
+            lambda values, seed: _spec(values, seed),
+            name="bench",
+            first_seed=0,
+            on_repeat="next-seed",
+            budget=Budget.parse("10"),
+            full_run_flops=1,
+            log=Path(folder) / "log",
+            warm=points,
+        )
+        search.ask(1)  # the first one imports
+        start = time.perf_counter()
+        search.ask(1)
+        seconds = time.perf_counter() - start
+    return Ask(sampler, told, max(len(params) for params, _ in points), seconds)
 
 
 def stand_in(spec: TrialSpec, runtime: Runtime, store: Store, goes_on: GoesOn | None) -> None:
@@ -108,19 +171,20 @@ def _engine(name: str, start: Callable[[Store], Engine], workers: int, trials: i
     return Overhead(name, trials, startup, 1000 * (workers * wall - spent) / trials)
 
 
+def _spec(options: Values, seed: int) -> TrialSpec:
+    return TrialSpec(
+        method="stand-in",
+        options=options,
+        placement=Placement({}),
+        backbone=BackboneSpec(),
+        data=DataSpec(),
+        recipe=Recipe(),
+        seed=seed,
+    )
+
+
 def _drive(engine: Engine, store: Store, numbers: range) -> list[TrialRecord]:
-    specs = [
-        TrialSpec(
-            method="stand-in",
-            options={"number": number},
-            placement=Placement({}),
-            backbone=BackboneSpec(),
-            data=DataSpec(),
-            recipe=Recipe(),
-            seed=0,
-        )
-        for number in numbers
-    ]
+    specs = [_spec({"number": number}, 0) for number in numbers]
     records: list[TrialRecord] = []
     drive(
         GridSearch(specs),

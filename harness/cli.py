@@ -655,13 +655,19 @@ def pretrain(path: str, seed: int) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), default=200, show_default=True)
 def bench(workers: int, trials: int) -> None:
-    """Measure what an engine costs per trial, with trials of 5 ms that train nothing.
+    """Measure what the harness costs beside training.
 
-    Printed: the workers' time beyond that of the trials, per trial. Ray Tune by itself starts a
-    process per trial, so fewer are run.
+    Of engines: the workers' time beyond that of the trials, per trial, with trials of 5 ms that
+    train nothing. Ray Tune by itself starts a process per trial, so fewer are run. Of searches:
+    the time of one proposal when many trials are known.
     """
-    from harness.bench import measure
+    from harness.bench import measure, measure_asks
 
+    asks = [
+        [ask.search, str(ask.told), str(ask.variables), f"{ask.seconds:.2f}"]
+        for ask in measure_asks()
+    ]
+    _print_table(["search", "told trials", "variables", "one proposal (s)"], asks)
     rows = [
         [row.engine, str(row.trials), f"{row.startup_s:.1f}", f"{row.per_trial_ms:.1f}"]
         for row in measure(workers, trials, max(workers, trials // 10))

@@ -33,6 +33,11 @@ Pruner = Literal["none", "asha", "hyperband", "median"]
 PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 REDUCTION = 3
 """Of ASHA's and Hyperband's rungs: 1, 3, 9, ... epochs, and a third of the trials goes on."""
+FITTED = 200
+"""Trials that a model is fitted to, the best half and the latest, once all of them would make an
+ask take longer than many a trial: more than these for GP, for TPE more than `MOST_VALUES`."""
+MOST_VALUES = 100_000
+"""Trials times variables."""
 OnRepeat = Literal["cached", "next-seed"]
 
 MOST_IN_A_ROW = 3
@@ -85,7 +90,7 @@ class OptunaSearch:
         self._study = optuna.create_study(
             direction="maximize",
             study_name=name,
-            sampler=self._sampler(),
+            sampler=self._sampler(sampler),
             pruner=_pruner(pruner, epochs),
         )
         self._running: dict[str, list[Trial]] = {}
@@ -157,11 +162,14 @@ class OptunaSearch:
 
     def _propose(self, params: Params | None) -> TrialSpec | None:
         """One proposal, Optuna's or a given one; None if it is known or under way already."""
-        if self._kind not in SEQUENTIAL:
-            # A sampler of its own for every ask: a resumed search goes on as if never stopped.
-            self._study.sampler = self._sampler()
+        if params is None and self._has_too_many():
+            params = self._fitted_to_fewer()
         if params is not None:
             self._study.enqueue_trial(dict(params))
+        if self._kind not in SEQUENTIAL:
+            # A sampler of its own for every ask: a resumed search goes on as if never stopped.
+            # For given variables it is a cheap one, because Optuna fits it all the same.
+            self._study.sampler = self._sampler("random" if params else self._kind)
         self._asks += 1
         trial = self._study.ask()
         with warnings.catch_warnings():
@@ -169,6 +177,29 @@ class OptunaSearch:
             values = self._space.values(lambda name, domain: _suggest(trial, name, domain))
         self._last = trial.params
         return self._settle(trial, values)
+
+    def _has_too_many(self) -> bool:
+        """Whether the model would be slow with all trials."""
+        trials = len(self._study.get_trials(deepcopy=False))
+        if self._kind == "gp":
+            return trials > FITTED
+        return self._kind == "tpe" and trials * max(1, len(self._last)) > MOST_VALUES
+
+    def _fitted_to_fewer(self) -> Params:
+        """What the sampler proposes when it sees the best and the latest trials only."""
+        import optuna
+
+        trials = self._study.get_trials(deepcopy=False)
+        scored = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        best = {t.number for t in sorted(scored, key=lambda t: -(t.value or 0.0))[: FITTED // 2]}
+        latest = {t.number for t in trials[-(FITTED - len(best)) :]}
+        few = optuna.create_study(direction="maximize", sampler=self._sampler(self._kind))
+        few.add_trials([trial for trial in trials if trial.number in best | latest])
+        trial = few.ask()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._space.values(lambda name, domain: _suggest(trial, name, domain))
+        return trial.params
 
     def _settle(self, trial: Trial, values: Values) -> TrialSpec | None:
         key = _key(trial.params)
@@ -243,6 +274,7 @@ class OptunaSearch:
             )
         )
         self._seen[_key(params)] = 1
+        self._last = params
         self._told[spec.trial_id] = ("COMPLETE", event["objective"])
         self.warm += 1
 
@@ -268,15 +300,15 @@ class OptunaSearch:
         if self._log is not None:  # None while the log is replayed
             append_line(self._log, event)
 
-    def _sampler(self) -> BaseSampler:
+    def _sampler(self, kind: Sampler) -> BaseSampler:
         """Optuna's sampler for the next ask; options that differ between its versions are fixed."""
         from optuna import samplers
         from optuna.exceptions import ExperimentalWarning
 
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
-        if self._kind == "random":
+        if kind == "random":
             return samplers.RandomSampler(seed=self._number("random", self._asks))
-        if self._kind == "tpe":
+        if kind == "tpe":
             # `group` lets a variable that only some trials have take part.
             return samplers.TPESampler(
                 seed=self._number("tpe", self._asks),
@@ -285,14 +317,14 @@ class OptunaSearch:
                 constant_liar=True,
                 n_startup_trials=10,
             )
-        if self._kind == "gp":
+        if kind == "gp":
             return samplers.GPSampler(
                 seed=self._number("gp", self._asks),
                 n_startup_trials=10,
                 deterministic_objective=False,
                 warn_independent_sampling=False,
             )
-        if self._kind == "sobol":
+        if kind == "sobol":
             return samplers.QMCSampler(
                 qmc_type="sobol",
                 scramble=True,
