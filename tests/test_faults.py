@@ -1,0 +1,288 @@
+"""Things that really go wrong: killed drivers, workers and machines, a full disk, too little memory.
+
+Whatever happens, the same command then ends in the table of a sweep that nothing happened to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from test_store_and_sweep import TINY
+
+from harness.store import Store, driving
+from harness.trial import Runtime, resolve, run_trial
+
+STUDY = """
+from harness.study import Axis, View
+from studies.depth_vs_position import study as base
+
+
+def study():
+    made = base()
+    return made.derive(
+        name="faults",
+        base=made.base.with_values(
+            {"depth": "last:1", "recipe.epochs": 4, "data.options.test_per_class": 4}, source="test"
+        ),
+        axes=(
+            Axis(field="positions", values=("mlp1", "q", "v", "out"), label="position"),
+            Axis(field="alpha", values=(0.5, 1.0, 2.0), label="alpha"),
+        ),
+        views=(View(kind="heatmap", rows="positions", columns="alpha", title="t"),),
+        reference=None,
+    )
+"""
+SEARCHES = {
+    "grid": ["--workers", "2"],
+    "tpe and hyperband": ["--workers", "1", "--search", "tpe", "--pruner", "hyperband"]
+    + ["--budget", "12"],
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "faults.py"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study, tmp_path_factory):
+    """Kind of search -> the folder of a sweep that nothing happens to."""
+    outs = {}
+    for name, arguments in SEARCHES.items():
+        outs[name] = tmp_path_factory.mktemp("undisturbed")
+        assert sweep(study, outs[name], *arguments).returncode == 0
+    return outs
+
+
+def command(study, out, *arguments):
+    code = "from harness.cli import main; main()"
+    return [sys.executable, "-c", code, "sweep", "--study", study, "--out", out, *arguments]
+
+
+def start(study, out, *arguments, **options):
+    """A sweep in a process group of its own."""
+    return subprocess.Popen(
+        [str(part) for part in command(study, out, *arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def sweep(study, out, *arguments, **options):
+    """Run a sweep to its end."""
+    process = start(study, out, *arguments, **options)
+    _, process.errors = process.communicate(timeout=300)
+    return process
+
+
+def table(out):
+    return next(Path(out).glob("studies/*/report/metrics.csv")).read_text()
+
+
+def records(out):
+    return {path.parent.name: path.read_bytes() for path in Path(out).glob("trials/*/record.json")}
+
+
+def running(out):
+    """The process of a trial that has begun to train; None if there is none."""
+    for claim in Path(out).glob("trials/*/claim.json"):
+        begun = (claim.parent / "history.jsonl").exists()
+        if begun and not (claim.parent / "record.json").exists():
+            pid = json.loads(claim.read_text())["pid"]
+            if psutil.pid_exists(pid):
+                return pid
+    return None
+
+
+def wait_for(find, seconds=120):
+    deadline = time.monotonic() + seconds
+    while (found := find()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(
+    study, undisturbed, tmp_path, kind
+):
+    rng = random.Random(kind)
+    seen = {}
+    for _ in range(10):
+        process = start(study, tmp_path, *SEARCHES[kind])
+        try:
+            process.wait(timeout=rng.uniform(0, 9))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        now = records(tmp_path)
+        assert all(now[trial] == content for trial, content in seen.items())
+        seen = now
+    assert sweep(study, tmp_path, *SEARCHES[kind]).returncode == 0
+    assert table(tmp_path) == table(undisturbed[kind])
+    assert set(records(tmp_path)) == set(records(undisturbed[kind]))
+    assert not list(tmp_path.glob("attic/*/record.json"))
+    if kind != "grid":
+        logs = [next(out.glob("studies/*/search-0.jsonl")) for out in (tmp_path, undisturbed[kind])]
+        assert outcomes(logs[0]) == outcomes(logs[1])
+
+
+def outcomes(log):
+    """What the search asked, heard and learned, without times."""
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return [{k: v for k, v in event.items() if k != "device_s"} for event in events]
+
+
+def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path):
+    process = start(study, tmp_path, "--workers", "1")
+    os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert table(tmp_path) == table(undisturbed["grid"])
+    assert len(list(tmp_path.glob("attic/*"))) == 1
+
+
+def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_path):
+    process = start(study, tmp_path, "--workers", "1", "--max-retries", "1")
+    first = wait_for(lambda: next(iter(tmp_path.glob("trials/*/history.jsonl")), None)).parent
+
+    def worker_of_the_first():
+        pid = running(tmp_path)
+        return pid if pid and json.loads((first / "claim.json").read_text())["pid"] == pid else None
+
+    killed = []
+    while len(killed) < 2:
+        pid = wait_for(worker_of_the_first)
+        if pid not in killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "1 trials failed" in errors and "exit code -9" in errors
+    assert json.loads((first / "record.json").read_text())["status"] == "FAILED"
+    assert len(records(tmp_path)) == 12
+
+
+def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        raylet = node.all_processes["raylet"][0].process.pid
+        process = start(study, tmp_path, "--engine", "ray", "--address", cluster.address)
+
+        def on_the_node():
+            pid = running(tmp_path)
+            return True if pid and psutil.Process(pid).ppid() == raylet else None
+
+        wait_for(on_the_node)
+        cluster.remove_node(node, allow_graceful=False)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert table(tmp_path) == table(undisturbed["grid"])
+        assert list(tmp_path.glob("attic/*"))
+    finally:
+        cluster.shutdown()
+
+
+def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", tmp_path])
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        full = sweep(study, tmp_path, "--workers", "2")
+        assert full.returncode == 3
+        assert "Results cannot be saved" in full.errors and "No space left" in full.errors
+        assert "Traceback" not in full.errors
+        saved = records(tmp_path)
+        assert 0 < len(saved) < 12
+        for trial in saved:
+            assert Store(tmp_path).record(trial).status == "COMPLETE"
+        subprocess.run(["mount", "-o", "remount,size=50m", tmp_path], check=True)
+        assert sweep(study, tmp_path, "--workers", "2").returncode == 0
+        assert table(tmp_path) == table(undisturbed["grid"])
+        assert all(records(tmp_path)[trial] == content for trial, content in saved.items())
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_line_cut_short_by_a_full_disk_is_mended(study, undisturbed, tmp_path):
+    """The search's log may not grow beyond what a few proposals take."""
+    import resource
+
+    kind = "tpe and hyperband"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))
+
+    cut = sweep(study, tmp_path, *SEARCHES[kind], preexec_fn=limit)
+    assert cut.returncode == 3, cut.errors
+    assert "Results cannot be saved" in cut.errors and "Traceback" not in cut.errors
+    assert sweep(study, tmp_path, *SEARCHES[kind]).returncode == 0
+    assert table(tmp_path) == table(undisturbed[kind])
+
+
+def test_a_second_driver_of_a_run_is_refused_by_the_name_of_the_first(study, tmp_path):
+    with driving(tmp_path / "studies" / "faults"):
+        second = sweep(study, tmp_path)
+    assert second.returncode == 2
+    assert f"process {os.getpid()}" in second.errors and "--out" in second.errors
+    assert not list(tmp_path.glob("trials/*"))
+
+
+# Memory.
+
+
+def out_of_memory_beyond(most, monkeypatch):
+    """As a device whose memory holds so many images of training at once."""
+    from harness.train import Classifier
+
+    real = Classifier.forward
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled() and len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return real(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+
+
+@pytest.mark.parametrize("method", ["lora", "metapeft"])
+def test_a_trial_that_runs_out_of_memory_is_tried_in_parts(tmp_path, monkeypatch, method):
+    values = {"method": method, "recipe.epochs": 2}
+    spec = resolve(TINY.with_values(values, source="test"), Runtime())
+    whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
+    assert whole.parts == 1
+    out_of_memory_beyond(64, monkeypatch)
+    parted = run_trial(spec, Runtime(), Store(tmp_path / "parted"))
+    if method == "metapeft":  # its outer step has the batch whole
+        assert parted.status == "FAILED" and "OutOfMemory" in parted.error
+        return
+    assert (parted.status, parted.parts, parted.epochs_run) == ("COMPLETE", 4, 2)
+    assert parted.select.loss == pytest.approx(whole.select.loss, rel=1e-5)
+    histories = [Store(tmp_path / name).history(spec.trial_id) for name in ("whole", "parted")]
+    for before, after in zip(*histories, strict=True):
+        assert after["train_loss"] == pytest.approx(before["train_loss"], rel=1e-5)
+
+
+def test_a_trial_that_never_fits_fails_with_the_reason(tmp_path, monkeypatch):
+    spec = resolve(TINY, Runtime())
+    out_of_memory_beyond(8, monkeypatch)
+    record = run_trial(spec, Runtime(), Store(tmp_path))
+    assert record.status == "FAILED" and "OutOfMemoryError" in record.error
