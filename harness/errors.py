@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
@@ -24,3 +26,19 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
     return UserError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(listed)}.")
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence.
+
+    Raises:
+        NotSavedError: the file cannot be written; names it and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotSavedError(
+            f"Results cannot be saved: {path}: {error.strerror or error}. What was saved is whole; "
+            "make room and give the command again."
+        ) from error

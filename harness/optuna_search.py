@@ -97,7 +97,7 @@ class OptunaSearch:
         self._specs: dict[str, TrialSpec] = {}
         self.cells: list[tuple[Values, TrialSpec]] = []
         """Every trial that was proposed, in the order of the first proposal."""
-        self._told: dict[str, tuple[Status, float]] = {}
+        self._told: dict[str, tuple[Status, float | None]] = {}
         self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._last: Params = {}
@@ -231,25 +231,22 @@ class OptunaSearch:
         return not first.should_prune()
 
     def _learn(self, event: dict[str, Any]) -> None:
-        from optuna.trial import TrialState
-
-        trial_id, objective = event["tell"], event["objective"]
+        trial_id, status, objective = event["tell"], event["status"], event["objective"]
         self._spent_s += event["device_s"]
         self._spent_flops += event["flops"]
         self._epochs[trial_id] = event["epochs"]
         for trial in self._running.pop(trial_id, []):
-            if objective is None:
-                self._study.tell(trial, state=TrialState.FAIL)
-            else:
-                self._tell_study(trial, event["status"], objective)
-        if objective is not None:
-            self._told[trial_id] = (event["status"], objective)
+            self._tell_study(trial, status, objective)
+        # A failed one is not tried again before the next command.
+        self._told[trial_id] = (status, objective)
 
-    def _tell_study(self, trial: Trial, status: Status, objective: float) -> None:
+    def _tell_study(self, trial: Trial, status: Status, objective: float | None) -> None:
         """A pruned trial is told as one, never as complete with a part of its score."""
         from optuna.trial import TrialState
 
-        if status == "PRUNED":
+        if objective is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif status == "PRUNED":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, objective)

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import shutil
+import socket
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
     """Join a cluster, or start one of this machine alone with at least `cpus` places."""
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             return
         ray.init(
@@ -154,10 +156,17 @@ def _connect(address: str | None, cpus: int | None) -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except ConnectionError as error:
+    except (OSError, ValueError) as error:  # a ConnectionError among them
         raise UserError(
             f"--address {address}: no Ray cluster answers there; start one with `ray start --head`."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens, for which Ray itself would try for many minutes."""
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CLOSE_S).close()
 
 
 def _slots(workers: int | None, needs: dict[str, float]) -> int:

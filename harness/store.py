@@ -24,7 +24,7 @@ import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.errors import NotSavedError, UserError
+from harness.errors import UserError, saving
 from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
 
@@ -286,22 +286,6 @@ def _alive(claim: Path) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return False  # no claim, a torn one, or no such process
-
-
-@contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """Turn a failure to write into one sentence.
-
-    Raises:
-        NotSavedError: the file cannot be written; names it and the reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise NotSavedError(
-            f"Results cannot be saved: {path}: {error.strerror or error}. What was saved is whole; "
-            "make room and give the command again."
-        ) from error
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:

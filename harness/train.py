@@ -6,6 +6,7 @@ studies, stores, where data comes from.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.data import Dataset, Images, Split, augmented, epoch_batches, normalised
+from harness.errors import saving
 from harness.hooks import Inner
 from harness.insertion import Attachment
 from harness.metrics import SplitMetrics, split_metrics
@@ -87,7 +89,11 @@ class _States(NamedTuple):
     scaler: torch.amp.GradScaler
 
     def save(self, path: Path, result: Trained, best: dict[str, Tensor] | None) -> None:
-        """Write all of it, whole or not at all."""
+        """Write all of it, whole or not at all.
+
+        Raises:
+            NotSavedError: it cannot be written.
+        """
         assert result.select is not None
         state = {
             "modules": [part.state_dict() for part in self],
@@ -95,8 +101,11 @@ class _States(NamedTuple):
             "best": best,
         }
         part = path.with_name(f"{path.name}.part")
-        torch.save(state, part)
-        part.replace(path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        with saving(path):
+            part.write_bytes(content.getbuffer())
+            part.replace(path)
 
     def load(self, path: Path, device: torch.device) -> tuple[Trained, dict[str, Tensor] | None]:
         """Put everything back; what `save` was given."""

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from harness.errors import UserError
-from harness.optuna_search import SAMPLERS, OptunaSearch
-from harness.searches import Budget, Outcome
+from harness.optuna_search import PRUNERS, SAMPLERS, OptunaSearch
+from harness.searches import Budget, Outcome, Restarts
 from harness.space import SearchSpace
 from harness.spec import BackboneSpec, DataSpec, Placement, Recipe, TrialRequest, TrialSpec
 from harness.study import Axis, Points, Range, Study, Switches
@@ -126,6 +126,15 @@ def test_what_failed_is_tried_again_after_a_restart(tmp_path):
     first.tell(outcome(spec, status="FAILED", objective=None))
     assert first.ask(1)[0].trial_id != spec.trial_id
     assert search("tpe", tmp_path / "log").ask(1)[0].trial_id == spec.trial_id
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_what_failed_is_not_tried_again_at_once(tmp_path, sampler):
+    made, specs = search(sampler, tmp_path / "log", "500"), []
+    while asked := made.ask(1):
+        specs += asked
+        made.tell(outcome(asked[0], status="FAILED", objective=None))
+    assert len({spec.trial_id for spec in specs}) == len(specs) == 12
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
@@ -257,3 +266,118 @@ def test_per_site_spaces_can_be_searched(tmp_path, sampler):
         sizes.add(len(placement))
         made.tell(outcome(asked[0], objective=len(placement) / 24))
     assert sizes == {0, 12, 24} or sizes == {12, 24}
+
+
+# Watching.
+
+
+def watched(made, most=None):
+    """Run trials of four epochs; what was asked, and how many epochs each was given."""
+    epochs = {}
+    while (most is None or len(epochs) < most) and (asked := made.ask(1)):
+        (spec,) = asked
+        epochs[spec.trial_id] = 4
+        for epoch in (1, 2, 3):
+            now = score(spec) * epoch / 4
+            if not made.report(spec.trial_id, epoch, now):
+                made.tell(outcome(spec, status="PRUNED", objective=now, epochs=epoch))
+                epochs[spec.trial_id] = epoch
+                break
+        else:
+            made.tell(outcome(spec))
+    return epochs
+
+
+PRUNING = [p for p in PRUNERS if p != "none"]
+
+
+@pytest.mark.parametrize("pruner", PRUNING)
+def test_bad_trials_are_stopped_and_the_best_is_not(tmp_path, pruner):
+    made = search("random", tmp_path / "log", "12", pruner=pruner, epochs=4)
+    epochs = watched(made)
+    assert len(epochs) == 12 and 1 <= min(epochs.values()) < 4
+    best = max(made.cells, key=lambda cell: score(cell[1]))[1]
+    assert epochs[best.trial_id] == 4
+
+
+@pytest.mark.parametrize("pruner", PRUNING)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_rungs_come_back_after_an_interruption(tmp_path, sampler, pruner):
+    changes = dict(pruner=pruner, epochs=4)
+    whole = watched(search(sampler, tmp_path / "whole", "12", **changes))
+    parts = {}
+    for _ in range(4):
+        parts.update(watched(search(sampler, tmp_path / "parts", "12", **changes), most=3))
+    assert parts == whole
+    assert (tmp_path / "parts").read_text() == (tmp_path / "whole").read_text()
+
+
+def test_a_report_that_was_heard_is_answered_again_and_logged_once(tmp_path):
+    changes = dict(pruner="median", epochs=4)
+    first = search("random", tmp_path / "log", **changes)
+    (spec,) = first.ask(1)
+    assert first.report(spec.trial_id, 1, 0.3) and first.report(spec.trial_id, 2, 0.4)
+    again = search("random", tmp_path / "log", **changes)
+    assert again.ask(1)[0].trial_id == spec.trial_id
+    assert again.report(spec.trial_id, 2, 0.4) and again.report(spec.trial_id, 3, 0.5)
+    assert (tmp_path / "log").read_text().count('"report"') == 3
+
+
+def test_epochs_of_stopped_trials_are_all_that_a_budget_is_charged(tmp_path):
+    epochs = watched(search("random", tmp_path / "log", "20epochs", pruner="asha", epochs=4))
+    assert 20 - 4 < sum(epochs.values()) <= 20
+    assert len(epochs) > 20 / 4
+
+
+def test_a_stopped_trial_is_never_told_as_a_whole_one(tmp_path):
+    """TPE must not take its part of a score for a bad score of a whole training."""
+    import optuna
+
+    made = search("tpe", tmp_path / "log", pruner="median", epochs=4)
+    watched(made)
+    states = [trial.state for trial in made._study.get_trials()]
+    assert optuna.trial.TrialState.PRUNED in states
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    pruned = [event for event in events if event.get("status") == "PRUNED"]
+    assert states.count(optuna.trial.TrialState.PRUNED) >= len(pruned) > 0
+
+
+# What is known before.
+
+
+def test_a_warm_start_is_learned_from_and_costs_nothing(tmp_path):
+    space = space_of("tpe")
+    points = [
+        (params, score(make(space.values(lambda n, d, p=params: p[n]), 0)))
+        for params in space.enumerate()
+    ]
+    known, unknown = points[:9], points[9:]
+    made = search("tpe", tmp_path / "log", "12", warm=known)
+    specs = run(made)
+    left = {json.dumps(space.values(lambda n, d, p=params: p[n])) for params, _ in unknown}
+    assert {json.dumps(spec.options["values"]) for spec in specs} == left
+    assert made.warm == 9
+    again = search("tpe", tmp_path / "log", "12", warm=known)
+    assert again.warm == 9 and run(again) == []
+
+
+@pytest.mark.parametrize("space", [(), PLANE, (Switches(positions=("q", "mlp1"), by="position"),)])
+def test_a_space_finds_the_variables_of_its_own_configurations(space):
+    made = SearchSpace(study(space), 12)
+    params = made.default()
+    values = made.values(lambda name, domain: params[name])
+    assert made.params(values) == params
+    assert made.params({"positions": "k"}) is None
+
+
+def test_restarts_are_asked_once_and_keep_their_log(tmp_path):
+    trials = [({"method": "m"}, make({"alpha": 1.0}, seed)) for seed in range(3)]
+    first = Restarts(trials, tmp_path / "log")
+    (spec,) = first.ask(1)
+    first.tell(outcome(spec))
+    again = Restarts(trials, tmp_path / "log")
+    for spec in again.ask(3):
+        again.tell(outcome(spec))
+    assert again.ask(1) == []
+    told = [json.loads(line).get("tell") for line in (tmp_path / "log").read_text().splitlines()]
+    assert [trial for trial in told if trial] == [spec.trial_id for _, spec in trials]

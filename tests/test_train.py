@@ -181,3 +181,63 @@ def test_defaults_are_the_released_recipe():
         5e-4,
     )
     assert (recipe.epochs, recipe.head, recipe.head_scale, recipe.tau) == (10, "cosine", 25.0, 1.0)
+
+
+class Killed(BaseException):
+    """As a process that ends in the middle of a trial."""
+
+
+def killed_after(epoch):
+    def goes_on(done, scores):
+        if done == epoch:
+            raise Killed
+        return True
+
+    return goes_on
+
+
+@pytest.mark.parametrize("values", [{}, {"recipe.epoch_rule": "best"}, {"method": "adapter"}])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(tmp_path, values, epoch):
+    base = TINY.with_values({"positions": None, **values, "recipe.epochs": 4}, source="test")
+    spec = resolve(base, Runtime())
+    whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
+    store = Store(tmp_path / "parts")
+    with pytest.raises(Killed):
+        run_trial(spec, Runtime(), store, killed_after(epoch))
+    (store.trials / spec.trial_id / "claim.json").unlink()
+    asked = []
+
+    def goes_on(done, scores):
+        asked.append(done)
+        return True
+
+    record = run_trial(spec, Runtime(), store, goes_on)
+    assert asked == list(range(epoch, 4))  # the last report again, as its answer may be lost
+    same = {"select", "test", "epochs_run", "tested_epoch"}
+    assert record.model_dump(include=same) == whole.model_dump(include=same)
+    assert store.history(spec.trial_id) == Store(tmp_path / "whole").history(spec.trial_id)
+    assert not list((tmp_path / "parts").rglob("checkpoint*"))
+
+
+def test_a_method_with_a_state_of_its_own_starts_again(tmp_path):
+    values = {"method": "metapeft", "recipe.epochs": 3}
+    spec = resolve(TINY.with_values(values, source="test"), Runtime())
+    whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
+    store = Store(tmp_path / "parts")
+    with pytest.raises(Killed):
+        run_trial(spec, Runtime(), store, killed_after(2))
+    (store.trials / spec.trial_id / "claim.json").unlink()
+    record = run_trial(spec, Runtime(), store, lambda done, scores: True)
+    assert record.select == whole.select and record.learned == whole.learned
+
+
+def test_a_stopped_trial_is_pruned_without_a_test_and_is_no_answer_to_others(tmp_path):
+    spec = resolve(TINY.with_values({"recipe.epochs": 4}, source="test"), Runtime())
+    store = Store(tmp_path)
+    record = run_trial(spec, Runtime(), store, lambda done, scores: done < 2)
+    assert (record.status, record.epochs_run, record.test) == ("PRUNED", 2, None)
+    assert record.select is not None
+    assert store.state(spec.trial_id) == "absent"
+    assert run_trial(spec, Runtime(), store).status == "COMPLETE"
+    assert store.state(spec.trial_id) == "done"

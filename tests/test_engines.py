@@ -1,0 +1,229 @@
+"""One contract for every engine, and that they give the same store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from threading import Event
+
+import pytest
+from click.testing import CliRunner
+from test_store_and_sweep import TINY, make_record, publish, tiny_study
+
+from harness.cli import main
+from harness.engine import LocalEngine, Reported
+from harness.errors import NotSavedError, UserError
+from harness.optuna_search import OptunaSearch
+from harness.ray_engine import RayEngine
+from harness.searches import Budget, GridSearch
+from harness.space import SearchSpace
+from harness.store import Store
+from harness.sweep import drive, known_points, make_plan
+from harness.trial import Runtime, resolve
+
+ENGINES = {"local": LocalEngine, "ray": RayEngine}
+
+
+def start(kind, folder, **changes):
+    fields = dict(store=Store(folder), runtime=Runtime(), workers=2)
+    return ENGINES[kind](**{**fields, **changes})
+
+
+def of_epochs(*numbers):
+    return [
+        resolve(TINY.with_values({"recipe.epochs": number}, source="test"), Runtime())
+        for number in numbers
+    ]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_watched_trials_report_wait_and_obey(tmp_path, kind):
+    engine = start(kind, tmp_path, watch=True)
+    try:
+        whole, stopped = of_epochs(3, 4)
+        engine.submit(whole)
+        engine.submit(stopped)
+        reports, ended = {whole.trial_id: [], stopped.trial_id: []}, []
+        while len(ended) < 2:
+            event = engine.next()
+            if isinstance(event, Reported):
+                reports[event.spec.trial_id].append(event.epoch)
+                assert {"class_mean", "micro"} <= set(event.scores)
+                engine.answer(event.spec, event.spec == whole or event.epoch < 2)
+            else:
+                assert event.crash is None
+                ended.append(event.spec.trial_id)
+    finally:
+        engine.close()
+    assert reports == {whole.trial_id: [1, 2], stopped.trial_id: [1, 2]}
+    statuses = [Store(tmp_path).record(spec.trial_id).status for spec in (whole, stopped)]
+    assert statuses == ["COMPLETE", "PRUNED"]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_store_that_cannot_be_written_stops_the_engine(tmp_path, kind):
+    (tmp_path / "trials").write_text("a file where the folder should be")
+    engine = start(kind, tmp_path, workers=1)
+    try:
+        engine.submit(of_epochs(1)[0])
+        with pytest.raises(NotSavedError, match="cannot be saved"):
+            engine.next()
+    finally:
+        engine.close()
+
+
+def sweep(*arguments):
+    return CliRunner().invoke(main, ["sweep", *(str(argument) for argument in arguments)])
+
+
+def results(out):
+    """Everything but times, machines and versions."""
+    kept = {}
+    for path in sorted(Path(out).glob("trials/*/record.json")):
+        record = json.loads(path.read_text())
+        for name in ("cost", "provenance"):
+            record.pop(name)
+        kept[path.parent.name] = record
+    return kept
+
+
+@pytest.mark.parametrize(
+    "search",
+    [[], ["--search", "tpe", "--budget", "3"], ["--search", "random", "--pruner", "median"]],
+    ids=["grid", "tpe", "median"],
+)
+def test_both_engines_give_the_same_store(tmp_path, search):
+    for kind in ENGINES:
+        arguments = ["--engine", kind, "--workers", 1, "--out", tmp_path / kind]
+        run = sweep("--study", "depth_vs_position", "--smoke", *search, *arguments)
+        assert run.exit_code == 0, run.output
+    assert results(tmp_path / "local") == results(tmp_path / "ray") != {}
+    names = ["metrics.csv", "trials.csv"]
+    for name in names:
+        tables = [next((tmp_path / kind).glob(f"studies/*/report/{name}")) for kind in ENGINES]
+        assert tables[0].read_text() == tables[1].read_text()
+
+
+ONE_CELL = """
+from harness.study import Axis, Points
+from studies.{name} import study as base
+
+
+def study():
+    axes = (Axis(field="alpha", values=(1.0,), label="alpha"),)
+    views = (Points(rows="alpha", title="t"),)
+    return base().derive(name="one", axes=axes, views=views, reference=None, seeds=(0,), smoke={{}})
+"""
+
+
+@pytest.mark.parametrize("name", ["depth_vs_position", "k_steps"])
+def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
+    """LoRA, and MetaPEFT on it. The last batch of an epoch does not split evenly."""
+    study = tmp_path / "one.py"
+    study.write_text(ONE_CELL.format(name=name))
+    common = ["--study", study, "--device", "cpu", "--workers", 1]
+    common += ["--set", "recipe.epochs=2", "--set", "data.val_fraction=0.3"]
+    together = ["--engine", "ray", "--gpus-per-trial", 2]
+    for name, arguments in (("one", []), ("two", together)):
+        run = sweep(*common, *arguments, "--out", tmp_path / name)
+        assert run.exit_code == 0, run.output
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert set(one) == set(two)
+    for trial in one:
+        for part in ("select", "test"):
+            for name in ("class_mean", "micro", "loss"):
+                assert two[trial][part][name] == pytest.approx(one[trial][part][name], abs=1e-4)
+        costs = json.loads((tmp_path / "two/trials" / trial / "record.json").read_text())["cost"]
+        assert costs["device_s"] == pytest.approx(2 * costs["wall_s"])
+
+
+def test_what_a_cluster_lacks_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"--address .*no Ray cluster answers"):
+        start("ray", tmp_path, address="127.0.0.1:1")
+    run = sweep("--study", "depth_vs_position", "--address", "auto", "--out", tmp_path)
+    assert run.exit_code == 2 and "--engine ray" in run.output
+    run = sweep("--study", "depth_vs_position", "--engine", "ray", "--gpus-per-trial", "2.5")
+    assert run.exit_code == 2 and "whole number" in run.output
+
+
+# What a search is told of trials that ran elsewhere.
+
+
+class NoEngine:
+    slots = 1
+
+    def submit(self, spec):
+        raise AssertionError("everything is in the store")
+
+
+def test_a_finished_trial_is_watched_in_its_history(tmp_path):
+    """A search that stops early is charged the epochs that it would have watched, no more."""
+    store, study = Store(tmp_path), tiny_study()
+    plan = make_plan(study, store=store, run_name="tiny", runtime=Runtime())
+    for index, spec in enumerate(plan.to_run):
+        with store.claim(spec) as claim:
+            for epoch in range(4):
+                claim.log({"epoch": epoch, "select": {"class_mean": 0.1 * (4 - index)}})
+            claim.publish(make_record(spec, epochs_run=4))
+    space = SearchSpace(study, 12)
+    search = OptunaSearch(
+        "random",
+        space,
+        lambda values, seed: resolve(space.request(values, seed), Runtime()),
+        name="n",
+        first_seed=0,
+        on_repeat="cached",
+        budget=Budget.parse("4"),
+        full_run_flops=1,
+        log=tmp_path / "log",
+        pruner="asha",
+        epochs=4,
+    )
+    drive(
+        search,
+        NoEngine(),
+        store=store,
+        runtime=Runtime(),
+        metric="class_mean",
+        max_retries=0,
+        stop=Event(),
+        on_end=lambda record, is_fresh: None,
+    )
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    told = {event["tell"]: event for event in events if "tell" in event}
+    assert len(told) == 4
+    stopped = [event for event in told.values() if event["status"] == "PRUNED"]
+    assert stopped and all(event["device_s"] == event["epochs"] / 4 for event in stopped)
+    reports = [event for event in events if "report" in event]
+    assert max(event["epoch"] for event in reports) == 3  # the last epoch stops nothing
+
+
+def test_points_of_another_run_are_known_and_foreign_ones_refused(tmp_path):
+    from harness.runs import write_run
+
+    store, study = Store(tmp_path), tiny_study(seeds=(0, 1))
+    plan = make_plan(study, store=store, run_name="tiny", runtime=Runtime())
+    for spec in plan.to_run:
+        publish(store, spec, status="DIVERGED")
+    plan.folder.mkdir(parents=True)
+    write_run(plan.folder, study, plan.cells, {})
+
+    def known(other):
+        space = SearchSpace(other, 12)
+
+        def make(values, seed):
+            return resolve(space.request(values, seed), Runtime())
+
+        return known_points(plan.folder, space, make, "class_mean")
+
+    points = known(study)
+    assert len(points) == 4 and all(score == 1 / 15 for _, score in points)
+    assert {json.dumps(params) for params, _ in points} == {
+        json.dumps(params) for params in SearchSpace(study, 12).enumerate()
+    }
+    with pytest.raises(UserError, match="--warm-start tiny: none"):
+        known(tiny_study(base=TINY.with_values({"recipe.lr": 0.5}, source="test")))
+
+
+def test_a_grid_is_not_watched():
+    assert not GridSearch([]).watches and GridSearch([]).report("x", 1, 0.0)
