@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
-from harness.errors import NotSavedError, UserError, unknown
+from harness.errors import NotSavedError, UserError, saving, unknown
 
 if TYPE_CHECKING:
     from harness.engine import Engine
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3
+MOST_FAILURES = 5
+"""Failed trials that `status` names."""
 
 
 class _Group(click.Group):
@@ -580,6 +582,8 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
         "export 1d0932a60454a8f7 --weights adapter/",
         "export 1d0932a60454a8f7 --peft adapter/",
         "export placement.json --peft config/",
+        "export depth_vs_position --csv trials.csv --parquet trials.parquet",
+        "export depth_vs_position+tpe --optuna sqlite:///tpe.db",
     )
 )
 @click.argument("source")
@@ -589,32 +593,119 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
 @click.option(
     "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
 )
+@click.option("--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial.")
+@click.option("--parquet", type=click.Path(dir_okay=False), help="Of a run: the same, typed.")
+@click.option("--optuna", metavar="URL", help="Of a run: database for optuna-dashboard.")
+@click.option(
+    "--tensorboard", type=click.Path(file_okay=False), help="Of a run: folder for its curves."
+)
 @_out
-def export(source: str, weights: str | None, peft: str | None, out: str) -> None:
-    """Write trained modules, or a placement to be trained, for other tools.
+def export(
+    source: str,
+    weights: str | None,
+    peft: str | None,
+    csv: str | None,
+    parquet: str | None,
+    optuna: str | None,
+    tensorboard: str | None,
+    out: str,
+) -> None:
+    """Write trained modules, a placement to be trained, or a run's trials for other tools.
 
-    SOURCE is a trial that `harness train` ran, or a file from `harness derive`.
+    SOURCE is a trial that `harness train` ran, a file from `harness derive`, or a run.
     """
+    store_root = Path(out)
+    of_a_trial = {"weights": weights, "peft": peft}
+    of_a_run = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
+    is_run = _run_folder(source, store_root) is not None
+    wrong = of_a_trial if is_run else of_a_run
+    flags = [flag for flag, value in wrong.items() if value is not None]
+    if flags:
+        kind = "run" if is_run else "trial or placement"
+        raise UserError(f"--{flags[0]} is not for a {kind} such as {source!r}.")
+    given = of_a_run if is_run else of_a_trial
+    if not any(given.values()):
+        raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
+    for path in (_export_run if is_run else _export_trial)(source, store_root, given):
+        click.echo(f"Wrote {path}")
+
+
+def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
     from harness.export import export_lora_config, export_peft, export_weights
     from harness.placements import read_placement
     from harness.store import Store
 
-    if weights is None and peft is None:
-        raise UserError("Nothing to export: give --weights FOLDER, --peft FOLDER or both.")
-    written = []
+    weights, peft = wanted["weights"], wanted["peft"]
     if source.endswith(".json"):
         if peft is None or weights is not None:
             raise UserError("A placement file has no weights: export it with --peft alone.")
-        written += export_lora_config(read_placement(Path(source)), Path(peft))
-    else:
-        store = Store(Path(out))
-        record = _trial(store, source)
-        if weights is not None:
-            written += export_weights(record, store, Path(weights))
-        if peft is not None:
-            written += export_peft(record, store, Path(peft))
-    for path in written:
-        click.echo(f"Wrote {path}")
+        return export_lora_config(read_placement(Path(source)), Path(peft))
+    store = Store(root)
+    record = _trial(store, source)
+    written = []
+    if weights is not None:
+        written += export_weights(record, store, Path(weights))
+    if peft is not None:
+        written += export_peft(record, store, Path(peft))
+    return written
+
+
+def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
+    from harness.export_run import export_optuna, export_tensorboard
+    from harness.store import Store
+    from reports.frames import load_run
+
+    folder = _run_folder(source, root)
+    assert folder is not None
+    written = []
+    trials = load_run(folder).trials
+    csv, parquet = wanted["csv"], wanted["parquet"]
+    if csv is not None:
+        with saving(Path(csv)):
+            trials.to_csv(csv, index=False)
+        written.append(Path(csv))
+    if parquet is not None:
+        with saving(Path(parquet)):
+            trials.to_parquet(parquet, index=False)
+        written.append(Path(parquet))
+    if wanted["optuna"] is not None:
+        click.echo(f"Wrote {export_optuna(folder, Store(root), wanted['optuna'])} trials.")
+    if wanted["tensorboard"] is not None:
+        written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
+    return written
+
+
+@main.command(epilog=_examples("status depth_vs_position", "status depth_vs_position+tpe"))
+@click.argument("run")
+@_out
+def status(run: str, out: str) -> None:
+    """Show how far a run is, from any terminal: progress, best so far, failures, time left, cost.
+
+    Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
+    """
+    from harness.batch import duration
+    from harness.status import look
+
+    seen = look(_known_run(run, Path(out)))
+    click.echo(f"{seen.name}: {seen.question}")
+    known = f"of {seen.asked} " if seen.is_grid else ""
+    counts = ", ".join(f"{count} {word}" for word, count in seen.counts.items() if count)
+    click.echo(f"Trials: {counts or 'none yet'} {known}".rstrip() + ".")
+    driver = seen.driver or "none; the same command continues the run"
+    click.echo(f"Driver: {driver}.")
+    if seen.best is not None:
+        words = ", ".join(f"{field} = {value}" for field, value in seen.best.cell.items())
+        score = f"{100 * seen.best.score:.1f} % {seen.metric} on {seen.split}"
+        click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")
+    if seen.left_s is not None:
+        click.echo(f"Time left: about {duration(seen.left_s)} at {seen.running} at once.")
+    rows = [[device, str(n), duration(s)] for device, (n, s) in seen.devices.items()]
+    if rows:
+        _print_table(["device", "trials", "device time"], rows)
+    for trial_id, error in seen.failures[:MOST_FAILURES]:
+        click.echo(f"Failed: {trial_id}: {error}")
+    if len(seen.failures) > MOST_FAILURES:
+        click.echo(f"... and {len(seen.failures) - MOST_FAILURES} more.")
 
 
 @main.command("list", epilog=_examples("list studies", "list methods"))
@@ -629,11 +720,7 @@ def list_(kind: str) -> None:
 @_out
 def report(run: str, out: str) -> None:
     """Draw a run's figures and tables again, without training. RUN is its name or folder."""
-    folder = Path(run) if Path(run).is_dir() else Path(out) / "studies" / run
-    if not folder.is_dir():
-        known = [path.name for path in (Path(out) / "studies").glob("*") if path.is_dir()]
-        raise unknown("run", run, known)
-    _write_report(folder)
+    _write_report(_known_run(run, Path(out)))
 
 
 @main.command(
@@ -726,6 +813,21 @@ def _members(store: Store, name: str) -> tuple[str, ...]:
     if not path.is_file():
         return (name,)
     return Comparison.model_validate_json(path.read_text()).arms[0].trials
+
+
+def _run_folder(run: str, root: Path) -> Path | None:
+    """The folder of a run, by its name or its path; None if it is neither."""
+    folders = (Path(run), root / "studies" / run)
+    names = ("study.json", "comparison.json")
+    return next((f for f in folders if any((f / name).is_file() for name in names)), None)
+
+
+def _known_run(run: str, root: Path) -> Path:
+    folder = _run_folder(run, root)
+    if folder is None:
+        known = [path.name for path in (root / "studies").glob("*") if path.is_dir()]
+        raise unknown("run", run, known)
+    return folder
 
 
 def _trial(store: Store, trial_id: str) -> TrialRecord:

@@ -233,11 +233,11 @@ def driving(folder: Path) -> Iterator[None]:
     with saving(mark):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "driver.lock"):
-        if _alive(mark):
-            owner = json.loads(mark.read_text())
+        driver = driver_of(folder)
+        if driver is not None:
             raise UserError(
-                f"The run {folder} is being driven by process {owner['pid']} on {owner['host']}; "
-                "wait for it, end it, or give another --out."
+                f"The run {folder} is being driven by {driver}; wait for it, end it, or give "
+                "another --out."
             )
         with saving(mark):
             mark.write_text(json.dumps(_owner()))
@@ -246,6 +246,15 @@ def driving(folder: Path) -> Iterator[None]:
             yield
     finally:
         mark.unlink(missing_ok=True)
+
+
+def driver_of(folder: Path) -> str | None:
+    """The process that drives the run in `folder`, in words; None if there is none."""
+    mark = folder / "driver.json"
+    if not _alive(mark):
+        return None
+    owner = json.loads(mark.read_text())
+    return f"process {owner['pid']} on {owner['host']}"
 
 
 @contextmanager

@@ -23,7 +23,8 @@ FLAGS = {
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "derive": "--file --out --rule --value",
-    "export": "--out --peft --weights",
+    "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
+    "status": "--out",
     "list": "",
     "report": "--out",
     "pretrain": "--file --seed",

@@ -15,6 +15,7 @@ LAYERS = [
     {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.runs", "harness.index"},
+    {"harness.status", "harness.export_run"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},

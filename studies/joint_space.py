@@ -1,0 +1,38 @@
+"""Position, depth and strength together: 6 x 12 x 12 = 864 cells, the space behind Fig. 1(c, d).
+
+Hypothesis (the paper): the three interact, so that they cannot be chosen one after the other, and
+trying every cell costs too much. It is the space that searches are compared on.
+
+    harness sweep --study joint_space                               # every cell
+    harness sweep --study joint_space --search tpe --budget 24      # a search
+
+Cost: a trial takes 3 to 9 s, so every cell about 45 minutes on 2 CPU cores (not measured). Recipe:
+see `depth_vs_position`.
+"""
+
+from harness.study import Study, View
+from studies.depth_vs_position import study as depth_vs_position
+from studies.position_vs_alpha import study as position_vs_alpha
+
+
+def study() -> Study:
+    depths = depth_vs_position()
+    alphas = next(axis for axis in position_vs_alpha().axes if axis.field == "alpha")
+    return depths.derive(
+        name="joint_space",
+        question="Which position, in how many last blocks, and how strongly?",
+        paper="Fig. 1(c, d)",
+        axes=(*depths.axes, alphas),
+        views=(
+            View(kind="heatmap", rows="positions", columns="depth", title="Position × depth"),
+            View(kind="curves", rows="positions", columns="alpha", title="Position × alpha"),
+        ),
+        fixed="LoRA rank 4",
+        reference=None,
+        smoke={
+            "positions": ("mlp1", "q"),
+            "depth": ("last:1", "last:12"),
+            "alpha": (1.0,),
+            "recipe.epochs": (1,),
+        },
+    )

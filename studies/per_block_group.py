@@ -1,0 +1,20 @@
+"""Every three blocks by themselves, at all positions: on or off, and their own strength.
+
+Hypothesis: as for `per_position`, along the depth. The groups are those of the paper's Table 3.
+
+    harness sweep --study per_block_group --search tpe --budget 24
+
+Cost: 4 to 12 s per trial on a CPU core. See `per_site`, whose line the grid walks here too.
+"""
+
+from harness.study import Study, Switches
+from studies.depth_vs_position import POSITIONS
+from studies.per_site import study as per_site
+
+
+def study() -> Study:
+    return per_site().derive(
+        name="per_block_group",
+        question="Which groups of blocks should be on, and how strong should each be?",
+        space=(Switches(positions=POSITIONS, by="blocks", blocks_per_group=3),),
+    )

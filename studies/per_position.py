@@ -1,0 +1,21 @@
+"""Every position by itself, in all blocks: on or off, and its own strength where it is on.
+
+Hypothesis: with one strength per position instead of one per site, a search needs far fewer trials
+and loses little.
+
+    harness sweep --study per_position --search tpe --budget 24
+
+Cost: 4 to 12 s per trial on a CPU core. See `per_site`, whose line the grid walks here too.
+"""
+
+from harness.study import Study, Switches
+from studies.depth_vs_position import POSITIONS
+from studies.per_site import study as per_site
+
+
+def study() -> Study:
+    return per_site().derive(
+        name="per_position",
+        question="Which positions should be on in all blocks, and how strong should each be?",
+        space=(Switches(positions=POSITIONS, by="position"),),
+    )

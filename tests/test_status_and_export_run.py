@@ -1,0 +1,129 @@
+"""What can be seen of a run from outside, and taken out of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from test_reports import made_run, scored
+from test_store_and_sweep import make_record, tiny_study
+
+from harness.cli import main
+from harness.index import summaries
+from harness.runs import read_run
+from harness.store import Store, driving
+from harness.sweep import make_plan
+from harness.trial import Runtime
+
+
+def harness(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four cells: two with scores, one failed, one not begun."""
+    results = [[(0.4, 0.3)], [(0.6, 0.5)], ["FAILED"], [None]]
+    return made_run(tmp_path, tiny_study(), results)
+
+
+def test_status_says_how_far_a_run_is(folder, tmp_path):
+    seen = harness("status", "tiny", "--out", tmp_path).output
+    assert "2 done, 1 failed, 1 waiting of 4" in seen
+    assert "Driver: none; the same command continues the run." in seen
+    assert "Best so far: positions = mlp1, alpha = 2.0, seed 0: 60.0 % class mean" in seen
+    assert "Failed: " in seen
+    assert harness("status", folder).output == seen
+
+
+def test_status_of_a_run_that_goes_on(folder, tmp_path):
+    plan = make_plan(tiny_study(), store=Store(tmp_path), run_name="tiny", runtime=Runtime())
+    with driving(folder), Store(tmp_path).claim(plan.to_run[-1]):
+        seen = harness("status", "tiny", "--out", tmp_path).output
+    assert "1 running" in seen and "Driver: process" in seen and "Time left: about 0 min" in seen
+
+
+def test_an_unknown_run_is_refused_with_the_nearest(folder, tmp_path):
+    result = harness("status", "tinny", "--out", tmp_path)
+    assert result.exit_code == 2 and "Did you mean 'tiny'" in result.output
+
+
+def test_a_changed_record_is_read_again_and_a_damaged_index_made_again(folder, tmp_path):
+    store = Store(tmp_path)
+    ids = [asked.trial_id for asked in read_run(folder).asked]
+    before = summaries(store, ids)
+    failed = next(s.trial_id for s in before.values() if s.status == "FAILED")
+    spec = store.record(failed).spec
+    with store.claim(spec) as claim:
+        claim.publish(make_record(spec, select=scored(0.9), test=scored(0.8)))
+    after = summaries(store, ids)
+    assert after[failed].status == "COMPLETE" and after[failed].objective("class_mean") == 0.9
+    (tmp_path / "index.sqlite").write_text("nonsense")
+    assert summaries(store, ids) == after == summaries(store, ids)
+    (tmp_path / "index.sqlite").unlink()
+    assert summaries(store, ids) == after
+
+
+def test_a_summary_is_its_record(folder, tmp_path):
+    store = Store(tmp_path)
+    for trial_id, summary in summaries(store, [a.trial_id for a in read_run(folder).asked]).items():
+        record = store.record(trial_id)
+        assert (summary.status, summary.epochs_run) == (record.status, record.epochs_run)
+        assert summary.objective("micro") == record.objective("micro")
+        assert summary.device_s == record.cost.device_s
+        if record.test is not None:
+            names = len(summary.groups)
+            assert summary.groups == list(record.test.groups)
+            assert summary.test[4 : 4 + names] == list(record.test.groups.values())
+            assert summary.test[4 + 2 * names :] == list(record.test.distance.values())
+
+
+def test_a_run_becomes_tables_and_a_study_of_optunas(folder, tmp_path):
+    files = {name: tmp_path / f"trials.{name}" for name in ("csv", "parquet")}
+    url = f"sqlite:///{tmp_path}/o.db"
+    arguments = [part for name, path in files.items() for part in (f"--{name}", path)]
+    result = harness("export", "tiny", "--out", tmp_path, *arguments, "--optuna", url)
+    assert result.exit_code == 0, result.output
+    csv, parquet = pd.read_csv(files["csv"]), pd.read_parquet(files["parquet"])
+    assert list(csv["status"]) == ["COMPLETE", "COMPLETE", "FAILED", "MISSING"]
+    assert csv["test_class_mean"].tolist()[:2] == [30.0, 50.0]
+    assert list(parquet.columns) == list(csv.columns)
+    study = optuna.load_study(study_name="tiny", storage=url)
+    assert study.best_params == {"positions": "mlp1", "alpha": 2.0}
+    assert study.best_value == 0.6
+    assert study.best_trial.user_attrs["test_class_mean"] == 0.5
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+    again = harness("export", "tiny", "--out", tmp_path, "--optuna", url)
+    assert again.exit_code == 2 and "already has a study" in again.output
+
+
+def test_a_run_becomes_curves(folder, tmp_path):
+    trial = read_run(folder).asked[0].trial_id
+    row = {
+        "epoch": 0,
+        "lr": 0.1,
+        "train_loss": 1.0,
+        "select": {"micro": 0.5, "groups": {"head": 1}},
+    }
+    history = Path(tmp_path / "trials" / trial / "history.jsonl")
+    history.write_text(json.dumps(row) + "\n")
+    result = harness("export", "tiny", "--out", tmp_path, "--tensorboard", tmp_path / "tb")
+    assert result.exit_code == 0, result.output
+    (events,) = (tmp_path / "tb").glob("*/events*")
+    assert events.parent.name == "positions=mlp1,alpha=1.0,seed=0"
+    assert b"select/micro" in events.read_bytes() and b"select/head" in events.read_bytes()
+
+
+def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
+    for flags, words in (
+        (["tiny", "--peft", "x"], "--peft is not for a run"),
+        (["tiny"], "Nothing to export: give --csv or"),
+        (["abc", "--csv", "x"], "--csv is not for a trial"),
+        (["tiny", "--optuna", "nonsense"], "--optuna nonsense cannot be used"),
+    ):
+        result = harness("export", *flags, "--out", tmp_path)
+        assert result.exit_code == 2 and words in result.output, result.output
