@@ -107,7 +107,7 @@ def main() -> None:
     help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes; or a method that learns "
     "strengths, such as metapeft.",
 )
-@click.option("--budget", help="Of a search: 24, 240epochs, 600s or 12runs.  [default: 24]")
+@click.option("--budget", help="24, 240epochs, 600s or 12runs.  [default: 24; a grid: all]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
 @click.option(
     "--pruner",
@@ -248,10 +248,11 @@ def sweep(
                 batch.run(made(), count=count, title=title, objective=study.objective)
                 if batch.is_incomplete:
                     break
-    elif given:
-        raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
     else:
-        plan = make_plan(study, store=store, run_name=run_name, runtime=runtime)
+        if set(given) - {"budget"}:
+            raise UserError(f"--{given[-1]} is for a search; the grid runs every cell once.")
+        most = None if budget is None else _trials_in(budget, study)
+        plan = make_plan(study, store=store, run_name=run_name, runtime=runtime, most=most)
         folder = plan.folder
         _print_plan(plan, runtime, _local_workers(workers, runtime))
         if dry_run:
@@ -267,6 +268,16 @@ def sweep(
             )
     _write_report(folder)
     batch.exit_if_incomplete()
+
+
+def _trials_in(budget: str, study: Study) -> int:
+    """Trials of the grid that a budget pays for, counted from the first cell."""
+    from harness.searches import Budget
+
+    limit = Budget.parse(budget)
+    if limit.unit not in ("trials", "epochs"):
+        raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
+    return int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
 
 
 def _searches(
@@ -694,7 +705,8 @@ def status(run: str, out: str) -> None:
     driver = seen.driver or "none; the same command continues the run"
     click.echo(f"Driver: {driver}.")
     if seen.best is not None:
-        words = ", ".join(f"{field} = {value}" for field, value in seen.best.cell.items())
+        said = {f: f"{len(v)} sites" if f == "placement" else v for f, v in seen.best.cell.items()}
+        words = ", ".join(f"{field} = {value}" for field, value in said.items())
         score = f"{100 * seen.best.score:.1f} % {seen.metric} on {seen.split}"
         click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")
     if seen.left_s is not None:

@@ -59,8 +59,10 @@ class Plan:
 
 
 @in_bulk()
-def make_plan(study: Study, *, store: Store, run_name: str, runtime: Runtime) -> Plan:
-    """Resolve every cell and look up its state.
+def make_plan(
+    study: Study, *, store: Store, run_name: str, runtime: Runtime, most: int | None = None
+) -> Plan:
+    """Resolve every cell and look up its state; of the first `most` trials, run what is not done.
 
     Raises:
         UserError: a cell that cannot be run; names the study and the cell.
@@ -84,7 +86,7 @@ def make_plan(study: Study, *, store: Store, run_name: str, runtime: Runtime) ->
         done=[ended[trial_id] for trial_id, state in states.items() if state == "done"],
         running=sum(state == "running" for state in states.values()),
         failed=sum(state == "failed" for state in states.values()),
-        to_run=[specs[trial_id] for trial_id, state in states.items() if state != "done"],
+        to_run=[specs[i] for i in list(specs)[:most] if states[i] != "done"],
     )
 
 

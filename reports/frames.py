@@ -60,6 +60,11 @@ class Run:
         labels = {axis.field: axis.label for axis in self.study.axes}
         return labels.get(field, field)
 
+    def words(self, value: Any) -> str:
+        """A field's value in a sentence; a placement by the number of its sites."""
+        is_placement = isinstance(value, str) and value.startswith("{")
+        return f"{len(json.loads(value))} sites (see metrics.csv)" if is_placement else str(value)
+
     def axis(self, field: str) -> Axis:
         return next(axis for axis in self.study.axes if axis.field == field)
 
@@ -82,8 +87,7 @@ def load_run(folder: Path) -> Run:
     groups = tuple(scored.groups) if scored else ()
     tried = {_key(asked.cell): asked.cell for asked in files.asked}
     cells = files.study.cells()
-    own = {axis.field for axis in files.study.axes}
-    on_axes = not files.study.space and all(own == set(asked.cell) for asked in files.asked)
+    on_axes = tried.keys() <= {_key(cell) for cell in cells}
     if not on_axes:
         cells = list(tried.values())
     numbers = {_key(cell): number for number, cell in enumerate(cells)}

@@ -12,10 +12,10 @@ were fixed at one cell (mlp1, last:12, seed 0) while the benchmark's difficulty 
 scores in view, and are not tuned per cell: levels are optimistic, and that cell is favoured if any.
 """
 
-from harness.spec import DataSpec, Recipe, TrialRequest
+from harness.spec import DataSpec, Position, Recipe, TrialRequest
 from harness.study import Axis, Study, View
 
-POSITIONS = ("mlp2", "mlp1", "out", "q", "v", "k")
+POSITIONS: tuple[Position, ...] = ("mlp2", "mlp1", "out", "q", "v", "k")
 """Rows in the paper's order."""
 
 

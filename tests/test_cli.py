@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.study import study_names
+from harness.study import load_study, study_names
 
 FLAGS = {
     "sweep": "--address --budget --device --dry-run --engine --gpus-per-trial --keep --max-retries "
@@ -103,7 +103,10 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["sweep", "--study", "depth_vs_position", "--set", "recipe.lr"], "FIELD=VALUE"),
         (["sweep", "--study", "depth_vs_position", "--set", "recipe.rl=1"], "recipe.lr"),
         (["sweep", "--study", "depth_vs_position", "--device", "tpu"], "cpu, cuda"),
-        (["sweep", "--study", "k_steps", "--budget", "3"], "--budget is for a search"),
+        (["sweep", "--study", "k_steps", "--repeats", "3"], "--repeats is for a search"),
+        (["sweep", "--study", "k_steps", "--budget", "3s"], "in trials or epochs"),
+        (["sweep", "--study", "k_steps", "--search", "tpee"], "Did you mean 'tpe'"),
+        (["sweep", "--study", "k_steps", "--search", "metapeft", "--budget", "3s"], "restarts"),
         (["sweep", "--study", "k_steps", "--search", "tpe", "--budget", "x"], "Bad budget 'x'"),
         (["sweep", "--study", "k_steps", "--search", "cmaes"], "continuous"),
         (["train", "--method", "lorra"], "Did you mean 'lora'"),
@@ -171,7 +174,7 @@ def test_every_study_runs_at_smoke_scale(tmp_path, name):
     (run,) = (tmp_path / "studies").iterdir()
     text = (run / "report" / "report.md").read_text()
     assert " 0 diverged, 0 failed, 0 missing" in text and "Chosen by the best" in text
-    assert len(list((run / "report").glob("*.png"))) == 1
+    assert len(list((run / "report").glob("*.png"))) == len(load_study(name).views)
 
 
 def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
@@ -293,6 +296,39 @@ def test_a_killed_sweep_continues_to_the_same_table(tmp_path):
         next(out.glob("studies/*/report/metrics.csv")).read_bytes() for out in (whole, broken)
     ]
     assert tables[0] == tables[1]
+
+
+def test_a_grid_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path):
+    assert smoke(tmp_path, "--budget", 1).exit_code == 0
+    assert len(finished(tmp_path)) == 1
+    assert smoke(tmp_path, "--budget", "3epochs").exit_code == 0
+    assert len(finished(tmp_path)) == 3
+
+
+def test_a_method_that_learns_strengths_is_a_search(tmp_path):
+    search = ["--search", "metapeft", "--budget", 2]
+    result = harness(
+        "sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--workers", 2, *search
+    )
+    assert result.exit_code == 0, result.output
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("trials/*/record.json")]
+    assert sorted(record["spec"]["seed"] for record in records) == [0, 1]
+    assert all(len(record["learned"]) == 72 for record in records)
+    table = (tmp_path / "studies/joint_space+smoke+metapeft/report/search.csv").read_text()
+    assert len(table.splitlines()) == 3
+
+
+@pytest.mark.parametrize("keep,kept", [("none", 0), ("best", 1), ("all", 4)])
+def test_tensors_are_kept_as_asked(tmp_path, keep, kept):
+    assert smoke(tmp_path, "--keep", keep, "--workers", 2).exit_code == 0
+    found = [path.parent.name for path in tmp_path.glob("trials/*/weights.safetensors")]
+    assert len(found) == kept
+    if keep == "best":
+        table = next(tmp_path.glob("studies/*/report/trials.csv")).read_text().splitlines()
+        header = table[0].split(",")
+        rows = [dict(zip(header, line.split(","), strict=True)) for line in table[1:]]
+        best = max(rows, key=lambda row: float(row["select_class_mean"]))
+        assert found == [best["trial_id"]]
 
 
 def test_ctrl_c_finishes_the_running_trial(tmp_path):
