@@ -237,7 +237,7 @@ def sweep(
             repeats=repeats or 1,
             pruner=pruner or "none",
             on_repeat=on_repeat or "cached",
-            warm_start=None if warm_start is None else store.root / "studies" / warm_start,
+            warm_start=None if warm_start is None else _known_run(warm_start, store.root),
         )
         if dry_run:
             return

@@ -77,6 +77,12 @@ class OptunaSearch:
 
         if sampler == "cmaes" and not space.is_continuous:
             raise UserError("cmaes needs a space of continuous variables alone; use tpe or gp.")
+        if sampler == "gp":
+            import torch
+
+            torch.set_num_threads(
+                1
+            )  # it fits with torch: the cores are the workers', sums the same
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._kind, self._space, self._make = sampler, space, make
         self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat

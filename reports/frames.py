@@ -198,6 +198,15 @@ def search_answers(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def proposals(run: Run) -> tuple[int, int]:
+    """How often the searches proposed a configuration, and how often one they had had before."""
+    asked = [
+        [_key(e["ask"]) if e["ask"] else e["trial"] for e in log if "ask" in e]
+        for log in run.searches.values()
+    ]
+    return sum(map(len, asked)), sum(len(each) - len(set(each)) for each in asked)
+
+
 def summarise(run: Run) -> pd.DataFrame:
     """One row per cell: mean over seeds and 95 % Student-t half-width `_ci` of every accuracy.
 

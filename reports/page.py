@@ -27,6 +27,7 @@ from reports.frames import (
     over_nuisance,
     paper_grid,
     paper_points,
+    proposals,
     search_answers,
     summarise,
 )
@@ -220,6 +221,7 @@ def _facts(run: Run, summary: pd.DataFrame, choice: Choice | None) -> dict[str, 
     """The figures that the report's summary paragraph states."""
     counts = run.trials["status"].value_counts()
     facts: dict[str, Any] = {s.lower(): int(counts.get(s, 0)) for s in STATUSES}
+    facts["proposals"], facts["repeated"] = proposals(run)
     facts["metric"] = run.study.objective.replace("_", " ")
     facts["split"] = "test" if run.selected_on_test else "validation"
     if choice is None:

@@ -316,6 +316,8 @@ def test_a_method_that_learns_strengths_is_a_search(tmp_path):
     assert all(len(record["learned"]) == 72 for record in records)
     table = (tmp_path / "studies/joint_space+smoke+metapeft/report/search.csv").read_text()
     assert len(table.splitlines()) == 3
+    report = tmp_path / "studies/joint_space+smoke+metapeft/report/report.md"
+    assert "Searches: 1; 2 proposals, 0 of them repeats." in report.read_text()
 
 
 @pytest.mark.parametrize("keep,kept", [("none", 0), ("best", 1), ("all", 4)])

@@ -151,3 +151,20 @@ def test_nested_options_can_be_set_where_none_were():
         {"options.base_options.rank": 8, "options.base": "lora"}, source="--set"
     )
     assert request.options == {"base_options": {"rank": 8}, "base": "lora"}
+
+
+def test_copies_over_seeds_are_the_specs_of_those_seeds():
+    spec = make_spec()
+    seeds = (0, 7, 123)
+    copies = spec.over_seeds(seeds)
+    slow = [TrialSpec.model_validate_json(s.model_dump_json()) for s in copies]
+    assert [copy.seed for copy in copies] == list(seeds)
+    assert copies == slow and [c.trial_id for c in copies] == [s.trial_id for s in slow]
+    assert spec.trial_id == make_spec().trial_id  # the original keeps its own
+
+
+def test_a_changed_copy_has_an_id_of_its_own():
+    spec = make_spec()
+    before = spec.trial_id
+    other = spec.model_copy(update={"method": "other"})
+    assert other.trial_id != before == spec.trial_id
