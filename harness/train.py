@@ -206,7 +206,7 @@ def train(
     best: dict[str, Tensor] | None = None
     epochs = hook.epochs(recipe)
     first = 0
-    if checkpoint is not None and hook.resumable and checkpoint.is_file():
+    if checkpoint is not None and checkpoint.is_file():
         result, best = states.load(checkpoint, device)
         first = result.epochs_run
         for row in result.history:

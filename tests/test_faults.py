@@ -269,11 +269,11 @@ def out_of_memory_beyond(most, monkeypatch):
 
 @pytest.mark.parametrize("method", ["lora", "metapeft"])
 def test_a_trial_that_runs_out_of_memory_is_tried_in_parts(tmp_path, monkeypatch, method):
-    values = {"method": method, "recipe.epochs": 2}
+    values = {"method": method, "recipe.epochs": 2, "recipe.batch_size": 30}  # 8, 8, 7 and 7
     spec = resolve(TINY.with_values(values, source="test"), Runtime())
     whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
     assert whole.parts == 1
-    out_of_memory_beyond(64, monkeypatch)
+    out_of_memory_beyond(8, monkeypatch)
     parted = run_trial(spec, Runtime(), Store(tmp_path / "parted"))
     if method == "metapeft":  # its outer step has the batch whole
         assert parted.status == "FAILED" and "OutOfMemory" in parted.error
@@ -287,6 +287,6 @@ def test_a_trial_that_runs_out_of_memory_is_tried_in_parts(tmp_path, monkeypatch
 
 def test_a_trial_that_never_fits_fails_with_the_reason(tmp_path, monkeypatch):
     spec = resolve(TINY, Runtime())
-    out_of_memory_beyond(8, monkeypatch)
+    out_of_memory_beyond(4, monkeypatch)
     record = run_trial(spec, Runtime(), Store(tmp_path))
     assert record.status == "FAILED" and "OutOfMemoryError" in record.error
