@@ -370,6 +370,14 @@ def test_a_space_finds_the_variables_of_its_own_configurations(space):
     assert made.params({"positions": "k"}) is None
 
 
+def test_a_placement_that_groups_cannot_make_has_no_variables():
+    space = SearchSpace(study((Switches(positions=("q", "mlp1"), by="position"),)), 2)
+    even = {"0.q": 2.0, "1.q": 2.0}
+    assert space.params({"placement": even}) == {"q on": 1, "q alpha": 2.0, "mlp1 on": 0}
+    for wrong in ({"0.q": 2.0}, {**even, "1.q": 3.0}, {**even, "0.k": 1.0}):
+        assert space.params({"placement": wrong}) is None
+
+
 def test_restarts_are_asked_once_and_keep_their_log(tmp_path):
     trials = [({"method": "m"}, make({"alpha": 1.0}, seed)) for seed in range(3)]
     first = Restarts(trials, tmp_path / "log")
