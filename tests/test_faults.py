@@ -42,6 +42,8 @@ def study():
         reference=None,
     )
 """
+GUARD_S = 900
+"""When to believe that something hangs, on a machine that is busy with other work."""
 WORDS = {
     "grid": "--workers 2",
     "tpe": "--workers 1 --search tpe --budget 12",
@@ -61,10 +63,15 @@ def study(tmp_path_factory):
 def undisturbed(study, tmp_path_factory):
     """Kind of search -> the folder of a sweep that nothing happens to."""
     outs = {}
-    for name, arguments in SEARCHES.items():
-        outs[name] = tmp_path_factory.mktemp("undisturbed")
-        assert sweep(study, outs[name], *arguments).returncode == 0
-    return outs
+
+    class Outs:
+        def __getitem__(self, kind):
+            if kind not in outs:
+                outs[kind] = tmp_path_factory.mktemp("undisturbed")
+                assert sweep(study, outs[kind], *SEARCHES[kind]).returncode == 0
+            return outs[kind]
+
+    return Outs()
 
 
 def command(study, out, *arguments):
@@ -87,7 +94,7 @@ def start(study, out, *arguments, **options):
 def sweep(study, out, *arguments, **options):
     """Run a sweep to its end."""
     process = start(study, out, *arguments, **options)
-    _, process.errors = process.communicate(timeout=300)
+    _, process.errors = process.communicate(timeout=GUARD_S)
     return process
 
 
@@ -110,8 +117,8 @@ def running(out):
     return None
 
 
-def wait_for(find, seconds=120):
-    deadline = time.monotonic() + seconds
+def wait_for(find):
+    deadline = time.monotonic() + GUARD_S
     while (found := find()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -152,7 +159,7 @@ def outcomes(log):
 def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path):
     process = start(study, tmp_path, "--workers", "1")
     os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=GUARD_S)
     assert process.returncode == 0, errors
     assert table(tmp_path) == table(undisturbed["grid"])
     assert len(list(tmp_path.glob("attic/*"))) == 1
@@ -172,7 +179,7 @@ def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_pat
         if pid not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=GUARD_S)
     assert process.returncode == 1
     assert "1 trials failed" in errors and "exit code -9" in errors
     assert json.loads((first / "record.json").read_text())["status"] == "FAILED"
@@ -194,7 +201,7 @@ def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
 
         wait_for(on_the_node)
         cluster.remove_node(node, allow_graceful=False)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=GUARD_S)
         assert process.returncode == 0, errors
         assert table(tmp_path) == table(undisturbed["grid"])
         assert list(tmp_path.glob("attic/*"))
