@@ -186,7 +186,7 @@ def test_search_then_retrain_on_the_command_line(tmp_path):
     [
         (["derive", "0123", "--rule", "as_is", "--file", "x.json"], "Unknown trial '0123'"),
         (["export", "0123", "--peft", "x"], "Unknown trial '0123'"),
-        (["export", "0123"], "--weights FOLDER"),
+        (["export", "0123"], "give --weights or --peft"),
         (["export", "none.json", "--peft", "x"], "none.json cannot be read"),
         (["export", "none.json", "--weights", "x"], "no weights"),
         (["train", "--method", "lora", "--sites", "none.json"], "none.json cannot be read"),
