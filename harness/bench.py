@@ -102,7 +102,7 @@ def _ask(sampler: Sampler, space: SearchSpace, told: int) -> Ask:
         search = OptunaSearch(
             sampler,
             space,
-            lambda values, seed: _spec(values, seed),
+            _spec,
             name="bench",
             first_seed=0,
             on_repeat="next-seed",

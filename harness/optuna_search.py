@@ -80,9 +80,8 @@ class OptunaSearch:
         if sampler == "gp":
             import torch
 
-            torch.set_num_threads(
-                1
-            )  # it fits with torch: the cores are the workers', sums the same
+            # GP fits with torch: the cores are the workers', and sums must not depend on them.
+            torch.set_num_threads(1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._kind, self._space, self._make = sampler, space, make
         self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat

@@ -76,14 +76,13 @@ def read_run(folder: Path) -> RunFiles:
         raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
     content = json.loads(path.read_text())
     asked = [Asked(**cell) for cell in content["cells"]]
-    searches = {
-        int(log.stem.split("-")[1]): read_lines(log) for log in folder.glob("search-*.jsonl")
-    }
-    for _, events in sorted(searches.items()):
+    logs = {int(log.stem.split("-")[1]): log for log in folder.glob("search-*.jsonl")}
+    searches = {number: read_lines(log) for number, log in sorted(logs.items())}
+    for events in searches.values():
         asked += [Asked(e["cell"], e["seed"], e["trial"]) for e in events if "ask" in e]
     return RunFiles(
         study=Study.model_validate_json(json.dumps(content["study"])),
         asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,
         environment=json.loads((folder / "environment.json").read_text()),
-        searches=dict(sorted(searches.items())),
+        searches=searches,
     )

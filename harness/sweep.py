@@ -220,14 +220,16 @@ def known_points(
     """
     store = Store(folder.parent.parent)
     scores: dict[str, tuple[Params, list[float]]] = {}
-    for asked in read_run(folder).asked:
+    run = read_run(folder).asked
+    ended = summaries(store, {asked.trial_id for asked in run})
+    for asked in run:
         params = space.params(asked.cell)
         if params is None or make(asked.cell, asked.seed).trial_id != asked.trial_id:
             continue
-        record = store.record(asked.trial_id)
-        if record is not None and record.status in ("COMPLETE", "DIVERGED"):
+        summary = ended.get(asked.trial_id)
+        if summary is not None and summary.status in ("COMPLETE", "DIVERGED"):
             key = json.dumps(params, sort_keys=True)
-            scores.setdefault(key, (params, []))[1].append(record.objective(metric))
+            scores.setdefault(key, (params, []))[1].append(summary.objective(metric))
     if not scores:
         raise UserError(
             f"--warm-start {folder.name}: none of its finished trials is one of this space, with "

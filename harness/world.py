@@ -40,7 +40,7 @@ class World:
             return batch, 1.0
         index = torch.arange(self.rank, len(batch), self.size, device=batch.labels.device)
         if len(index) == 0:
-            return batch.subset(torch.zeros_like(index.new_empty(1))), 0.0
+            return batch.subset(index.new_zeros(1)), 0.0
         return batch.subset(index), self.size * len(index) / len(batch)
 
     def mean(self, value: Tensor) -> Tensor:

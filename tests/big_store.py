@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from test_store_and_sweep import make_record
 
 from harness.metrics import split_metrics
-from harness.store import Cost, Store, TrialRecord
+from harness.store import Store
 from harness.study import Axis, Study, View, load_study
 from harness.sweep import make_plan
 from harness.trial import Runtime
@@ -51,26 +52,13 @@ def fill(store: Store, study: Study) -> int:
     ]
     store.trials.mkdir(parents=True)
     for index, spec in enumerate(plan.to_run):
-        record = TrialRecord(
-            trial_id=spec.trial_id,
-            spec=spec,
-            status="COMPLETE",
+        record = make_record(
+            spec,
             select=some[index % 50],
             test=some[(7 * index) % 50],
             num_classes=6,
             epochs_run=10,
             tested_epoch=9,
-            expected_params=1000,
-            trainable_params=1000,
-            head_params=100,
-            cost=Cost(
-                wall_s=2.0,
-                device_s=2.0,
-                images_forward=1000,
-                images_backward=900,
-                flops=10**9,
-                peak_memory_mb=500.0,
-            ),
             provenance={"torch": "0", "device": "made up", "platform": "none"},
         )
         folder = store.trials / record.trial_id
