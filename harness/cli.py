@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,7 @@ from harness.errors import NotSavedError, UserError, saving, unknown
 
 if TYPE_CHECKING:
     from harness.engine import Engine
-    from harness.searches import Search
-    from harness.space import Values
-    from harness.spec import TrialRequest, TrialSpec
+    from harness.spec import TrialRequest
     from harness.store import Store, TrialRecord
     from harness.study import Study
     from harness.sweep import Plan
@@ -95,6 +92,7 @@ def main() -> None:
         "sweep --study depth_vs_position --search tpe --budget 24 --repeats 3",
         "sweep --study depth_vs_position --search tpe --pruner hyperband --budget 12runs",
         "sweep --study depth_vs_position --engine ray --address auto --gpus-per-trial 0.25",
+        "sweep --study position_vs_alpha --search pbt --budget 12",
         "sweep --study position_vs_alpha --dry-run",
         "sweep --study my_study.py --set recipe.lr=0.02 --set options.rank=8",
     )
@@ -104,8 +102,8 @@ def main() -> None:
     "--search",
     default="grid",
     show_default=True,
-    help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes; or a method that learns "
-    "strengths, such as metapeft.",
+    help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes, pbt (population-based "
+    "training); or a method that learns strengths, such as metapeft.",
 )
 @click.option("--budget", help="24, 240epochs, 600s or 12runs.  [default: 24; a grid: all]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
@@ -188,7 +186,8 @@ def sweep(
     from dataclasses import replace
 
     from harness.batch import Batch
-    from harness.runs import write_run
+    from harness.runs import read_run, write_run
+    from harness.search_plan import POPULATION, Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
     from harness.study import load_study
@@ -205,7 +204,11 @@ def sweep(
         study = study.derive(base=study.base.with_values(values, source="--set"))
     if seeds is not None:
         study = study.derive(seeds=tuple(range(seeds)))
-    runtime = replace(_runtime(device), keep_weights=keep != "none")
+    runtime = replace(
+        _runtime(device),
+        keep_weights=keep != "none",
+        keep_checkpoints=search == POPULATION,
+    )
     store = Store(Path(out))
     batch = Batch(
         store=store,
@@ -215,42 +218,44 @@ def sweep(
         max_retries=max_retries,
         keep=keep,  # type: ignore[arg-type]
     )
-    of_a_search = {
-        "budget": budget,
-        "repeats": repeats,
-        "pruner": pruner,
-        "on-repeat": on_repeat,
-        "warm-start": warm_start,
-    }
-    given = [flag for flag, value in of_a_search.items() if value is not None]
     if search != "grid":
+        wanted = Wanted(
+            name=search,
+            budget=budget,
+            repeats=repeats or 1,
+            pruner=pruner,  # type: ignore[arg-type]
+            on_repeat=on_repeat,  # type: ignore[arg-type]
+            warm_start=None if warm_start is None else _known_run(warm_start, store.root),
+        )
         words = [search] if pruner in (None, "none") else [search, str(pruner)]
         if len(words) > 1 and (gpus_per_trial or 1) > 1:
             raise UserError("--pruner: trials on several GPUs each are not stopped early.")
         folder = store.root / "studies" / "+".join([run_name, *words])
-        wanted = _searches(
-            study,
-            runtime,
-            folder,
-            name=search,
-            budget=budget,
-            repeats=repeats or 1,
-            pruner=pruner or "none",
-            on_repeat=on_repeat or "cached",
-            warm_start=None if warm_start is None else _known_run(warm_start, store.root),
-        )
+        click.echo(f"{study.name}: {study.question}")
+        planned = plan_searches(study, runtime, folder, wanted)
+        click.echo(planned.words)
         if dry_run:
             return
         with driving(folder):
             write_run(folder, study, [], provenance(runtime.device))
-            for number, (made, count) in enumerate(wanted):
+            for number, start in enumerate(planned.starts):
                 title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
-                batch.run(made(), count=count, title=title, objective=study.objective)
+                batch.run(start(), count=planned.count, title=title, objective=study.objective)
                 if batch.is_incomplete:
                     break
+            if runtime.keep_checkpoints and not batch.is_incomplete:
+                for asked in read_run(folder).asked:
+                    store.drop_checkpoint(asked.trial_id)
     else:
-        if set(given) - {"budget"}:
-            raise UserError(f"--{given[-1]} is for a search; the grid runs every cell once.")
+        of_a_search = {
+            "repeats": repeats,
+            "pruner": pruner,
+            "on-repeat": on_repeat,
+            "warm-start": warm_start,
+        }
+        given = [flag for flag, value in of_a_search.items() if value is not None]
+        if given:
+            raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
         most = None if budget is None else _trials_in(budget, study)
         plan = make_plan(study, store=store, run_name=run_name, runtime=runtime, most=most)
         folder = plan.folder
@@ -278,95 +283,6 @@ def _trials_in(budget: str, study: Study) -> int:
     if limit.unit not in ("trials", "epochs"):
         raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
     return int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
-
-
-def _searches(
-    study: Study,
-    runtime: Runtime,
-    folder: Path,
-    *,
-    name: str,
-    budget: str | None,
-    repeats: int,
-    pruner: Any,
-    on_repeat: Any,
-    warm_start: Path | None,
-) -> list[tuple[Callable[[], Search], int | None]]:
-    """The searches of a run, to be started one after the other, and their numbers of trials."""
-    from harness.insertion import get_method
-    from harness.optuna_search import SAMPLERS, OptunaSearch
-    from harness.registry import METHODS
-    from harness.searches import Budget, Restarts
-    from harness.space import SearchSpace
-    from harness.sweep import known_points
-    from harness.trial import full_run_flops, resolve
-    from harness.vit import dims
-
-    space = SearchSpace(study, dims(study.base.backbone).num_blocks)
-    learning = [method for method in METHODS.names() if get_method(method).wraps]
-    if name not in (*SAMPLERS, *learning):
-        raise unknown("search", name, ["grid", *SAMPLERS, *learning])
-    limit = Budget.parse(budget or ("1" if name in learning else "24"))
-    count = int(limit.amount) if limit.unit == "trials" else None
-    first_seed = study.seeds[0]
-    size = "infinitely many" if space.size == float("inf") else f"{space.size:.0f}"
-    stops = "" if pruner == "none" else f", bad trials stopped by {pruner}"
-    click.echo(f"{study.name}: {study.question}")
-    if name in learning:
-        if count is None or pruner != "none" or warm_start is not None:
-            raise UserError(
-                f"--search {name} takes a --budget in trials, its restarts, and no more."
-            )
-        click.echo(
-            f"Search: {name} over the sites of {study.base.method}, {count} × {repeats} runs."
-        )
-        base = study.base.model_copy(
-            update={"positions": None, "depth": "all", "alpha": 1.0, "placement": None}
-        )
-        cell: Values = {
-            "method": name,
-            "options": {"base": base.method, "base_options": base.options},
-        }
-
-        def restarts(repeat: int) -> Search:
-            seeds = range(first_seed + repeat * count, first_seed + (repeat + 1) * count)
-            trials = [
-                (cell, resolve(base.with_values({**cell, "seed": s}, source=name), runtime))
-                for s in seeds
-            ]
-            return Restarts(trials, folder / f"search-{repeat}.jsonl")
-
-        return [(partial(restarts, repeat), count) for repeat in range(repeats)]
-
-    def make(values: dict[str, Any], seed: int) -> TrialSpec:
-        return resolve(space.request(values, seed), runtime)
-
-    default = space.default()
-    reference = make(space.values(lambda variable, domain: default[variable]), first_seed)
-    warm = [] if warm_start is None else known_points(warm_start, space, make, study.objective)
-    click.echo(
-        f"Search: {name} over {size} configurations, budget {limit.amount:g} {limit.unit}, "
-        f"{repeats} time{'s' if repeats > 1 else ''}{stops}"
-        + (f"; {len(warm)} configurations known from {warm_start.name}." if warm_start else ".")
-    )
-
-    def search(repeat: int) -> Search:
-        return OptunaSearch(
-            name,  # type: ignore[arg-type]
-            space,
-            make,
-            name=f"{folder.name}/{repeat}",
-            first_seed=first_seed,
-            on_repeat=on_repeat,
-            budget=limit,
-            full_run_flops=full_run_flops(reference, runtime) if limit.unit == "runs" else 1,
-            log=folder / f"search-{repeat}.jsonl",
-            pruner=pruner,
-            epochs=study.base.recipe.epochs,
-            warm=warm,
-        )
-
-    return [(partial(search, repeat), count) for repeat in range(repeats)]
 
 
 def _engine(
@@ -696,6 +612,7 @@ def status(run: str, out: str) -> None:
     """
     from harness.batch import duration
     from harness.status import look
+    from harness.study import in_words
 
     seen = look(_known_run(run, Path(out)))
     click.echo(f"{seen.name}: {seen.question}")
@@ -705,8 +622,7 @@ def status(run: str, out: str) -> None:
     driver = seen.driver or "none; the same command continues the run"
     click.echo(f"Driver: {driver}.")
     if seen.best is not None:
-        said = {f: f"{len(v)} sites" if f == "placement" else v for f, v in seen.best.cell.items()}
-        words = ", ".join(f"{field} = {value}" for field, value in said.items())
+        words = ", ".join(f"{f} = {in_words(value)}" for f, value in seen.best.cell.items())
         score = f"{100 * seen.best.score:.1f} % {seen.metric} on {seen.split}"
         click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")
     if seen.left_s is not None:

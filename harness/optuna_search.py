@@ -100,15 +100,11 @@ class OptunaSearch:
         )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
-        self.cells: list[tuple[Values, TrialSpec]] = []
-        """Every trial that was proposed, in the order of the first proposal."""
         self._told: dict[str, tuple[Status, float | None]] = {}
         self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._last: Params = {}
         self._again: list[TrialSpec] = []
-        self.repeated = 0
-        """Proposals that repeated a configuration, so far."""
         self.warm = 0
         """Configurations known from an earlier run."""
         self._replay(log)
@@ -210,7 +206,6 @@ class OptunaSearch:
         key = _key(trial.params)
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
-        self.repeated += seen > 0
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
         self._write(
@@ -219,9 +214,7 @@ class OptunaSearch:
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
             return None
-        if spec.trial_id not in self._specs:
-            self._specs[spec.trial_id] = spec
-            self.cells.append((values, spec))
+        self._specs[spec.trial_id] = spec
         waiting = self._running.setdefault(spec.trial_id, [])
         waiting.append(trial)
         return spec if len(waiting) == 1 else None

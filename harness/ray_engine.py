@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import queue
 import shutil
@@ -80,8 +81,8 @@ class RayEngine:
         on_gpu = runtime.device.startswith("cuda")
         together = int(gpus_per_trial) if gpus_per_trial > 1 else 1
         own_cpus = 1.0 if together == 1 else WAITING_CPUS
-        _connect(address, None if on_gpu else (workers or 1) * (together + 1))
-        cpus = 1.0 if together == 1 else together + WAITING_CPUS
+        cpus = own_cpus if together == 1 else own_cpus + together
+        _connect(address, None if on_gpu else math.ceil((workers or 1) * cpus))
         self.slots = _slots(workers, {"GPU": gpus_per_trial} if on_gpu else {"CPU": cpus})
         self._folder = store.root.resolve() / "ray" / f"{os.getpid()}-{id(self)}"
         self._answers = ray.remote(_Answers).options(num_cpus=0).remote()
@@ -144,11 +145,7 @@ class RayEngine:
 
 def _connect(address: str | None, cpus: int | None) -> None:
     """Join a cluster, or start one of this machine alone with at least `cpus` places."""
-    try:
-        if address is not None:
-            _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
+    if address is None:
         ray.init(
             address="local",
             num_cpus=max(cpus or 0, len(os.sched_getaffinity(0))),
@@ -156,6 +153,10 @@ def _connect(address: str | None, cpus: int | None) -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError) as error:  # a ConnectionError among them
         raise UserError(
             f"--address {address}: no Ray cluster answers there; start one with `ray start --head`."

@@ -184,6 +184,16 @@ class Recipe(Frozen):
     """`auto` becomes bf16 on CUDA and fp32 on CPU when the trial is resolved."""
 
 
+class Change(Frozen):
+    """Strengths and learning rate from a moment in the training on; weights and sites stay."""
+
+    after: Annotated[int, Field(ge=1)]
+    """Epochs trained before it."""
+    placement: Placement
+    lr: Annotated[float, Field(gt=0)]
+    """As `Recipe.lr`."""
+
+
 class TrialSpec(Frozen):
     """Everything that can change a trial's numbers, and nothing that cannot."""
 
@@ -193,6 +203,7 @@ class TrialSpec(Frozen):
     backbone: BackboneSpec
     data: DataSpec
     recipe: Recipe
+    changes: tuple[Change, ...] = ()
     seed: Annotated[int, Field(ge=0)]
 
     @functools.cached_property
@@ -201,8 +212,18 @@ class TrialSpec(Frozen):
         return _hash(self._canonical())
 
     def _canonical(self) -> str:
-        content = {"semantics": SEMANTICS, "spec": self.model_dump(mode="json")}
+        spec = self.model_dump(mode="json")
+        if not self.changes:
+            del spec["changes"]  # so that trials without them are called what they always were
+        content = {"semantics": SEMANTICS, "spec": spec}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def parent(self) -> TrialSpec | None:
+        """The trial that this one goes on with after its last change; None without changes."""
+        if not self.changes:
+            return None
+        return self.model_copy(update={"changes": self.changes[:-1]})
 
     def over_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
         """Copies with other seeds, as fast as a sweep of 100,000 trials needs them."""
@@ -227,6 +248,17 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+CHANGEABLE = ("alpha", "placement", "recipe.lr")
+"""Fields of a request that may change while a trial is trained."""
+
+
+class ChangeRequest(Frozen):
+    """Some of the `CHANGEABLE` fields, and after how many epochs they take these values."""
+
+    after: Annotated[int, Field(ge=1)]
+    values: dict[str, JsonValue]
+
+
 class TrialRequest(Frozen):
     """A trial as a person writes it; `trial.resolve` turns it into a `TrialSpec`.
 
@@ -243,6 +275,8 @@ class TrialRequest(Frozen):
     backbone: BackboneSpec = BackboneSpec()
     data: DataSpec = DataSpec()
     recipe: Recipe = Recipe()
+    changes: tuple[ChangeRequest, ...] = ()
+    """In order of time."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -125,10 +125,11 @@ class Claim:
         with saving(path):
             save_file(tensors, path)
 
-    def publish(self, record: TrialRecord) -> None:
+    def publish(self, record: TrialRecord, *, keep_checkpoint: bool = False) -> None:
         """Make the record visible, whole or not at all."""
         write_atomically(self._folder / "record.json", record.model_dump_json(indent=1))
-        self.checkpoint.unlink(missing_ok=True)
+        if not keep_checkpoint:
+            self.checkpoint.unlink(missing_ok=True)
 
 
 class Store:
@@ -216,6 +217,26 @@ class Store:
     def drop_weights(self, trial_id: str) -> None:
         """Delete the tensors that a trial has kept."""
         (self.trials / trial_id / "weights.safetensors").unlink(missing_ok=True)
+
+    def branch(self, spec: TrialSpec) -> None:
+        """Let a trial that goes on with another begin where that one was stopped, if it was.
+
+        Raises:
+            NotSavedError: the store cannot be written.
+        """
+        folder = self.trials / spec.trial_id
+        if spec.parent is None or folder.exists():
+            return
+        left = self.trials / spec.parent.trial_id / "checkpoint.pt"
+        with saving(folder), suppress(FileNotFoundError):
+            content = left.read_bytes()
+            folder.mkdir()
+            (folder / "checkpoint.part").write_bytes(content)
+            (folder / "checkpoint.part").replace(folder / "checkpoint.pt")
+
+    def drop_checkpoint(self, trial_id: str) -> None:
+        """Delete the state that a stopped trial could have gone on from."""
+        (self.trials / trial_id / "checkpoint.pt").unlink(missing_ok=True)
 
     def release(self, trial_id: str) -> None:
         """Free the claim of a worker that the caller knows to be dead, on whatever machine."""

@@ -165,6 +165,24 @@ class Study(Frozen):
                 yield cell, request.model_copy(update={"seed": seed})
 
 
+def in_words(value: JsonValue) -> str:
+    """A cell's value for a sentence: a placement by the number of its sites, changes in turn."""
+    if isinstance(value, dict):
+        return f"{len(value)} sites"
+    if not isinstance(value, list | tuple):
+        return "none" if value is None else str(value)
+    parts = []
+    for part in value:
+        if isinstance(part, dict):
+            changed = part["values"]
+            assert isinstance(changed, dict)
+            new = " and ".join(f"{field} {in_words(each)}" for field, each in changed.items())
+            parts.append(f"{new} after {part['after']} epochs")
+        else:
+            parts.append(str(part))
+    return (", then " if value and isinstance(value[0], dict) else "+").join(parts)
+
+
 def study_names() -> list[str]:
     """Names of the studies that ship with the harness."""
     package = importlib.import_module("studies")

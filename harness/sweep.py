@@ -6,6 +6,7 @@ progress is shown.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A study's trials, and which of them the store lacks."""
+    """A study's trials, and of those to be done now, which the store lacks."""
 
     study: Study
     folder: Path
@@ -62,7 +63,7 @@ class Plan:
 def make_plan(
     study: Study, *, store: Store, run_name: str, runtime: Runtime, most: int | None = None
 ) -> Plan:
-    """Resolve every cell and look up its state; of the first `most` trials, run what is not done.
+    """Resolve every cell, and look up the state of the first `most` trials (None: of all).
 
     Raises:
         UserError: a cell that cannot be run; names the study and the cell.
@@ -76,7 +77,8 @@ def make_plan(
         cells.append([(cell, seeded) for seeded in spec.over_seeds(study.seeds)])
     # Seeds outermost, so that maps fill evenly.
     trials = [cells_of_seed[index] for index in range(len(study.seeds)) for cells_of_seed in cells]
-    specs = {spec.trial_id: spec for _, spec in trials}
+    distinct = {spec.trial_id: spec for _, spec in trials}
+    specs = dict(itertools.islice(distinct.items(), most))
     ended = summaries(store, specs)
     states = {i: state_of(ended[i].status) if i in ended else _unfinished(store, i) for i in specs}
     return Plan(
@@ -86,7 +88,7 @@ def make_plan(
         done=[ended[trial_id] for trial_id, state in states.items() if state == "done"],
         running=sum(state == "running" for state in states.values()),
         failed=sum(state == "failed" for state in states.values()),
-        to_run=[specs[i] for i in list(specs)[:most] if states[i] != "done"],
+        to_run=[spec for i, spec in specs.items() if states[i] != "done"],
     )
 
 
@@ -125,6 +127,7 @@ def drive(
             if store.state(specs[0].trial_id) == "done":
                 _tell(search, store, specs[0], metric, on_end, is_fresh=False)
                 continue
+            store.branch(specs[0])
             engine.submit(specs[0])
             running += 1
         if running:

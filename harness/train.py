@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from harness.errors import saving
 from harness.hooks import Inner
 from harness.insertion import Attachment
 from harness.metrics import SplitMetrics, split_metrics
-from harness.spec import Recipe
+from harness.spec import Change, Recipe
 from harness.vit import features
 from harness.world import World
 
@@ -70,6 +71,8 @@ class Trained:
     diverged: bool = False
     pruned: bool = False
     epochs_run: int = 0
+    earlier_s: float = 0.0
+    """Seconds that were spent before it was continued from a checkpoint."""
     tested_epoch: int | None = None
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None
@@ -88,8 +91,14 @@ class _States(NamedTuple):
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
 
-    def save(self, path: Path, result: Trained, best: dict[str, Tensor] | None) -> None:
-        """Write all of it, whole or not at all.
+    def save(
+        self,
+        path: Path,
+        result: Trained,
+        best: dict[str, Tensor] | None,
+        changes: Sequence[Change],
+    ) -> None:
+        """Write all of it, and which `changes` were made, whole or not at all.
 
         Raises:
             NotSavedError: it cannot be written.
@@ -99,6 +108,7 @@ class _States(NamedTuple):
             "modules": [part.state_dict() for part in self],
             "result": {**vars(result), "select": result.select.model_dump_json()},
             "best": best,
+            "changes": _made(changes, result.epochs_run),
         }
         part = path.with_name(f"{path.name}.part")
         content = io.BytesIO()
@@ -107,14 +117,28 @@ class _States(NamedTuple):
             part.write_bytes(content.getbuffer())
             part.replace(path)
 
-    def load(self, path: Path, device: torch.device) -> tuple[Trained, dict[str, Tensor] | None]:
-        """Put everything back; what `save` was given."""
+    def load(
+        self, path: Path, device: torch.device, changes: Sequence[Change]
+    ) -> tuple[Trained, dict[str, Tensor] | None] | None:
+        """Put everything back; what `save` was given.
+
+        None if there is no checkpoint, or one of a training whose changes were others.
+        """
+        if not path.is_file():
+            return None
         state = torch.load(path, map_location=device, weights_only=True)
+        if state["changes"] != _made(changes, state["result"]["epochs_run"]):
+            return None
         for part, kept in zip(self, state["modules"], strict=True):
             part.load_state_dict(kept)  # type: ignore[attr-defined]
         result = Trained(**state["result"])
         result.select = SplitMetrics.model_validate_json(state["result"]["select"])
         return result, state["best"]
+
+
+def _made(changes: Sequence[Change], epochs: int) -> list[str]:
+    """The changes made in the course of the first epochs."""
+    return [change.model_dump_json() for change in changes if change.after < epochs]
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
@@ -130,6 +154,7 @@ def train(
     *,
     seed: int,
     log: Callable[[dict[str, Any]], None],
+    changes: Sequence[Change] = (),
     goes_on: Callable[[dict[str, Any]], bool] | None = None,
     checkpoint: Path | None = None,
     parts: int = 1,
@@ -143,6 +168,7 @@ def train(
     a method that keeps a state of its own between steps starts again instead. Every batch is
     passed in so many `parts`, whose gradients are added up.
     """
+    start = time.perf_counter()
     device = split.train.pixels.device
     hook = classifier.attachment.training_hook()
     hook.freeze(classifier)
@@ -205,16 +231,26 @@ def train(
     states = _States(classifier, optimiser, schedule, scaler)
     best: dict[str, Tensor] | None = None
     epochs = hook.epochs(recipe)
-    first = 0
-    if checkpoint is not None and checkpoint.is_file():
-        result, best = states.load(checkpoint, device)
-        first = result.epochs_run
+    first, lr, earlier_s = 0, recipe.lr, 0.0
+    kept = None if checkpoint is None else states.load(checkpoint, device, changes)
+    if kept is not None:
+        result, best = kept
+        first, earlier_s = result.epochs_run, result.earlier_s
         for row in result.history:
             log(row)
+        for change in changes:
+            if change.after < first:  # strengths are no part of the state
+                classifier.attachment.set_strengths(dict(change.placement.items()))
+                lr = change.lr
         if goes_on is not None and not world.agree(goes_on(result.history[-1])):
             result.pruned = True
             return result
     for epoch in range(first, epochs):
+        for change in changes:
+            if change.after == epoch:
+                classifier.attachment.set_strengths(dict(change.placement.items()))
+                _scale_rate(optimiser, schedule, change.lr / lr)
+                lr = change.lr
         total, seen = torch.zeros((), device=device), 0
         for batch in epoch_batches(split.train, recipe, seed, epoch, hook.excluded):
             hook.before_step(batch)
@@ -240,7 +276,7 @@ def train(
         result.images_forward += len(split.select)
         row = {
             "epoch": epoch,
-            "lr": schedule.get_last_lr()[0],
+            "lr": optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
             "select": scores.model_dump(mode="json", exclude={"per_class", "class_counts"}),
         }
@@ -257,7 +293,8 @@ def train(
         if epoch + 1 == epochs:
             break
         if checkpoint is not None and hook.resumable and world.rank == 0:
-            states.save(checkpoint, result, best)
+            spent_s = earlier_s + time.perf_counter() - start
+            states.save(checkpoint, replace(result, earlier_s=spent_s), best, changes)
         if goes_on is not None and not world.agree(goes_on(row)):
             result.pruned = True
             return result
@@ -269,6 +306,17 @@ def train(
         result.test = evaluate(classifier, dataset, split.test, world)
         result.images_forward += len(split.test)
     return result
+
+
+def _scale_rate(
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    factor: float,
+) -> None:
+    """Raise or lower the learning rate, now and in the rest of its schedule."""
+    for group in optimiser.param_groups:
+        group["lr"] *= factor
+    schedule.base_lrs = [base * factor for base in schedule.base_lrs]
 
 
 def stalled(scores: list[float]) -> bool:

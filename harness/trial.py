@@ -31,8 +31,10 @@ from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
 from harness.registry import DATASETS
 from harness.spec import (
+    CHANGEABLE,
     SEMANTICS,
     BackboneSpec,
+    Change,
     DataSpec,
     Placement,
     TrialRequest,
@@ -59,6 +61,8 @@ class Runtime:
     """`cuda` is shared out: a worker gets one of the machine's GPUs."""
     keep_weights: bool = False
     """Save the trained tensors (PEFT and head) beside the record."""
+    keep_checkpoints: bool = False
+    """Leave the last one of a trial that was stopped, so that it can go on."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""
@@ -101,8 +105,30 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         backbone=backbone,
         data=request.data.model_copy(update={"options": data.model_dump(mode="json")}),
         recipe=recipe,
+        changes=tuple(_changes(request, placement, method, options)),
         seed=request.seed,
     )
+
+
+def _changes(
+    request: TrialRequest, placement: Placement, method: PeftMethod, options: Any
+) -> Iterator[Change]:
+    if request.changes and method.wraps:
+        raise UserError(f"changes: {request.method} learns its strengths; they cannot be set.")
+    times = [change.after for change in request.changes]
+    if times != sorted(set(times)) or any(time >= request.recipe.epochs for time in times):
+        raise UserError(
+            f"changes: write rising numbers of epochs below {request.recipe.epochs}, not {times}."
+        )
+    for change in request.changes:
+        for field in change.values:
+            if field not in CHANGEABLE:
+                raise unknown("field in changes:", field, CHANGEABLE)
+        request = request.with_values(change.values, source=f"changes after {change.after}")
+        changed = _placement(request, method, options)
+        if changed.root.keys() != placement.root.keys():
+            raise UserError(f"changes after {change.after}: the sites must stay the same.")
+        yield Change(after=change.after, placement=changed, lr=request.recipe.lr)
 
 
 def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
@@ -194,7 +220,8 @@ def run_trial(
             raise  # wrong for this trial and for those that follow
         except Exception:
             record = _record(spec, runtime, "FAILED", start, error=traceback.format_exc())
-        claim.publish(record)
+        is_stopped = record.status == "PRUNED"
+        claim.publish(record, keep_checkpoint=runtime.keep_checkpoints and is_stopped)
         return record
 
 
@@ -209,6 +236,7 @@ def follow_trial(spec: TrialSpec, runtime: Runtime, world: World) -> None:
             spec.recipe,
             seed=spec.seed,
             log=lambda row: None,
+            changes=spec.changes,
             world=world,
         )
 
@@ -296,6 +324,7 @@ def _run(
             spec.recipe,
             seed=spec.seed,
             log=claim.log,
+            changes=spec.changes,
             goes_on=None
             if goes_on is None
             else lambda row: goes_on(row["epoch"] + 1, _scores(row)),
@@ -352,7 +381,7 @@ def _record(
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    wall = time.perf_counter() - start
+    wall = time.perf_counter() - start + result.earlier_s
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     return TrialRecord(

@@ -20,7 +20,7 @@ from scipy import stats
 from harness.index import COSTS, OVERALL, Summary, in_bulk, summaries
 from harness.runs import read_run
 from harness.store import Store
-from harness.study import Axis, Study
+from harness.study import Axis, Study, in_words
 
 COUNTS = ("trainable_params", "head_params", "epochs_run", "tested_epoch")
 GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
@@ -61,9 +61,10 @@ class Run:
         return labels.get(field, field)
 
     def words(self, value: Any) -> str:
-        """A field's value in a sentence; a placement by the number of its sites."""
-        is_placement = isinstance(value, str) and value.startswith("{")
-        return f"{len(json.loads(value))} sites (see metrics.csv)" if is_placement else str(value)
+        """A field's value, as it stands in the frames, in a sentence."""
+        if isinstance(value, str) and value[:1] in ("{", "["):
+            return f"{in_words(json.loads(value))} (see metrics.csv)"
+        return in_words(None if pd.isna(value) else value)
 
     def axis(self, field: str) -> Axis:
         return next(axis for axis in self.study.axes if axis.field == field)
@@ -118,7 +119,8 @@ def _key(cell: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    is_list = isinstance(value, list | tuple)
+    if isinstance(value, dict) or (is_list and value and isinstance(value[0], dict)):
         return json.dumps(value)
     return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
 

@@ -358,10 +358,19 @@ def with_interval(mean: float, half_width: float = float("nan")) -> str:
 
 
 def _cost_totals(run: Run) -> dict[str, str]:
+    peak = {"peak memory of a trial (MB)": f"{run.trials['peak_memory_mb'].max():.0f}"}
+    if run.searches:  # a trial may go on with another's training, so trials' costs do not add up
+        answers = [event for log in run.searches.values() for event in log if "tell" in event]
+        seconds, flops = (sum(event[name] for event in answers) for name in ("device_s", "flops"))
+        return {
+            "device seconds, as charged to the searches": f"{seconds:.0f}",
+            "TFLOP, likewise": f"{flops / 1e12:.1f}",
+            **peak,
+        }
     return {
         "device seconds": f"{run.trials['device_s'].sum():.0f}",
         "images forward": f"{run.trials['images_forward'].sum():.0f}",
         "images backward": f"{run.trials['images_backward'].sum():.0f}",
         "TFLOP": f"{run.trials['flops'].sum() / 1e12:.1f}",
-        "peak memory of a trial (MB)": f"{run.trials['peak_memory_mb'].max():.0f}",
+        **peak,
     }

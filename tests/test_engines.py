@@ -89,13 +89,18 @@ def results(out):
 
 @pytest.mark.parametrize(
     "search",
-    [[], ["--search", "tpe", "--budget", "3"], ["--search", "random", "--pruner", "median"]],
-    ids=["grid", "tpe", "median"],
+    [
+        ["depth_vs_position"],
+        ["depth_vs_position", "--search", "tpe", "--budget", "3"],
+        ["depth_vs_position", "--search", "random", "--pruner", "median"],
+        ["position_vs_alpha", "--search", "pbt", "--budget", "2", "--set", "recipe.epochs=3"],
+    ],
+    ids=["grid", "tpe", "median", "pbt"],
 )
 def test_both_engines_give_the_same_store(tmp_path, search):
     for kind in ENGINES:
         arguments = ["--engine", kind, "--workers", 1, "--out", tmp_path / kind]
-        run = sweep("--study", "depth_vs_position", "--smoke", *search, *arguments)
+        run = sweep("--study", *search, "--smoke", *arguments)
         assert run.exit_code == 0, run.output
     assert results(tmp_path / "local") == results(tmp_path / "ray") != {}
     names = ["metrics.csv", "trials.csv"]

@@ -24,10 +24,10 @@ LAYERS = [
     {"harness.train"},
     {"harness.trial"},
     {"harness.searches", "harness.controls", "harness.export"},
-    {"harness.engine", "harness.optuna_search", "harness.ray_train"},
+    {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
     {"harness.ray_engine"},
     {"harness.sweep"},
-    {"harness.batch", "harness.bench"},
+    {"harness.batch", "harness.bench", "harness.search_plan"},
     {"harness.cli"},
 ]
 """Lowest first; a module imports from lower layers and its own only."""

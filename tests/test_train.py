@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_store_and_sweep import TINY
 
+from harness.errors import UserError
 from harness.heads import make_head
 from harness.insertion import get_method
 from harness.spec import Placement, Recipe, TrialRequest
@@ -230,6 +231,87 @@ def test_a_method_with_a_state_of_its_own_starts_again(tmp_path):
     (store.trials / spec.trial_id / "claim.json").unlink()
     record = run_trial(spec, Runtime(), store, lambda done, scores: True)
     assert record.select == whole.select and record.learned == whole.learned
+
+
+LATER = [{"after": 2, "values": {"alpha": 3.0, "recipe.lr": 0.02}}]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp_path, schedule):
+    """Stopped, copied, killed once more on the way; against one that was trained from its spec."""
+    values = {"recipe.epochs": 5, "recipe.schedule": schedule}
+    parent = resolve(TINY.with_values(values, source="test"), Runtime())
+    child = resolve(TINY.with_values({**values, "changes": LATER}, source="test"), Runtime())
+    assert child.parent.trial_id == parent.trial_id != child.trial_id
+    whole = run_trial(child, Runtime(), Store(tmp_path / "whole"))
+    store = Store(tmp_path / "parts")
+    stopping = Runtime(keep_checkpoints=True)
+    assert run_trial(parent, stopping, store, lambda done, scores: done < 2).status == "PRUNED"
+    store.branch(child)
+    with pytest.raises(Killed):
+        run_trial(child, stopping, store, killed_after(4))
+    (store.trials / child.trial_id / "claim.json").unlink()
+    asked = []
+    record = run_trial(child, stopping, store, lambda done, scores: asked.append(done) or True)
+    assert asked == [4]
+    same = {"select", "test", "epochs_run", "tested_epoch"}
+    assert record.model_dump(include=same) == whole.model_dump(include=same)
+    assert store.history(child.trial_id) == Store(tmp_path / "whole").history(child.trial_id)
+    assert record.cost.images_backward == whole.cost.images_backward
+    rates = [row["lr"] for row in store.history(child.trial_id)]
+    shape = [(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]
+    factors = shape if schedule == "cosine" else [1] * 5
+    start = [TINY.recipe.lr] * 2 + [0.02] * 3
+    scale = math.sqrt(TINY.recipe.batch_size / 128)
+    assert rates == pytest.approx([scale * a * b for a, b in zip(start, factors, strict=True)])
+
+
+def test_strengths_change_when_they_are_to(tmp_path):
+    """Alpha 0 to the end is the linear probe; alpha 0 after one epoch is not, nor is alpha 1."""
+    scores = {}
+    for name, alpha, changes in (
+        ("off", 0.0, []),
+        ("on", 1.0, []),
+        ("turned off", 1.0, [{"after": 1, "values": {"alpha": 0.0}}]),
+        ("as it was", 1.0, [{"after": 1, "values": {"alpha": 1.0}}]),
+    ):
+        values = {"recipe.epochs": 2, "recipe.lr": 1.0, "alpha": alpha, "changes": changes}
+        record, _ = run(tmp_path / name, **values)
+        scores[name] = record.select.loss
+    assert scores["as it was"] == scores["on"]
+    assert len(set(scores.values())) == 3
+
+
+def test_the_state_of_another_training_is_not_gone_on_from(tmp_path):
+    """The parent went on beyond the change before its copy began."""
+    values = {"recipe.epochs": 5}
+    parent = resolve(TINY.with_values(values, source="test"), Runtime())
+    child = resolve(TINY.with_values({**values, "changes": LATER}, source="test"), Runtime())
+    store = Store(tmp_path)
+    run_trial(parent, Runtime(keep_checkpoints=True), store, lambda done, scores: done < 3)
+    store.branch(child)
+    record = run_trial(child, Runtime(), store, lambda done, scores: True)
+    assert record.select == run_trial(child, Runtime(), Store(tmp_path / "whole")).select
+
+
+@pytest.mark.parametrize(
+    "values,words",
+    [
+        ({"changes": [{"after": 5, "values": {"alpha": 2.0}}]}, "below 5"),
+        ({"changes": [*LATER, *LATER]}, "rising"),
+        ({"changes": [{"after": 2, "values": {"recipe.tau": 2.0}}]}, "recipe.tau"),
+        ({"changes": LATER, "method": "metapeft"}, "learns its strengths"),
+        (
+            {"changes": [{"after": 2, "values": {"placement": {"1.q": 1.0}}}]}
+            | {"positions": None, "depth": "all", "placement": {"0.q": 1.0}},
+            "sites must stay",
+        ),
+    ],
+)
+def test_changes_that_make_no_sense_are_refused(values, words):
+    request = TINY.with_values({"recipe.epochs": 5, **values}, source="test")
+    with pytest.raises(UserError, match=words):
+        resolve(request, Runtime())
 
 
 def test_a_stopped_trial_is_pruned_without_a_test_and_is_no_answer_to_others(tmp_path):
