@@ -18,7 +18,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.store import Cost, Status, Store
 
-VERSION = 1
+VERSION = 2
 """Raised when `Summary` changes."""
 
 
@@ -136,7 +136,7 @@ def _summary(store: Store, trial_id: str) -> Summary:
             tested_epoch=record["tested_epoch"],
             trainable_params=record["trainable_params"],
             head_params=record["head_params"],
-            costs=[record["cost"][name] for name in COSTS],
+            costs=[record["cost"].get(name, 0) for name in COSTS],
             groups=groups,
             select=_scores(select, groups),
             test=_scores(test, groups),

@@ -58,6 +58,8 @@ class Cost(Frozen):
     images_forward: int
     images_backward: int
     flops: int
+    inference_flops: int = 0
+    """Of the adapted model on one image, unmerged; 0 in records from before it was counted."""
     peak_memory_mb: float
     """CUDA: peak allocated by the trial. CPU: peak resident size of the worker so far."""
 

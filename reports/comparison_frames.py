@@ -69,6 +69,7 @@ def load_arms(folder: Path) -> Arms:
         row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
         row["diverged"] = int(own["diverged"].sum())
         row["trainable_params"] = records[arm.trials[0]].trainable_params
+        row["inference_gflop"] = records[arm.trials[0]].cost.inference_flops / 1e9
         row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / len(arm.trials)
         table.append(row)
     main = comparison.arms[0]

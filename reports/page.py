@@ -101,6 +101,7 @@ def _write_comparison(folder: Path) -> list[Path]:
     written += _save(out / "arms", render.arms(arms))
     if learned is not None:
         written += _gamma(out, learned, f"Learned strengths, {compared.title}")
+    least = arms.table["inference_gflop"].min()
     rows = [
         {
             "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
@@ -110,6 +111,7 @@ def _write_comparison(folder: Path) -> list[Path]:
             if index
             else "-",
             "runs": f"{row['runs_per_seed']:.1f}",
+            "inference": _more(row["inference_gflop"], least),
             "parameters": row["trainable_params"],
         }
         for index, (_, row) in enumerate(arms.table.iterrows())
@@ -127,6 +129,11 @@ def _write_comparison(folder: Path) -> list[Path]:
     )
     write_atomically(out / "report.md", text)
     return [*written, out / "report.md"]
+
+
+def _more(value: float, least: float) -> str:
+    """By how much a value exceeds the least of its kind; `-` where one of them is not known."""
+    return f"+{100 * (value / least - 1):.1f} %" if least > 0 else "-"
 
 
 def _verdict(arms: Arms) -> str:

@@ -357,5 +357,5 @@ def arms(compared: Arms) -> Figure:
     labels = [f"{row['arm']}  [{row['runs_per_seed']:.1f} runs]" for _, row in table.iterrows()]
     axes[0].set_yticks(range(len(table)), labels)
     axes[0].invert_yaxis()
-    figure.suptitle(f"{compared.comparison.title} and its controls", fontsize=12, fontweight="bold")
+    figure.suptitle(compared.comparison.title, fontsize=12, fontweight="bold")
     return figure

@@ -10,6 +10,8 @@ from test_cli import harness
 from test_reports import scored, texts
 from test_store_and_sweep import TINY, make_record, publish
 
+from harness.compare_methods import RATES as METHOD_RATES
+from harness.compare_methods import compare_methods, compared_methods
 from harness.comparison import Arm, Comparison
 from harness.controls import RATES, Controls
 from harness.errors import UserError
@@ -222,7 +224,7 @@ def test_the_released_variant_is_named_in_every_arm_of_its_own(tmp_path):
         store=store,
         runtime=Runtime(),
     ).compare()
-    assert found.title == "metapeft (as released) on lora"
+    assert found.title == "metapeft (as released) on lora and its controls"
     assert found.arms[0].name == "metapeft (as released), one shot"
 
 
@@ -311,3 +313,92 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
     (folder / "report" / "arms.csv").unlink()
     assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
     assert (folder / "report" / "arms.csv").read_bytes() == table
+
+
+# Methods.
+
+
+def methods(store, fake, names="lora,bitfit,vpt_shallow", seeds=(0, 1)):
+    return compare_methods(
+        compared_methods(names),
+        study=cells(),
+        seeds=seeds,
+        run=fake,
+        store=store,
+        runtime=Runtime(),
+    )
+
+
+def rated(spec):
+    """Best at twice the recipe's rate, for BitFit at an eighth of it; MetaPEFT above all."""
+    wanted = 0.01 / 8 if spec.method == "bitfit" else 0.02
+    base = 0.7 if spec.method == "metapeft" else 0.6
+    return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 4 + 0.01 * spec.seed
+
+
+def test_every_method_chooses_its_rate_from_as_many(tmp_path):
+    store = Store(tmp_path)
+    compared = methods(store, Fake(store, rated))
+    assert [arm.name for arm in compared.arms] == [
+        "lora, q+v (× 2)",
+        "lora, all positions (× 2)",
+        "lora with MetaPEFT (× 2)",
+        "bitfit (× 0.125)",
+        "vpt_shallow (× 2)",
+    ]
+    assert {len(arm.trials) for arm in compared.arms} == {2}
+    assert {len(arm.charged) for arm in compared.arms} == {2 * len(METHOD_RATES)}
+    meta = store.record(compared.arms[2].trials[0]).spec
+    everywhere = store.record(compared.arms[1].trials[0]).spec
+    assert meta.options["base"] == "lora" and len(meta.placement) == len(everywhere.placement) == 72
+    arms = load_arms(written(compared, store))
+    runs = arms.table.set_index("arm")["runs_per_seed"]
+    assert runs["bitfit (× 0.125)"] == pytest.approx(5)  # all that were tried, in single runs
+    assert runs["lora with MetaPEFT (× 2)"] == pytest.approx(7.5)
+    worse = arms.table.set_index("arm")["first_minus_this"]
+    assert worse["lora with MetaPEFT (× 2)"] == pytest.approx(-10)
+
+
+def test_all_methods_are_all_that_train(tmp_path):
+    names = compared_methods("all")
+    assert names[0] == "lora" and "metapeft" not in names
+    assert {"linear_probe", "full", "vpt_deep", "adaptformer"} < set(names)
+    assert compared_methods("bitfit,lora+adaptformer,lora") == [
+        "lora",
+        "bitfit",
+        "lora+adaptformer",
+    ]
+
+
+@pytest.mark.parametrize(
+    "names,words", [("lora,lorra", "Did you mean 'lora'"), ("metapeft,lora", "'metapeft'")]
+)
+def test_methods_that_cannot_be_compared_are_refused(tmp_path, names, words):
+    with pytest.raises(UserError, match=words):
+        compared_methods(names)
+
+
+def test_one_method_is_nothing_to_compare(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match="at least two"):
+        methods(store, Fake(store, rated), names="lora")
+
+
+def test_inference_is_told_where_it_was_counted(tmp_path):
+    store = Store(tmp_path)
+    counts = {"bitfit": 1000, "vpt_shallow": 1050}
+
+    class Counted(Fake):
+        def publish(self, request, spec):
+            cost = make_record(spec).cost.model_copy(
+                update={"inference_flops": counts[spec.method]}
+            )
+            publish(self.store, spec, select=scored(0.5), test=scored(0.5), cost=cost)
+
+    for name, kind in (("counted", Counted), ("old", Fake)):
+        store = Store(tmp_path / name)
+        compared = methods(store, kind(store, rated), names="bitfit,vpt_shallow", seeds=(0,))
+        write_report(written(compared, store))
+    text = (tmp_path / "counted/studies/cells/report/report.md").read_text()
+    assert "| +5.0 % |" in text and "| +0.0 % |" in text
+    assert "| - |" in (tmp_path / "old/studies/cells/report/report.md").read_text()

@@ -1,0 +1,117 @@
+"""Building a comparison: arms run on the same seeds, with what was run to choose their settings.
+
+Owns: running arms, choosing learning rates and cells by the selection score, charging. Must not
+know: which arms there are, where trials run, how results are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from harness.comparison import Arm
+from harness.spec import TrialRequest
+from harness.store import Store, TrialRecord
+from harness.study import Study
+from harness.trial import Runtime, resolve
+
+Run = Callable[[Sequence[TrialRequest]], list[TrialRecord]]
+"""Runs what the store lacks; gives the records in the order of the requests."""
+
+
+class Arms:
+    """Arms and notes of a comparison, in the order of running.
+
+    `rates` are the learning rates tried where one is chosen, as multiples of the recipe's.
+    """
+
+    def __init__(
+        self,
+        *,
+        seeds: tuple[int, ...],
+        study: Study,
+        run: Run,
+        store: Store,
+        runtime: Runtime,
+        rates: Sequence[float],
+    ) -> None:
+        self.seeds, self.study, self.run = seeds, study, run
+        self.store, self.runtime, self.rates = store, runtime, rates
+        self.arms: list[Arm] = []
+        self.notes: list[str] = []
+
+    def add_tuned(self, plain: dict[str, TrialRequest], tuned: dict[str, TrialRequest]) -> None:
+        """Run the plain arms, and those whose rate is chosen by the seeds' mean selection score.
+
+        A tuned arm is charged for all of `rates`.
+        """
+        cases = {(name, 1.0): request for name, request in plain.items()}
+        for name, request in tuned.items():
+            for rate in self.rates:
+                changed = request.recipe.model_copy(update={"lr": rate * request.recipe.lr})
+                cases[name, rate] = request.model_copy(update={"recipe": changed})
+        results = self._run_seeds(cases)
+        for name in plain:
+            self.add(name, results[name, 1.0])
+        for name in tuned:
+            tried = {rate: results[name, rate] for rate in self.rates}
+            best = max(self.rates, key=lambda rate: self.score(tried[rate]))
+            if best in (self.rates[0], self.rates[-1]):
+                self.notes.append(
+                    f"{name}: × {best:g} is the end of the range; better rates may lie beyond."
+                )
+            charged = [record for records in tried.values() for record in records]
+            self.add(f"{name} (× {best:g})", tried[best], charged)
+
+    def add_best_cell(self, request: TrialRequest) -> None:
+        """The study's best cell by the selection score, if it has been run with these seeds, on
+        the data, backbone and recipe of `request`."""
+        same = {name: getattr(request, name) for name in ("data", "backbone", "recipe")}
+        base = self.study.base.model_copy(update=same)
+        study = self.study.derive(seeds=self.seeds, base=base)
+        ids = [resolve(each, self.runtime).trial_id for _, each in study.requests()]
+        records = [self.store.record(trial_id) for trial_id in ids]
+        if any(record is None or record.status == "FAILED" for record in records):
+            self.notes.append(
+                f"The best cell of {study.name} is not here; in the same --out run `harness sweep "
+                f"--study {study.name} --seeds {len(self.seeds)}`."
+            )
+            return
+        everything = [record for record in records if record is not None]
+        count = len(study.cells())
+        cells = [everything[index::count] for index in range(count)]
+        best = max(range(count), key=lambda index: self.score(cells[index]))
+        words = ", ".join(str(value) for value in study.cells()[best].values())
+        self.add(f"best cell of {study.name} ({words})", cells[best], everything)
+
+    def _run_seeds(
+        self, cases: dict[tuple[str, float], TrialRequest]
+    ) -> dict[tuple[str, float], list[TrialRecord]]:
+        """Seeds outermost, so that what is compared for time runs side by side."""
+        requests = [
+            request.model_copy(update={"seed": seed})
+            for seed in self.seeds
+            for request in cases.values()
+        ]
+        records = self.run(requests)
+        return {case: records[index :: len(cases)] for index, case in enumerate(cases)}
+
+    def score(self, records: Sequence[TrialRecord]) -> float:
+        """Mean selection score."""
+        return float(np.mean([record.objective(self.study.objective) for record in records]))
+
+    def arm(self, name: str) -> Arm:
+        """The arm called `name`."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def add(
+        self,
+        name: str,
+        records: Sequence[TrialRecord],
+        charged: Sequence[TrialRecord] | None = None,
+    ) -> None:
+        """An arm of a record per seed, charged for these or for its own alone."""
+        ids = tuple(record.trial_id for record in records)
+        spent = ids if charged is None else tuple(record.trial_id for record in charged)
+        self.arms.append(Arm(name=name, trials=ids, charged=tuple(dict.fromkeys(spent))))
