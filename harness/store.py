@@ -2,9 +2,9 @@
 
 `trials/<id>/` holds `spec.json`, `claim.json` (touched while its process lives), `history.jsonl`
 (a line per epoch) and, as the last act, `record.json` by atomic rename. A method that learns
-something of its own leaves `trajectory.csv`; `weights.safetensors` is kept when asked for, and
-`checkpoint.pt` lies there while a watched trial runs. Owns: these files. Must not know: how a trial
-is computed or which study asked for it.
+something of its own leaves `trajectory.csv`; `weights.safetensors` and `features.npz` are kept when
+asked for, and `checkpoint.pt` lies there while a watched trial runs. Owns: these files. Must not
+know: how a trial is computed or which study asked for it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SCHEMA = 1
@@ -118,6 +119,20 @@ class Claim:
                 writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
+
+    def write_features(
+        self, features: NDArray[Any], labels: NDArray[Any], groups: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Keep features `[n, d]`, labels and groups `[n]` of the test images: `features.npz`."""
+        import numpy as np
+
+        names = {label: name for name, members in groups.items() for label in members}
+        of_images = np.array([names[int(label)] for label in labels])
+        path = self._folder / "features.npz"
+        with saving(path):
+            np.savez_compressed(
+                path, features=features.astype("float16"), labels=labels, groups=of_images
+            )
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         """Keep the trained tensors: `weights.safetensors`."""

@@ -354,6 +354,13 @@ def evaluate(
 
 
 @torch.inference_mode()
+def embed(classifier: Classifier, dataset: Dataset, images: Images) -> Tensor:
+    """Features of images `[n, d]`, as the head sees them."""
+    batches = images.pixels.split(EVAL_BATCH)
+    return torch.cat([classifier.features(normalised(pixels, dataset)) for pixels in batches])
+
+
+@torch.inference_mode()
 def class_means(backbone: VisionTransformer, dataset: Dataset, images: Images) -> Tensor:
     """Unit-length class means of frozen features `[classes, d]`, the head's starting weights."""
     feats = torch.cat(

@@ -43,7 +43,7 @@ from harness.spec import (
     validated,
 )
 from harness.store import Claim, Cost, Status, Store, TrialRecord
-from harness.train import ALONE, Classifier, Trained, class_means, flops_per_image, train
+from harness.train import ALONE, Classifier, Trained, class_means, embed, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256
 from harness.world import World
 
@@ -61,6 +61,8 @@ class Runtime:
     """`cuda` is shared out: a worker gets one of the machine's GPUs."""
     keep_weights: bool = False
     """Save the trained tensors (PEFT and head) beside the record."""
+    keep_features: bool = False
+    """Save the test images' features beside the record."""
     keep_checkpoints: bool = False
     """Leave the last one of a trial that was stopped, so that it can go on."""
 
@@ -332,6 +334,13 @@ def _run(
             parts=parts,
             world=world,
         )
+        if runtime.keep_features and result.test is not None:
+            tested = prepared.split.test
+            claim.write_features(
+                embed(classifier, prepared.dataset, tested).cpu().numpy(),
+                tested.labels.cpu().numpy(),
+                prepared.dataset.groups,
+            )
         learned = None if result.diverged else classifier.attachment.learned()
         weights = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
     claim.write_trajectory(result.trajectory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from test_store_and_sweep import TINY
@@ -12,10 +13,12 @@ from test_store_and_sweep import TINY
 from harness.errors import UserError
 from harness.heads import make_head
 from harness.insertion import get_method
+from harness.metrics import class_distances
 from harness.spec import Placement, Recipe, TrialRequest
 from harness.store import Store
 from harness.train import Classifier, flops_per_image, logit_adjustment, stalled
 from harness.trial import Runtime, resolve, run_trial
+from reports.embedding_frames import embedding
 
 
 def run(tmp_path, **values):
@@ -182,6 +185,33 @@ def test_defaults_are_the_released_recipe():
         5e-4,
     )
     assert (recipe.epochs, recipe.head, recipe.head_scale, recipe.tau) == (10, "cosine", 25.0, 1.0)
+
+
+def test_kept_features_are_those_that_were_tested(tmp_path):
+    spec = resolve(TINY, Runtime())
+    record = run_trial(spec, Runtime(keep_features=True), Store(tmp_path))
+    plane = embedding(tmp_path / "trials" / spec.trial_id)
+    kept = np.load(tmp_path / "trials" / spec.trial_id / "features.npz")
+    groups = {
+        group: tuple(sorted(plane[plane["group"] == group]["class"].unique()))
+        for group in record.test.groups
+    }
+    distance = class_distances(kept["features"].astype(float), kept["labels"], groups)
+    assert distance == pytest.approx(record.test.distance, abs=1e-3)
+    assert len(plane) == sum(record.test.class_counts)
+    # Silhouette of one image by its definition, with cosine distance.
+    unit = kept["features"].astype(float)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    apart = 1 - unit @ unit[0]
+    labels = kept["labels"]
+    own = apart[(labels == labels[0]) & (np.arange(len(labels)) > 0)].mean()
+    other = min(apart[labels == c].mean() for c in set(labels.tolist()) - {int(labels[0])})
+    assert plane["silhouette"][0] == pytest.approx((other - own) / max(own, other), abs=1e-4)
+
+
+def test_without_features_there_is_no_picture_of_them(tmp_path):
+    record, _ = run(tmp_path)
+    assert embedding(tmp_path / "trials" / record.trial_id) is None
 
 
 class Killed(BaseException):
