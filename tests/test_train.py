@@ -278,8 +278,12 @@ def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp
     stopping = Runtime(keep_checkpoints=True)
     assert run_trial(parent, stopping, store, lambda done, scores: done < 2).status == "PRUNED"
     store.branch(child)
+    asked = []
     with pytest.raises(Killed):
-        run_trial(child, stopping, store, killed_after(4))
+        run_trial(
+            child, stopping, store, lambda *now: asked.append(now[0]) or killed_after(4)(*now)
+        )
+    assert asked == [2, 3, 4]  # from where its parent was stopped
     (store.trials / child.trial_id / "claim.json").unlink()
     asked = []
     record = run_trial(child, stopping, store, lambda done, scores: asked.append(done) or True)
