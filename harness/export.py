@@ -85,8 +85,11 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
     model = load_backbone(backbone, torch.device("cpu"))
     method = get_method(file.method)
     attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
-    modules = _by_module(attachment.low_ranks(), model.embed_dim)
-    return [_write_config(folder, backbone.name, modules)]
+    factors = attachment.low_ranks()
+    trained = sum(p.numel() for p in attachment.parameters())
+    if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
+        raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
+    return [_write_config(folder, backbone.name, _by_module(factors, model.embed_dim))]
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:

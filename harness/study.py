@@ -128,9 +128,21 @@ class View(Frozen):
 
 
 class Points(Frozen):
-    """One figure of a single axis: a line of points and intervals for each of its values."""
+    """One figure of a single axis: a line of points and intervals for each of its values.
+
+    `distance` is that between classes in the test features (Table 5), by group.
+    """
 
     kind: Literal["points"] = "points"
+    rows: str
+    title: str
+    value: Literal["accuracy", "distance"] = "accuracy"
+
+
+class Bubbles(Frozen):
+    """One figure of a single axis: tail against overall accuracy, as wide as the seeds' spread."""
+
+    kind: Literal["bubbles"] = "bubbles"
     rows: str
     title: str
 
@@ -148,11 +160,13 @@ class Study(Frozen):
     """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
-    views: tuple[View | Points, ...]
+    views: tuple[View | Points | Bubbles, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
-    reference: str | None = None
-    """File of the paper's numbers in `baselines/paper`, without `.csv`."""
+    reference: str | tuple[str, ...] | None = None
+    """Files of the paper's numbers in `baselines/paper`, without `.csv`."""
+    trains: bool = True
+    """False: the cells' trainable parameters are counted, and nothing is trained."""
     smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})
     """Field -> values: the small version that `--smoke` runs (axes shortened, fields set)."""
 
@@ -170,6 +184,13 @@ class Study(Frozen):
             _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
         list(self.cell_requests())  # a cell that makes no valid request is refused here
         return self
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the files of the paper's numbers."""
+        if self.reference is None:
+            return ()
+        return (self.reference,) if isinstance(self.reference, str) else self.reference
 
     def derive(self, **changes: Any) -> Study:
         """A copy with fields replaced and checked again: how one study is made from another."""

@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 
 from harness.index import OVERALL
 from harness.spec import TrialRequest
-from harness.study import Points, View
+from harness.study import Bubbles, Points, View
 from reports.comparison_frames import Arms
-from reports.frames import Choice, Run, grid, paper_grid, paper_points
+from reports.frames import Choice, Paper, Run, bubbles_of, by_value, grid, paper_grid, paper_tables
 from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {
@@ -34,14 +34,25 @@ matplotlib.rcParams.update(STYLE)
 MAP = "cividis"
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
 """Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
+DISTANCE = (
+    "Mean cosine distance of a class's mean test feature to those of all other classes, averaged "
+    "over the group's classes."
+)
 MARKERS = "osD^vPX*<>"
+PAPER_COLUMNS = ("head", "medium", "tail", "average")
+BUBBLE_POINTS = 55.0
+"""Diameter of the largest bubble, in typographic points."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points) -> Figure:
+def draw(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points | Bubbles
+) -> Figure:
     """The figure of one of the study's views."""
     if isinstance(view, Points):
         return points(run, summary, choice, view)
+    if isinstance(view, Bubbles):
+        return bubbles(run, summary, choice, view)
     return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
@@ -179,17 +190,23 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
 
 
 def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
-    """A line of points per value of one axis: all classes, each group, and the paper's beside."""
-    metric = run.study.objective
+    """A line of points per value of one axis, in a panel per average and group.
+
+    One table of the paper's stands beside them, several stand below, one per dataset.
+    """
     values = run.order(view.rows)
-    paper = paper_points(run, view.rows)
-    panels = [(f"test_{metric}", _name(run, metric))]
-    panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
-    count = len(panels) + bool(paper)
-    figure = Figure(figsize=(3.3 * count, 0.45 * len(values) + 2.2), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    rows = summary.set_index(view.rows).reindex(values)
-    for axis, (name, title) in zip(axes, panels, strict=False):
+    papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
+    panels = _point_panels(run, view)
+    below = len(papers) > 1
+    count = max(len(panels), len(papers)) if below else len(panels) + len(papers)
+    figure = Figure(
+        figsize=(3.3 * max(count, 2), (1 + below) * (0.3 * len(values) + 1.2) + 1.2),
+        layout="constrained",
+    )
+    grid_of_axes = figure.subplots(1 + below, count, squeeze=False, sharey=True)
+    rows = by_value(run, summary, view)
+    what = "test accuracy (%)" if view.value == "accuracy" else "cosine distance"
+    for axis, (name, title) in zip(grid_of_axes[0], panels, strict=False):
         for y, value in enumerate(values):
             own = run.trials[run.trials[view.rows] == value]
             axis.plot(own[name], [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
@@ -202,21 +219,90 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
                 mean, y, xerr=error, fmt="D", ms=5, capsize=3, color="red" if chosen else "0.25"
             )
         axis.set_title(title)
-        axis.set_xlabel("test accuracy (%)")
-    if paper:
-        for index, column in enumerate(paper[0].columns):
-            look = _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
-            axes[-1].plot(paper[0][column], range(len(values)), label=str(column), **look)
-        axes[-1].legend(fontsize=7)
-        axes[-1].set_title(f"paper, {run.study.paper}, DOTA, ViT-B/16")
-        axes[-1].set_xlabel("accuracy (%)")
-    for axis in axes:
-        axis.grid(alpha=0.3, axis="x")
-    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
-    axes[0].set_ylim(len(values) - 0.5, -0.5)
-    axes[0].set_ylabel(run.axis(view.rows).label)
+        axis.set_xlabel(what)
+    used = list(grid_of_axes[0][: len(panels)])
+    for axis, paper in zip(
+        grid_of_axes[1] if below else grid_of_axes[0][len(panels) :], papers, strict=False
+    ):
+        _paper_points(axis, paper, values)
+        axis.set_xlabel("accuracy (%)" if view.value == "accuracy" else what)
+        used.append(axis)
+    for axis in grid_of_axes.flat:
+        if axis in used:
+            axis.grid(alpha=0.3, axis="x")
+        else:
+            axis.set_axis_off()
+    for axis in grid_of_axes[:, 0]:
+        axis.set_yticks(range(len(values)), [str(value) for value in values])
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.set_ylabel(run.axis(view.rows).label)
     box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
     _finish(figure, run, view, box)
+    return figure
+
+
+def _point_panels(run: Run, view: Points) -> list[tuple[str, str]]:
+    """Column and title of every panel."""
+    if view.value == "distance":
+        return [(f"distance_{group}", f"ours, {group} classes") for group in run.groups]
+    metric = run.study.objective
+    groups = [(f"test_{group}", f"{group} classes") for group in run.groups]
+    return [(f"test_{metric}", _name(run, metric)), *groups]
+
+
+def _paper_points(axis: Axes, paper: Paper, values: list[Any]) -> None:
+    table = paper.table.reindex(values)
+    for index, column in enumerate(PAPER_COLUMNS):
+        if column in table.columns:
+            look = _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+            axis.plot(table[column], range(len(values)), label=column, **look)
+    axis.legend(fontsize=7)
+    axis.set_title(f"paper, {paper.title}")
+
+
+def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubbles) -> Figure:
+    """Tail against overall accuracy, a point per value of an axis; the paper's in a panel beside.
+
+    A bubble's diameter is the standard deviation over seeds of the overall accuracy.
+    """
+    table = bubbles_of(run, view.rows)
+    papers = paper_tables(run, view.rows, "class_mean", "tail")
+    count = 1 + len(papers)
+    figure = Figure(figsize=(4.6 * count + 1.8, 4.9), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    looks = {
+        value: {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        for index, value in enumerate(table.index)
+    }
+    ours = axes[0]
+    unit = BUBBLE_POINTS / table["spread"].max() if table["spread"].max() > 0 else 0.0
+    for value, row in table.iterrows():
+        size = 0.0 if math.isnan(row["spread"]) else (unit * row["spread"]) ** 2
+        look = looks[value]
+        ours.scatter(row["overall"], row["tail"], s=size, color=look["color"], alpha=0.2, lw=0)
+        ours.scatter(row["overall"], row["tail"], s=30, label=str(value), **look)
+        if choice is not None and choice.cell[view.rows] == value:
+            ours.scatter(
+                row["overall"], row["tail"], s=120, marker="s", facecolor="none", edgecolor="red"
+            )
+    ours.set_title("ours")
+    if unit:
+        widest = table["spread"].max()
+        words = f"widest bubble: SD over seeds {widest:.1f} points"
+        ours.text(0.98, 0.02, words, transform=ours.transAxes, ha="right", fontsize=8)
+    for axis, paper in zip(axes[1:], papers, strict=True):
+        for value in table.index:
+            row = paper.table.loc[value]
+            axis.scatter(row["class_mean"], row["tail"], s=30, **looks[value])
+        axis.set_title(f"paper, {paper.title}")
+    for axis in axes:
+        axis.margins(0.18)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("test accuracy, mean over classes (%)")
+        axis.set_ylabel("test accuracy, tail classes (%)")
+    ours.set_xlabel(f"test accuracy, {_words(run.study.objective)} (%)")
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    _finish(figure, run, view, _box_words(run, choice))
     return figure
 
 
@@ -244,8 +330,12 @@ def _lines(
 
 
 def _name(run: Run, metric: str) -> str:
+    return f"ours, all classes ({_words(metric)})"
+
+
+def _words(metric: str) -> str:
     words = {"class_mean": "mean over classes", "micro": "share of images"}
-    return f"ours, all classes ({words.get(metric, metric.replace('_', ' '))})"
+    return words.get(metric, metric.replace("_", " "))
 
 
 def _tick(value: Any) -> str:
@@ -259,11 +349,14 @@ def _box_words(run: Run, choice: Choice | None) -> str:
     return f"Red box: the cell chosen on {where}."
 
 
-def _finish(figure: Figure, run: Run, view: View | Points, box: str) -> None:
+def _finish(figure: Figure, run: Run, view: View | Points | Bubbles, box: str) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
-    figure.supxlabel(textwrap.fill(f"{caption(run)} {box}", 150), fontsize=8, color="0.25")
+    words = f"{caption(run)} {box}"
+    if isinstance(view, Points) and view.value == "distance":
+        words = words.replace("Test accuracy.", DISTANCE)
+    figure.supxlabel(textwrap.fill(words, 150), fontsize=8, color="0.25")
 
 
 def caption(run: Run) -> str:

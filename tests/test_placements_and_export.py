@@ -117,7 +117,7 @@ def test_what_peft_cannot_express_is_said(tmp_path):
     with pytest.raises(UserError, match="output of its layer"):
         export_peft(sequential, store, tmp_path / "a")
     adapter, store = trained(tmp_path, method="adapter", positions="ffn")
-    with pytest.raises(UserError, match="Only LoRA"):
+    with pytest.raises(UserError, match="Only low-rank"):
         export_peft(adapter, store, tmp_path / "b")
     with pytest.raises(UserError, match=r"0\.q, 1\.q: timm fuses"):
         export_lora_config(placement_file(LEARNED), tmp_path / "c")
