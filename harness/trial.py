@@ -42,6 +42,7 @@ from harness.spec import (
     parse_depth,
     validated,
 )
+from harness.runs import Counted
 from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import ALONE, Classifier, Trained, class_means, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256
@@ -264,6 +265,13 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
             train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
             seconds = time.perf_counter() - start
     return seconds * spec.recipe.epochs * len(whole.train) / len(part)
+
+
+def count_params(spec: TrialSpec) -> Counted:
+    """The trainable parameters of a trial by its method's formula; nothing is loaded."""
+    method, sizes = get_method(spec.method), dims(spec.backbone)
+    options = method.parse_options(spec.options)
+    return Counted(method.expected_params(sizes, spec.placement, options), sizes.width)
 
 
 def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:

@@ -16,6 +16,7 @@ from harness.store import write_atomically
 from harness.study import Bubbles, Points, View
 from reports import render
 from reports.comparison_frames import Arms, load_arms
+from reports.count_frames import disagreements, load_counts
 from reports.frames import (
     STATUSES,
     Choice,
@@ -47,6 +48,8 @@ def write_report(folder: Path) -> list[Path]:
     """
     if (folder / "comparison.json").is_file():
         return _write_comparison(folder)
+    if (folder / "counts.json").is_file():
+        return _write_counts(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
@@ -127,6 +130,32 @@ def _write_comparison(folder: Path) -> list[Path]:
         ratio=f"{arms.time_ratio:.2f}",
         limit=f"{1 + 1.5 / steps:.2f}" if steps else None,
         learned=say_learned(paths),
+    )
+    write_atomically(out / "report.md", text)
+    return [*written, out / "report.md"]
+
+
+def _write_counts(folder: Path) -> list[Path]:
+    """The report of a study that trains nothing."""
+    counts = load_counts(folder)
+    study = counts.study
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    written = [_csv(out / "counts.csv", counts.cells)]
+    rows, *columns = (axis.field for axis in study.axes)
+    labels = {axis.field: axis.label for axis in study.axes}
+    table = counts.cells.pivot_table(
+        index=rows, columns=columns, values="trainable_params", sort=False
+    )
+    table.columns = pd.Index([", ".join(map(str, names)) for names in table.columns])
+    printed = counts.printed
+    if printed is not None:
+        written.append(_csv(out / "printed.csv", printed))
+    text = _template("counts.md.jinja").render(
+        study=study,
+        table=_to_markdown(table.map(lambda value: f"{value:.0f}"), labels[rows]),
+        printed=None if printed is None else printed.to_markdown(index=False, disable_numparse=True),
+        disagree=[] if printed is None else disagreements(printed),
     )
     write_atomically(out / "report.md", text)
     return [*written, out / "report.md"]

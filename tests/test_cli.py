@@ -26,7 +26,7 @@ FLAGS = {
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",
     "list": "",
-    "report": "--out",
+    "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench": "--trials --workers",
 }

@@ -23,7 +23,7 @@ LAYERS = [
     {"harness.world"},
     {"harness.train"},
     {"harness.trial"},
-    {"harness.searches", "harness.controls", "harness.export"},
+    {"harness.searches", "harness.controls", "harness.export", "harness.estimate"},
     {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
     {"harness.ray_engine"},
     {"harness.sweep"},
