@@ -687,7 +687,7 @@ def report(run: str | None, paper: bool, out: str) -> None:
 
     checked = check()
     table = by_table(checked)
-    _print_table(list(table), table.to_numpy().tolist())
+    _print_table(list(table.columns), table.to_numpy().tolist())
     rules = mixture(checked)
     if len(rules) > 1:
         words = "; ".join(f"{rule} in {', '.join(tables)}" for rule, tables in rules.items())

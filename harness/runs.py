@@ -1,7 +1,8 @@
 """A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
 
 `study.json` (a sweep) or `comparison.json`, `environment.json`, `search-<n>.jsonl` for every
-search, and `counts.json` where nothing is trained. Owns: reading and writing them. Must not know: torch, how trials are computed or shown.
+search, and `counts.json` where nothing is trained. Owns: reading and writing them. Must not know:
+torch, how trials are computed or shown.
 """
 
 from __future__ import annotations

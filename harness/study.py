@@ -32,7 +32,7 @@ class Axis(Frozen):
     values: Annotated[tuple[JsonValue, ...], Field(min_length=1)]
     label: str
     role: Literal["scientific", "nuisance"] = "scientific"
-    settings: dict[str, dict[str, JsonValue]] = {}
+    settings: dict[str, dict[str, JsonValue]] = Field(default={})
     """Of named variants: value -> the request's fields that it sets. `field` is then a name that
     the request does not have, such as `variant`, which cells and reports keep."""
 

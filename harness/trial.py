@@ -30,6 +30,7 @@ from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
 from harness.registry import DATASETS
+from harness.runs import Counted
 from harness.spec import (
     CHANGEABLE,
     SEMANTICS,
@@ -42,7 +43,6 @@ from harness.spec import (
     parse_depth,
     validated,
 )
-from harness.runs import Counted
 from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import ALONE, Classifier, Trained, class_means, flops_per_image, train
 from harness.vit import dims, load_backbone, weights_sha256

@@ -340,16 +340,17 @@ def paper_tables(run: Run, rows: str, *columns: str) -> list[Paper]:
         if not {rows, "dataset", *columns} <= set(published.columns):
             continue
         for dataset, part in published.groupby("dataset", sort=False):
-            table = part.drop(columns=["dataset", "source"]).set_index(rows).dropna(axis=1, how="all")
+            table = (
+                part.drop(columns=["dataset", "source"]).set_index(rows).dropna(axis=1, how="all")
+            )
             order = run.order(rows)
             order += [value for value in table.index if value not in order]
             source = str(part["source"].iloc[0])
-            where = "all datasets" if dataset == "all" else f"dataset {dataset}"
-            known = source if dataset == "not stated" else f"{source.split(',')[0]}, {where}"
+            where = {"all": ", all datasets", "not stated": ""}.get(str(dataset), f", {dataset}")
             found.append(
                 Paper(
                     dataset=str(dataset),
-                    title=known,
+                    title=source.split(",")[0] + where,
                     table=table.reindex(order),
                     source=source,
                 )

@@ -154,7 +154,9 @@ def _write_counts(folder: Path) -> list[Path]:
     text = _template("counts.md.jinja").render(
         study=study,
         table=_to_markdown(table.map(lambda value: f"{value:.0f}"), labels[rows]),
-        printed=None if printed is None else printed.to_markdown(index=False, disable_numparse=True),
+        printed=None
+        if printed is None
+        else printed.to_markdown(index=False, disable_numparse=True),
         disagree=[] if printed is None else disagreements(printed),
     )
     write_atomically(out / "report.md", text)
@@ -316,7 +318,7 @@ def _tables(
         "learned": None,
         "papers": [
             {
-                "title": f"{run.study.paper}, dataset DOTA",
+                "title": f"{run.study.paper}, DOTA",
                 "source": paper[1],
                 "table": _to_markdown(paper[0].map(with_interval), corner),
             }

@@ -194,19 +194,22 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
 
     One table of the paper's stands beside them, several stand below, one per dataset.
     """
+    if view.value == "distance":
+        return _distances(run, summary, choice, view)
+    metric = run.study.objective
     values = run.order(view.rows)
     papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
-    panels = _point_panels(run, view)
+    panels = [(f"test_{metric}", _name(run, metric))]
+    panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     below = len(papers) > 1
     count = max(len(panels), len(papers)) if below else len(panels) + len(papers)
+    height = 0.45 * len(values) + 2.2
     figure = Figure(
-        figsize=(3.3 * max(count, 2), (1 + below) * (0.3 * len(values) + 1.2) + 1.2),
-        layout="constrained",
+        figsize=(3.3 * count + 0.9 * below, height * (1.8 if below else 1)), layout="constrained"
     )
-    grid_of_axes = figure.subplots(1 + below, count, squeeze=False, sharey=True)
+    lines = figure.subplots(1 + below, count, squeeze=False, sharey=True)
     rows = by_value(run, summary, view)
-    what = "test accuracy (%)" if view.value == "accuracy" else "cosine distance"
-    for axis, (name, title) in zip(grid_of_axes[0], panels, strict=False):
+    for axis, (name, title) in zip(lines[0], panels, strict=False):
         for y, value in enumerate(values):
             own = run.trials[run.trials[view.rows] == value]
             axis.plot(own[name], [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
@@ -219,20 +222,24 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
                 mean, y, xerr=error, fmt="D", ms=5, capsize=3, color="red" if chosen else "0.25"
             )
         axis.set_title(title)
-        axis.set_xlabel(what)
-    used = list(grid_of_axes[0][: len(panels)])
-    for axis, paper in zip(
-        grid_of_axes[1] if below else grid_of_axes[0][len(panels) :], papers, strict=False
-    ):
+        axis.set_xlabel("test accuracy (%)")
+    free = list(lines[1] if below else lines[0][len(panels) :])
+    for axis, paper in zip(free, papers, strict=False):
         _paper_points(axis, paper, values)
-        axis.set_xlabel("accuracy (%)" if view.value == "accuracy" else what)
-        used.append(axis)
-    for axis in grid_of_axes.flat:
-        if axis in used:
-            axis.grid(alpha=0.3, axis="x")
-        else:
-            axis.set_axis_off()
-    for axis in grid_of_axes[:, 0]:
+        axis.set_xlabel("accuracy (%)")
+    if below:
+        names = {
+            n: h for axis in free for h, n in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(names.values(), names.keys(), loc="outside right lower", title="paper")
+    elif papers:
+        free[0].legend(fontsize=7)
+    for axis in lines.flat:
+        axis.grid(alpha=0.3, axis="x")
+    unused = free[len(papers) :] if below else []
+    for axis in [*unused, *(lines[0][len(panels) :] if below else [])]:
+        axis.set_axis_off()
+    for axis in lines[:, 0]:
         axis.set_yticks(range(len(values)), [str(value) for value in values])
         axis.set_ylim(len(values) - 0.5, -0.5)
         axis.set_ylabel(run.axis(view.rows).label)
@@ -241,23 +248,60 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     return figure
 
 
-def _point_panels(run: Run, view: Points) -> list[tuple[str, str]]:
-    """Column and title of every panel."""
-    if view.value == "distance":
-        return [(f"distance_{group}", f"ours, {group} classes") for group in run.groups]
-    metric = run.study.objective
-    groups = [(f"test_{group}", f"{group} classes") for group in run.groups]
-    return [(f"test_{metric}", _name(run, metric)), *groups]
-
-
-def _paper_points(axis: Axes, paper: Paper, values: list[Any]) -> None:
+def _paper_points(axis: Axes, paper: Paper, values: list[Any], spread: float = 0.0) -> None:
+    """The paper's numbers; with a `spread`, its columns one under the other in each row."""
     table = paper.table.reindex(values)
     for index, column in enumerate(PAPER_COLUMNS):
         if column in table.columns:
-            look = _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
-            axis.plot(table[column], range(len(values)), label=column, **look)
-    axis.legend(fontsize=7)
+            y = np.arange(len(values)) + (index - 1) * spread
+            axis.plot(table[column], y, label=column, **_marks(index))
     axis.set_title(f"paper, {paper.title}")
+
+
+def _marks(index: int) -> dict[str, Any]:
+    return _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+
+
+def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
+    """Distance between classes per value of one axis, the groups in one panel to be compared."""
+    values = run.order(view.rows)
+    rows = by_value(run, summary, view)
+    papers = paper_tables(run, view.rows, "head")
+    count = 1 + len(papers)
+    figure = Figure(figsize=(3.1 * count + 1.6, 0.45 * len(values) + 2.2), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    step = 0.22
+    for index, group in enumerate(run.groups):
+        name = f"distance_{group}"
+        y = np.arange(len(values)) + (index - 1) * step
+        look = _marks(index)
+        half = rows[f"{name}_ci"].to_numpy(float)
+        axes[0].errorbar(
+            rows[name], y, xerr=np.where(np.isnan(half), 0, half), label=group, capsize=2, **look
+        )
+        for value, height in zip(values, y, strict=True):
+            own = run.trials[run.trials[view.rows] == value][name]
+            axes[0].plot(own, [height] * len(own), "o", color=look["color"], alpha=0.35, ms=2.5)
+    for axis, paper in zip(axes[1:], papers, strict=True):
+        _paper_points(axis, paper, values, step)
+    axes[0].set_title("ours, test set")
+    for axis in axes:
+        axis.grid(alpha=0.3, axis="x")
+        axis.set_xlabel("cosine distance")
+        for edge in range(1, len(values)):
+            axis.axhline(edge - 0.5, color="0.85", linewidth=0.6)
+    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
+    axes[0].set_ylim(len(values) - 0.5, -0.5)
+    axes[0].set_ylabel(run.axis(view.rows).label)
+    if choice is not None:
+        axes[0].get_yticklabels()[values.index(choice.cell[view.rows])].set_color("red")
+    if run.groups:
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside right upper", title="classes"
+        )
+    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
+    _finish(figure, run, view, box)
+    return figure
 
 
 def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubbles) -> Figure:
@@ -268,7 +312,7 @@ def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubble
     table = bubbles_of(run, view.rows)
     papers = paper_tables(run, view.rows, "class_mean", "tail")
     count = 1 + len(papers)
-    figure = Figure(figsize=(4.6 * count + 1.8, 4.9), layout="constrained")
+    figure = Figure(figsize=(3.7 * count + 1.9, 4.4), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     looks = {
         value: {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
@@ -279,12 +323,16 @@ def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubble
     for value, row in table.iterrows():
         size = 0.0 if math.isnan(row["spread"]) else (unit * row["spread"]) ** 2
         look = looks[value]
-        ours.scatter(row["overall"], row["tail"], s=size, color=look["color"], alpha=0.2, lw=0)
-        ours.scatter(row["overall"], row["tail"], s=30, label=str(value), **look)
+        ours.scatter(
+            row["overall"], row["tail"], s=size, color=look["color"], alpha=0.2, lw=0, zorder=1
+        )
+        ours.scatter(row["overall"], row["tail"], s=30, label=str(value), zorder=3, **look)
         if choice is not None and choice.cell[view.rows] == value:
             ours.scatter(
                 row["overall"], row["tail"], s=120, marker="s", facecolor="none", edgecolor="red"
             )
+        if run.trials["status"][run.trials[view.rows] == value].eq("DIVERGED").any():
+            ours.plot(row["overall"], row["tail"], "x", color="red", ms=9)
     ours.set_title("ours")
     if unit:
         widest = table["spread"].max()
@@ -354,9 +402,10 @@ def _finish(figure: Figure, run: Run, view: View | Points | Bubbles, box: str) -
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
     words = f"{caption(run)} {box}"
+    width = round(12 * figure.get_figwidth())
     if isinstance(view, Points) and view.value == "distance":
         words = words.replace("Test accuracy.", DISTANCE)
-    figure.supxlabel(textwrap.fill(words, 150), fontsize=8, color="0.25")
+    figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")
 
 
 def caption(run: Run) -> str:

@@ -1,12 +1,14 @@
 """LoRA, AdaptFormer, and both at once, as in Table S6.
 
-Hypothesis (the paper): the sum is at least as good as the better of the two. It has the parameters of
-both, and the paper's tables print three different LoRA results for the same data.
+Hypothesis (the paper): the sum is at least as good as the better of the two. It has the parameters
+of both, and the paper's tables print three different LoRA results for the same data.
 
     harness sweep --study ensembles
 
 Cost: not measured (9 trials; 6 are shared with `methods`). Recipe: see there.
 """
+
+from pydantic import JsonValue
 
 from harness.study import Axis, Points, Study
 from studies.methods import VARIANTS
@@ -14,7 +16,7 @@ from studies.methods import study as methods
 
 
 def study() -> Study:
-    both = {"lora": {"rank": 4}, "adaptformer": {"rank": 4}}
+    both: dict[str, JsonValue] = {"lora": {"rank": 4}, "adaptformer": {"rank": 4}}
     return methods().derive(
         name="ensembles",
         question="Is a sum of two methods better than its parts?",

@@ -1,7 +1,8 @@
 """How far apart the classes lie in the features that each method trains, as in Table 5, Fig. 1(b).
 
-Hypothesis (the paper): additive methods with learned strengths separate tail classes best. The paper
-does not define its distance (ours is in the caption), and its table and figure differ by up to 0.06.
+Hypothesis (the paper): additive methods with learned strengths separate tail classes best. The
+paper does not define its distance (ours is in the caption), and its table and figure differ by up
+to 0.06.
 
     harness sweep --study feature_distance
 

@@ -1,11 +1,11 @@
 """LoRA, the LIFT recipe and LoTR, each with and without learned strengths, as in Table S7.
 
-Hypothesis (the paper): learned strengths gain little on LIFT. The numbers of Table S7 are not in our
-copy. LIFT (shijxcs/LIFT) is the recipe that all of these share (logit-adjusted loss, cosine head
-started at class means), with AdaptFormer of the width that its code derives from the number of
-classes, 1 for 15 classes and 12 blocks, and a trained scale that starts at 1; its test-time ensemble
-is left out. LoTR (arXiv:2402.01376) shares LoRA's factors over the blocks, with a core per site.
-The released code never uses its LoTR, and that one's shapes do not fit.
+Hypothesis (the paper): learned strengths gain little on LIFT. The numbers of Table S7 are not in
+our copy. LIFT (shijxcs/LIFT) is the recipe that all of these share (logit-adjusted loss, cosine
+head started at class means), with AdaptFormer of the width that its code derives from the number
+of classes, 1 for 15 classes and 12 blocks, and a trained scale that starts at 1; its test-time
+ensemble is left out. LoTR (arXiv:2402.01376) shares LoRA's factors over the blocks, with a core
+per site. The released code never uses its LoTR, and that one's shapes do not fit.
 
     harness sweep --study low_rank_variants
 

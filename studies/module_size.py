@@ -1,7 +1,7 @@
 """How many parameters each method has, as in Table S2. Trains nothing.
 
-Hypothesis (the paper): the compared modules are of similar size. Its LoRA column is not: on three of
-five datasets only LoRA together with an adapter has as many parameters as it prints.
+Hypothesis (the paper): the compared modules are of similar size. Its LoRA column is not: on three
+of five datasets only LoRA together with an adapter has as many parameters as it prints.
 
     harness sweep --study module_size
 
@@ -19,7 +19,11 @@ def _variants() -> dict[str, dict[str, JsonValue]]:
     made: dict[str, dict[str, JsonValue]] = {}
     for rank in (2, 4, 8, 256):
         size: dict[str, JsonValue] = {"rank": rank}
-        for name, method in (("LoRA", "lora"), ("Adapter", "adapter"), ("AdaptFormer", "adaptformer")):
+        for name, method in (
+            ("LoRA", "lora"),
+            ("Adapter", "adapter"),
+            ("AdaptFormer", "adaptformer"),
+        ):
             made[f"{name}, rank {rank}"] = {"method": method, "options": {**size}}
         for name, method in (("Adapter", "adapter"), ("AdaptFormer", "adaptformer")):
             made[f"LoRA + {name}, rank {rank}"] = {
@@ -36,7 +40,9 @@ def study() -> Study:
         name="module_size",
         question="How many parameters does each method have?",
         paper="Table S2",
-        base=base.base.with_values({"alpha": 1.0, "backbone.weights": "random"}, source="module_size"),
+        base=base.base.with_values(
+            {"alpha": 1.0, "backbone.weights": "random"}, source="module_size"
+        ),
         axes=(
             Axis.named("variant", "method", _variants()),
             Axis(

@@ -18,7 +18,12 @@ from harness.trial import Runtime, resolve
 from harness.vit import dims, features, load_backbone
 
 COMBINATIONS = ("lora+adaptformer", "adapter+adaptformer", "lora+bottleneck")
-WRAPPED = ("metapeft:lotr", "metapeft:adapter", "metapeft:adaptformer", "metapeft:lora+adapter+adaptformer")
+WRAPPED = (
+    "metapeft:lotr",
+    "metapeft:adapter",
+    "metapeft:adaptformer",
+    "metapeft:lora+adapter+adaptformer",
+)
 ALL = [*METHODS.names(), *COMBINATIONS, *WRAPPED]
 DEVICES = [
     pytest.param("cpu", "fp32"),
@@ -387,7 +392,8 @@ def test_lora_inits_have_their_bounds(backbones):
 
 
 @pytest.mark.parametrize(
-    "name,options", [("lora", {}), ("lora", {"out_input": "output"}), ("lotr", {}), ("metapeft", {})]
+    "name,options",
+    [("lora", {}), ("lora", {"out_input": "output"}), ("lotr", {}), ("metapeft", {})],
 )
 def test_merge_keeps_the_output(name, options):
     spec = BACKBONES["vit_pico"]
