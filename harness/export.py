@@ -61,7 +61,8 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     attachment.detach()
     tensors = {}
     for name, factors in modules.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().contiguous()
+        # A copy, because sites may share a factor, and safetensors writes no tensor twice.
+        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().clone()
         tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
     config = _write_config(folder, spec.backbone.name, modules)
     save_file(tensors, folder / "adapter_model.safetensors")

@@ -228,10 +228,9 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         _paper_points(axis, paper, values)
         axis.set_xlabel("accuracy (%)")
     if below:
-        names = {
-            n: h for axis in free for h, n in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(names.values(), names.keys(), loc="outside right lower", title="paper")
+        fullest = max(free, key=lambda axis: len(axis.get_lines()))
+        handles, names = fullest.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right lower", title="paper")
     elif papers:
         free[0].legend(fontsize=7)
     for axis in lines.flat:
