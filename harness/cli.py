@@ -219,6 +219,8 @@ def sweep(
         keep=keep,  # type: ignore[arg-type]
     )
     if search != "grid":
+        if not study.trains:
+            raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
         wanted = Wanted(
             name=search,
             budget=budget,
@@ -259,6 +261,9 @@ def sweep(
         most = None if budget is None else _trials_in(budget, study)
         plan = make_plan(study, store=store, run_name=run_name, runtime=runtime, most=most)
         folder = plan.folder
+        if not study.trains:
+            _count(plan, dry_run, provenance(runtime.device))
+            return
         _print_plan(plan, runtime, _local_workers(workers, runtime))
         if dry_run:
             return
@@ -273,6 +278,22 @@ def sweep(
             )
     _write_report(folder)
     batch.exit_if_incomplete()
+
+
+def _count(plan: Plan, dry_run: bool, environment: dict[str, str]) -> None:
+    """Count the trainable parameters of a study that trains nothing, and write its report."""
+    from harness.runs import write_counts, write_run
+    from harness.store import driving
+    from harness.trial import count_params
+
+    click.echo(f"{plan.study.name}: {plan.study.question}")
+    click.echo(f"Trials: none; the parameters of {len(plan.cells)} cells are counted.")
+    if dry_run:
+        return
+    with driving(plan.folder):
+        write_run(plan.folder, plan.study, plan.cells, environment)
+        write_counts(plan.folder, {spec.trial_id: count_params(spec) for _, spec in plan.cells})
+    _write_report(plan.folder)
 
 
 def _trials_in(budget: str, study: Study) -> int:
@@ -639,16 +660,41 @@ def status(run: str, out: str) -> None:
 @main.command("list", epilog=_examples("list studies", "list methods"))
 @click.argument("kind", type=click.Choice(["methods", "studies", "datasets", "backbones"]))
 def list_(kind: str) -> None:
-    """List what there is: methods, studies, datasets or backbones."""
+    """List what there is: methods, studies, datasets or backbones.
+
+    The time of a study is estimated from one trial that is timed for a moment on this machine. It
+    is that of one worker for all trials, whether or not some have been run.
+    """
     _print_table(*_LISTS[kind]())
 
 
-@main.command(epilog=_examples("report depth_vs_position", "report runs/studies/depth_vs_position"))
-@click.argument("run")
+@main.command(
+    epilog=_examples(
+        "report depth_vs_position", "report runs/studies/depth_vs_position", "report --paper"
+    )
+)
+@click.argument("run", required=False)
+@click.option("--paper", is_flag=True, help="Recompute the paper's own averages from its cells.")
 @_out
-def report(run: str, out: str) -> None:
+def report(run: str | None, paper: bool, out: str) -> None:
     """Draw a run's figures and tables again, without training. RUN is its name or folder."""
-    _write_report(_known_run(run, Path(out)))
+    if paper == (run is not None):
+        raise UserError("Give either a run, as in `harness report depth_vs_position`, or --paper.")
+    if run is not None:
+        _write_report(_known_run(run, Path(out)))
+        return
+    from reports.paper_check import by_table, check, clashes, mixture
+
+    checked = check()
+    table = by_table(checked)
+    _print_table(list(table.columns), table.to_numpy().tolist())
+    rules = mixture(checked)
+    if len(rules) > 1:
+        words = "; ".join(f"{rule} in {', '.join(tables)}" for rule, tables in rules.items())
+        click.echo(f"\nNo single rule gives all averages: {words}.")
+    click.echo("\nThe same cells, with other averages or under other names:")
+    rows = [list(clash) for clash in clashes()]
+    _print_table(["dataset", "one", "other"], rows)
 
 
 @main.command(
@@ -870,14 +916,24 @@ def _list_methods() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_studies() -> tuple[list[str], list[list[str]]]:
+    from harness.batch import duration
+    from harness.estimate import Estimate
     from harness.study import load_study, study_names
 
+    runtime = _runtime(None)
+    reference = load_study("depth_vs_position").base.with_values(
+        {"positions": "mlp1"}, source="depth_vs_position"
+    )
+    estimate = Estimate(reference, runtime)
     rows = []
     for name in study_names():
         study = load_study(name)
-        trials = len(study.cells()) * len(study.seeds)
-        rows.append([name, study.paper, str(trials), study.question])
-    return ["study", "paper", "trials", "question"], rows
+        trials = len(study.cells()) * len(study.seeds) if study.trains else 0
+        device_s = estimate.device_s(study)
+        cost = "unknown" if device_s is None else f"~{duration(device_s)}" if trials else "none"
+        rows.append([name, study.paper, str(trials), cost, study.question])
+    header = ["study", "paper", "trials", f"{runtime.device} time, est.", "question"]
+    return header, rows
 
 
 def _list_datasets() -> tuple[list[str], list[list[str]]]:

@@ -61,7 +61,8 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     attachment.detach()
     tensors = {}
     for name, factors in modules.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().contiguous()
+        # A copy, because sites may share a factor, and safetensors writes no tensor twice.
+        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().clone()
         tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
     config = _write_config(folder, spec.backbone.name, modules)
     save_file(tensors, folder / "adapter_model.safetensors")
@@ -85,8 +86,11 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
     model = load_backbone(backbone, torch.device("cpu"))
     method = get_method(file.method)
     attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
-    modules = _by_module(attachment.low_ranks(), model.embed_dim)
-    return [_write_config(folder, backbone.name, modules)]
+    factors = attachment.low_ranks()
+    trained = sum(p.numel() for p in attachment.parameters())
+    if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
+        raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
+    return [_write_config(folder, backbone.name, _by_module(factors, model.embed_dim))]
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:

@@ -216,7 +216,7 @@ class Attachment(nn.Module):
                 down, up, scale = factors
                 result[site] = LowRank(down, up, float(strength) * scale, self._forms[site])
         if not result or len(result) < len(self.strengths):
-            raise UserError("Only LoRA is a matrix that can be merged or exported; this is not.")
+            raise UserError("Only low-rank matrices can be merged or exported; these are not.")
         return result
 
 

@@ -1,7 +1,8 @@
 """A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
 
-`study.json` (a sweep) or `comparison.json`, `environment.json`, and `search-<n>.jsonl` for every
-search. Owns: reading and writing them. Must not know: torch, how trials are computed or shown.
+`study.json` (a sweep) or `comparison.json`, `environment.json`, `search-<n>.jsonl` for every
+search, and `counts.json` where nothing is trained. Owns: reading and writing them. Must not know:
+torch, how trials are computed or shown.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ class Asked(NamedTuple):
     cell: dict[str, JsonValue]
     seed: int
     trial_id: str
+
+
+class Counted(NamedTuple):
+    """Of a trial that was not run: its trainable parameters, head excluded, and feature width."""
+
+    trainable_params: int
+    width: int
 
 
 class RunFiles(NamedTuple):
@@ -63,6 +71,22 @@ def write_comparison(folder: Path, comparison: Comparison, environment: dict[str
     """
     write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
     write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
+
+
+def write_counts(folder: Path, counts: dict[str, Counted]) -> None:
+    """Put trial id -> counts into a run's folder.
+
+    Raises:
+        NotSavedError: they cannot be written.
+    """
+    content = {trial_id: counted._asdict() for trial_id, counted in counts.items()}
+    write_atomically(folder / "counts.json", json.dumps(content, indent=1))
+
+
+def read_counts(folder: Path) -> dict[str, Counted]:
+    """Trial id -> counts, of a study that trains nothing."""
+    content = json.loads((folder / "counts.json").read_text())
+    return {trial_id: Counted(**counted) for trial_id, counted in content.items()}
 
 
 def read_run(folder: Path) -> RunFiles:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.spec import Placement, Site, TrialRequest
-from harness.study import Axis, Range, Study, Switches
+from harness.study import Axis, Range, Study, Switches, request_values
 
 Params = dict[str, int | float]
 """Variables as a search sees them: an index for a choice, a number for a range."""
@@ -76,7 +76,8 @@ class SearchSpace:
         base = self._base
         if "placement" in values:
             base = base.model_copy(update={"positions": None, "depth": "all", "alpha": 1.0})
-        return base.with_values({**values, "seed": seed}, source="search space")
+        named = request_values(self._parts, values)
+        return base.with_values({**named, "seed": seed}, source="search space")
 
     def _placement(self, part: Switches, suggest: Suggest) -> JsonValue:
         strengths: dict[str, float] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.errors import UserError
 from harness.index import Summary, summaries
 from harness.runs import Asked, read_run
 from harness.store import Store, driver_of, state_of
@@ -47,9 +48,11 @@ def look(folder: Path) -> Seen:
     """Read a run's folder and its trials.
 
     Raises:
-        UserError: the folder is not that of a sweep.
+        UserError: the folder is not that of a sweep, or its study trains nothing.
     """
     files = read_run(folder)
+    if not files.study.trains:
+        raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
     store = Store(folder.parent.parent)
     asked = {each.trial_id: each for each in files.asked}
     ended = summaries(store, asked)

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import itertools
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +22,7 @@ Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
 
 
 class Axis(Frozen):
-    """One varied field of the request.
+    """One varied field of the request, or variants of it that have names.
 
     `scientific` axes are what the study asks about; the best value over `nuisance` axes is chosen
     by the objective's mean over seeds before anything is compared.
@@ -32,6 +32,46 @@ class Axis(Frozen):
     values: Annotated[tuple[JsonValue, ...], Field(min_length=1)]
     label: str
     role: Literal["scientific", "nuisance"] = "scientific"
+    settings: dict[str, dict[str, JsonValue]] = Field(default={})
+    """Of named variants: value -> the request's fields that it sets. `field` is then a name that
+    the request does not have, such as `variant`, which cells and reports keep."""
+
+    @model_validator(mode="after")
+    def _variants_are_known(self) -> Self:
+        if self.settings and self.field in TrialRequest.model_fields:
+            raise UserError(
+                f"Axis {self.field!r} has settings, so it needs a name that is no field of a "
+                "trial, such as 'variant'."
+            )
+        for value in self.values if self.settings else ():
+            if value not in self.settings:
+                raise unknown(f"variant of {self.field}:", str(value), list(self.settings))
+        return self
+
+    @classmethod
+    def named(cls, field: str, label: str, settings: dict[str, dict[str, JsonValue]]) -> Axis:
+        """An axis of named variants, in their order."""
+        return cls(field=field, values=tuple(settings), label=label, settings=settings)
+
+    def sets(self, value: JsonValue) -> dict[str, JsonValue]:
+        """The request's fields that a value of this axis stands for."""
+        return self.settings[str(value)] if self.settings else {self.field: value}
+
+    @property
+    def fields_set(self) -> set[str]:
+        """Every field of the request that some value sets."""
+        return {field for value in self.values for field in self.sets(value)}
+
+
+def request_values(
+    parts: Iterable[Axis | Range | Switches], cell: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """The request's fields that a cell sets: the names of variants replaced by their settings."""
+    axes = {part.field: part for part in parts if isinstance(part, Axis)}
+    values: dict[str, JsonValue] = {}
+    for field, value in cell.items():
+        values.update(axes[field].sets(value) if field in axes else {field: value})
+    return values
 
 
 class Range(Frozen):
@@ -88,9 +128,21 @@ class View(Frozen):
 
 
 class Points(Frozen):
-    """One figure of a single axis: a line of points and intervals for each of its values."""
+    """One figure of a single axis: a line of points and intervals for each of its values.
+
+    `distance` is that between classes in the test features (Table 5), by group.
+    """
 
     kind: Literal["points"] = "points"
+    rows: str
+    title: str
+    value: Literal["accuracy", "distance"] = "accuracy"
+
+
+class Bubbles(Frozen):
+    """One figure of a single axis: tail against overall accuracy, as wide as the seeds' spread."""
+
+    kind: Literal["bubbles"] = "bubbles"
     rows: str
     title: str
 
@@ -108,11 +160,13 @@ class Study(Frozen):
     """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
-    views: tuple[View | Points, ...]
+    views: tuple[View | Points | Bubbles, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
-    reference: str | None = None
-    """File of the paper's numbers in `baselines/paper`, without `.csv`."""
+    reference: str | tuple[str, ...] | None = None
+    """Files of the paper's numbers in `baselines/paper`, without `.csv`."""
+    trains: bool = True
+    """False: the cells' trainable parameters are counted, and nothing is trained."""
     smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})
     """Field -> values: the small version that `--smoke` runs (axes shortened, fields set)."""
 
@@ -126,8 +180,17 @@ class Study(Frozen):
                 raise UserError(f"views: {unknown('axis', name, fields)}")
         if len(set(fields)) < len(fields):
             raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
+        for parts in (self.axes, self.space):
+            _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
         list(self.cell_requests())  # a cell that makes no valid request is refused here
         return self
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the files of the paper's numbers."""
+        if self.reference is None:
+            return ()
+        return (self.reference,) if isinstance(self.reference, str) else self.reference
 
     def derive(self, **changes: Any) -> Study:
         """A copy with fields replaced and checked again: how one study is made from another."""
@@ -155,7 +218,8 @@ class Study(Frozen):
         """Every cell with its request for the first seed."""
         source = f"study {self.name}, axes"
         for cell in self.cells():
-            yield cell, self.base.with_values({**cell, "seed": self.seeds[0]}, source=source)
+            values = request_values(self.axes, cell)
+            yield cell, self.base.with_values({**values, "seed": self.seeds[0]}, source=source)
 
     def requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
         """Every cell with its request, for each seed; seeds outermost, so maps fill evenly."""
@@ -163,6 +227,13 @@ class Study(Frozen):
         for seed in self.seeds:
             for cell, request in cells:
                 yield cell, request.model_copy(update={"seed": seed})
+
+
+def _refuse_fields_set_twice(axes: list[Axis]) -> None:
+    for one, other in itertools.combinations(axes, 2):
+        for a, b in itertools.product(sorted(one.fields_set), sorted(other.fields_set)):
+            if a == b or a.startswith(f"{b}.") or b.startswith(f"{a}."):
+                raise UserError(f"axes: {one.field} sets {a} and {other.field} sets {b}; one must.")
 
 
 def in_words(value: JsonValue) -> str:

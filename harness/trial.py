@@ -30,6 +30,7 @@ from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
 from harness.registry import DATASETS
+from harness.runs import Counted
 from harness.spec import (
     CHANGEABLE,
     SEMANTICS,
@@ -266,6 +267,13 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
             train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
             seconds = time.perf_counter() - start
     return seconds * spec.recipe.epochs * len(whole.train) / len(part)
+
+
+def count_params(spec: TrialSpec) -> Counted:
+    """The trainable parameters of a trial by its method's formula; nothing is loaded."""
+    method, sizes = get_method(spec.method), dims(spec.backbone)
+    options = method.parse_options(spec.options)
+    return Counted(method.expected_params(sizes, spec.placement, options), sizes.width)
 
 
 def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:

@@ -20,7 +20,7 @@ from scipy import stats
 from harness.index import COSTS, OVERALL, Summary, in_bulk, summaries
 from harness.runs import read_run
 from harness.store import Store
-from harness.study import Axis, Study, in_words
+from harness.study import Axis, Points, Study, in_words
 
 COUNTS = ("trainable_params", "head_params", "epochs_run", "tested_epoch")
 GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
@@ -320,28 +320,86 @@ def grid(run: Run, summary: pd.DataFrame, rows: str, columns: str, value: str) -
     return table.reindex(index=run.order(rows), columns=run.order(columns))
 
 
-def paper_points(run: Run, rows: str) -> tuple[pd.DataFrame, str] | None:
-    """The paper's numbers for a single axis, a column per group or average; None without them."""
-    if run.study.reference is None:
-        return None
-    published = pd.read_csv(_paper_file(run.study.reference))
-    if rows not in published.columns:
-        return None
-    table = published.drop(columns="source").set_index(rows).reindex(run.order(rows))
-    return table, str(published["source"].mode()[0])
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Numbers of the paper for a single axis, on one of its datasets."""
+
+    dataset: str
+    """`all` for averages over several."""
+    title: str
+    table: pd.DataFrame
+    """A row per value, the axis's first, and a column per group or average."""
+    source: str
 
 
-def _paper_file(name: str) -> str:
-    return str(resources.files("baselines") / "paper" / f"{name}.csv")
+def paper_tables(run: Run, rows: str, *columns: str) -> list[Paper]:
+    """What the paper prints for the values of an axis, from its tables that have these columns."""
+    found = []
+    for name in run.study.references:
+        published = read_paper(name)
+        if not {rows, "dataset", *columns} <= set(published.columns):
+            continue
+        for dataset, part in published.groupby("dataset", sort=False):
+            table = (
+                part.drop(columns=["dataset", "source"]).set_index(rows).dropna(axis=1, how="all")
+            )
+            order = run.order(rows)
+            order += [value for value in table.index if value not in order]
+            source = str(part["source"].iloc[0])
+            where = {"all": ", all datasets", "not stated": ""}.get(str(dataset), f", {dataset}")
+            found.append(
+                Paper(
+                    dataset=str(dataset),
+                    title=source.split(",")[0] + where,
+                    table=table.reindex(order),
+                    source=source,
+                )
+            )
+    return found
+
+
+def read_paper(name: str) -> pd.DataFrame:
+    """A file of the paper's numbers."""
+    return pd.read_csv(str(resources.files("baselines") / "paper" / f"{name}.csv"))
 
 
 def paper_grid(run: Run, rows: str, columns: str) -> tuple[pd.DataFrame, str] | None:
     """The paper's numbers in the same shape and where they were read; None without a reference."""
-    if run.study.reference is None:
-        return None
-    published = pd.read_csv(_paper_file(run.study.reference))
-    if not {rows, columns} <= set(published.columns):
-        return None
-    table = published.set_index([rows, columns])["class_mean"].unstack(columns)
-    source = str(published["source"].mode()[0])
-    return table.reindex(index=run.order(rows), columns=run.order(columns)), source
+    for name in run.study.references:
+        published = read_paper(name)
+        if {rows, columns} <= set(published.columns):
+            table = published.set_index([rows, columns])["class_mean"].unstack(columns)
+            source = str(published["source"].mode()[0])
+            return table.reindex(index=run.order(rows), columns=run.order(columns)), source
+    return None
+
+
+def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
+    """One row per value of an axis, with mean and half-width `_ci` of what the view shows."""
+    values = run.order(view.rows)
+    if view.value == "accuracy":
+        return summary.set_index(view.rows).reindex(values)
+    table = {}
+    for value in values:
+        own = run.trials[run.trials[view.rows] == value]
+        row = {"DIVERGED": float((own["status"] == "DIVERGED").sum())}
+        for group in run.groups:
+            name = f"distance_{group}"
+            row[name], row[f"{name}_ci"] = mean_and_half_width(own[name])
+        table[value] = row
+    return pd.DataFrame(table).T
+
+
+def bubbles_of(run: Run, rows: str) -> pd.DataFrame:
+    """One row per value of an axis: mean overall and tail test accuracy, and the seeds' spread.
+
+    `overall` is the objective, `tail` the dataset's last group, `spread` the standard deviation of
+    `overall` over seeds, NaN with fewer than two.
+    """
+    overall = f"test_{run.study.objective}"
+    tail = f"test_{run.groups[-1]}" if run.groups else overall
+    by = run.trials.groupby(rows, sort=False)
+    table = pd.DataFrame(
+        {"overall": by[overall].mean(), "tail": by[tail].mean(), "spread": by[overall].std()}
+    )
+    return table.reindex(run.order(rows))

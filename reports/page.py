@@ -13,20 +13,24 @@ from matplotlib.figure import Figure
 
 from harness.index import COSTS, OVERALL
 from harness.store import write_atomically
-from harness.study import Points, View
+from harness.study import Bubbles, Points, View
 from reports import render
 from reports.comparison_frames import Arms, load_arms
+from reports.count_frames import disagreements, load_counts
 from reports.frames import (
     STATUSES,
     Choice,
+    Paper,
     Run,
+    bubbles_of,
+    by_value,
     choose,
     grid,
     load_run,
     minus_chosen,
     over_nuisance,
     paper_grid,
-    paper_points,
+    paper_tables,
     proposals,
     search_answers,
     summarise,
@@ -44,6 +48,8 @@ def write_report(folder: Path) -> list[Path]:
     """
     if (folder / "comparison.json").is_file():
         return _write_comparison(folder)
+    if (folder / "counts.json").is_file():
+        return _write_counts(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
@@ -136,6 +142,34 @@ def _more(value: float, least: float) -> str:
     return f"+{100 * (value / least - 1):.1f} %" if least > 0 else "-"
 
 
+def _write_counts(folder: Path) -> list[Path]:
+    """The report of a study that trains nothing."""
+    counts = load_counts(folder)
+    study = counts.study
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    written = [_csv(out / "counts.csv", counts.cells)]
+    rows, *columns = (axis.field for axis in study.axes)
+    labels = {axis.field: axis.label for axis in study.axes}
+    table = counts.cells.pivot_table(
+        index=rows, columns=columns, values="trainable_params", sort=False
+    )
+    table.columns = pd.Index([", ".join(map(str, names)) for names in table.columns])
+    printed = counts.printed
+    if printed is not None:
+        written.append(_csv(out / "printed.csv", printed))
+    text = _template("counts.md.jinja").render(
+        study=study,
+        table=_to_markdown(table.map(lambda value: f"{value:.0f}"), labels[rows]),
+        printed=None
+        if printed is None
+        else printed.to_markdown(index=False, disable_numparse=True),
+        disagree=[] if printed is None else disagreements(printed),
+    )
+    write_atomically(out / "report.md", text)
+    return [*written, out / "report.md"]
+
+
 def _verdict(arms: Arms) -> str:
     """One paragraph from the paired differences and their intervals."""
     first = arms.table["arm"].iloc[0]
@@ -184,13 +218,15 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
-def _views(run: Run) -> tuple[View | Points, ...]:
+def _views(run: Run) -> tuple[View | Points | Bubbles, ...]:
     """Figures of the axes; a search on a space of its own fills none of them."""
     return run.study.views if run.on_axes else ()
 
 
-def _stem(view: View | Points) -> str:
+def _stem(view: View | Points | Bubbles) -> str:
     fields = [view.rows, view.columns] if isinstance(view, View) else [view.rows]
+    if isinstance(view, Points) and view.value != "accuracy":
+        fields.append(view.value)
     return "_".join([view.kind, *fields]).replace(".", "-")
 
 
@@ -253,10 +289,12 @@ def _facts(run: Run, summary: pd.DataFrame, choice: Choice | None) -> dict[str, 
 
 
 def _tables(
-    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points
+    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points | Bubbles
 ) -> dict[str, Any]:
     if isinstance(view, Points):
         return _point_tables(run, summary, choice, view)
+    if isinstance(view, Bubbles):
+        return _bubble_tables(run, view)
     metric = run.study.objective
     mean = grid(run, summary, view.rows, view.columns, f"test_{metric}")
     half = grid(run, summary, view.rows, view.columns, f"test_{metric}_ci")
@@ -281,11 +319,56 @@ def _tables(
     return {
         "view": view,
         "stem": _stem(view),
-        "accuracy": _to_markdown(cells, corner),
+        "words": _words(run, f"Test accuracy (%), {metric.replace('_', ' ')}"),
+        "cells": _to_markdown(cells, corner),
         "params": _to_markdown(counted, corner),
         "learned": None,
-        "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
-        "source": paper[1] if paper else None,
+        "papers": [
+            {
+                "title": f"{run.study.paper}, DOTA",
+                "source": paper[1],
+                "table": _to_markdown(paper[0].map(with_interval), corner),
+            }
+        ]
+        if paper
+        else [],
+    }
+
+
+def _words(run: Run, what: str) -> str:
+    """What a table of ours holds."""
+    seeds = len(run.study.seeds)
+    interval = f", mean ± 95 % interval over {seeds} seeds" if seeds > 1 else ""
+    split = "test" if run.selected_on_test else "validation"
+    return f"{what}{interval}; choices are made on {split}; × diverged, - no result."
+
+
+def _papers(papers: list[Paper], corner: str, digits: int = 1) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": paper.title,
+            "source": paper.source,
+            "table": _to_markdown(
+                paper.table.map(lambda value: with_interval(value, digits=digits)), corner
+            ),
+        }
+        for paper in papers
+    ]
+
+
+def _bubble_tables(run: Run, view: Bubbles) -> dict[str, Any]:
+    table = bubbles_of(run, view.rows)
+    overall = run.study.objective.replace("_", " ")
+    table.columns = pd.Index([overall, "tail", f"SD of the {overall} over seeds"])
+    corner = run.axis(view.rows).label
+    return {
+        "view": view,
+        "stem": _stem(view),
+        "words": "Test accuracy (%), mean over seeds, as drawn; - no result.",
+        "cells": _to_markdown(table.map(with_interval), corner),
+        "params": None,
+        "learned": None,
+        "papers": _papers(paper_tables(run, view.rows, "class_mean", "tail"), corner),
     }
 
 
@@ -293,44 +376,48 @@ def _point_tables(
     run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points
 ) -> dict[str, Any]:
     """As `_tables`, with the groups and averages as columns."""
-    rows = summary.set_index(view.rows).reindex(run.order(view.rows))
-    accuracy = pd.DataFrame(
+    is_accuracy = view.value == "accuracy"
+    rows = by_value(run, summary, view)
+    part, digits = ("test", 1) if is_accuracy else ("distance", 2)
+    cells = pd.DataFrame(
         {
             name.replace("_", " "): [
-                with_interval(row[f"test_{name}"], row[f"test_{name}_ci"])
+                with_interval(row[f"{part}_{name}"], row[f"{part}_{name}_ci"], digits)
                 for _, row in rows.iterrows()
             ]
-            for name in (*run.groups, *OVERALL)
+            for name in (*run.groups, *(OVERALL if is_accuracy else ()))
         },
         index=rows.index,
     )
-    if choice is not None:
+    if is_accuracy and choice is not None:
         differences = minus_chosen(run, view.rows, choice)
         name = f"{run.study.objective.replace('_', ' ')} minus chosen's, paired"
-        accuracy[name] = [
+        cells[name] = [
             "chosen" if value == choice.cell[view.rows] else with_interval(*differences[value])
             for value in rows.index
         ]
-    accuracy["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
-    seconds = run.trials.groupby(view.rows, sort=False)["device_s"].mean()
+    cells["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
+    by = run.trials.groupby(view.rows, sort=False)
+    seconds, counts = by["device_s"].mean(), by["trainable_params"].max()
     costs = pd.DataFrame(
         {
-            "trainable parameters": [f"{count:.0f}" for count in rows["trainable_params"]],
+            "trainable parameters": [f"{counts.get(value):.0f}" for value in rows.index],
             "device s per trial": [f"{seconds.get(value):.1f}" for value in rows.index],
         },
         index=rows.index,
     )
     corner = run.axis(view.rows).label
-    paper = paper_points(run, view.rows)
     learned = _learned_by_value(run, view)
+    metric = run.study.objective.replace("_", " ")
+    what = f"Test accuracy (%), {metric}" if is_accuracy else render.DISTANCE.rstrip(".")
     return {
         "view": view,
         "stem": _stem(view),
-        "accuracy": _to_markdown(accuracy, corner),
+        "words": _words(run, what),
+        "cells": _to_markdown(cells, corner),
         "params": _to_markdown(costs, corner),
         "learned": None if learned is None else _to_markdown(learned, corner),
-        "paper": _to_markdown(paper[0].map(with_interval), corner) if paper else None,
-        "source": paper[1] if paper else None,
+        "papers": _papers(paper_tables(run, view.rows, "head"), corner, digits),
     }
 
 
@@ -357,11 +444,12 @@ def _to_markdown(table: pd.DataFrame, corner: str) -> str:
     return table.rename_axis(corner).to_markdown(disable_numparse=True)
 
 
-def with_interval(mean: float, half_width: float = float("nan")) -> str:
+def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
     """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
     if math.isnan(mean):
         return "-"
-    return f"{mean:.1f}" if math.isnan(half_width) else f"{mean:.1f} ± {half_width:.1f}"
+    words = f"{mean:.{digits}f}"
+    return words if math.isnan(half_width) else f"{words} ± {half_width:.{digits}f}"
 
 
 def _cost_totals(run: Run) -> dict[str, str]:

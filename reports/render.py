@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 
 from harness.index import OVERALL
 from harness.spec import TrialRequest
-from harness.study import Points, View
+from harness.study import Bubbles, Points, View
 from reports.comparison_frames import Arms
-from reports.frames import Choice, Run, grid, paper_grid, paper_points
+from reports.frames import Choice, Paper, Run, bubbles_of, by_value, grid, paper_grid, paper_tables
 from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {
@@ -34,14 +34,25 @@ matplotlib.rcParams.update(STYLE)
 MAP = "cividis"
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
 """Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
+DISTANCE = (
+    "Mean cosine distance of a class's mean test feature to those of all other classes, averaged "
+    "over the group's classes."
+)
 MARKERS = "osD^vPX*<>"
+PAPER_COLUMNS = ("head", "medium", "tail", "average")
+BUBBLE_POINTS = 55.0
+"""Diameter of the largest bubble, in typographic points."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points) -> Figure:
+def draw(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points | Bubbles
+) -> Figure:
     """The figure of one of the study's views."""
     if isinstance(view, Points):
         return points(run, summary, choice, view)
+    if isinstance(view, Bubbles):
+        return bubbles(run, summary, choice, view)
     return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
@@ -179,17 +190,26 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
 
 
 def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
-    """A line of points per value of one axis: all classes, each group, and the paper's beside."""
+    """A line of points per value of one axis, in a panel per average and group.
+
+    One table of the paper's stands beside them, several stand below, one per dataset.
+    """
+    if view.value == "distance":
+        return _distances(run, summary, choice, view)
     metric = run.study.objective
     values = run.order(view.rows)
-    paper = paper_points(run, view.rows)
+    papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
     panels = [(f"test_{metric}", _name(run, metric))]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
-    count = len(panels) + bool(paper)
-    figure = Figure(figsize=(3.3 * count, 0.45 * len(values) + 2.2), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    rows = summary.set_index(view.rows).reindex(values)
-    for axis, (name, title) in zip(axes, panels, strict=False):
+    below = len(papers) > 1
+    count = max(len(panels), len(papers)) if below else len(panels) + len(papers)
+    height = 0.45 * len(values) + 2.2
+    figure = Figure(
+        figsize=(3.3 * count + 0.9 * below, height * (1.8 if below else 1)), layout="constrained"
+    )
+    lines = figure.subplots(1 + below, count, squeeze=False, sharey=True)
+    rows = by_value(run, summary, view)
+    for axis, (name, title) in zip(lines[0], panels, strict=False):
         for y, value in enumerate(values):
             own = run.trials[run.trials[view.rows] == value]
             axis.plot(own[name], [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
@@ -203,20 +223,133 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
             )
         axis.set_title(title)
         axis.set_xlabel("test accuracy (%)")
-    if paper:
-        for index, column in enumerate(paper[0].columns):
-            look = _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
-            axes[-1].plot(paper[0][column], range(len(values)), label=str(column), **look)
-        axes[-1].legend(fontsize=7)
-        axes[-1].set_title(f"paper, {run.study.paper}, DOTA, ViT-B/16")
-        axes[-1].set_xlabel("accuracy (%)")
+    free = list(lines[1] if below else lines[0][len(panels) :])
+    for axis, paper in zip(free, papers, strict=False):
+        _paper_points(axis, paper, values)
+        axis.set_xlabel("accuracy (%)")
+    if below:
+        fullest = max(free, key=lambda axis: len(axis.get_lines()))
+        handles, names = fullest.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right lower", title="paper")
+    elif papers:
+        free[0].legend(fontsize=7)
+    for axis in lines.flat:
+        axis.grid(alpha=0.3, axis="x")
+    unused = free[len(papers) :] if below else []
+    for axis in [*unused, *(lines[0][len(panels) :] if below else [])]:
+        axis.set_axis_off()
+    for axis in lines[:, 0]:
+        axis.set_yticks(range(len(values)), [str(value) for value in values])
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.set_ylabel(run.axis(view.rows).label)
+    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
+    _finish(figure, run, view, box)
+    return figure
+
+
+def _paper_points(axis: Axes, paper: Paper, values: list[Any], spread: float = 0.0) -> None:
+    """The paper's numbers; with a `spread`, its columns one under the other in each row."""
+    table = paper.table.reindex(values)
+    for index, column in enumerate(PAPER_COLUMNS):
+        if column in table.columns:
+            y = np.arange(len(values)) + (index - 1) * spread
+            axis.plot(table[column], y, label=column, **_marks(index))
+    axis.set_title(f"paper, {paper.title}")
+
+
+def _marks(index: int) -> dict[str, Any]:
+    return _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+
+
+def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
+    """Distance between classes per value of one axis, the groups in one panel to be compared."""
+    values = run.order(view.rows)
+    rows = by_value(run, summary, view)
+    papers = paper_tables(run, view.rows, "head")
+    count = 1 + len(papers)
+    figure = Figure(figsize=(3.1 * count + 1.6, 0.45 * len(values) + 2.2), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    step = 0.22
+    for index, group in enumerate(run.groups):
+        name = f"distance_{group}"
+        y = np.arange(len(values)) + (index - 1) * step
+        look = _marks(index)
+        half = rows[f"{name}_ci"].to_numpy(float)
+        axes[0].errorbar(
+            rows[name], y, xerr=np.where(np.isnan(half), 0, half), label=group, capsize=2, **look
+        )
+        for value, height in zip(values, y, strict=True):
+            own = run.trials[run.trials[view.rows] == value][name]
+            axes[0].plot(own, [height] * len(own), "o", color=look["color"], alpha=0.35, ms=2.5)
+    for axis, paper in zip(axes[1:], papers, strict=True):
+        _paper_points(axis, paper, values, step)
+    axes[0].set_title("ours, test set")
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
+        axis.set_xlabel("cosine distance")
+        for edge in range(1, len(values)):
+            axis.axhline(edge - 0.5, color="0.85", linewidth=0.6)
     axes[0].set_yticks(range(len(values)), [str(value) for value in values])
     axes[0].set_ylim(len(values) - 0.5, -0.5)
     axes[0].set_ylabel(run.axis(view.rows).label)
+    if choice is not None:
+        axes[0].get_yticklabels()[values.index(choice.cell[view.rows])].set_color("red")
+    if run.groups:
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside right upper", title="classes"
+        )
     box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
     _finish(figure, run, view, box)
+    return figure
+
+
+def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubbles) -> Figure:
+    """Tail against overall accuracy, a point per value of an axis; the paper's in a panel beside.
+
+    A bubble's diameter is the standard deviation over seeds of the overall accuracy.
+    """
+    table = bubbles_of(run, view.rows)
+    papers = paper_tables(run, view.rows, "class_mean", "tail")
+    count = 1 + len(papers)
+    figure = Figure(figsize=(3.7 * count + 1.9, 4.4), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    looks = {
+        value: {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        for index, value in enumerate(table.index)
+    }
+    ours = axes[0]
+    unit = BUBBLE_POINTS / table["spread"].max() if table["spread"].max() > 0 else 0.0
+    for value, row in table.iterrows():
+        size = 0.0 if math.isnan(row["spread"]) else (unit * row["spread"]) ** 2
+        look = looks[value]
+        ours.scatter(
+            row["overall"], row["tail"], s=size, color=look["color"], alpha=0.2, lw=0, zorder=1
+        )
+        ours.scatter(row["overall"], row["tail"], s=30, label=str(value), zorder=3, **look)
+        if choice is not None and choice.cell[view.rows] == value:
+            ours.scatter(
+                row["overall"], row["tail"], s=120, marker="s", facecolor="none", edgecolor="red"
+            )
+        if run.trials["status"][run.trials[view.rows] == value].eq("DIVERGED").any():
+            ours.plot(row["overall"], row["tail"], "x", color="red", ms=9)
+    ours.set_title("ours")
+    if unit:
+        widest = table["spread"].max()
+        words = f"widest bubble: SD over seeds {widest:.1f} points"
+        ours.text(0.98, 0.02, words, transform=ours.transAxes, ha="right", fontsize=8)
+    for axis, paper in zip(axes[1:], papers, strict=True):
+        for value in table.index:
+            row = paper.table.loc[value]
+            axis.scatter(row["class_mean"], row["tail"], s=30, **looks[value])
+        axis.set_title(f"paper, {paper.title}")
+    for axis in axes:
+        axis.margins(0.18)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("test accuracy, mean over classes (%)")
+        axis.set_ylabel("test accuracy, tail classes (%)")
+    ours.set_xlabel(f"test accuracy, {_words(run.study.objective)} (%)")
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    _finish(figure, run, view, _box_words(run, choice))
     return figure
 
 
@@ -244,8 +377,12 @@ def _lines(
 
 
 def _name(run: Run, metric: str) -> str:
+    return f"ours, all classes ({_words(metric)})"
+
+
+def _words(metric: str) -> str:
     words = {"class_mean": "mean over classes", "micro": "share of images"}
-    return f"ours, all classes ({words.get(metric, metric.replace('_', ' '))})"
+    return words.get(metric, metric.replace("_", " "))
 
 
 def _tick(value: Any) -> str:
@@ -259,11 +396,15 @@ def _box_words(run: Run, choice: Choice | None) -> str:
     return f"Red box: the cell chosen on {where}."
 
 
-def _finish(figure: Figure, run: Run, view: View | Points, box: str) -> None:
+def _finish(figure: Figure, run: Run, view: View | Points | Bubbles, box: str) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
-    figure.supxlabel(textwrap.fill(f"{caption(run)} {box}", 150), fontsize=8, color="0.25")
+    words = f"{caption(run)} {box}"
+    width = round(12 * figure.get_figwidth())
+    if isinstance(view, Points) and view.value == "distance":
+        words = words.replace("Test accuracy.", DISTANCE)
+    figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")
 
 
 def caption(run: Run) -> str:

@@ -23,7 +23,7 @@ LAYERS = [
     {"harness.world"},
     {"harness.train"},
     {"harness.trial"},
-    {"harness.searches", "harness.arms", "harness.export"},
+    {"harness.searches", "harness.arms", "harness.export", "harness.estimate"},
     {"harness.controls", "harness.compare_methods"},
     {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
     {"harness.ray_engine"},

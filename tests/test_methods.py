@@ -18,7 +18,12 @@ from harness.trial import Runtime, resolve
 from harness.vit import dims, features, load_backbone
 
 COMBINATIONS = ("lora+adaptformer", "adapter+adaptformer", "lora+bottleneck")
-WRAPPED = ("metapeft:adapter", "metapeft:adaptformer", "metapeft:lora+adapter+adaptformer")
+WRAPPED = (
+    "metapeft:lotr",
+    "metapeft:adapter",
+    "metapeft:adaptformer",
+    "metapeft:lora+adapter+adaptformer",
+)
 ALL = [*METHODS.names(), *COMBINATIONS, *WRAPPED]
 DEVICES = [
     pytest.param("cpu", "fp32"),
@@ -135,6 +140,8 @@ COUNTS = [
     (B16, "adapter", {"rank": 256}, ["ffn"], 4_749_312),
     (L16, "adapter", {"rank": 4}, ["ffn"], 24 * (3 * 1024 + 4 * 2049)),
     (B16, "adaptformer", {"rank": 4}, ["ffn"], 101_436),
+    (B16, "lotr", {"rank": 4}, ["q", "v"], 2 * 4 * 2 * 768 + 24 * 16),
+    (B16, "lotr", {"rank": 4}, ["mlp1"], 4 * 5 * 768 + 12 * 16),
     (B16, "metapeft", {}, None, 663_552 + 72),
     (B16, "metapeft", {"base": "adapter"}, ["ffn"], 101_424 + 12),
     (B16, "full", {}, None, 85_798_656),
@@ -273,6 +280,34 @@ def test_lora_equals_unfused_reference(backbone, position):
     assert torch.allclose(grad, wanted_grad, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("position", ["q", "v", "out", "mlp1", "mlp2"])
+def test_lotr_equals_unfused_reference(position):
+    spec = BACKBONES["vit_pico"]
+    model = double(spec)
+    method, placement, options = setting("lotr", spec, positions=[position], alpha=3.0)
+    attachment = method.attach(model, placement, options, seed=0)
+    fill(attachment.double())
+    a, b = attachment.shared[position].down, attachment.shared[position].up
+
+    def delta(site, x, y):
+        if site.position != position:
+            return y
+        core = attachment.deltas[f"{site.block}:{position}"].core
+        return y + 3.0 / 4 * torch.einsum("ntd,rd,sr,os->nto", x, a, core, b)
+
+    x = images(spec).double()
+    got = features(model, x)
+    grads = torch.autograd.grad(got.square().sum(), [a, attachment.deltas[f"2:{position}"].core])
+    attachment.detach()
+    wanted = reference(model, x, linear_delta=delta)
+    wanted_grads = torch.autograd.grad(
+        wanted.square().sum(), [a, attachment.deltas[f"2:{position}"].core]
+    )
+    assert torch.allclose(got, wanted, rtol=1e-6, atol=1e-12)
+    for ours, theirs in zip(grads, wanted_grads, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-12)
+
+
 def bottleneck(module, x):
     h = layer_norm(x, (x.shape[-1],), module.norm.weight, module.norm.bias, 1e-5)
     return linear(
@@ -357,7 +392,8 @@ def test_lora_inits_have_their_bounds(backbones):
 
 
 @pytest.mark.parametrize(
-    "name,options", [("lora", {}), ("lora", {"out_input": "output"}), ("metapeft", {})]
+    "name,options",
+    [("lora", {}), ("lora", {"out_input": "output"}), ("lotr", {}), ("metapeft", {})],
 )
 def test_merge_keeps_the_output(name, options):
     spec = BACKBONES["vit_pico"]

@@ -74,7 +74,7 @@ def trained(tmp_path, **values):
     return record, store
 
 
-@pytest.mark.parametrize("method", ["lora", "metapeft"])
+@pytest.mark.parametrize("method", ["lora", "lotr", "metapeft"])
 def test_peft_computes_what_was_trained(tmp_path, method):
     """Through peft's own loader, with q, k and v inside the fused qkv."""
     from peft import PeftModel
@@ -117,10 +117,13 @@ def test_what_peft_cannot_express_is_said(tmp_path):
     with pytest.raises(UserError, match="output of its layer"):
         export_peft(sequential, store, tmp_path / "a")
     adapter, store = trained(tmp_path, method="adapter", positions="ffn")
-    with pytest.raises(UserError, match="Only LoRA"):
+    with pytest.raises(UserError, match="Only low-rank"):
         export_peft(adapter, store, tmp_path / "b")
     with pytest.raises(UserError, match=r"0\.q, 1\.q: timm fuses"):
         export_lora_config(placement_file(LEARNED), tmp_path / "c")
+    shared = placement_file(Placement({"1.mlp1": 2.0, "2.mlp1": 1.0}))
+    with pytest.raises(UserError, match="lotr: its sites share tensors"):
+        export_lora_config(shared.model_copy(update={"method": "lotr"}), tmp_path / "c")
     assert not any((tmp_path / name).exists() for name in "abc")
 
 

@@ -244,7 +244,7 @@ def test_points_say_what_they_show(tmp_path):
     summary = summarise(run)
     figure = points(run, summary, choose(run, summary), made.views[0])
     words = texts(figure)
-    for word in ("Ratios", "0.05", "head classes", "paper, Table 6", "group_mean", "2 seeds"):
+    for word in ("Ratios", "0.05", "head classes", "paper, Table 6", "average", "2 seeds"):
         assert word in words
     means = [
         line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1

@@ -1,0 +1,106 @@
+"""LoTR: low-rank updates whose outer factors are shared over the blocks (arXiv:2402.01376)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from harness.insertion import Attachment, Delta, PeftMethod, Strength
+from harness.registry import METHODS
+from harness.rng import generator
+from harness.spec import LINEAR_POSITIONS, Frozen, Placement, Position
+from harness.vit import Dims, dims_of
+
+
+class LoTROptions(Frozen):
+    """`rank` r of the core; `scale` of BGA."""
+
+    rank: Annotated[int, Field(ge=1)] = 4
+    scale: Literal["alpha_over_r", "alpha"] = "alpha_over_r"
+    """`alpha_over_r` is the authors' code."""
+
+
+class SharedFactors(nn.Module):
+    """A `[r, d_in]` and B `[d_out, r]` of one position, for all its blocks."""
+
+    def __init__(self, d_in: int, d_out: int, rank: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(rank, d_in))
+        self.up = nn.Parameter(torch.empty(d_out, rank))
+        # U(±1/sqrt(fan-in)), so that A starts as this package's LoRA does. The authors' code draws
+        # both from N(0, 1), far too wide for a learning rate that other methods share.
+        for factor in (self.down, self.up):
+            bound = 1 / math.sqrt(factor.shape[1])
+            factor.data.uniform_(-bound, bound, generator=rng)
+
+
+class LoTRDelta(Delta):
+    """`core` G `[r, r]` of one site between the shared factors; it starts at zero, so Δ does."""
+
+    def __init__(self, shared: SharedFactors, factor: float) -> None:
+        super().__init__()
+        rank = len(shared.down)
+        self.core = nn.Parameter(torch.zeros(rank, rank))
+        self._shared = [shared]  # in a list, so that only the attachment holds these tensors
+        self.factor = factor
+
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        (shared,) = self._shared
+        narrow = nn.functional.linear(x, shared.down)
+        narrow = nn.functional.linear(narrow, self.core) * (strength * self.factor)
+        return nn.functional.linear(narrow, shared.up)
+
+    def low_rank(self) -> tuple[Tensor, Tensor, float]:
+        (shared,) = self._shared
+        return shared.down, shared.up @ self.core, self.factor
+
+
+class LoTRAttachment(Attachment):
+    """Cores at the sites, and the factors that the sites of each position share."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__(model)
+        self.shared = nn.ModuleDict()
+
+
+@METHODS.register("lotr")
+class LoTR(PeftMethod):
+    """Δ = B·G·A with one A and B per position and one core G per site (Tucker-2 over the blocks).
+
+    Bershatsky et al., LoTR: Low Tensor Rank Weight Adaptation, 2024.
+    """
+
+    Options = LoTROptions
+    positions = LINEAR_POSITIONS
+    default_positions = ("q", "v")
+    additive = True
+    summary = "LoRA with factors shared by all blocks and a small core per site"
+
+    def attach(
+        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+    ) -> Attachment:
+        attachment = LoTRAttachment(model)
+        device = next(model.parameters()).device
+        dims = dims_of(model)
+        scale = 1 / options.rank if options.scale == "alpha_over_r" else 1.0
+        shared: dict[Position, SharedFactors] = {}
+        for site, alpha in placement.items():
+            position = site.position
+            if position not in shared:
+                rng = generator(seed, "init", "lotr", position)
+                factors = SharedFactors(*dims.linear_io(position), options.rank, rng)
+                shared[position] = factors.to(device)
+                attachment.shared[position] = shared[position]
+            attachment.add_delta(site, LoTRDelta(shared[position], scale), alpha, "parallel")
+        return attachment
+
+    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+        """r(d_in + d_out) per position, and r² per site."""
+        positions = {site.position for site, _ in placement.items()}
+        shared = sum(options.rank * sum(dims.linear_io(position)) for position in positions)
+        return int(shared + len(placement) * options.rank**2)

@@ -1,0 +1,47 @@
+"""How A starts, against alpha: does the collapse of Fig. 1(d) come from the released start of A?
+
+The released code draws A from U(±1/√r), LoRA from U(±1/√d): 13.9 times wider on ViT-B/16 at rank
+4, 4 times on the embedded backbone. The first steps of SGD change the weights by (alpha/r)² η AᵀA
+times a gradient, so an A that is c times wider does at first what a c times larger alpha does.
+
+Hypothesis (ours): the released curve is the standard one shifted to the left by two powers of two,
+and the paper's collapses, between alpha 1 and 8, would lie nearly four powers higher without it.
+At V, which collapses first there, and K, which collapses last.
+
+    harness sweep --study init_sensitivity
+
+Cost: not measured (48 trials; half are shared with `position_vs_alpha`). Recipe: see
+`depth_vs_position`.
+"""
+
+from harness.study import Axis, Study, View
+from studies.position_vs_alpha import study as position_vs_alpha
+
+
+def study() -> Study:
+    base = position_vs_alpha()
+    (alphas,) = (axis for axis in base.axes if axis.field == "alpha")
+    return base.derive(
+        name="init_sensitivity",
+        question="Does the collapse at large alpha come from how A starts?",
+        paper="Fig. 1(d), with another start of A",
+        axes=(
+            Axis.named(
+                "variant",
+                "position, start of A",
+                {
+                    f"{position.upper()}, {start}": {"positions": position, "options.init": start}
+                    for position in ("v", "k")
+                    for start in ("standard", "released")
+                },
+            ),
+            alphas,
+        ),
+        views=(View(kind="curves", rows="variant", columns="alpha", title="Start of A × alpha"),),
+        reference=None,
+        smoke={
+            "variant": ("V, standard", "V, released"),
+            "alpha": (4.0,),
+            "recipe.epochs": (1,),
+        },
+    )
