@@ -27,6 +27,8 @@ class Arms:
     """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
     time_ratio: float
     """Device seconds of the first arm over those of the unit arm."""
+    records: dict[str, TrialRecord]
+    """Of every trial of an arm, and of those that its setting cost."""
 
 
 def load_arms(folder: Path) -> Arms:
@@ -79,6 +81,7 @@ def load_arms(folder: Path) -> Arms:
         scores=scores,
         table=pd.DataFrame(table),
         time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
+        records=records,
     )
 
 

@@ -28,6 +28,8 @@ STYLE: Any = {
     "svg.hashsalt": "harness",  # the same SVG for the same numbers
     "svg.fonttype": "none",
 }
+DPI = 200
+"""Pixels per inch of a figure's PNG."""
 matplotlib.use("Agg")
 matplotlib.rcParams.update(STYLE)
 
