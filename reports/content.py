@@ -70,6 +70,7 @@ class Section:
     figure: str
     """Name of the figure's file, without the ending."""
     alt: str
+    caption: str
     tables: list[Table]
 
 
@@ -269,6 +270,7 @@ def _section(
         figure=stem(view),
         alt=f"{view.kind.capitalize()} of test accuracy by {over}{groups}{span}{beside}. Its "
         "numbers for all classes are in the tables below.",
+        caption=f"{render.legend(run, choice, view)} ×: diverged; hatched: no result.",
         tables=tables,
     )
 

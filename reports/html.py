@@ -22,7 +22,7 @@ from harness.runs import Command, read_command
 from harness.spec import TrialRequest, TrialSpec
 from harness.study import Axis, Range, Study, in_words
 from reports.comparison_frames import Arms
-from reports.content import ComparisonContent, SweepContent, Table
+from reports.content import ComparisonContent, Section, SweepContent, Table
 from reports.frames import Run
 from reports.render import DPI
 from reports.templating import template
@@ -39,6 +39,7 @@ class Picture:
     name: str
     source: str
     alt: str
+    caption: str
     width: int
     """Of the drawing as it was laid out, in CSS pixels; so is `height`."""
     height: int
@@ -63,7 +64,9 @@ class Page:
     content: SweepContent | ComparisonContent
     parts: list[Part]
     definition: dict[str, str]
-    definition_tables: list[Table]
+    axes: Table | None
+    base: dict[str, str]
+    """What every trial has unless an axis says otherwise, field by field."""
     trials: TrialList
     command: Command | None
     precision: str | None
@@ -78,8 +81,8 @@ def sweep_page(folder: Path, run: Run, content: SweepContent, written: Sequence[
         Part(
             anchor=f"view-{number}",
             title=section.view.title,
-            figure=_picture(folder, section.figure, section.alt),
-            tables=section.tables,
+            figure=_picture(folder, section.figure, section.alt, section.caption),
+            tables=sorted(section.tables, key=lambda table: not _is_first(section, table)),
         )
         for number, section in enumerate(content.sections)
     ]
@@ -107,7 +110,8 @@ def sweep_page(folder: Path, run: Run, content: SweepContent, written: Sequence[
         content=content,
         parts=[*parts, Part(anchor="cost", title="Cost", tables=[content.costs])],
         definition=definition,
-        definition_tables=[_axes(study), _base(study.base, trials.example, varied)],
+        axes=_axes(study),
+        base=_base(study.base, trials.example, varied),
         trials=trials,
         command=command,
         precision=_precision(study.base, trials.example),
@@ -130,7 +134,7 @@ def comparison_page(
         Part(
             anchor="arms",
             title="Arms",
-            figure=_picture(folder, "arms", alt),
+            figure=_picture(folder, "arms", alt, "Dots: seeds. In brackets: cost in full runs."),
             tables=[content.arms],
         )
     ]
@@ -139,7 +143,7 @@ def comparison_page(
             "Maps of block by position with the learned strength at four moments of the run, the "
             f"paths of all sites, and their ends. {content.learned}"
         )
-        learned = _picture(folder, "gamma", alt)
+        learned = _picture(folder, "gamma", alt, "Dotted: the strength at the start.")
         title = "What was learned"
         parts.append(Part(anchor="learned", title=title, text=content.learned, figure=learned))
     split = "test" if compared.request.data.select_on == "test" else "validation"
@@ -155,7 +159,8 @@ def comparison_page(
         content=content,
         parts=parts,
         definition=definition,
-        definition_tables=[_base(compared.request, trials.example, set())],
+        axes=None,
+        base=_base(compared.request, trials.example, set()),
         trials=trials,
         command=command,
         precision=_precision(compared.request, trials.example),
@@ -176,13 +181,18 @@ def _rendered(page: Page) -> str:
     )
 
 
-def _picture(folder: Path, name: str, alt: str) -> Picture:
+def _is_first(section: Section, table: Table) -> bool:
+    """The paper's numbers stand right after ours."""
+    return table.is_paper or table is section.tables[0]
+
+
+def _picture(folder: Path, name: str, alt: str, caption: str) -> Picture:
     """A figure that has been written; PNG, because it looks the same with every font."""
     data = (folder / "report" / f"{name}.png").read_bytes()
     pixels = struct.unpack(">II", data[16:24])  # the PNG's header
     width, height = (round(96 * count / DPI) for count in pixels)
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return Picture(name=name, source=source, alt=alt, width=width, height=height)
+    return Picture(name=name, source=source, alt=alt, caption=caption, width=width, height=height)
 
 
 def _is_number(words: Sequence[object]) -> bool:
@@ -214,25 +224,19 @@ def _axes(study: Study) -> Table:
     )
 
 
-def _base(request: TrialRequest, example: TrialSpec | None, varied: set[str]) -> Table:
-    """Every field of the base, with what the first trial's spec made of defaults."""
+def _base(request: TrialRequest, example: TrialSpec | None, varied: set[str]) -> dict[str, str]:
+    """Every field of the base, with what a trial's spec made of defaults."""
     fields = request.model_dump(mode="json", exclude={"seed", "changes"})
     if example is not None:
         spec = example.model_dump(mode="json", include={"options", "backbone", "data", "recipe"})
         if example.method != request.method:
             del spec["options"]
         fields |= spec
-    words = {
+    return {
         name: "varied" if name in varied else in_words(value)
         for name, value in _leaves(fields)
         if value not in (None, {}) or name in varied
     }
-    return Table(
-        stem="base",
-        caption="Every trial, where no axis says otherwise",
-        corner="field",
-        words=pd.DataFrame({"value": words}),
-    )
 
 
 def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

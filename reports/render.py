@@ -75,7 +75,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
         ):
             table = grid(run, summary, view.rows, view.columns, f"test_{group}")
             _heat(axis, run, summary, choice, view, table, f"{group} classes")
-    _finish(figure, run, view, _box_words(run, choice))
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -176,7 +176,7 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
         {"loc": "center"} if count < len(axes) else {"loc": "outside right upper"}
     )
     room.legend(handles, names, title=run.axis(view.rows).label, **place)
-    _finish(figure, run, view, _box_words(run, choice))
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -217,8 +217,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     axes[0].set_yticks(range(len(values)), [str(value) for value in values])
     axes[0].set_ylim(len(values) - 0.5, -0.5)
     axes[0].set_ylabel(run.axis(view.rows).label)
-    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
-    _finish(figure, run, view, box)
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -254,11 +253,13 @@ def _tick(value: Any) -> str:
     return str(value).removeprefix("last:") if isinstance(value, str) else f"{value:g}"
 
 
-def _box_words(run: Run, choice: Choice | None) -> str:
+def legend(run: Run, choice: Choice | None, view: View | Points) -> str:
+    """What is marked in red."""
     if choice is None:
         return "No trial has finished yet."
     where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
-    return f"Red box: the cell chosen on {where}."
+    mark = "Red: the value" if isinstance(view, Points) else "Red box: the cell"
+    return f"{mark} chosen on {where}."
 
 
 def _finish(figure: Figure, run: Run, view: View | Points, box: str) -> None:
