@@ -30,6 +30,11 @@ class Arms:
     records: dict[str, TrialRecord]
     """Of every trial of an arm, and of those that its setting cost."""
 
+    @property
+    def names(self) -> list[str]:
+        """Groups and averages that `table` has columns for."""
+        return [*self.groups, *OVERALL]
+
 
 def load_arms(folder: Path) -> Arms:
     """Read a comparison's run folder and the records of its trials.

@@ -54,6 +54,7 @@ class Part:
     text: str | None = None
     figure: Picture | None = None
     tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,7 @@ def comparison_page(
             title="Arms",
             figure=_picture(folder, "arms", alt, "Dots: seeds. In brackets: cost in full runs."),
             tables=[content.arms],
+            notes=content.notes,
         )
     ]
     if content.learned is not None:

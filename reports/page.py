@@ -106,8 +106,9 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
 
 def _save(path: Path, figure: Figure) -> list[Path]:
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
-    figure.savefig(paths[0], dpi=render.DPI)
-    figure.savefig(paths[1], metadata={"Date": None})
+    with render.style():
+        figure.savefig(paths[0], dpi=render.DPI)
+        figure.savefig(paths[1], metadata={"Date": None})
     return paths
 
 

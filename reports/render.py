@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -30,14 +32,19 @@ STYLE: Any = {
 }
 DPI = 200
 """Pixels per inch of a figure's PNG."""
-matplotlib.use("Agg")
-matplotlib.rcParams.update(STYLE)
 
 MAP = "cividis"
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
 """Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """For what draws or saves a figure, so that a notebook's own style stays as it is."""
+    with matplotlib.rc_context(STYLE):
+        yield
 
 
 def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points) -> Figure:
@@ -47,6 +54,7 @@ def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Po
     return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
+@style()
 def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
     """Rows x columns of test accuracy: a large overall panel, the paper's beside it, groups below.
 
@@ -130,6 +138,7 @@ def _axis_labels(axis: Axes, run: Run, view: View) -> None:
     axis.set_ylabel(run.axis(view.rows).label)
 
 
+@style()
 def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
     """One line per row value over a numeric column axis (log2), for all classes and each group.
 
@@ -180,6 +189,7 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
     return figure
 
 
+@style()
 def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """A line of points per value of one axis: all classes, each group, and the paper's beside."""
     metric = run.study.objective
@@ -286,6 +296,7 @@ def setting(base: TrialRequest, seeds: int) -> str:
     )
 
 
+@style()
 def gamma(learned: Learned, title: str) -> Figure:
     """Learned strengths: maps of block x position along the run, and the paths of the positions."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
@@ -339,6 +350,7 @@ def gamma(learned: Learned, title: str) -> Figure:
     return figure
 
 
+@style()
 def arms(compared: Arms) -> Figure:
     """Test accuracy of every arm, all classes and by group, with intervals and every seed's dot."""
     table, scores = compared.table, compared.scores
