@@ -221,7 +221,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         cell=cell_words(run, choice.cell),
         scores=Table(
             stem="chosen",
-            caption=f"{cell_words(run, choice.cell)}, chosen on {split}",
+            caption=f"The cell chosen on {split}: {cell_words(run, choice.cell)}",
             corner="test accuracy (%)",
             words=pd.DataFrame(
                 {
