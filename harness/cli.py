@@ -186,7 +186,7 @@ def sweep(
     from dataclasses import replace
 
     from harness.batch import Batch
-    from harness.runs import read_run, write_run
+    from harness.runs import Command, known_run, read_run, write_command, write_run
     from harness.search_plan import POPULATION, Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
@@ -227,7 +227,7 @@ def sweep(
             repeats=repeats or 1,
             pruner=pruner,  # type: ignore[arg-type]
             on_repeat=on_repeat,  # type: ignore[arg-type]
-            warm_start=None if warm_start is None else _known_run(warm_start, store.root),
+            warm_start=None if warm_start is None else known_run(warm_start, store.root),
         )
         words = [search] if pruner in (None, "none") else [search, str(pruner)]
         if len(words) > 1 and (gpus_per_trial or 1) > 1:
@@ -240,6 +240,7 @@ def sweep(
             return
         with driving(folder):
             write_run(folder, study, [], provenance(runtime.device))
+            write_command(folder, Command(_typed(), planned.words))
             for number, start in enumerate(planned.starts):
                 title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
                 batch.run(start(), count=planned.count, title=title, objective=study.objective)
@@ -269,6 +270,8 @@ def sweep(
             return
         with driving(folder):
             write_run(folder, study, plan.cells, provenance(runtime.device))
+            limit = "" if budget is None else f", {budget} at most"
+            write_command(folder, Command(_typed(), f"Every cell once for every seed{limit}."))
             batch.run(
                 GridSearch(plan.to_run),
                 count=len(plan.to_run),
@@ -450,7 +453,7 @@ def train(
 
     if controls:
         from harness.controls import Controls
-        from harness.runs import write_comparison
+        from harness.runs import Command, write_command, write_comparison
 
         everything = Controls(
             request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
@@ -463,6 +466,7 @@ def train(
         with driving(folder):
             compared = everything.compare()
             write_comparison(folder, compared, provenance(runtime.device))
+            write_command(folder, Command(_typed(), "Every arm once for every seed."))
         _write_report(folder)
         _print_markdown(folder / "report" / "report.md")
         return
@@ -562,10 +566,12 @@ def export(
 
     SOURCE is a trial that `harness train` ran, a file from `harness derive`, or a run.
     """
+    from harness.runs import find_run
+
     store_root = Path(out)
     of_a_trial = {"weights": weights, "peft": peft}
     of_a_run = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
-    is_run = _run_folder(source, store_root) is not None
+    is_run = find_run(source, store_root) is not None
     wrong = of_a_trial if is_run else of_a_run
     flags = [flag for flag, value in wrong.items() if value is not None]
     if flags:
@@ -600,11 +606,11 @@ def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> lis
 
 def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
     from harness.export_run import export_optuna, export_tensorboard
+    from harness.runs import known_run
     from harness.store import Store
     from reports.frames import load_run
 
-    folder = _run_folder(source, root)
-    assert folder is not None
+    folder = known_run(source, root)
     written = []
     trials = load_run(folder).trials
     csv, parquet = wanted["csv"], wanted["parquet"]
@@ -632,10 +638,11 @@ def status(run: str, out: str) -> None:
     Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
     """
     from harness.batch import duration
+    from harness.runs import known_run
     from harness.status import look
     from harness.study import in_words
 
-    seen = look(_known_run(run, Path(out)))
+    seen = look(known_run(run, Path(out)))
     click.echo(f"{seen.name}: {seen.question}")
     known = f"of {seen.asked} " if seen.is_grid else ""
     counts = ", ".join(f"{count} {word}" for word, count in seen.counts.items() if count)
@@ -681,7 +688,9 @@ def report(run: str | None, paper: bool, out: str) -> None:
     if paper == (run is not None):
         raise UserError("Give either a run, as in `harness report depth_vs_position`, or --paper.")
     if run is not None:
-        _write_report(_known_run(run, Path(out)))
+        from harness.runs import known_run
+
+        _write_report(known_run(run, Path(out)))
         return
     from reports.paper_check import by_table, check, clashes, mixture
 
@@ -789,19 +798,31 @@ def _members(store: Store, name: str) -> tuple[str, ...]:
     return Comparison.model_validate_json(path.read_text()).arms[0].trials
 
 
-def _run_folder(run: str, root: Path) -> Path | None:
-    """The folder of a run, by its name or its path; None if it is neither."""
-    folders = (Path(run), root / "studies" / run)
-    names = ("study.json", "comparison.json")
-    return next((f for f in folders if any((f / name).is_file() for name in names)), None)
+NO_IDENTITY = {
+    *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries", "keep"),
+    "dry_run",
+}
+"""Parameters that cannot change a trial's numbers."""
 
 
-def _known_run(run: str, root: Path) -> Path:
-    folder = _run_folder(run, root)
-    if folder is None:
-        known = [path.name for path in (root / "studies").glob("*") if path.is_dir()]
-        raise unknown("run", run, known)
-    return folder
+def _typed() -> str:
+    """The command that is being run, without what cannot change a number."""
+    import shlex
+
+    context = click.get_current_context()
+    words = ["harness", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in NO_IDENTITY or source is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if value is True:
+            words.append(parameter.opts[-1])
+            continue
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[-1], str(each)]
+    return shlex.join(words)
 
 
 def _trial(store: Store, trial_id: str) -> TrialRecord:
@@ -854,7 +875,8 @@ def _print_markdown(path: Path) -> None:
 
 def _write_gamma(trials: list[Path]) -> None:
     """Say what the trials learned, if they did, and draw it beside each one's record."""
-    from reports.page import say_learned, write_gamma
+    from reports.content import say_learned
+    from reports.page import write_gamma
 
     sentence = say_learned(trials)
     if sentence is not None:
@@ -869,8 +891,8 @@ def _print_records(records: list[TrialRecord]) -> None:
     from pandas import Series
 
     from harness.insertion import get_method
+    from reports.content import with_interval
     from reports.frames import mean_and_half_width
-    from reports.page import with_interval
 
     for record in records:
         spec, cost = record.spec, record.cost

@@ -1,8 +1,8 @@
 """A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
 
-`study.json` (a sweep) or `comparison.json`, `environment.json`, `search-<n>.jsonl` for every
-search, and `counts.json` where nothing is trained. Owns: reading and writing them. Must not know:
-torch, how trials are computed or shown.
+`study.json` (a sweep) or `comparison.json`, `environment.json`, `command.json`, `search-<n>.jsonl`
+for every search, and `counts.json` where nothing is trained. Owns: finding, reading and writing
+them. Must not know: torch, how trials are computed or shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from harness.comparison import Comparison
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.spec import TrialSpec
 from harness.store import read_lines, write_atomically
 from harness.study import Study
@@ -47,6 +47,50 @@ class RunFiles(NamedTuple):
     environment: dict[str, str]
     searches: dict[int, list[dict[str, Any]]]
     """Number of the search -> its log; empty for a grid."""
+
+
+class Command(NamedTuple):
+    """How a run was asked for."""
+
+    line: str
+    """What was typed, without what cannot change a number (store, device, workers, engine)."""
+    plan: str
+    """What that meant: the search and its budget, in one sentence."""
+
+
+def find_run(name: str, root: Path) -> Path | None:
+    """The folder of a run, by its name in the store or by its path; None if it is neither."""
+    folders = (Path(name), root / "studies" / name)
+    files = ("study.json", "comparison.json")
+    return next((f for f in folders if any((f / file).is_file() for file in files)), None)
+
+
+def known_run(name: str, root: Path) -> Path:
+    """As `find_run`.
+
+    Raises:
+        UserError: there is no such run; names the nearest.
+    """
+    folder = find_run(name, root)
+    if folder is None:
+        known = [path.name for path in (root / "studies").glob("*") if path.is_dir()]
+        raise unknown("run", name, known)
+    return folder
+
+
+def write_command(folder: Path, command: Command) -> None:
+    """Put how a run was asked for into its folder.
+
+    Raises:
+        NotSavedError: it cannot be written.
+    """
+    write_atomically(folder / "command.json", json.dumps(command._asdict(), indent=1))
+
+
+def read_command(folder: Path) -> Command | None:
+    """How a run was asked for; None for one from before this was written down."""
+    path = folder / "command.json"
+    return Command(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def write_run(

@@ -175,6 +175,20 @@ class Store:
                 raise
             raise self.damaged(path) from error
 
+    def spec(self, trial_id: str) -> TrialSpec | None:
+        """What a started trial was to be, or None; faster to read than its record.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.trials / trial_id / "spec.json"
+        try:
+            return TrialSpec.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise self.damaged(path) from error
+
     def check_schema(self, path: Path, record: dict[str, Any]) -> None:
         """Raises `UserError` for a record of another version."""
         if record["schema_version"] != SCHEMA:

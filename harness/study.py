@@ -147,6 +147,9 @@ class Bubbles(Frozen):
     title: str
 
 
+AnyView = View | Points | Bubbles
+
+
 class Study(Frozen):
     """A question with everything needed to answer it and to show the answer."""
 
@@ -160,7 +163,7 @@ class Study(Frozen):
     """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
-    views: tuple[View | Points | Bubbles, ...]
+    views: tuple[AnyView, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
     reference: str | tuple[str, ...] | None = None

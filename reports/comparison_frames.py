@@ -27,6 +27,13 @@ class Arms:
     """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
     time_ratio: float
     """Device seconds of the first arm over those of the unit arm."""
+    records: dict[str, TrialRecord]
+    """Of every trial of an arm, and of those that its setting cost."""
+
+    @property
+    def names(self) -> list[str]:
+        """Groups and averages that `table` has columns for."""
+        return [*self.groups, *OVERALL]
 
 
 def load_arms(folder: Path) -> Arms:
@@ -80,6 +87,7 @@ def load_arms(folder: Path) -> Arms:
         scores=scores,
         table=pd.DataFrame(table),
         time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
+        records=records,
     )
 
 

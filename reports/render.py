@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -16,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from harness.index import OVERALL
 from harness.spec import TrialRequest
-from harness.study import Bubbles, Points, View
+from harness.study import AnyView, Bubbles, Points, View
 from reports.comparison_frames import Arms
 from reports.frames import Choice, Paper, Run, bubbles_of, by_value, grid, paper_grid, paper_tables
 from reports.gamma_frames import Learned, block_map, positions_of
@@ -28,8 +30,8 @@ STYLE: Any = {
     "svg.hashsalt": "harness",  # the same SVG for the same numbers
     "svg.fonttype": "none",
 }
-matplotlib.use("Agg")
-matplotlib.rcParams.update(STYLE)
+DPI = 200
+"""Pixels per inch of a figure's PNG."""
 
 MAP = "cividis"
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
@@ -45,9 +47,14 @@ BUBBLE_POINTS = 55.0
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def draw(
-    run: Run, summary: pd.DataFrame, choice: Choice | None, view: View | Points | Bubbles
-) -> Figure:
+@contextmanager
+def style() -> Iterator[None]:
+    """For what draws or saves a figure, so that a notebook's own style stays as it is."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Figure:
     """The figure of one of the study's views."""
     if isinstance(view, Points):
         return points(run, summary, choice, view)
@@ -56,6 +63,7 @@ def draw(
     return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
+@style()
 def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
     """Rows x columns of test accuracy: a large overall panel, the paper's beside it, groups below.
 
@@ -84,7 +92,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
         ):
             table = grid(run, summary, view.rows, view.columns, f"test_{group}")
             _heat(axis, run, summary, choice, view, table, f"{group} classes")
-    _finish(figure, run, view, _box_words(run, choice))
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -139,6 +147,7 @@ def _axis_labels(axis: Axes, run: Run, view: View) -> None:
     axis.set_ylabel(run.axis(view.rows).label)
 
 
+@style()
 def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> Figure:
     """One line per row value over a numeric column axis (log2), for all classes and each group.
 
@@ -185,10 +194,11 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
         {"loc": "center"} if count < len(axes) else {"loc": "outside right upper"}
     )
     room.legend(handles, names, title=run.axis(view.rows).label, **place)
-    _finish(figure, run, view, _box_words(run, choice))
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
+@style()
 def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """A line of points per value of one axis, in a panel per average and group.
 
@@ -242,8 +252,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         axis.set_yticks(range(len(values)), [str(value) for value in values])
         axis.set_ylim(len(values) - 0.5, -0.5)
         axis.set_ylabel(run.axis(view.rows).label)
-    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
-    _finish(figure, run, view, box)
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -261,6 +270,7 @@ def _marks(index: int) -> dict[str, Any]:
     return _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
 
 
+@style()
 def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """Distance between classes per value of one axis, the groups in one panel to be compared."""
     values = run.order(view.rows)
@@ -298,11 +308,11 @@ def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Poi
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside right upper", title="classes"
         )
-    box = _box_words(run, choice).replace("Red box: the cell", "Red: the value")
-    _finish(figure, run, view, box)
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
+@style()
 def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubbles) -> Figure:
     """Tail against overall accuracy, a point per value of an axis; the paper's in a panel beside.
 
@@ -349,7 +359,7 @@ def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubble
         axis.set_ylabel("test accuracy, tail classes (%)")
     ours.set_xlabel(f"test accuracy, {_words(run.study.objective)} (%)")
     figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    _finish(figure, run, view, _box_words(run, choice))
+    _finish(figure, run, view, legend(run, choice, view))
     return figure
 
 
@@ -389,14 +399,17 @@ def _tick(value: Any) -> str:
     return str(value).removeprefix("last:") if isinstance(value, str) else f"{value:g}"
 
 
-def _box_words(run: Run, choice: Choice | None) -> str:
+def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
+    """What is marked in red."""
     if choice is None:
         return "No trial has finished yet."
     where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
-    return f"Red box: the cell chosen on {where}."
+    mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
+    mark = mark or "Red box: the cell"
+    return f"{mark} chosen on {where}."
 
 
-def _finish(figure: Figure, run: Run, view: View | Points | Bubbles, box: str) -> None:
+def _finish(figure: Figure, run: Run, view: AnyView, box: str) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
@@ -424,6 +437,7 @@ def setting(base: TrialRequest, seeds: int) -> str:
     )
 
 
+@style()
 def gamma(learned: Learned, title: str) -> Figure:
     """Learned strengths: maps of block x position along the run, and the paths of the positions."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
@@ -477,6 +491,7 @@ def gamma(learned: Learned, title: str) -> Figure:
     return figure
 
 
+@style()
 def arms(compared: Arms) -> Figure:
     """Test accuracy of every arm, all classes and by group, with intervals and every seed's dot."""
     table, scores = compared.table, compared.scores

@@ -187,7 +187,8 @@ def test_the_report_says_better_worse_and_open(tmp_path):
 
     folder = written(controls(store, Fake(store, mixed)), store)
     names = {path.name for path in write_report(folder)}
-    assert names == {"arms.csv", "arms_by_seed.csv", "arms.png", "arms.svg", "report.md"}
+    tables = {"arms.csv", "arms_by_seed.csv", "arms.tex"}
+    assert names == {*tables, "arms.png", "arms.svg", "report.md", "index.html"}
     text = (folder / "report" / "report.md").read_text()
     (verdict,) = [line for line in text.splitlines() if line.startswith("By paired")]
     better, worse = verdict.split(" It is worse than ")

@@ -14,7 +14,7 @@ LAYERS = [
     {"harness.spec", "harness.registry", "harness.rng"},
     {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
-    {"harness.runs", "harness.index"},
+    {"harness.runs", "harness.index", "harness.command"},
     {"harness.status", "harness.export_run"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
@@ -72,6 +72,13 @@ def test_packages_keep_to_their_room(package):
         for imported in imports(path):
             parents = {imported.split(".")[0], ".".join(imported.split(".")[:2])}
             assert not parents & FORBIDDEN[package], f"{path.name} imports {imported}"
+
+
+def test_reports_are_imported_where_they_are_asked_for_and_never_before():
+    for path in (ROOT / "harness").rglob("*.py"):
+        is_root = path.parent.name == "harness" and path.stem in ("cli", "__init__")
+        found = imports(path, top_level_only=is_root)
+        assert not [name for name in found if name.split(".")[0] == "reports"], path.name
 
 
 def test_the_trainer_names_no_method():

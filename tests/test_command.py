@@ -1,0 +1,110 @@
+"""The commands that a page prints give the very trials and runs that they stand under."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+
+import pytest
+from test_cli import harness
+from test_store_and_sweep import TINY, publish
+
+from harness.command import TrainCommands
+from harness.space import SearchSpace
+from harness.spec import TrialRequest
+from harness.store import Store
+from harness.study import load_study
+from harness.sweep import make_plan
+from harness.trial import Runtime, resolve
+
+BASE = load_study("k_steps").base
+CHANGES = [
+    {"after": 2, "values": {"alpha": 2.0, "recipe.lr": 0.05}},
+    {"after": 4, "values": {"recipe.lr": 0.1}},
+]
+CASES = {
+    "defaults": (TrialRequest(), {}),
+    "tiny": (TINY, {"positions": "q,mlp1", "depth": "last:2", "alpha": 0.1, "seed": 7}),
+    "one block": (TINY, {"depth": "block:3", "recipe.loss": "cross_entropy"}),
+    "options": (TINY, {"options.rank": 2}),
+    "learned": (BASE, {"options.inner_steps": 2, "options.base_options": {"rank": 2}}),
+    "restart": (TINY, {"method": "metapeft", "options": {"base": "lora", "base_options": {}}}),
+    "other method": (TINY, {"method": "adaptformer", "positions": None}),
+    "sum": (TINY, {"method": "lora+adaptformer", "positions": None}),
+    "bitfit": (TINY, {"method": "bitfit", "positions": None, "depth": "first:4"}),
+    "no sites": (TINY, {"method": "linear_probe", "positions": None, "depth": "all"}),
+    "changes": (TINY, {"recipe.epochs": 9, "changes": CHANGES}),
+    "on test": (TINY, {"data.select_on": "test", "data.options.seed": 3}),
+}
+
+
+def sites_left_out(values):
+    space = SearchSpace(load_study("per_site"), 12)
+    return space.request(values, 1)
+
+
+def assert_gives(command, spec, tmp_path):
+    """The command finds the trial that is in the store, and makes no other."""
+    store = Store(tmp_path)
+    publish(store, spec)
+    words = shlex.split(command)
+    assert words[:2] == ["harness", "train"]
+    result = harness(*words[1:], "--out", tmp_path, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{spec.trial_id}  ")
+    assert [path.name for path in store.trials.iterdir()] == [spec.trial_id]
+
+
+@pytest.mark.parametrize("study", ["k_steps", "of_a_user"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_trial_is_given_by_its_command(case, study, tmp_path):
+    base, cell = CASES[case]
+    spec = resolve(base.with_values(cell, source="test"), Runtime())
+    assert_gives(TrainCommands(base, study).of(spec, cell), spec, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "sites", [{"3.q": 0.3, "11.mlp1": 2.0}, {"3.q": 1.0, "5.q": 1.0}, {"3.q": 2.0}, {}]
+)
+def test_sites_one_by_one(sites, tmp_path):
+    values = {"placement": sites}
+    spec = resolve(sites_left_out(values), Runtime())
+    base = load_study("per_site").base
+    assert_gives(TrainCommands(base, "per_site").of(spec, values), spec, tmp_path)
+
+
+def test_changed_sites_one_by_one(tmp_path):
+    change = {"after": 1, "values": {"placement": {"3.q": 0.1, "11.mlp1": 2.0}}}
+    values = {"placement": {"3.q": 0.3, "11.mlp1": 2.0}, "changes": [change]}
+    spec = resolve(sites_left_out(values), Runtime())
+    base = load_study("per_site").base
+    assert_gives(TrainCommands(base, "per_site").of(spec, values), spec, tmp_path)
+
+
+def printed(folder, command):
+    text = (folder / "report" / "index.html").read_text()
+    return [html.unescape(found) for found in re.findall(rf"<code>({command} .*?)</code>", text)]
+
+
+def test_a_page_prints_the_command_of_the_run_and_of_every_trial(tmp_path):
+    study = load_study("depth_vs_position").at_smoke_scale()
+    study = study.derive(base=study.base.with_values({"options.rank": 2}, source="test"))
+    store = Store(tmp_path)
+    plan = make_plan(study, store=store, run_name="any", runtime=Runtime())
+    for spec in plan.to_run:
+        publish(store, spec)
+    given = ("sweep", "--study", "depth_vs_position", "--smoke", "--set", "options.rank=2")
+    place = ("--out", tmp_path, "--workers", 1)
+    assert harness(*given, *place).exit_code == 0
+    folder = tmp_path / "studies" / "depth_vs_position+options.rank=2+smoke"
+    (command,) = printed(folder, "harness sweep")
+    assert command == shlex.join(["harness", *given])
+    again = harness(*shlex.split(command)[1:], *place)
+    assert "4 done, 0 running, 0 failed (will be tried again), 0 to run" in again.stdout
+    trials = printed(folder, "harness train")
+    assert len(trials) == len(plan.cells) == 4
+    for words, (_, spec) in zip(trials, plan.cells, strict=True):
+        shown = harness(*shlex.split(words)[1:], *place)
+        assert shown.stdout.startswith(f"{spec.trial_id}  ")
+    assert {path.name for path in store.trials.iterdir()} == {s.trial_id for s in plan.to_run}
