@@ -95,6 +95,14 @@ class Points(Frozen):
     title: str
 
 
+class Embedding(Frozen):
+    """One figure: the test images in the plane by t-SNE, a panel for each value of an axis."""
+
+    kind: Literal["embedding"] = "embedding"
+    rows: str
+    title: str
+
+
 class Study(Frozen):
     """A question with everything needed to answer it and to show the answer."""
 
@@ -108,7 +116,7 @@ class Study(Frozen):
     """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Metric = "class_mean"
-    views: tuple[View | Points, ...]
+    views: tuple[View | Points | Embedding, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
     reference: str | None = None
@@ -128,6 +136,11 @@ class Study(Frozen):
             raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
         list(self.cell_requests())  # a cell that makes no valid request is refused here
         return self
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a figure is made of the features of test images, which trials must then keep."""
+        return any(isinstance(view, Embedding) for view in self.views)
 
     def derive(self, **changes: Any) -> Study:
         """A copy with fields replaced and checked again: how one study is made from another."""
