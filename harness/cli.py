@@ -207,6 +207,7 @@ def sweep(
     runtime = replace(
         _runtime(device),
         keep_weights=keep != "none",
+        keep_features=study.needs_features,
         keep_checkpoints=search == POPULATION,
     )
     store = Store(Path(out))

@@ -130,13 +130,14 @@ class View(Frozen):
 class Points(Frozen):
     """One figure of a single axis: a line of points and intervals for each of its values.
 
-    `distance` is that between classes in the test features (Table 5), by group.
+    `distance` is that between classes in the test features (Table 5), by group; `cost` is what
+    training and inference take.
     """
 
     kind: Literal["points"] = "points"
     rows: str
     title: str
-    value: Literal["accuracy", "distance"] = "accuracy"
+    value: Literal["accuracy", "distance", "cost"] = "accuracy"
 
 
 class Bubbles(Frozen):
@@ -147,7 +148,15 @@ class Bubbles(Frozen):
     title: str
 
 
-AnyView = View | Points | Bubbles
+class Embedding(Frozen):
+    """One figure: the test images in the plane by t-SNE, a panel for each value of an axis."""
+
+    kind: Literal["embedding"] = "embedding"
+    rows: str
+    title: str
+
+
+AnyView = View | Points | Bubbles | Embedding
 
 
 class Study(Frozen):
@@ -194,6 +203,11 @@ class Study(Frozen):
         if self.reference is None:
             return ()
         return (self.reference,) if isinstance(self.reference, str) else self.reference
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a figure is made of the features of test images, which trials must then keep."""
+        return any(isinstance(view, Embedding) for view in self.views)
 
     def derive(self, **changes: Any) -> Study:
         """A copy with fields replaced and checked again: how one study is made from another."""

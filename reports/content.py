@@ -13,11 +13,13 @@ from typing import Any
 import pandas as pd
 
 from harness.index import OVERALL
-from harness.study import AnyView, Bubbles, Points, Study, View
+from harness.study import AnyView, Bubbles, Embedding, Points, Study, View
 from reports import render
 from reports.comparison_frames import Arms
 from reports.count_frames import Counts, disagreements
+from reports.embedding_frames import load_embedded
 from reports.frames import (
+    COST_UNITS,
     STATUSES,
     Choice,
     Paper,
@@ -253,14 +255,20 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
     elif isinstance(view, Bubbles):
         tables = _bubble_tables(run, view)
         what = "tail against overall test accuracy"
+    elif isinstance(view, Embedding):
+        tables = [_silhouette_table(run, view)]
+        what = "test images in the plane"
     else:
         tables = _point_tables(run, summary, choice, view)
-        what = "test accuracy" if view.value == "accuracy" else "distances between classes"
+        what = {"accuracy": what, "distance": "distances between classes", "cost": "costs"}[
+            view.value
+        ]
     scores = summary[f"test_{run.study.objective}"].dropna()
-    is_accuracy = isinstance(view, View) or (isinstance(view, Points) and view.value == "accuracy")
-    span = (
-        f", from {scores.min():.1f} to {scores.max():.1f} %" if is_accuracy and len(scores) else ""
-    )
+    is_accuracy = what == "test accuracy"
+    span = ""
+    if is_accuracy and len(scores):
+        span = f", from {scores.min():.1f} to {scores.max():.1f} %"
+    marks = render.MARKED if render.shows_accuracy(view) else ""
     has_paper = any(table.is_paper for table in tables)
     beside = ", the paper's numbers in panels of their own" if has_paper else ""
     groups = f", all classes and {', '.join(run.groups)}" if is_accuracy and run.groups else ""
@@ -269,7 +277,7 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
         figure=stem(view),
         alt=f"{view.kind.capitalize()} of {what} by {over}{groups}{span}{beside}. Its numbers are "
         "in the tables below.",
-        caption=f"{render.legend(run, choice, view)} ×: diverged; hatched: no result.",
+        caption=f"{render.legend(run, choice, view)}{marks}",
         tables=tables,
     )
 
@@ -376,12 +384,51 @@ def _bubble_tables(run: Run, view: Bubbles) -> list[Table]:
     ]
 
 
+def _silhouette_table(run: Run, view: Embedding) -> Table:
+    found = load_embedded(run, view.rows).silhouettes
+    return Table(
+        stem=stem(view),
+        caption=_caption(run, "Silhouette of test images by cosine distance of features (-1 to 1)"),
+        corner=run.axis(view.rows).label,
+        words=pd.DataFrame(
+            {
+                group: [
+                    with_interval(row[group], row[f"{group}_ci"], digits=2)
+                    for _, row in found.iterrows()
+                ]
+                for group in ("all", *run.groups)
+            },
+            index=found.index,
+        ),
+    )
+
+
+def _cost_table(run: Run, rows: pd.DataFrame, view: Points) -> Table:
+    return Table(
+        stem=stem(view),
+        caption=_caption(run, "Costs of a trial; inference with nothing merged"),
+        corner=run.axis(view.rows).label,
+        words=pd.DataFrame(
+            {
+                unit.words: [
+                    with_interval(row[name], row[f"{name}_ci"], digits=2)
+                    for _, row in rows.iterrows()
+                ]
+                for name, unit in COST_UNITS.items()
+            },
+            index=rows.index,
+        ),
+    )
+
+
 def _point_tables(
     run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points
 ) -> list[Table]:
     """As `_grid_tables`, with the groups and averages as columns."""
     is_accuracy = view.value == "accuracy"
     rows = by_value(run, summary, view)
+    if view.value == "cost":
+        return [_cost_table(run, rows, view)]
     part, digits = ("test", 1) if is_accuracy else ("distance", 2)
     cells = pd.DataFrame(
         {

@@ -2,41 +2,95 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
+
+from reports.frames import Run, mean_and_half_width
 
 PERPLEXITY = 30.0
 
 
-def embedding(trial: Path) -> pd.DataFrame | None:
-    """A row per test image: `x`, `y`, `class`, `group` and `silhouette`; None without features.
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The values of an axis in feature space."""
 
-    The silhouette, by cosine distance in the space of the features, is what can be compared
-    between trials; the plane is for looking at alone, since t-SNE keeps neighbours, not distances.
-    """
+    planes: dict[Any, pd.DataFrame | None]
+    """Value -> the images of its first seed; None where no features were kept."""
+    silhouettes: pd.DataFrame
+    """A row per value: mean and half-width `_ci` over seeds, for `all` images and each group."""
+
+
+def load_embedded(run: Run, rows: str) -> Embedded:
+    """Read the features that a run's trials have kept."""
+    planes: dict[Any, pd.DataFrame | None] = {}
+    table: dict[Any, dict[str, float]] = {}
+    for value in run.order(rows):
+        own = run.trials[run.trials[rows] == value]
+        trials = [run.store / "trials" / trial_id for trial_id in own["trial_id"]]
+        planes[value] = plane(trials[0]) if trials else None
+        found = [each for trial in trials if (each := silhouettes(trial)) is not None]
+        row: dict[str, float] = {}
+        for group in ("all", *run.groups):
+            means = [each.loc[each.index.isin([group]) | (group == "all")].mean() for each in found]
+            row[group], row[f"{group}_ci"] = mean_and_half_width(pd.Series(means, dtype=float))
+        table[value] = row
+    return Embedded(planes=planes, silhouettes=pd.DataFrame(table).T)
+
+
+class Kept(NamedTuple):
+    """Unit-length features `[n, d]` of test images, their classes and groups `[n]`."""
+
+    features: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+
+
+def _kept(trial: Path) -> Kept | None:
     path = trial / "features.npz"
     if not path.is_file():
         return None
     kept = np.load(path)
-    features, labels = kept["features"].astype(np.float64), kept["labels"]
+    features = kept["features"].astype(np.float64)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    plane = TSNE(
-        perplexity=min(PERPLEXITY, (len(labels) - 1) / 3),
+    return Kept(features, kept["labels"], kept["groups"])
+
+
+@functools.cache
+def plane(trial: Path) -> pd.DataFrame | None:
+    """A row per test image: `x`, `y`, `class` and `group`; None without features.
+
+    For looking at alone, since t-SNE keeps neighbours, not distances.
+    """
+    kept = _kept(trial)
+    if kept is None:
+        return None
+    tsne = TSNE(
+        perplexity=min(PERPLEXITY, (len(kept.labels) - 1) / 3),
         metric="cosine",
         init="pca",
         random_state=0,
         n_jobs=1,
-    ).fit_transform(features)
-    return pd.DataFrame(
-        {
-            "x": plane[:, 0],
-            "y": plane[:, 1],
-            "class": labels,
-            "group": kept["groups"],
-            "silhouette": silhouette_samples(features, labels, metric="cosine"),
-        }
     )
+    x, y = tsne.fit_transform(kept.features).T
+    return pd.DataFrame({"x": x, "y": y, "class": kept.labels, "group": kept.groups})
+
+
+@functools.cache
+def silhouettes(trial: Path) -> pd.Series[float] | None:
+    """Silhouette of every test image, by cosine distance of features, under its group's name.
+
+    From -1 (among another class) to 1 (far from all others); None without features.
+    """
+    kept = _kept(trial)
+    if kept is None:
+        return None
+    values = silhouette_samples(kept.features, kept.labels, metric="cosine")
+    return pd.Series(values, index=kept.groups)

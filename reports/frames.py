@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -374,18 +374,37 @@ def paper_grid(run: Run, rows: str, columns: str) -> tuple[pd.DataFrame, str] | 
     return None
 
 
+class Unit(NamedTuple):
+    """How a cost is shown."""
+
+    words: str
+    size: float
+    """Of one unit, in what the record has."""
+
+
+COST_UNITS = {
+    "device_s": Unit("training (device s)", 1.0),
+    "flops": Unit("training (TFLOP)", 1e12),
+    "inference_flops": Unit("inference (MFLOP per image)", 1e6),
+    "trainable_params": Unit("trainable parameters beside the head (thousands)", 1e3),
+}
+
+
 def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
     """One row per value of an axis, with mean and half-width `_ci` of what the view shows."""
     values = run.order(view.rows)
     if view.value == "accuracy":
         return summary.set_index(view.rows).reindex(values)
+    names = [f"distance_{group}" for group in run.groups]
+    if view.value == "cost":
+        names = list(COST_UNITS)
     table = {}
     for value in values:
         own = run.trials[run.trials[view.rows] == value]
         row = {"DIVERGED": float((own["status"] == "DIVERGED").sum())}
-        for group in run.groups:
-            name = f"distance_{group}"
-            row[name], row[f"{name}_ci"] = mean_and_half_width(own[name])
+        for name in names:
+            unit = COST_UNITS[name].size if view.value == "cost" else 1.0
+            row[name], row[f"{name}_ci"] = mean_and_half_width(own[name] / unit)
         table[value] = row
     return pd.DataFrame(table).T
 

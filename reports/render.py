@@ -18,9 +18,20 @@ from matplotlib.patches import Rectangle
 
 from harness.index import OVERALL
 from harness.spec import TrialRequest
-from harness.study import AnyView, Bubbles, Points, View
+from harness.study import AnyView, Bubbles, Embedding, Points, View
 from reports.comparison_frames import Arms
-from reports.frames import Choice, Paper, Run, bubbles_of, by_value, grid, paper_grid, paper_tables
+from reports.embedding_frames import load_embedded
+from reports.frames import (
+    COST_UNITS,
+    Choice,
+    Paper,
+    Run,
+    bubbles_of,
+    by_value,
+    grid,
+    paper_grid,
+    paper_tables,
+)
 from reports.gamma_frames import Learned, block_map, positions_of
 
 STYLE: Any = {
@@ -30,6 +41,7 @@ STYLE: Any = {
     "svg.hashsalt": "harness",  # the same SVG for the same numbers
     "svg.fonttype": "none",
 }
+MARKED = " ×: diverged; hatched: no result."
 DPI = 200
 """Pixels per inch of a figure's PNG."""
 
@@ -60,6 +72,8 @@ def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) 
         return points(run, summary, choice, view)
     if isinstance(view, Bubbles):
         return bubbles(run, summary, choice, view)
+    if isinstance(view, Embedding):
+        return embedding(run, choice, view)
     return {"heatmap": heatmap, "curves": curves}[view.kind](run, summary, choice, view)
 
 
@@ -206,6 +220,8 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     """
     if view.value == "distance":
         return _distances(run, summary, choice, view)
+    if view.value == "cost":
+        return _costs(run, summary, choice, view)
     metric = run.study.objective
     values = run.order(view.rows)
     papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
@@ -252,6 +268,59 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         axis.set_yticks(range(len(values)), [str(value) for value in values])
         axis.set_ylim(len(values) - 0.5, -0.5)
         axis.set_ylabel(run.axis(view.rows).label)
+    _finish(figure, run, view, legend(run, choice, view))
+    return figure
+
+
+@style()
+def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
+    """What training and inference took per value of one axis, a panel per kind of cost."""
+    values = run.order(view.rows)
+    rows = by_value(run, summary, view)
+    figure = Figure(figsize=(3.3 * len(COST_UNITS), 0.45 * len(values) + 2.2), layout="constrained")
+    axes = figure.subplots(1, len(COST_UNITS), squeeze=False, sharey=True)[0]
+    for axis, (name, unit) in zip(axes, COST_UNITS.items(), strict=True):
+        for y, value in enumerate(values):
+            own = run.trials[run.trials[view.rows] == value][name] / unit.size
+            axis.plot(own, [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
+            axis.plot(rows[name].iloc[y], y, "D", color="0.25", ms=5)
+        if rows[name].max() > 50 * max(rows[name].median(), 1e-9):
+            axis.set_xscale("symlog", linthresh=1.0)
+        axis.set_xlim(0, 1.08 * max(rows[name].max(), run.trials[name].max() / unit.size, 1e-9))
+        axis.set_xlabel(unit.words.replace(" (", "\n("))
+        axis.grid(alpha=0.3, axis="x")
+    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
+    axes[0].set_ylim(len(values) - 0.5, -0.5)
+    axes[0].set_ylabel(run.axis(view.rows).label)
+    _finish(figure, run, view, legend(run, choice, view))
+    return figure
+
+
+@style()
+def embedding(run: Run, choice: Choice | None, view: Embedding) -> Figure:
+    """The test images of the first seed in the plane, a panel per value, coloured by group."""
+    found = load_embedded(run, view.rows)
+    count = len(found.planes)
+    figure = Figure(figsize=(3.4 * count, 4.1), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for axis, (value, plane) in zip(axes, found.planes.items(), strict=True):
+        axis.set_title(str(value))
+        axis.set_xticks([])
+        axis.set_yticks([])
+        if plane is None:
+            axis.text(0.5, 0.5, "no features kept", transform=axis.transAxes, ha="center")
+            continue
+        for index, group in enumerate(run.groups):
+            own = plane[plane["group"] == group]
+            axis.scatter(
+                own["x"], own["y"], s=9, lw=0, alpha=0.7, label=group, color=COLOURS[index],
+                marker=MARKERS[index],
+            )  # fmt: skip
+        mean = found.silhouettes.loc[value, "all"]
+        axis.set_xlabel(f"silhouette of all classes {mean:.2f}")
+    handles, names = axes[-1].get_legend_handles_labels()
+    if names:
+        figure.legend(handles, names, loc="outside right upper", title="classes", markerscale=2)
     _finish(figure, run, view, legend(run, choice, view))
     return figure
 
@@ -399,10 +468,23 @@ def _tick(value: Any) -> str:
     return str(value).removeprefix("last:") if isinstance(value, str) else f"{value:g}"
 
 
+def shows_accuracy(view: AnyView) -> bool:
+    """Whether a figure's numbers are test accuracies."""
+    is_other = isinstance(view, Points) and view.value != "accuracy"
+    return not is_other and not isinstance(view, Embedding)
+
+
 def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
     """What is marked in red."""
     if choice is None:
         return "No trial has finished yet."
+    if isinstance(view, Embedding):
+        return (
+            "t-SNE keeps neighbours, not distances: compare the silhouettes, which are taken in "
+            "the space of the features."
+        )
+    if isinstance(view, Points) and view.value == "cost":
+        return "Diamonds: mean over seeds. Nothing is merged for inference."
     where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
     mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
     mark = mark or "Red box: the cell"
@@ -417,13 +499,15 @@ def _finish(figure: Figure, run: Run, view: AnyView, box: str) -> None:
     width = round(12 * figure.get_figwidth())
     if isinstance(view, Points) and view.value == "distance":
         words = words.replace("Test accuracy.", DISTANCE)
+    elif not shows_accuracy(view):
+        words = words.replace("Test accuracy. ", "").replace(MARKED, "")
     figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")
 
 
 def caption(run: Run) -> str:
     """What was held fixed, on what, with how many seeds: the words under every figure."""
     where = setting(run.study.base, len(run.study.seeds))
-    return f"Test accuracy. Fixed: {run.study.fixed}. {where} ×: diverged; hatched: no result."
+    return f"Test accuracy. Fixed: {run.study.fixed}. {where}{MARKED}"
 
 
 def setting(base: TrialRequest, seeds: int) -> str:

@@ -18,7 +18,7 @@ from harness.spec import Placement, Recipe, TrialRequest
 from harness.store import Store
 from harness.train import Classifier, flops_per_image, logit_adjustment, stalled
 from harness.trial import Runtime, resolve, run_trial
-from reports.embedding_frames import embedding
+from reports.embedding_frames import plane, silhouettes
 
 
 def run(tmp_path, **values):
@@ -190,15 +190,15 @@ def test_defaults_are_the_released_recipe():
 def test_kept_features_are_those_that_were_tested(tmp_path):
     spec = resolve(TINY, Runtime())
     record = run_trial(spec, Runtime(keep_features=True), Store(tmp_path))
-    plane = embedding(tmp_path / "trials" / spec.trial_id)
-    kept = np.load(tmp_path / "trials" / spec.trial_id / "features.npz")
+    trial = tmp_path / "trials" / spec.trial_id
+    kept, images = np.load(trial / "features.npz"), plane(trial)
     groups = {
-        group: tuple(sorted(plane[plane["group"] == group]["class"].unique()))
+        group: tuple(sorted(images[images["group"] == group]["class"].unique()))
         for group in record.test.groups
     }
     distance = class_distances(kept["features"].astype(float), kept["labels"], groups)
     assert distance == pytest.approx(record.test.distance, abs=1e-3)
-    assert len(plane) == sum(record.test.class_counts)
+    assert len(images) == sum(record.test.class_counts)
     # Silhouette of one image by its definition, with cosine distance.
     unit = kept["features"].astype(float)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -206,12 +206,13 @@ def test_kept_features_are_those_that_were_tested(tmp_path):
     labels = kept["labels"]
     own = apart[(labels == labels[0]) & (np.arange(len(labels)) > 0)].mean()
     other = min(apart[labels == c].mean() for c in set(labels.tolist()) - {int(labels[0])})
-    assert plane["silhouette"][0] == pytest.approx((other - own) / max(own, other), abs=1e-4)
+    assert silhouettes(trial).iloc[0] == pytest.approx((other - own) / max(own, other), abs=1e-4)
 
 
 def test_without_features_there_is_no_picture_of_them(tmp_path):
     record, _ = run(tmp_path)
-    assert embedding(tmp_path / "trials" / record.trial_id) is None
+    assert plane(tmp_path / "trials" / record.trial_id) is None
+    assert silhouettes(tmp_path / "trials" / record.trial_id) is None
 
 
 class Killed(BaseException):

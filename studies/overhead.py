@@ -1,0 +1,35 @@
+"""What each method costs beside its accuracy: training time and FLOPs, parameters, inference.
+
+The paper gives hours per dataset and claims fewer than 800 parameters for MetaPEFT's strengths, but
+no overhead. Time and memory are those of this machine: read them as ratios within one run.
+
+    harness sweep --study overhead --workers 1
+
+Cost: not measured. Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Points, Study
+from studies.tsne import study as tsne
+
+
+def study() -> Study:
+    methods = (
+        "linear_probe",
+        "vpt_shallow",
+        "vpt_deep",
+        "bitfit",
+        "adapter",
+        "adaptformer",
+        "lora",
+        "metapeft",
+        "full",
+    )
+    return tsne().derive(
+        name="overhead",
+        question="What does each method cost in training and at inference?",
+        paper="none",
+        axes=(Axis(field="method", values=methods, label="method"),),
+        views=(Points(rows="method", value="cost", title="Costs"),),
+        fixed="each method at its default sites, no tuning; full fine-tuning at the same rate",
+        smoke={"method": ("linear_probe", "lora"), "recipe.epochs": (1,)},
+    )

@@ -1,0 +1,34 @@
+"""What adaptation does to the classes in feature space, and MetaPEFT beyond LoRA (C.5).
+
+Hypothesis (the paper): with MetaPEFT, features of tail classes lie in tighter, better separated
+clusters. The picture alone shows little: the silhouettes beside it, in the space of the features,
+are what can be compared.
+
+    harness sweep --study tsne
+
+Cost: not measured. Features are kept by the trials themselves: in a store where the same trials
+have already finished without, use another `--out`. Recipe: see `depth_vs_position`.
+"""
+
+from harness.study import Axis, Embedding, Points, Study
+from studies.depth_vs_position import study as depth_vs_position
+
+
+def study() -> Study:
+    depths = depth_vs_position()
+    base = depths.base.model_copy(update={"options": {}, "alpha": 1.0})
+    return depths.derive(
+        name="tsne",
+        question="How far apart are the classes in feature space, before and after adaptation?",
+        paper="C.5",
+        base=base,
+        axes=(Axis(field="method", values=("linear_probe", "lora", "metapeft"), label="method"),),
+        seeds=(0, 1, 2),
+        views=(
+            Embedding(rows="method", title="Test images by t-SNE"),
+            Points(rows="method", title="Methods"),
+        ),
+        fixed="LoRA at q and v; MetaPEFT on LoRA at all sites",
+        reference=None,
+        smoke={"method": ("linear_probe", "lora"), "recipe.epochs": (1,)},
+    )
