@@ -79,6 +79,7 @@ def list_sweep(run: Run) -> TrialList:
     scores = [f"select_{metric}", f"test_{metric}", *(f"test_{group}" for group in run.groups)]
     commands = TrainCommands(run.study.base, run.study.name)
     rows, example = [], None
+    fields = run.fields
     listed = _most_telling(run)
     for number, trial in zip(
         run.cell_numbers[listed.index], listed.to_dict("records"), strict=True
@@ -87,7 +88,7 @@ def list_sweep(run: Run) -> TrialList:
         spec = None if trial["status"] == "MISSING" else store.spec(trial["trial_id"])
         example = example or spec
         words = [
-            *(_value(cell.get(name)) for name in run.fields),
+            *(_value(cell.get(name)) for name in fields),
             str(trial["seed"]),
             _status(trial["status"]),
             *(with_interval(trial[name]) for name in [*scores, "device_s"]),
@@ -101,10 +102,10 @@ def list_sweep(run: Run) -> TrialList:
             )
         )
     orders = [
-        [_value(value) for value in run.order(name)] if run.on_axes else None for name in run.fields
+        [_value(value) for value in run.order(name)] if run.on_axes else None for name in fields
     ]
     split = f"{split_words(run)} (%)"
-    names = [run.label(name) for name in run.fields]
+    names = [run.label(name) for name in fields]
     columns = [*names, "seed", "status", split, "test (%)"]
     columns += [*(f"{group} (%)" for group in run.groups), "device s"]
     failed = run.trials[run.trials["status"] == "FAILED"]
