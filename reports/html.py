@@ -23,7 +23,7 @@ from harness.spec import TrialRequest, TrialSpec
 from harness.study import Axis, Range, Study, in_words
 from reports.comparison_frames import Arms
 from reports.content import ComparisonContent, Section, SweepContent, Table
-from reports.frames import Run
+from reports.frames import Choice, Run
 from reports.render import DPI
 from reports.templating import template
 from reports.trial_list import TrialList, list_arms, list_sweep
@@ -75,9 +75,15 @@ class Page:
     files: list[str]
 
 
-def sweep_page(folder: Path, run: Run, content: SweepContent, written: Sequence[Path]) -> str:
+def sweep_page(
+    folder: Path,
+    run: Run,
+    choice: Choice | None,
+    content: SweepContent,
+    written: Sequence[Path],
+) -> str:
     """The page of a sweep; `written` are the files of its report so far."""
-    trials = list_sweep(run)
+    trials = list_sweep(run, choice)
     parts = [
         Part(
             anchor=f"view-{number}",

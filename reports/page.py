@@ -62,7 +62,7 @@ def write_report(folder: Path) -> list[Path]:
     content = sweep_content(run, summary, choice)
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
-    written.append(_text(out / "index.html", sweep_page(folder, run, content, written)))
+    written.append(_text(out / "index.html", sweep_page(folder, run, choice, content, written)))
     return written
 
 

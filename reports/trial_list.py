@@ -18,7 +18,7 @@ from harness.store import Store
 from harness.study import in_words
 from reports.comparison_frames import Arms
 from reports.content import cell_words, split_words, with_interval
-from reports.frames import Run
+from reports.frames import Choice, Run
 
 MOST_TRIALS = 2000
 """Trials that are listed; `trials.csv` has all."""
@@ -45,6 +45,8 @@ class Row:
     trial_id: str
     status: str
     command: str | None
+    is_chosen: bool = False
+    """Of the chosen cell."""
     words: list[str]
 
 
@@ -72,13 +74,14 @@ class TrialList:
     """Any listed trial, for what a request left to be resolved."""
 
 
-def list_sweep(run: Run) -> TrialList:
+def list_sweep(run: Run, choice: Choice | None) -> TrialList:
     """Trials of a sweep in the study's order; the failed, diverged and best ones if too many."""
     store = Store(run.store)
     metric = run.study.objective
     scores = [f"select_{metric}", f"test_{metric}", *(f"test_{group}" for group in run.groups)]
     commands = TrainCommands(run.study.base, run.study.name)
     rows, example = [], None
+    fields = run.fields
     listed = _most_telling(run)
     for number, trial in zip(
         run.cell_numbers[listed.index], listed.to_dict("records"), strict=True
@@ -87,7 +90,7 @@ def list_sweep(run: Run) -> TrialList:
         spec = None if trial["status"] == "MISSING" else store.spec(trial["trial_id"])
         example = example or spec
         words = [
-            *(_value(cell.get(name)) for name in run.fields),
+            *(_value(cell.get(name)) for name in fields),
             str(trial["seed"]),
             _status(trial["status"]),
             *(with_interval(trial[name]) for name in [*scores, "device_s"]),
@@ -97,14 +100,15 @@ def list_sweep(run: Run) -> TrialList:
                 trial_id=trial["trial_id"],
                 status=trial["status"],
                 command=None if spec is None else commands.of(spec, _as_given(cell)),
+                is_chosen=choice is not None and _is_part(cell, choice.cell),
                 words=words,
             )
         )
     orders = [
-        [_value(value) for value in run.order(name)] if run.on_axes else None for name in run.fields
+        [_value(value) for value in run.order(name)] if run.on_axes else None for name in fields
     ]
     split = f"{split_words(run)} (%)"
-    names = [run.label(name) for name in run.fields]
+    names = [run.label(name) for name in fields]
     columns = [*names, "seed", "status", split, "test (%)"]
     columns += [*(f"{group} (%)" for group in run.groups), "device s"]
     failed = run.trials[run.trials["status"] == "FAILED"]
@@ -190,6 +194,11 @@ def _failure(run: Run, store: Store, index: int) -> Failure:
         words=f"{cell_words(run, cell)}, seed {run.trials['seed'][index]}",
         error="" if record is None else (record.error or "").strip(),
     )
+
+
+def _is_part(cell: dict[str, Any], chosen: dict[str, Any]) -> bool:
+    """Whether it is the chosen cell, which also has the fields that only other cells fill."""
+    return all(chosen[name] == value for name, value in cell.items())
 
 
 def _status(status: str) -> str:

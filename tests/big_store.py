@@ -63,6 +63,7 @@ def fill(store: Store, study: Study) -> int:
         )
         folder = store.trials / record.trial_id
         folder.mkdir()
+        (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
         (folder / "record.json").write_text(record.model_dump_json(indent=1))
     return len(plan.to_run)
 

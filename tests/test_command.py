@@ -64,6 +64,12 @@ def test_a_trial_is_given_by_its_command(case, study, tmp_path):
     assert_gives(TrainCommands(base, study).of(spec, cell), spec, tmp_path)
 
 
+def test_a_trial_of_a_gpu_keeps_its_precision_on_a_cpu(tmp_path):
+    spec = resolve(BASE, Runtime(device="cuda"))
+    assert spec.recipe.precision == "bf16"
+    assert_gives(TrainCommands(BASE, "k_steps").of(spec, {}), spec, tmp_path)
+
+
 @pytest.mark.parametrize(
     "sites", [{"3.q": 0.3, "11.mlp1": 2.0}, {"3.q": 1.0, "5.q": 1.0}, {"3.q": 2.0}, {}]
 )

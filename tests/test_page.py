@@ -202,6 +202,8 @@ def test_everything_is_there_without_scripts(visit):
         assert part in words
     assert page.locator("#trial-list > tbody > tr").count() == 12
     assert page.locator("#filters").is_hidden()
+    chosen = page.locator("#trial-list tr", has_text="chosen")
+    assert [row.split("\t")[1:3] for row in chosen.all_inner_texts()] == [["mlp1", "last:2"]] * 2
     assert page.locator("figure.paper .badge").inner_text() == "paper"
     first = page.locator("#trial-list summary").first
     assert not page.locator("#trial-list code").first.is_visible()
