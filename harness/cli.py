@@ -187,7 +187,8 @@ def sweep(
 
     from harness.batch import Batch
     from harness.runs import read_run, write_run
-    from harness.search_plan import POPULATION, Wanted, plan_searches
+    from harness.named_searches import POPULATION
+    from harness.search_plan import Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
     from harness.study import load_study
@@ -600,6 +601,147 @@ def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[
     if wanted["tensorboard"] is not None:
         written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
     return written
+
+
+@main.command(
+    epilog=_examples(
+        "tabulate joint_space --file joint_space.parquet",
+        "tabulate joint_space joint_space+metapeft --file joint_space.parquet",
+    )
+)
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@_out
+def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
+    """Put a finished sweep into one table, for searches to be replayed on.
+
+    RUNS are an exhaustive sweep and, if wanted, other finished runs of the same study.
+    """
+    from harness.table import tabulate as put
+
+    info = put([_known_run(run, Path(out)) for run in runs], Path(path))
+    click.echo(
+        f"Wrote {path}: {info.cells} cells, {sum(info.devices.values())} trials, seeds "
+        f"{', '.join(map(str, info.study.seeds))}; one full run takes "
+        f"{info.reference.device_s:.1f} device s."
+    )
+
+
+@main.command(
+    epilog=_examples(
+        "compare --search all --study joint_space --replay joint_space.parquet",
+        "compare --search random,tpe --study joint_space --budget 600s --repeats 5",
+        "compare --search random,metapeft --study joint_space --seeds 3 --charge outer_lr",
+    )
+)
+@click.option(
+    "--search",
+    required=True,
+    help="Searches with commas between, as in random,tpe+hyperband,metapeft; or all.",
+)
+@click.option("--study", "study_name", required=True, help="Name of a study, or a path to one.")
+@click.option(
+    "--replay", type=click.Path(dir_okay=False), help="Table to take results from; no training."
+)
+@click.option(
+    "--budget",
+    default="24",
+    show_default=True,
+    help="Of each search: 24 (trials, counted by their epochs), 240epochs, 600s or 12runs.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), help="Of each search.  [default: 3; 20 in a replay]"
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Seeds to train with, in turn.  [default: study's]"
+)
+@click.option(
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Train the K best of each again on unseen seeds.  [default: 0; 3 in a replay]",
+)
+@click.option(
+    "--charge",
+    multiple=True,
+    metavar="RUN",
+    help="Run that tuned the methods that learn strengths; repeatable.",
+)
+@click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
+@_workers_option
+@_set
+@_device
+@_out
+def compare(
+    search: str,
+    study_name: str,
+    replay: str | None,
+    budget: str,
+    repeats: int | None,
+    seeds: int | None,
+    confirm: int | None,
+    charge: tuple[str, ...],
+    smoke: bool,
+    workers: int | None,
+    settings: tuple[str, ...],
+    device: str | None,
+    out: str,
+) -> None:
+    """Judge searches against each other at equal cost, and say what the figures show.
+
+    Live, or with --replay from a table of every trial, in the order in which --workers simulated
+    workers would have ended them. Choices are made on validation, and shown on test.
+    """
+    from harness.compare_searches import Wanted, replay_searches, run_searches
+    from harness.store import Store
+    from harness.study import load_study
+
+    study = load_study(study_name)
+    store = Store(Path(out))
+    wanted = Wanted(
+        searches=search,
+        budget=budget,
+        repeats=repeats,
+        seeds=seeds,
+        workers=workers or 1,
+        confirm=confirm,
+        tuning=tuple(_known_run(run, store.root) for run in charge),
+    )
+    if replay is not None:
+        if settings or smoke or device:
+            raise UserError("--set, --smoke and --device are for live trials; a table has its own.")
+        folder = store.root / "studies" / f"{study.name}+searches"
+        replay_searches(wanted, Path(replay), study, folder, click.echo)
+        _write_report(folder)
+        return
+    from dataclasses import replace
+
+    from harness.batch import Batch
+    from harness.named_searches import POPULATION
+
+    values = _settings(settings)
+    run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
+    study = study.at_smoke_scale() if smoke else study
+    if values:
+        study = study.derive(base=study.base.with_values(values, source="--set"))
+    if seeds is not None:
+        study = study.derive(seeds=tuple(range(seeds)))
+    runtime = _runtime(device)
+    runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
+    count = _local_workers(workers, runtime)
+    batch = Batch(
+        store=store,
+        base=study.base,
+        start_engine=_engine("local", store, runtime, workers, None, None),
+        runtime=runtime,
+    )
+    folder = store.root / "studies" / f"{run_name}+searches"
+    run_searches(
+        replace(wanted, workers=count), study, folder, batch=batch, runtime=runtime, say=click.echo
+    )
+    if not batch.is_incomplete:
+        _write_report(folder)
+    batch.exit_if_incomplete()
 
 
 @main.command(epilog=_examples("status depth_vs_position", "status depth_vs_position+tpe"))
