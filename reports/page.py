@@ -32,10 +32,12 @@ from reports.frames import (
     summarise,
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
+from reports.search_frames import load_searches
+from reports.search_words import search_words, with_interval
 
 
 def write_report(folder: Path) -> list[Path]:
-    """Write `report/` in the folder of a sweep or a comparison and return the files written.
+    """Write `report/` in the folder of a sweep or a comparison, and return the files written.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
 
@@ -44,6 +46,8 @@ def write_report(folder: Path) -> list[Path]:
     """
     if (folder / "comparison.json").is_file():
         return _write_comparison(folder)
+    if (folder / "searches.json").is_file():
+        return _write_searches(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
@@ -124,6 +128,28 @@ def _write_comparison(folder: Path) -> list[Path]:
         ratio=f"{arms.time_ratio:.2f}",
         limit=f"{1 + 1.5 / steps:.2f}" if steps else None,
         learned=say_learned(paths),
+    )
+    write_atomically(out / "report.md", text)
+    return [*written, out / "report.md"]
+
+
+def _write_searches(folder: Path) -> list[Path]:
+    compared = load_searches(folder)
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    judged = compared.table.join(compared.judgement.table)
+    written = [
+        _csv(out / "searches.csv", judged.reset_index()),
+        _csv(out / "choices.csv", compared.final),
+        _csv(out / "answers.csv", compared.answers),
+        _csv(out / "curves.csv", compared.curves),
+    ]
+    if compared.effects is not None:
+        written.append(_csv(out / "interactions.csv", compared.effects))
+    written += _save(out / "anytime", render.anytime(compared))
+    written += _save(out / "choices", render.finals(compared))
+    text = _template("searches.md.jinja").render(
+        **search_words(compared), caption=render.searches_caption(compared)
     )
     write_atomically(out / "report.md", text)
     return [*written, out / "report.md"]
@@ -348,13 +374,6 @@ def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
 
 def _to_markdown(table: pd.DataFrame, corner: str) -> str:
     return table.rename_axis(corner).to_markdown(disable_numparse=True)
-
-
-def with_interval(mean: float, half_width: float = float("nan")) -> str:
-    """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.1f}" if math.isnan(half_width) else f"{mean:.1f} ± {half_width:.1f}"
 
 
 def _cost_totals(run: Run) -> dict[str, str]:
