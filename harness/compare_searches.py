@@ -71,17 +71,17 @@ class _Contest:
     space: SearchSpace
     make: Make
     budget: Budget
-    epochs: int
+    study: Study
 
     def start(self, name: str, repeat: int) -> Search:
         task = SearchTask(
             space=self.space,
             make=self.make,
-            name=f"{self.folder.name}/{name}/{repeat}",
+            name=f"{self.study.name}/{name}/{repeat}",  # so live and replayed ones are alike
             seed=self.comparison.seed(repeat),
             budget=self.budget,
             full_run_flops=self.comparison.reference.flops,
-            epochs=self.epochs,
+            epochs=self.study.base.recipe.epochs,
             log=search_log(self.folder, name, repeat),
         )
         return self.makers[name](task)
@@ -141,7 +141,7 @@ def replay_searches(
         space=space,
         make=recording.make,
         budget=budget,
-        epochs=study.base.recipe.epochs,
+        study=study,
     )
     with driving(folder):
         write_search_comparison(folder, comparison)
@@ -221,7 +221,7 @@ def run_searches(
             space=space,
             make=make,
             budget=budget,
-            epochs=study.base.recipe.epochs,
+            study=study,
         )
         write_search_comparison(folder, comparison)
         environment = provenance(runtime.device)

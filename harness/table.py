@@ -186,16 +186,16 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
     }
     rows = []
     for epoch, event in enumerate(history[: trial.epochs_run], start=1):
-        scores = event.get("select") or {}
+        scores, share = event.get("select") or {}, epoch / trial.epochs_run
         row = {
             **known,
             "epoch": epoch,
-            "device_s": trial.device_s * epoch / trial.epochs_run,
-            "flops": round(trial.flops * epoch / trial.epochs_run),
+            "device_s": share * trial.device_s,
+            "flops": round(share * trial.flops),
         }
         row |= {f"select_{name}": scores.get(name) for name in OVERALL}
-        groups = scores.get("groups") or {}
-        row |= {f"select_{group}": groups.get(group) for group in trial.groups}
+        # A diverged trial's summary names no groups; the epochs before have their own.
+        row |= {f"select_{group}": value for group, value in scores.get("groups", {}).items()}
         rows.append(row)
     rows[-1] |= _named(trial, trial.select, "final") | _named(trial, trial.test, "test")
     record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())

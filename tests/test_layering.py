@@ -15,7 +15,7 @@ LAYERS = [
     {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.runs", "harness.index"},
-    {"harness.status", "harness.export_run"},
+    {"harness.status", "harness.export_run", "harness.table"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
@@ -25,9 +25,10 @@ LAYERS = [
     {"harness.trial"},
     {"harness.searches", "harness.controls", "harness.export"},
     {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
-    {"harness.ray_engine"},
+    {"harness.ray_engine", "harness.named_searches", "harness.replay"},
     {"harness.sweep"},
     {"harness.batch", "harness.bench", "harness.search_plan"},
+    {"harness.compare_searches"},
     {"harness.cli"},
 ]
 """Lowest first; a module imports from lower layers and its own only."""
