@@ -18,10 +18,11 @@ from harness import __version__
 from harness.errors import NotSavedError, UserError, saving, unknown
 
 if TYPE_CHECKING:
+    from harness.arms import Run
     from harness.engine import Engine
     from harness.spec import TrialRequest
     from harness.store import Store, TrialRecord
-    from harness.study import Study
+    from harness.study import Metric, Study
     from harness.sweep import Plan
     from harness.trial import Runtime
 
@@ -186,8 +187,9 @@ def sweep(
     from dataclasses import replace
 
     from harness.batch import Batch
+    from harness.named_searches import POPULATION
     from harness.runs import Command, known_run, read_run, write_command, write_run
-    from harness.search_plan import POPULATION, Wanted, plan_searches
+    from harness.search_plan import Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
     from harness.study import load_study
@@ -407,9 +409,7 @@ def train(
     """
     from dataclasses import replace
 
-    from harness.batch import Batch
     from harness.placements import read_placement
-    from harness.searches import GridSearch
     from harness.spec import TrialRequest
     from harness.store import Store, driving
     from harness.study import load_study
@@ -438,20 +438,7 @@ def train(
     requests = [request.model_copy(update={"seed": number}) for number in numbers]
     ids = [resolve(each, runtime).trial_id for each in requests]
 
-    def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
-        specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
-        left = [spec for key, spec in specs.items() if store.state(key) != "done"]
-        batch = Batch(
-            store=store,
-            runtime=runtime,
-            base=request,
-            start_engine=_engine("local", store, runtime, workers, None, None),
-        )
-        batch.run(GridSearch(left), count=len(left), title=method, objective=study.objective)
-        batch.exit_if_incomplete()
-        records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
-        return [record for record in records if record is not None]
-
+    run = _runner(store, runtime, workers, request, title=method, objective=study.objective)
     if controls:
         from harness.controls import Controls
         from harness.runs import Command, write_command, write_comparison
@@ -474,6 +461,37 @@ def train(
     records = run(requests)
     _print_records(records)
     _write_gamma([store.trials / trial_id for trial_id in ids])
+
+
+def _runner(
+    store: Store,
+    runtime: Runtime,
+    workers: int | None,
+    base: TrialRequest,
+    *,
+    title: str,
+    objective: Metric,
+) -> Run:
+    """What runs requests that the store has no results of, and ends the program if one fails."""
+    from harness.batch import Batch
+    from harness.searches import GridSearch
+    from harness.trial import resolve
+
+    def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
+        specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
+        left = [spec for key, spec in specs.items() if store.state(key) != "done"]
+        batch = Batch(
+            store=store,
+            runtime=runtime,
+            base=base,
+            start_engine=_engine("local", store, runtime, workers, None, None),
+        )
+        batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
+        batch.exit_if_incomplete()
+        records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
+        return [record for record in records if record is not None]
+
+    return run
 
 
 @main.command(
@@ -628,6 +646,207 @@ def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[
     if wanted["tensorboard"] is not None:
         written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
     return written
+
+
+@main.command(
+    epilog=_examples(
+        "tabulate joint_space --file joint_space.parquet",
+        "tabulate joint_space joint_space+metapeft --file joint_space.parquet",
+    )
+)
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@_out
+def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
+    """Put a finished sweep into one table, for searches to be replayed on.
+
+    RUNS are an exhaustive sweep and, if wanted, other finished runs of the same study.
+    """
+    from harness.runs import known_run
+    from harness.table import tabulate as put
+
+    info = put([known_run(run, Path(out)) for run in runs], Path(path))
+    click.echo(
+        f"Wrote {path}: {info.cells} cells, {sum(info.devices.values())} trials, seeds "
+        f"{', '.join(map(str, info.study.seeds))}; one full run takes "
+        f"{info.reference.device_s:.1f} device s."
+    )
+
+
+@main.command(
+    epilog=_examples(
+        "compare --methods all --seeds 3",
+        "compare --methods lora,bitfit,vpt_deep --seeds 5",
+        "compare --search all --study joint_space --replay joint_space.parquet",
+        "compare --search random,tpe --study joint_space --budget 600s --repeats 5",
+        "compare --search random,metapeft --study joint_space --seeds 3 --charge outer_lr",
+    )
+)
+@click.option("--methods", help="Methods with commas between; or all. Each tunes its own rate.")
+@click.option(
+    "--search", help="Searches with commas between, as in random,tpe+hyperband,metapeft; or all."
+)
+@click.option(
+    "--study",
+    "study_name",
+    default="depth_vs_position",
+    show_default=True,
+    help="Name of a study, or a path to one.",
+)
+@click.option(
+    "--replay", type=click.Path(dir_okay=False), help="Table to take results from; no training."
+)
+@click.option(
+    "--budget",
+    help="Of each search: 24 (trials, counted by their epochs), 240epochs, 600s or 12runs.  "
+    "[default: 24]",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), help="Of each search.  [default: 3; 20 in a replay]"
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Seeds to train with, in turn.  [default: study's]"
+)
+@click.option(
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Train the K best of each again on unseen seeds.  [default: 0; 3 in a replay]",
+)
+@click.option(
+    "--charge",
+    multiple=True,
+    metavar="RUN",
+    help="Run that tuned the methods that learn strengths; repeatable.",
+)
+@click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
+@_workers_option
+@_set
+@_device
+@_out
+def compare(
+    methods: str | None,
+    search: str | None,
+    study_name: str,
+    replay: str | None,
+    budget: str | None,
+    repeats: int | None,
+    seeds: int | None,
+    confirm: int | None,
+    charge: tuple[str, ...],
+    smoke: bool,
+    workers: int | None,
+    settings: tuple[str, ...],
+    device: str | None,
+    out: str,
+) -> None:
+    """Judge methods or searches against each other at equal cost, and say what the figures show.
+
+    Methods: every one at its own sites, additive ones also at all their sites and with MetaPEFT;
+    each chooses its learning rate from as many. Searches: live, or with --replay from a table of
+    every trial, in the order in which --workers simulated workers would have ended them. Choices
+    are made on validation, and shown on test.
+    """
+    from harness.compare_searches import Wanted, replay_searches, run_searches
+    from harness.runs import known_run
+    from harness.store import Store
+    from harness.study import load_study
+
+    study = load_study(study_name)
+    store = Store(Path(out))
+    if (methods is None) == (search is None):
+        raise UserError("Give either --methods or --search, as in `harness compare --methods all`.")
+    if methods is not None:
+        flags = {"replay": replay, "budget": budget, "repeats": repeats, "confirm": confirm}
+        for flag, value in {**flags, "charge": charge or None}.items():
+            if value is not None:
+                raise UserError(f"--{flag} is for --search; methods all spend the same.")
+        values = _settings(settings)
+        run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
+        study = study.at_smoke_scale() if smoke else study
+        if values:
+            study = study.derive(base=study.base.with_values(values, source="--set"))
+        _compare_methods(methods, study, run_name, seeds or 3, store, _runtime(device), workers)
+        return
+    assert search is not None
+    wanted = Wanted(
+        searches=search,
+        budget=budget or "24",
+        repeats=repeats,
+        seeds=seeds,
+        workers=workers or 1,
+        confirm=confirm,
+        tuning=tuple(known_run(run, store.root) for run in charge),
+    )
+    if replay is not None:
+        if settings or smoke or device:
+            raise UserError("--set, --smoke and --device are for live trials; a table has its own.")
+        folder = store.root / "studies" / f"{study.name}+searches"
+        replay_searches(wanted, Path(replay), study, folder, click.echo)
+        _write_report(folder)
+        return
+    from dataclasses import replace
+
+    from harness.batch import Batch
+    from harness.named_searches import POPULATION
+
+    values = _settings(settings)
+    run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
+    study = study.at_smoke_scale() if smoke else study
+    if values:
+        study = study.derive(base=study.base.with_values(values, source="--set"))
+    if seeds is not None:
+        study = study.derive(seeds=tuple(range(seeds)))
+    runtime = _runtime(device)
+    runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
+    count = _local_workers(workers, runtime)
+    batch = Batch(
+        store=store,
+        base=study.base,
+        start_engine=_engine("local", store, runtime, workers, None, None),
+        runtime=runtime,
+    )
+    folder = store.root / "studies" / f"{run_name}+searches"
+    run_searches(
+        replace(wanted, workers=count), study, folder, batch=batch, runtime=runtime, say=click.echo
+    )
+    if not batch.is_incomplete:
+        _write_report(folder)
+    batch.exit_if_incomplete()
+
+
+def _compare_methods(
+    names: str,
+    study: Study,
+    run_name: str,
+    seeds: int,
+    store: Store,
+    runtime: Runtime,
+    workers: int | None,
+) -> None:
+    from harness.compare_methods import RATES, compare_methods, compared_methods
+    from harness.runs import Command, write_command, write_comparison
+    from harness.store import driving
+    from harness.trial import provenance
+
+    chosen = compared_methods(names)
+    words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"
+    folder = store.root / "studies" / f"{run_name}+{words}"
+    run = _runner(store, runtime, workers, study.base, title="methods", objective=study.objective)
+    with driving(folder):
+        compared = compare_methods(
+            chosen,
+            study=study,
+            seeds=tuple(range(seeds)),
+            run=run,
+            store=store,
+            runtime=runtime,
+        )
+        write_comparison(folder, compared, provenance(runtime.device))
+        plan = f"Every arm at {len(RATES)} learning rates for every seed."
+        write_command(folder, Command(_typed(), plan))
+    _write_report(folder)
+    _print_markdown(folder / "report" / "report.md")
 
 
 @main.command(epilog=_examples("status depth_vs_position", "status depth_vs_position+tpe"))

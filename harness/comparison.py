@@ -1,13 +1,14 @@
-"""A comparison: arms on the same seeds, each with the trials that its setting cost.
+"""Comparisons: arms on the same seeds, each with the trials that its setting cost; or searches.
 
-Owns: the types of `comparison.json`. Must not know: which arms there are, how they are run.
+Owns: the types of `comparison.json` and `searches.json`. Must not know: which arms or searches there
+are, how they are run.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from harness.spec import Frozen, TrialRequest
 from harness.study import Metric
@@ -36,3 +37,47 @@ class Comparison(Frozen):
     arms: tuple[Arm, ...]
     notes: tuple[str, ...]
     """What could not be compared with and why, and choices at the end of their range."""
+
+
+class Reference(Frozen):
+    """What one full run is: a whole trial of the space's default configuration."""
+
+    cell: dict[str, JsonValue]
+    device_s: Annotated[float, Field(gt=0)]
+    """Mean over its seeds."""
+    flops: Annotated[int, Field(gt=0)]
+
+
+class SearchComparison(Frozen):
+    """Searches on one space with one budget, live or against a table."""
+
+    searches: tuple[str, ...]
+    learned: tuple[str, ...]
+    """Those of them that find strengths in one trial; each has a repeat per training seed."""
+    repeats: int
+    budget: str
+    """In words."""
+    seeds: tuple[int, ...]
+    """Training seeds; repeat r trains with number `r % len(seeds)` of them."""
+    workers: int
+    table: str | None
+    """SHA-256 of the table that was replayed; it lies beside, as `table.parquet`."""
+    reference: Reference
+    confirm: int
+    """Best configurations of a search that are trained again on unseen seeds."""
+    confirm_seeds: tuple[int, ...]
+    """Of these, those that the repeat has not trained with."""
+    tuning: tuple[str, ...]
+    """Runs that found the settings of the learned searches."""
+    tuning_s: float
+    """Device seconds of those runs."""
+    notes: tuple[str, ...]
+    """What was left out and why."""
+
+    def seed(self, repeat: int) -> int:
+        """Training seed of a repeat."""
+        return self.seeds[repeat % len(self.seeds)]
+
+    def repeats_of(self, search: str) -> int:
+        """Repeats of a search: what finds strengths in one trial differs by its seed alone."""
+        return min(self.repeats, len(self.seeds)) if search in self.learned else self.repeats

@@ -55,6 +55,10 @@ class Summary:
     def device_s(self) -> float:
         return self.costs[COSTS.index("device_s")]
 
+    @property
+    def flops(self) -> float:
+        return self.costs[COSTS.index("flops")]
+
     def objective(self, metric: str) -> float:
         """As `TrialRecord.objective`."""
         if self.select is None:

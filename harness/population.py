@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.searches import Outcome, tell_event
+from harness.errors import UserError
+from harness.searches import Budget, Outcome, tell_event
 from harness.space import Domain, Params, SearchSpace, Values
 from harness.spec import CHANGEABLE, TrialSpec
 from harness.store import append_line, read_lines
@@ -196,6 +197,25 @@ class PopulationSearch:
     def _rng(self, *words: object) -> random.Random:
         text = json.dumps([self._name, *map(str, words)])
         return random.Random(hashlib.sha256(text.encode()).hexdigest())
+
+
+def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
+    """Members that a budget pays for, each trained for `epochs`.
+
+    Raises:
+        UserError: a budget in other units, or too small; a space with nothing that can change.
+    """
+    if not any(can_change(variable) for variable in space.default()):
+        raise UserError(
+            "pbt changes alpha or recipe.lr in mid-training, and this study varies neither; take "
+            "one that does, such as position_vs_alpha."
+        )
+    size = int(budget.amount / (epochs if budget.unit == "epochs" else 1))
+    if budget.unit not in ("trials", "epochs") or not size:
+        raise UserError(
+            f"pbt takes a --budget in trials, its members, or in epochs, at least {epochs} of them."
+        )
+    return size
 
 
 def can_change(variable: str) -> bool:

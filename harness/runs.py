@@ -1,8 +1,10 @@
 """A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
 
 `study.json` (a sweep) or `comparison.json`, `environment.json`, `command.json`, `search-<n>.jsonl`
-for every search, and `counts.json` where nothing is trained. Owns: finding, reading and writing
-them. Must not know: torch, how trials are computed or shown.
+for every search, and `counts.json` where nothing is trained. A comparison of searches has
+`study.json`, `searches.json` and `search-<name>-<n>.jsonl`; where it replayed a table,
+`table.parquet`. Owns: finding, reading and writing them. Must not know: torch, how trials are
+computed or shown.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from harness.comparison import Comparison
+from harness.comparison import Comparison, SearchComparison
 from harness.errors import UserError, unknown
 from harness.spec import TrialSpec
 from harness.store import read_lines, write_atomically
@@ -46,7 +48,7 @@ class RunFiles(NamedTuple):
     asked: list[Asked]
     environment: dict[str, str]
     searches: dict[int, list[dict[str, Any]]]
-    """Number of the search -> its log; empty for a grid."""
+    """Number of the search, in the order of names and numbers -> its log; empty for a grid."""
 
 
 class Command(NamedTuple):
@@ -144,8 +146,8 @@ def read_run(folder: Path) -> RunFiles:
         raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
     content = json.loads(path.read_text())
     asked = [Asked(**cell) for cell in content["cells"]]
-    logs = {int(log.stem.split("-")[1]): log for log in folder.glob("search-*.jsonl")}
-    searches = {number: read_lines(log) for number, log in sorted(logs.items())}
+    logs = sorted(folder.glob("search-*.jsonl"), key=_name_and_number)
+    searches = {number: read_lines(log) for number, log in enumerate(logs)}
     for events in searches.values():
         asked += [Asked(e["cell"], e["seed"], e["trial"]) for e in events if "ask" in e]
     return RunFiles(
@@ -154,3 +156,39 @@ def read_run(folder: Path) -> RunFiles:
         environment=json.loads((folder / "environment.json").read_text()),
         searches=searches,
     )
+
+
+def _name_and_number(log: Path) -> tuple[str, int]:
+    name, _, number = log.stem.rpartition("-")
+    return name, int(number)
+
+
+def search_log(folder: Path, search: str, repeat: int) -> Path:
+    """The log of one repeat of one search of a comparison."""
+    return folder / f"search-{search}-{repeat}.jsonl"
+
+
+def write_search_comparison(folder: Path, comparison: SearchComparison) -> None:
+    """Put a comparison of searches into a run's folder.
+
+    Raises:
+        UserError: what is there was made with other seeds, workers or another table.
+        NotSavedError: it cannot be written.
+    """
+    before = read_search_comparison(folder)
+    for field in ("seeds", "workers", "table"):
+        was, now = getattr(before, field, None), getattr(comparison, field)
+        if before is not None and was != now:
+            raise UserError(
+                f"{folder} holds a comparison with other {field} ({was}, now {now}); move it away "
+                "or give another --out."
+            )
+    write_atomically(folder / "searches.json", comparison.model_dump_json(indent=1))
+
+
+def read_search_comparison(folder: Path) -> SearchComparison | None:
+    """The comparison of searches in a run's folder; None if it holds none."""
+    path = folder / "searches.json"
+    if not path.is_file():
+        return None
+    return SearchComparison.model_validate_json(path.read_text())

@@ -13,10 +13,11 @@ from typing import Any
 
 from harness.errors import UserError, unknown
 from harness.insertion import get_method
+from harness.named_searches import POPULATION, find_search, installed_searches, restarts
 from harness.optuna_search import SAMPLERS, OnRepeat, OptunaSearch, Pruner
-from harness.population import PopulationSearch, can_change
+from harness.population import population_size
 from harness.registry import METHODS
-from harness.searches import Budget, Restarts, Search
+from harness.searches import Budget, Make, Search, SearchTask
 from harness.space import SearchSpace, Values
 from harness.spec import TrialSpec
 from harness.study import Study
@@ -24,7 +25,6 @@ from harness.sweep import known_points
 from harness.trial import Runtime, full_run_flops, resolve
 from harness.vit import dims
 
-POPULATION = "pbt"
 DEFAULT_BUDGET = "24"
 
 
@@ -33,7 +33,7 @@ class Wanted:
     """What a user asks of a search; None: left to it."""
 
     name: str
-    """A sampler of Optuna's, `pbt`, or a method that learns strengths."""
+    """A sampler of Optuna's, `pbt`, a user's search, or a method that learns strengths."""
     budget: str | None = None
     repeats: int = 1
     pruner: Pruner | None = None
@@ -73,26 +73,18 @@ def plan_searches(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) 
     learning = learning_methods()
     if wanted.name in learning:
         return _restarts(study, runtime, folder, wanted)
-    if wanted.name not in (*SAMPLERS, POPULATION):
-        raise unknown("search", wanted.name, ["grid", *SAMPLERS, POPULATION, *learning])
-    space = SearchSpace(study, dims(study.base.backbone).num_blocks)
-
-    def make(values: Values, seed: int) -> TrialSpec:
-        return resolve(space.request(values, seed), runtime)
-
-    planned = _population if wanted.name == POPULATION else _optuna
-    return planned(study, runtime, folder, wanted, space, make)
-
-
-Make = Callable[[Values, int], TrialSpec]
+    others = [POPULATION, *installed_searches()]
+    if wanted.name not in (*SAMPLERS, *others):
+        raise unknown("search", wanted.name, ["grid", *SAMPLERS, *others, *learning])
+    planned = _from_name if wanted.name in others else _optuna
+    return planned(study, runtime, folder, wanted, *live_space(study, runtime))
 
 
 def _optuna(
     study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
 ) -> SearchPlan:
     budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
-    default = space.default()
-    reference = make(space.values(lambda variable, domain: default[variable]), study.seeds[0])
+    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
     known = wanted.warm_start
     warm = [] if known is None else known_points(known, space, make, study.objective)
     pruner = wanted.pruner or "none"
@@ -107,7 +99,7 @@ def _optuna(
             first_seed=study.seeds[0],
             on_repeat=wanted.on_repeat or "cached",
             budget=budget,
-            full_run_flops=full_run_flops(reference, runtime) if budget.unit == "runs" else 1,
+            full_run_flops=flops,
             log=_log(folder, repeat),
             pruner=pruner,
             epochs=study.base.recipe.epochs,
@@ -126,38 +118,34 @@ def _optuna(
     )
 
 
-def _population(
+def _from_name(
     study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
 ) -> SearchPlan:
+    """A population, or a search that a user has installed: all they take is a budget."""
     wanted.refuse("pruner", "on_repeat", "warm_start")
     budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
-    if not any(can_change(variable) for variable in space.default()):
-        raise UserError(
-            f"--search {wanted.name} changes alpha or recipe.lr in mid-training, and study "
-            f"{study.name} varies neither; take one that does, such as position_vs_alpha."
-        )
     epochs = study.base.recipe.epochs
-    size = int(budget.amount / (epochs if budget.unit == "epochs" else 1))
-    if budget.unit not in ("trials", "epochs") or not size:
-        raise UserError(
-            f"--search {wanted.name} takes a --budget in trials, its members, or in epochs, at "
-            f"least {epochs} of them."
-        )
+    words = f"budget {budget.amount:g} {budget.unit}"
+    if wanted.name == POPULATION:
+        words = f"a population of {population_size(space, budget, epochs)}"
+    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
 
     def start(repeat: int) -> Search:
-        return PopulationSearch(
-            space,
-            make,
+        task = SearchTask(
+            space=space,
+            make=make,
             name=f"{folder.name}/{repeat}",
             seed=study.seeds[0],
-            size=size,
+            budget=budget,
+            full_run_flops=flops,
             epochs=epochs,
             log=_log(folder, repeat),
         )
+        return find_search(wanted.name)(task)
 
     return SearchPlan(
         words=(
-            f"Search: {wanted.name} over {_size(space)} configurations, a population of {size}, "
+            f"Search: {wanted.name} over {_size(space)} configurations, {words}, "
             f"{_times(wanted.repeats)}."
         ),
         starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
@@ -171,31 +159,65 @@ def _restarts(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> S
     if budget.unit != "trials" or budget.amount < 1:
         raise UserError(f"--search {wanted.name} takes a --budget in trials, its restarts.")
     count = int(budget.amount)
-    base = study.base.model_copy(
-        update={"positions": None, "depth": "all", "alpha": 1.0, "placement": None}
-    )
-    cell: Values = {
-        "method": wanted.name,
-        "options": {"base": base.method, "base_options": base.options},
-    }
+    space, make = live_space(study, runtime)
+    cell = learning_cell(study, wanted.name)
 
     def start(repeat: int) -> Search:
-        first = study.seeds[0] + repeat * count
-        requests = [
-            base.with_values({**cell, "seed": seed}, source=wanted.name)
-            for seed in range(first, first + count)
-        ]
-        trials = [(cell, resolve(request, runtime)) for request in requests]
-        return Restarts(trials, _log(folder, repeat))
+        task = SearchTask(
+            space=space,
+            make=make,
+            name=f"{folder.name}/{repeat}",
+            seed=study.seeds[0] + repeat * count,
+            budget=budget,
+            full_run_flops=1,
+            epochs=study.base.recipe.epochs,
+            log=_log(folder, repeat),
+        )
+        return restarts(cell, count)(task)
 
     return SearchPlan(
         words=(
-            f"Search: {wanted.name} over the sites of {base.method}, "
+            f"Search: {wanted.name} over the sites of {study.base.method}, "
             f"{count} × {wanted.repeats} runs."
         ),
         starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
         count=count,
     )
+
+
+def learning_cell(study: Study, method: str) -> Values:
+    """The configuration in which a method finds the strengths of the study's own."""
+    return {
+        "method": method,
+        "options": {"base": study.base.method, "base_options": study.base.options},
+    }
+
+
+def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
+    """What searches range over, and how its points, and `learning_cell`s, become trials."""
+    space = SearchSpace(study, dims(study.base.backbone).num_blocks)
+    learning = learning_methods()
+    everywhere: dict[str, Any] = {
+        "positions": None,
+        "depth": "all",
+        "alpha": 1.0,
+        "placement": None,
+    }
+
+    def make(values: Values, seed: int) -> TrialSpec:
+        if values.get("method") in learning:
+            base = study.base.model_copy(update=everywhere)
+            request = base.with_values({**values, "seed": seed}, source=str(values["method"]))
+            return resolve(request, runtime)
+        return resolve(space.request(values, seed), runtime)
+
+    return space, make
+
+
+def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runtime) -> int:
+    default = space.default()
+    values = space.values(lambda variable, domain: default[variable])
+    return full_run_flops(make(values, study.seeds[0]), runtime)
 
 
 def _log(folder: Path, repeat: int) -> Path:

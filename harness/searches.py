@@ -5,9 +5,10 @@ Owns: the `Search` contract and the grid. Must not know: where trials run or how
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Literal, Protocol
 from pydantic import JsonValue
 
 from harness.errors import UserError
+from harness.space import SearchSpace, Values
 from harness.spec import TrialSpec
 from harness.store import Status, append_line, read_lines
 
@@ -69,6 +71,35 @@ class Budget:
         return cls(amount=float(match[1]), unit=unit)
 
 
+Make = Callable[[Values, int], TrialSpec]
+"""A configuration's values and a seed -> the trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """All that a search is started with, whoever wrote it."""
+
+    space: SearchSpace
+    make: Make
+    name: str
+    """Tells its chance from that of other searches."""
+    seed: int
+    """Of the trials that it asks for."""
+    budget: Budget
+    """To be kept by the search itself."""
+    full_run_flops: int
+    """What a budget in `runs` counts."""
+    epochs: int
+    """Of a whole trial."""
+    log: Path
+    """Where the search writes what it asked and was told, and what it is rebuilt from."""
+
+
+SearchMaker = Callable[[SearchTask], Search]
+"""Starts a search, or goes on with the one in the task's log. An entry point in the group
+`harness.searches` is one."""
+
+
 def tell_event(outcome: Outcome) -> dict[str, Any]:
     """An outcome as a line of a search's log."""
     return {
@@ -79,6 +110,20 @@ def tell_event(outcome: Outcome) -> dict[str, Any]:
         "device_s": outcome.device_s,
         "flops": outcome.flops,
     }
+
+
+def best_cells(log: Sequence[dict[str, Any]], count: int) -> list[tuple[dict[str, JsonValue], int]]:
+    """The best configurations by the log of a search, each with its seed, best first.
+
+    Whole trials only; of two that are equal, the one that ended first.
+    """
+    asked = {event["trial"]: event for event in log if "ask" in event}
+    whole = [event for event in log if event.get("status") == "COMPLETE"]
+    found: dict[str, tuple[dict[str, JsonValue], int]] = {}
+    for event in sorted(whole, key=lambda event: -float(event["objective"])):
+        ask = asked[event["tell"]]
+        found.setdefault(json.dumps(ask["cell"], sort_keys=True), (ask["cell"], ask["seed"]))
+    return list(found.values())[:count]
 
 
 class GridSearch:

@@ -165,46 +165,63 @@ def _row(trial: Summary | None, groups: tuple[str, ...]) -> list[Any]:
 
 
 def search_answers(run: Run) -> pd.DataFrame:
-    """What each search learned, in that order: a row per answer.
-
-    Its repeat, number, trial and status, its selection score, its cost and the sum so far, and the
-    incumbent: the best selection score of a whole trial so far, and that trial's test score.
-    """
-    metric = run.study.objective
-    tests = run.trials.drop_duplicates("trial_id").set_index("trial_id")[f"test_{metric}"]
-    rows = []
-    for repeat, events in run.searches.items():
-        spent, best, best_test = 0.0, float("nan"), float("nan")
-        answers = [event for event in events if "tell" in event]
-        for number, event in enumerate(answers, start=1):
-            spent += event["device_s"]
-            objective = event["objective"]
-            score = float("nan") if objective is None else 100 * objective
-            whole = event["status"] in ("COMPLETE", "DIVERGED")
-            if whole and not score <= best:
-                best, best_test = score, float(tests[event["tell"]])
-            rows.append(
-                {
-                    "repeat": repeat,
-                    "number": number,
-                    "trial_id": event["tell"],
-                    "status": event["status"],
-                    "epochs": event["epochs"],
-                    "select": score,
-                    "device_s": event["device_s"],
-                    "spent_device_s": spent,
-                    "incumbent_select": best,
-                    "incumbent_test": best_test,
-                }
-            )
+    """What each search learned, in that order: a row per answer, with its `repeat` first."""
+    name = f"test_{run.study.objective}"
+    tests = run.trials.drop_duplicates("trial_id").set_index("trial_id")[name].to_dict()
+    rows = [
+        {"repeat": repeat, **row}
+        for repeat, events in run.searches.items()
+        for row in answers(events, tests)
+    ]
     return pd.DataFrame(rows)
+
+
+def answers(events: list[dict[str, Any]], tests: dict[str, float]) -> list[dict[str, Any]]:
+    """The answers in a search's log, in their order.
+
+    Number, trial and status, its selection score, its cost and the sum so far, and the incumbent:
+    the best selection score of a whole trial so far (of equal ones, the first), that trial and its
+    test score.
+    """
+    rows = []
+    spent, spent_flops, best, best_test = 0.0, 0, float("nan"), float("nan")
+    incumbent = ""
+    for number, event in enumerate((e for e in events if "tell" in e), start=1):
+        spent += event["device_s"]
+        spent_flops += event["flops"]
+        objective = event["objective"]
+        score = float("nan") if objective is None else 100 * objective
+        whole = event["status"] in ("COMPLETE", "DIVERGED")
+        if whole and not score <= best:
+            incumbent = event["tell"]
+            best, best_test = score, float(tests[incumbent])
+        rows.append(
+            {
+                "number": number,
+                "trial_id": event["tell"],
+                "status": event["status"],
+                "epochs": event["epochs"],
+                "select": score,
+                "device_s": event["device_s"],
+                "spent_device_s": spent,
+                "spent_flops": spent_flops,
+                "incumbent_select": best,
+                "incumbent_test": best_test,
+                "incumbent": incumbent,
+            }
+        )
+    return rows
 
 
 def proposals(run: Run) -> tuple[int, int]:
     """How often the searches proposed a configuration, and how often one they had had before."""
+    return proposed(list(run.searches.values()))
+
+
+def proposed(logs: list[list[dict[str, Any]]]) -> tuple[int, int]:
+    """As `proposals`, of these logs together."""
     asked = [
-        [_key(e["ask"]) if e["ask"] else e["trial"] for e in log if "ask" in e]
-        for log in run.searches.values()
+        [_key(e["ask"]) if e["ask"] else e["trial"] for e in log if "ask" in e] for log in logs
     ]
     return sum(map(len, asked)), sum(len(each) - len(set(each)) for each in asked)
 

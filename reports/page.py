@@ -27,11 +27,13 @@ from reports.frames import choose, load_run, over_nuisance, search_answers, summ
 from reports.gamma_frames import Learned, load_learned
 from reports.html import comparison_page, sweep_page
 from reports.latex import to_latex
+from reports.search_frames import load_searches
+from reports.search_words import search_words
 from reports.templating import template
 
 
 def write_report(folder: Path) -> list[Path]:
-    """Write `report/` in the folder of a sweep or a comparison and return the files written.
+    """Write `report/` in the folder of a sweep or a comparison, and return the files written.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
 
@@ -42,6 +44,8 @@ def write_report(folder: Path) -> list[Path]:
         return _write_comparison(folder)
     if (folder / "counts.json").is_file():
         return _write_counts(folder)
+    if (folder / "searches.json").is_file():
+        return _write_searches(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
@@ -106,6 +110,27 @@ def _write_counts(folder: Path) -> list[Path]:
     if counts.printed is not None and content.printed is not None:
         written += [_csv(out / "printed.csv", counts.printed), _latex(out, content.printed)]
     text = template("counts.md.jinja").render(content=content)
+    return [*written, _text(out / "report.md", text)]
+
+
+def _write_searches(folder: Path) -> list[Path]:
+    compared = load_searches(folder)
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    judged = compared.table.join(compared.judgement.table)
+    written = [
+        _csv(out / "searches.csv", judged.reset_index()),
+        _csv(out / "choices.csv", compared.final),
+        _csv(out / "answers.csv", compared.answers),
+        _csv(out / "curves.csv", compared.curves),
+    ]
+    if compared.effects is not None:
+        written.append(_csv(out / "interactions.csv", compared.effects))
+    written += _save(out / "anytime", render.anytime(compared))
+    written += _save(out / "choices", render.finals(compared))
+    text = template("searches.md.jinja").render(
+        **search_words(compared), caption=render.searches_caption(compared)
+    )
     return [*written, _text(out / "report.md", text)]
 
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"harness.metrics", "harness.study", "harness.space"},
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.runs", "harness.index", "harness.command"},
-    {"harness.status", "harness.export_run"},
+    {"harness.status", "harness.export_run", "harness.table"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
@@ -26,9 +26,10 @@ LAYERS = [
     {"harness.searches", "harness.arms", "harness.export", "harness.estimate"},
     {"harness.controls", "harness.compare_methods"},
     {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
-    {"harness.ray_engine"},
+    {"harness.ray_engine", "harness.named_searches", "harness.replay"},
     {"harness.sweep"},
     {"harness.batch", "harness.bench", "harness.search_plan"},
+    {"harness.compare_searches"},
     {"harness.cli"},
 ]
 """Lowest first; a module imports from lower layers and its own only."""
