@@ -31,5 +31,5 @@ def study() -> Study:
         ),
         views=(Points(rows="variant", title="Attention positions"),),
         reference="table_s4",
-        smoke={"variant": ("Q + V", "Q + K + V"), "recipe.epochs": (1,)},
+        smoke={"variant": ("Q + V", "Q + K + V + Out"), "recipe.epochs": (1,)},
     )

@@ -30,5 +30,5 @@ def study() -> Study:
         ),
         views=(Points(rows="variant", title="FFN positions"),),
         reference="table_s5",
-        smoke={"variant": ("MLP1", "MLP2"), "recipe.epochs": (1,)},
+        smoke={"variant": ("MLP1", "MLP1 + MLP2"), "recipe.epochs": (1,)},
     )

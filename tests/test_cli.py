@@ -173,11 +173,17 @@ def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
     assert (run / "report" / "metrics.csv").read_bytes() == table
 
 
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory):
+    """For all studies: many have trials in common, and starting workers takes longest."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.mark.parametrize("name", study_names())
-def test_every_study_runs_at_smoke_scale(tmp_path, name):
-    result = harness("sweep", "--study", name, "--smoke", "--out", tmp_path, "--workers", 2)
+def test_every_study_runs_at_smoke_scale(one_store, name):
+    result = harness("sweep", "--study", name, "--smoke", "--out", one_store, "--workers", 2)
     assert result.exit_code == 0, result.output
-    (run,) = (tmp_path / "studies").iterdir()
+    run = one_store / "studies" / f"{name}+smoke"
     text = (run / "report" / "report.md").read_text()
     if load_study(name).trains:
         assert " 0 diverged, 0 failed, 0 missing" in text and "Chosen by the best" in text

@@ -219,7 +219,11 @@ def test_bubbles_are_as_wide_as_the_spread_over_seeds(tmp_path):
     figure = draw(run, summary, choose(run, summary), made.views[0])
     dots = figure.axes[0].collections
     places = [tuple(np.ravel(dot.get_offsets().data).round(6)) for dot in dots]
-    assert (57.0, 47.0) in places and (53.0, 43.0) in places
+    areas = [float(dot.get_sizes()[0]) for dot in dots]
+    widest = {p: max(a for q, a in zip(places, areas, strict=True) if q == p) for p in places}
+    smallest = {p: min(a for q, a in zip(places, areas, strict=True) if q == p) for p in places}
+    assert widest[57.0, 47.0] == pytest.approx(55**2)  # in square points
+    assert smallest[53.0, 43.0] == 0
     assert "SD over seeds 1.4 points" in texts(figure) and "BitFit" in texts(figure)
     write_report(run.store / "studies" / "made")
     text = (run.store / "studies" / "made" / "report" / "report.md").read_text()
