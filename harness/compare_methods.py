@@ -86,6 +86,7 @@ def compare_methods(
         objective=study.objective,
         unit=arms.arms[0].name,
         inner_steps=None,
+        reference="table4",
         arms=tuple(arms.arms),
         notes=tuple(arms.notes),
     )

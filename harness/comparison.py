@@ -35,6 +35,8 @@ class Comparison(Frozen):
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None
     arms: tuple[Arm, ...]
+    reference: str | None = None
+    """File of the paper's numbers in `baselines/paper`, without `.csv`, with a column `variant`."""
     notes: tuple[str, ...]
     """What could not be compared with and why, and choices at the end of their range."""
 

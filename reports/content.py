@@ -28,6 +28,7 @@ from reports.frames import (
     by_value,
     grid,
     minus_chosen,
+    paper_by_dataset,
     paper_grid,
     paper_tables,
     proposals,
@@ -109,6 +110,7 @@ class ComparisonContent:
     caption: str
     verdict: str
     arms: Table
+    papers: list[Table]
     notes: list[str]
     learned: str | None
     environment: dict[str, str]
@@ -314,10 +316,10 @@ def _paper_grid(run: Run, view: View) -> list[Table]:
     ]
 
 
-def _papers(view: AnyView, papers: list[Paper], corner: str, digits: int = 1) -> list[Table]:
+def _papers(of: str, papers: list[Paper], corner: str, digits: int = 1) -> list[Table]:
     return [
         Table(
-            stem=f"{stem(view)}_paper" + (f"_{number}" if number else ""),
+            stem=f"{of}_paper" + (f"_{number}" if number else ""),
             caption=_paper_caption(paper.title, paper.source),
             corner=corner,
             words=paper.table.map(lambda value: with_interval(value, digits=digits)),
@@ -380,7 +382,7 @@ def _bubble_tables(run: Run, view: Bubbles) -> list[Table]:
             corner=corner,
             words=table.map(with_interval),
         ),
-        *_papers(view, paper_tables(run, view.rows, "class_mean", "tail"), corner),
+        *_papers(stem(view), paper_tables(run, view.rows, "class_mean", "tail"), corner),
     ]
 
 
@@ -482,7 +484,7 @@ def _point_tables(
         found.append(
             Table(stem=f"{stem(view)}_learned", caption=caption, corner=corner, words=learned)
         )
-    return found + _papers(view, paper_tables(run, view.rows, "head"), corner, digits)
+    return found + _papers(stem(view), paper_tables(run, view.rows, "head"), corner, digits)
 
 
 def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
@@ -587,8 +589,13 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     if steps:
         limit = f"{1 + 1.5 / steps:.2f}"
         of_steps = f", with one outer step to {steps} inner steps (1 + 1.5/K = {limit})"
+    time = []
+    if compared.unit != compared.arms[0].name:
+        ratio = f"{arms.time_ratio:.2f}"
+        time = [f'Time of the first arm: {ratio} times that of "{compared.unit}"{of_steps}.']
     count = len(compared.seeds)
     objective = compared.objective.replace("_", " ")
+    found = paper_by_dataset(compared.reference, "variant") if compared.reference else []
     return ComparisonContent(
         title=compared.title,
         caption=render.setting(compared.request, count),
@@ -599,6 +606,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             corner="arm",
             words=pd.DataFrame(rows).set_index("arm"),
         ),
+        papers=_papers("arms", found, "method"),
         notes=[
             f"Test accuracy (%), mean ± 95 % Student-t interval over {count} seeds. All arms share "
             "split, batches and initial values of their seed.",
@@ -609,8 +617,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             "Inference: FLOPs of one image beyond those of the cheapest arm, with nothing merged; "
             "LoRA can be merged into the weights and then costs none (-: not counted when it ran).",
             f"Choices (learning rates, cells) were made by the seeds' mean {objective} on {split}.",
-            f'Time of the first arm: {arms.time_ratio:.2f} times that of "{compared.unit}"'
-            f"{of_steps}.",
+            *time,
             *compared.notes,
         ],
         learned=None if learned is None else _say(learned),

@@ -7,6 +7,7 @@ no score (NaN). No row is ever dropped.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -353,25 +354,27 @@ def paper_tables(run: Run, rows: str, *columns: str) -> list[Paper]:
     """What the paper prints for the values of an axis, from its tables that have these columns."""
     found = []
     for name in run.study.references:
-        published = read_paper(name)
-        if not {rows, "dataset", *columns} <= set(published.columns):
-            continue
-        for dataset, part in published.groupby("dataset", sort=False):
-            table = (
-                part.drop(columns=["dataset", "source"]).set_index(rows).dropna(axis=1, how="all")
+        if {rows, "dataset", *columns} <= set(read_paper(name).columns):
+            found += paper_by_dataset(name, rows, run.order(rows))
+    return found
+
+
+def paper_by_dataset(name: str, rows: str, first: Sequence[Any] = ()) -> list[Paper]:
+    """A file of the paper's numbers, a table per dataset; the values in `first` come first."""
+    found = []
+    for dataset, part in read_paper(name).groupby("dataset", sort=False):
+        table = part.drop(columns=["dataset", "source"]).set_index(rows).dropna(axis=1, how="all")
+        order = [*first, *(value for value in table.index if value not in first)]
+        source = str(part["source"].iloc[0])
+        where = {"all": ", all datasets", "not stated": ""}.get(str(dataset), f", {dataset}")
+        found.append(
+            Paper(
+                dataset=str(dataset),
+                title=source.split(",")[0] + where,
+                table=table.reindex(order),
+                source=source,
             )
-            order = run.order(rows)
-            order += [value for value in table.index if value not in order]
-            source = str(part["source"].iloc[0])
-            where = {"all": ", all datasets", "not stated": ""}.get(str(dataset), f", {dataset}")
-            found.append(
-                Paper(
-                    dataset=str(dataset),
-                    title=source.split(",")[0] + where,
-                    table=table.reindex(order),
-                    source=source,
-                )
-            )
+        )
     return found
 
 

@@ -142,7 +142,7 @@ def comparison_page(
             anchor="arms",
             title="Arms",
             figure=_picture(folder, "arms", alt, "Dots: seeds. In brackets: cost in full runs."),
-            tables=[content.arms],
+            tables=[content.arms, *content.papers],
             notes=content.notes,
         )
     ]

@@ -93,7 +93,7 @@ def _write_comparison(folder: Path) -> list[Path]:
     if learned is not None:
         written += _gamma(out, learned, f"Learned strengths, {compared.title}")
     content = comparison_content(arms, learned)
-    written.append(_latex(out, content.arms))
+    written += [_latex(out, table) for table in (content.arms, *content.papers)]
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))
     written.append(_text(out / "index.html", comparison_page(folder, arms, content, written)))

@@ -358,6 +358,11 @@ def test_every_method_chooses_its_rate_from_as_many(tmp_path):
     assert runs["lora with MetaPEFT (× 2)"] == pytest.approx(7.5)
     worse = arms.table.set_index("arm")["first_minus_this"]
     assert worse["lora with MetaPEFT (× 2)"] == pytest.approx(-10)
+    write_report(store.root / "studies" / "cells")
+    text = (store.root / "studies/cells/report/report.md").read_text()
+    papers = text[text.index("Paper, Table 4, DOTA") :]
+    assert "| LoRA + MetaPEFT" in papers and "93.9" in papers  # its head classes, as printed
+    assert "Time of the first arm" not in text  # the unit is the first arm itself
 
 
 def test_all_methods_are_all_that_train(tmp_path):
