@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test reproduce lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest
+
+# Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
+reproduce: $(VENV)/installed
+	$(BIN)/python -m reports.reproduce
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
