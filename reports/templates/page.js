@@ -53,7 +53,10 @@ function filter() {
 }
 
 filters.addEventListener("input", filter);
-filters.addEventListener("reset", () => setTimeout(filter));
+document.getElementById("show-all").addEventListener("click", () => {
+  filters.reset();
+  filter();
+});
 filters.addEventListener("submit", (event) => event.preventDefault());
 filters.hidden = false;
 filter();
