@@ -19,6 +19,7 @@ from harness.comparison import Reference, SearchComparison
 from harness.errors import UserError, saving
 from harness.index import summaries
 from harness.named_searches import POPULATION, find_search, restarts
+from harness.population import population_size
 from harness.replay import Recording
 from harness.runs import Cell, read_run, search_log, write_run, write_search_comparison
 from harness.searches import Budget, Make, Search, SearchMaker, SearchTask, best_cells
@@ -180,9 +181,14 @@ def run_searches(
     learned = {name: learning_cell(study, name) for name in learning_methods()}
     names, notes = wanted.names(list(learned)), []
     budget = _budget(wanted.budget, study)
-    if POPULATION in names and budget.unit not in ("trials", "epochs"):
-        names.remove(POPULATION)
-        notes.append(f"{POPULATION} takes a budget in trials or epochs only: left out.")
+    if POPULATION in names:
+        try:
+            population_size(space, budget, study.base.recipe.epochs)
+        except UserError as error:
+            if wanted.searches != "all":
+                raise
+            names.remove(POPULATION)
+            notes.append(f"{POPULATION}: {error}")
     makers = _makers(names, learned)
     confirm = wanted.confirm or 0
     unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
