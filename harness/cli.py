@@ -186,8 +186,8 @@ def sweep(
     from dataclasses import replace
 
     from harness.batch import Batch
-    from harness.runs import read_run, write_run
     from harness.named_searches import POPULATION
+    from harness.runs import read_run, write_run
     from harness.search_plan import Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
@@ -966,7 +966,7 @@ def _print_records(records: list[TrialRecord]) -> None:
 
     from harness.insertion import get_method
     from reports.frames import mean_and_half_width
-    from reports.page import with_interval
+    from reports.words import with_interval
 
     for record in records:
         spec, cost = record.spec, record.cost

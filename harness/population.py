@@ -221,8 +221,7 @@ def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
     size = int(budget.amount / (epochs if budget.unit == "epochs" else 1))
     if budget.unit not in ("trials", "epochs") or not size:
         raise UserError(
-            "pbt takes a --budget in trials, its members, or in epochs, at least "
-            f"{epochs} of them."
+            f"pbt takes a --budget in trials, its members, or in epochs, at least {epochs} of them."
         )
     return size
 

@@ -2,7 +2,8 @@
 
 `study.json` (a sweep) or `comparison.json`, `environment.json`, and `search-<n>.jsonl` for every
 search. A comparison of searches has `study.json`, `searches.json` and `search-<name>-<n>.jsonl`;
-where it replayed a table, `table.parquet`. Owns: reading and writing them. Must not know: torch, how trials are computed or shown.
+where it replayed a table, `table.parquet`. Owns: reading and writing them. Must not know: torch,
+how trials are computed or shown.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ from reports.frames import (
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
 from reports.search_frames import load_searches
-from reports.search_words import search_words, with_interval
+from reports.search_words import search_words
+from reports.words import with_interval
 
 
 def write_report(folder: Path) -> list[Path]:

@@ -228,8 +228,8 @@ def _answers(
     exhaustive: Exhaustive | None,
     metric: str,
 ) -> pd.DataFrame:
-    tests = trials[f"test_{metric}"].to_dict()
-    cells = trials["cell"].to_dict()
+    tests = dict(zip(trials.index, trials[f"test_{metric}"], strict=True))
+    cells = dict(zip(trials.index, trials["cell"], strict=True))
     rows = []
     for (name, repeat), events in logs.items():
         for row in answers(events, tests):
@@ -415,7 +415,9 @@ def _random(exhaustive: Exhaustive, most_runs: float) -> pd.DataFrame:
         found["test"].append(expected_best(select, test, most))
         found["regret"].append(expected_best(select, regret, most))
     columns = {name: np.mean(each, axis=0) for name, each in found.items()}
-    return pd.DataFrame({"trials": range(1, most + 1), "runs": cost * np.arange(1, most + 1)} | columns)
+    return pd.DataFrame(
+        {"trials": range(1, most + 1), "runs": cost * np.arange(1, most + 1)} | columns
+    )
 
 
 def _landscape(
@@ -485,4 +487,3 @@ def _without_collapse(exhaustive: Exhaustive, chance: float) -> tuple[int, list[
         kept.append((len(values) / collapsed.shape[axis], axis, values))
     _, axis, values = max(kept, key=lambda each: each[0])
     return (axis, values) if len(values) > 1 else None
-

@@ -23,8 +23,8 @@ FLAGS = {
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "tabulate": "--file --out",
-    "compare": "--budget --charge --confirm --device --out --repeats --replay --search --seeds --set "
-    "--smoke --study --workers",
+    "compare": "--budget --charge --confirm --device --out --repeats --replay --search --seeds "
+    "--set --smoke --study --workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",

@@ -57,7 +57,7 @@ def comparison(table, **changes):
 
 
 def folder_of(tmp_path, path, logs, **changes):
-    """A run's folder with logs written by hand: search -> repeats -> (row of the table, changes)."""
+    """A run's folder with logs written by hand: search -> repeats -> (row of the table, change)."""
     table = read_table(path)
     folder = tmp_path / "studies" / "joint_space+searches"
     folder.mkdir(parents=True)
@@ -158,7 +158,7 @@ def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
 
 def test_curves_begin_where_every_repeat_has_a_choice(tmp_path, made):
     trials = rows(made, 0)
-    cheap, dear = sorted(trials[-6:], key=lambda t: t["device_s"])[:: 5]
+    cheap, dear = sorted(trials[-6:], key=lambda t: t["device_s"])[::5]
     folder = folder_of(tmp_path, made, {"random": [[(cheap, {}), (dear, {})], [(dear, {})]]})
     curve = load_searches(folder).curves
     assert curve["runs"].iloc[0] * load_searches(folder).comparison.reference.device_s == (

@@ -61,8 +61,10 @@ def test_a_table_has_every_epoch_of_every_trial(made):
         for row, event in zip(own.to_dict("records"), history, strict=True):
             scores = event.get("select")
             for name in ("class_mean", "micro"):
-                assert pd.isna(row[f"select_{name}"]) if not scores else (
-                    row[f"select_{name}"] == scores[name]
+                assert (
+                    pd.isna(row[f"select_{name}"])
+                    if not scores
+                    else (row[f"select_{name}"] == scores[name])
                 )
             assert not scores or row["select_tail"] == scores["groups"]["tail"]
             share = row["epoch"] / record.epochs_run
@@ -156,9 +158,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path, made, case):
 
         table = pq.read_table(made[2])
         meta = json.loads(table.schema.metadata[b"harness"]) | {"format": 99}
-        pq.write_table(
-            table.replace_schema_metadata({b"harness": json.dumps(meta).encode()}), path
-        )
+        pq.write_table(table.replace_schema_metadata({b"harness": json.dumps(meta).encode()}), path)
     words = {"absent": "does not exist", "version": "another format"}.get(case, "is no table of")
     with pytest.raises(UserError, match=words) as error:
         read_table(path)
@@ -284,9 +284,7 @@ def test_a_replay_goes_on_after_an_interruption(tmp_path, made, name):
 
 
 def compare(root, table, *args):
-    return harness(
-        *("compare", "--study", "joint_space", "--replay", table, "--out", root, *args)
-    )
+    return harness(*("compare", "--study", "joint_space", "--replay", table, "--out", root, *args))
 
 
 def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
@@ -348,4 +346,3 @@ def test_another_studys_table_is_refused(tmp_path, made):
         *("--out", tmp_path),
     )
     assert result.exit_code == 2 and "a table of study joint_space" in result.stderr
-
