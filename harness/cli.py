@@ -1111,8 +1111,8 @@ def _print_records(records: list[TrialRecord]) -> None:
     from pandas import Series
 
     from harness.insertion import get_method
-    from reports.content import with_interval
     from reports.frames import mean_and_half_width
+    from reports.words import with_interval
 
     for record in records:
         spec, cost = record.spec, record.cost

@@ -19,6 +19,7 @@ from harness.comparison import Reference, SearchComparison
 from harness.errors import UserError, saving
 from harness.index import summaries
 from harness.named_searches import POPULATION, find_search, restarts
+from harness.population import population_size
 from harness.replay import Recording
 from harness.runs import Cell, read_run, search_log, write_run, write_search_comparison
 from harness.searches import Budget, Make, Search, SearchMaker, SearchTask, best_cells
@@ -180,25 +181,33 @@ def run_searches(
     learned = {name: learning_cell(study, name) for name in learning_methods()}
     names, notes = wanted.names(list(learned)), []
     budget = _budget(wanted.budget, study)
-    if POPULATION in names and budget.unit not in ("trials", "epochs"):
-        names.remove(POPULATION)
-        notes.append(f"{POPULATION} takes a budget in trials or epochs only: left out.")
+    if POPULATION in names:
+        try:
+            population_size(space, budget, study.base.recipe.epochs)
+        except UserError as error:
+            if wanted.searches != "all":
+                raise
+            names.remove(POPULATION)
+            notes.append(f"{POPULATION}: {error}")
     makers = _makers(names, learned)
     confirm = wanted.confirm or 0
     unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
 
-    def run(specs: Sequence[TrialSpec], title: str) -> None:
-        left = [
-            s for s in {s.trial_id: s for s in specs}.values() if store.state(s.trial_id) != "done"
-        ]
-        batch.run(GridSearch(left), count=len(left), title=title, objective=study.objective)
+    def run(search: Search, title: str, count: int | None = None) -> bool:
+        """Whether all that it asked for ended well."""
+        batch.run(search, count=count, title=title, objective=study.objective)
+        return not batch.is_incomplete
+
+    def train(specs: Sequence[TrialSpec], title: str) -> bool:
+        distinct = {spec.trial_id: spec for spec in specs}
+        left = [spec for key, spec in distinct.items() if store.state(key) != "done"]
+        return run(GridSearch(left), title, len(left))
 
     with driving(folder):
         default = space.default()
         cell = space.values(lambda variable, domain: default[variable])
         full = make(cell, study.seeds[0])
-        run([full], "one full run")
-        if batch.is_incomplete:
+        if not train([full], "one full run"):
             return
         record = store.record(full.trial_id)
         assert record is not None
@@ -235,9 +244,8 @@ def run_searches(
                     continue
                 search = contest.start(name, repeat)
                 title = f"{name} {repeat + 1}/{comparison.repeats_of(name)}"
-                batch.run(search, count=None, title=title, objective=study.objective)
                 logs.append(search_log(folder, name, repeat))
-                if batch.is_incomplete:
+                if not run(search, title):
                     return
         if POPULATION in names:
             for asked in read_run(folder).asked:
@@ -247,7 +255,7 @@ def run_searches(
         if again:
             say(f"Confirmation on seeds {unseen[0]} to {unseen[-1]}.")
             write_run(folder, study, [(cell, full), *again], environment)
-            run([spec for _, spec in again], "confirmation")
+            train([spec for _, spec in again], "confirmation")
 
 
 def _budget(text: str, study: Study) -> Budget:

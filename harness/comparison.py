@@ -1,7 +1,7 @@
 """Comparisons: arms on the same seeds, each with the trials that its setting cost; or searches.
 
-Owns: the types of `comparison.json` and `searches.json`. Must not know: which arms or searches there
-are, how they are run.
+Owns: the types of `comparison.json` and `searches.json`. Must not know: which arms or searches
+there are, how they are run.
 """
 
 from __future__ import annotations

@@ -205,7 +205,15 @@ def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
     Raises:
         UserError: a budget in other units, or too small; a space with nothing that can change.
     """
-    if not any(can_change(variable) for variable in space.default()):
+    varies: list[str] = []
+    default = space.default()
+
+    def suggest(variable: str, domain: Domain) -> int | float:
+        varies.extend([] if domain.choices == 1 else [variable])
+        return default[variable]
+
+    space.values(suggest)
+    if not any(can_change(variable) for variable in varies):
         raise UserError(
             "pbt changes alpha or recipe.lr in mid-training, and this study varies neither; take "
             "one that does, such as position_vs_alpha."

@@ -34,6 +34,7 @@ from reports.frames import (
     proposals,
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
+from reports.words import with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +145,6 @@ def stem(view: AnyView) -> str:
     if isinstance(view, Points) and view.value != "accuracy":
         fields.append(view.value)
     return "_".join([view.kind, *fields]).replace(".", "-")
-
-
-def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
-    """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
-    if math.isnan(mean):
-        return "-"
-    text = f"{mean:.{digits}f}"
-    return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
 
 
 def say_learned(trials: list[Path]) -> str | None:

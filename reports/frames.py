@@ -168,7 +168,8 @@ def _row(trial: Summary | None, groups: tuple[str, ...]) -> list[Any]:
 def search_answers(run: Run) -> pd.DataFrame:
     """What each search learned, in that order: a row per answer, with its `repeat` first."""
     name = f"test_{run.study.objective}"
-    tests = run.trials.drop_duplicates("trial_id").set_index("trial_id")[name].to_dict()
+    trials = run.trials.drop_duplicates("trial_id")
+    tests = dict(zip(trials["trial_id"], trials[name], strict=True))
     rows = [
         {"repeat": repeat, **row}
         for repeat, events in run.searches.items()

@@ -228,8 +228,8 @@ def _answers(
     exhaustive: Exhaustive | None,
     metric: str,
 ) -> pd.DataFrame:
-    tests = trials[f"test_{metric}"].to_dict()
-    cells = trials["cell"].to_dict()
+    tests = dict(zip(trials.index, trials[f"test_{metric}"], strict=True))
+    cells = dict(zip(trials.index, trials["cell"], strict=True))
     rows = []
     for (name, repeat), events in logs.items():
         for row in answers(events, tests):

@@ -1,7 +1,6 @@
 """Statistics of a comparison of searches, on plain arrays: no files, no figures.
 
-Scores are better when higher. Numbers in the docstrings refer to the list of metrics in the report's
-own notes. Intervals are 95 % unless they say otherwise.
+Scores are better when higher. Intervals are 95 % unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FEWEST = 5
 
 
 def expected_best(select: Array, value: Array, most: int) -> Array:
-    """Random search in closed form: the expected `value` of the best of n by `select`, n = 1...most.
+    """Random search in closed form: expected `value` of the best of n by `select`, n = 1...most.
 
     n different ones of N are drawn: E = Σᵢ value₍ᵢ₎·[C(i,n) − C(i−1,n)]/C(N,n), with `value` in
     rising order of `select` (expected validation performance; Dodge et al. 2019). Of equal

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reports.search_frames import Searches
+from reports.words import signed, with_interval
 
 
 def search_words(compared: Searches) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def verdict(compared: Searches) -> str:
     score = with_interval(table["test"].loc[reference], table["test_ci"].loc[reference])
     metric = compared.study.objective.replace("_", " ")
     parts = [
-        f"At the cost of {compared.at:.1f} full runs, {reference} finds configurations of {score} % "
-        f"test {metric}."
+        f"At the cost of {compared.at:.1f} full runs, {reference} finds configurations of "
+        f"{score} % test {metric}."
     ]
     parts += [f"{said_of[k]}: {', '.join(v)}." for k, v in lists.items() if v]
     if not lists["better"] and not lists["worse"]:
@@ -203,8 +204,8 @@ def _learned(compared: Searches, name: str) -> str:
     plan = compared.comparison
     own = compared.table["runs"].loc[name]
     words = (
-        f"{name} is one trial per training seed ({own:.1f} full runs), so its line starts at its own "
-        "cost and it has no rank. Its strengths, one per site, are more than this space has. "
+        f"{name} is one trial per training seed ({own:.1f} full runs), so its line starts at its "
+        "own cost and it has no rank. Its strengths, one per site, are more than this space has. "
     )
     if compared.random is not None:
         drawn = compared.random[compared.random["runs"] <= own]["test"]
@@ -229,20 +230,6 @@ def _learned(compared: Searches, name: str) -> str:
         "Its controls: `harness train --method metapeft --controls`, and "
         "`reports/gallery/metapeft_lora`."
     )
-
-
-def with_interval(mean: float, half_width: float = float("nan")) -> str:
-    """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.1f}" if math.isnan(half_width) else f"{mean:.1f} ± {half_width:.1f}"
-
-
-def signed(mean: float, half_width: float = float("nan")) -> str:
-    """A difference: `+0.8 ± 0.3`, with two places where one would hide it."""
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:+.2f}" if math.isnan(half_width) else f"{mean:+.2f} ± {half_width:.2f}"
 
 
 def _between(row: pd.Series[Any], field: str) -> str:

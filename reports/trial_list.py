@@ -17,8 +17,9 @@ from harness.spec import TrialSpec
 from harness.store import Store
 from harness.study import in_words
 from reports.comparison_frames import Arms
-from reports.content import cell_words, split_words, with_interval
+from reports.content import cell_words, split_words
 from reports.frames import Choice, Run
+from reports.words import with_interval
 
 MOST_TRIALS = 2000
 """Trials that are listed; `trials.csv` has all."""

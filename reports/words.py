@@ -1,0 +1,20 @@
+"""Numbers in sentences and tables, with their intervals."""
+
+from __future__ import annotations
+
+import math
+
+
+def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
+    """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
+    if math.isnan(mean):
+        return "-"
+    text = f"{mean:.{digits}f}"
+    return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
+
+
+def signed(mean: float, half_width: float = float("nan")) -> str:
+    """A difference: `+0.8 ± 0.3`, with two places where one would hide it."""
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:+.2f}" if math.isnan(half_width) else f"{mean:+.2f} ± {half_width:.2f}"

@@ -1,0 +1,376 @@
+"""Comparisons of searches from command to report: hand-made logs, replayed ones, live ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_sweep import made_metapeft, made_sweep
+from test_cli import harness
+from test_tables_and_replay import compare, small_study
+
+from harness.comparison import SearchComparison
+from harness.errors import UserError
+from harness.runs import search_log, write_run, write_search_comparison
+from harness.searches import best_cells
+from harness.store import append_line, read_lines
+from harness.table import read_table, tabulate
+from reports.page import write_report
+from reports.search_frames import load_searches
+from reports.search_words import verdict
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The table of a made-up sweep with MetaPEFT, three seeds."""
+    root = tmp_path_factory.mktemp("made")
+    study = small_study(seeds=SEEDS)
+    path = root / "t.parquet"
+    tabulate([made_sweep(root, study), made_metapeft(root, study)], path)
+    return path
+
+
+def comparison(table, **changes):
+    fields = dict(
+        searches=("random", "a"),
+        learned=(),
+        repeats=1,
+        budget="4 trials",
+        seeds=SEEDS,
+        workers=1,
+        table="t",
+        reference=table.info.reference,
+        confirm=0,
+        confirm_seeds=(),
+        tuning=(),
+        tuning_s=0.0,
+        notes=(),
+    )
+    return SearchComparison(**{**fields, **changes})
+
+
+def folder_of(tmp_path, path, logs, **changes):
+    """A run's folder with logs written by hand: search -> repeats -> (row of the table, change)."""
+    table = read_table(path)
+    folder = tmp_path / "studies" / "joint_space+searches"
+    folder.mkdir(parents=True)
+    shutil.copyfile(path, folder / "table.parquet")
+    repeats = max(len(each) for each in logs.values())
+    plan = comparison(table, searches=tuple(logs), repeats=repeats, **changes)
+    write_search_comparison(folder, plan)
+    write_run(folder, table.info.study, [], {"device": "made up"})
+    for name, each in logs.items():
+        for repeat, events in enumerate(each):
+            for trial, change in events:
+                log = search_log(folder, name, repeat)
+                ask = {"ask": {"x": trial["trial_id"]}, "cell": json.loads(trial["cell"])}
+                append_line(log, {**ask, "seed": trial["seed"], "trial": trial["trial_id"]})
+                append_line(log, tell(trial, **change))
+    return folder
+
+
+def tell(trial, **changes):
+    diverged = trial["status"] == "DIVERGED"
+    event = {
+        "tell": trial["trial_id"],
+        "status": trial["status"],
+        "objective": 1 / 15 if diverged else trial["final_class_mean"],
+        "epochs": trial["epoch"],
+        "device_s": trial["device_s"],
+        "flops": trial["flops"],
+    }
+    return {**event, **changes}
+
+
+def rows(path, seed, order="final_class_mean"):
+    """The grid's trials of one seed, by rising score; diverged ones first."""
+    trials = read_table(path).trials
+    own = trials[(trials["seed"] == seed) & trials["method"].isna()]
+    return own.sort_values(order, na_position="first").to_dict("records")
+
+
+def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
+    trials = rows(made, 0)
+    diverged, low, middle, best = trials[0], trials[-5], trials[-3], trials[-1]
+    assert diverged["status"] == "DIVERGED"
+    folder = folder_of(
+        tmp_path,
+        made,
+        {
+            "random": [[(diverged, {}), (middle, {}), (low, {})]],
+            "a": [
+                [
+                    (best, {"status": "PRUNED", "objective": 0.99, "device_s": 2.0}),
+                    (trials[-2], {"status": "FAILED", "objective": None, "device_s": 1.0}),
+                    (low, {}),
+                    (middle, {"objective": low["final_class_mean"]}),
+                ]
+            ],
+        },
+    )
+    found = load_searches(folder)
+    one_run = found.comparison.reference.device_s
+    random, a = (own for _, own in found.answers.groupby("search", sort=False))
+    # A diverged trial is an incumbent at chance; a lower score changes nothing.
+    assert random["incumbent"].tolist() == [t["trial_id"] for t in (diverged, middle, middle)]
+    assert random["incumbent_test"].tolist() == pytest.approx(
+        [100 / 15, *[100 * middle["test_class_mean"]] * 2]
+    )
+    # Stopped and failed trials cost, and are no answers; of equal scores the first stays.
+    assert a["incumbent"].tolist() == ["", "", low["trial_id"], low["trial_id"]]
+    spent = np.cumsum([2.0, 1.0, low["device_s"], middle["device_s"]]) / one_run
+    assert a["runs"].tolist() == pytest.approx(spent)
+    assert found.at == pytest.approx(min(random["runs"].max(), spent[-1]))
+
+    trials_of = read_table(made).trials
+    grid = trials_of[trials_of["method"].isna()]
+    means = (100 * grid[["final_class_mean", "test_class_mean"]]).fillna(100 / 15)
+    means = means.groupby(grid["cell"]).mean()
+    regret = means["final_class_mean"].max() - means["final_class_mean"][middle["cell"]]
+    final = found.final.set_index("search")
+    assert final["regret"]["random"] == pytest.approx(regret)
+    oracle = means["test_class_mean"].max() - means["test_class_mean"][middle["cell"]]
+    assert final["test_regret"]["random"] == pytest.approx(oracle)
+    fellows = grid[(grid["cell"] == middle["cell"]) & (grid["seed"] != 0)]
+    luck = 100 * (middle["final_class_mean"] - fellows["final_class_mean"].mean())
+    assert final["luck"]["random"] == pytest.approx(luck)
+    missed = max(middle["test_class_mean"], low["test_class_mean"]) - middle["test_class_mean"]
+    within = random[random["runs"] <= found.at]
+    assert final["missed"]["random"] == pytest.approx(100 * missed if len(within) == 3 else 0)
+
+    yields = found.table.loc["a"]
+    assert (yields["answers"], yields["PRUNED"], yields["FAILED"], yields["DIVERGED"]) == (
+        *(4, 1, 1, 0),
+    )
+    assert found.table.loc["random", "DIVERGED"] == found.table.loc["random", "collapsed"] == 1
+    # Quartiles of one repeat are itself, from its first whole trial on.
+    curve = found.curves[found.curves["search"] == "a"]
+    assert curve["runs"].iloc[0] == pytest.approx(spent[2])
+    assert (curve["test_low"] == curve["test_high"]).all()
+
+
+def test_curves_begin_where_every_repeat_has_a_choice(tmp_path, made):
+    trials = rows(made, 0)
+    cheap, dear = sorted(trials[-6:], key=lambda t: t["device_s"])[::5]
+    folder = folder_of(tmp_path, made, {"random": [[(cheap, {}), (dear, {})], [(dear, {})]]})
+    curve = load_searches(folder).curves
+    assert curve["runs"].iloc[0] * load_searches(folder).comparison.reference.device_s == (
+        pytest.approx(dear["device_s"])
+    )
+
+
+def test_confirmation_judges_by_unseen_seeds(tmp_path, made):
+    trials = rows(made, 0)
+    chosen, second, third = trials[-1], trials[-2], trials[-4]
+    events = [[(third, {}), (second, {}), (chosen, {})]]
+    folder = folder_of(tmp_path, made, {"random": events}, confirm=2, confirm_seeds=SEEDS)
+    row = load_searches(folder).final.iloc[0]
+    table = read_table(made).trials
+    unseen = table[table["seed"] != 0].groupby("cell")
+    select, test = unseen["final_class_mean"].mean(), unseen["test_class_mean"].mean()
+    seconds = unseen["device_s"].sum()
+    best = max((chosen, second), key=lambda trial: select[trial["cell"]])
+    assert row["first_again"] == pytest.approx(100 * test[chosen["cell"]])
+    assert row["confirmed"] == pytest.approx(100 * test[best["cell"]])
+    one_run = read_table(made).info.reference.device_s
+    assert row["confirm_runs"] == pytest.approx(
+        (seconds[chosen["cell"]] + seconds[second["cell"]]) / one_run
+    )
+
+
+def test_the_best_cells_of_a_log_are_whole_and_different():
+    def event(cell, score, status="COMPLETE", seed=0):
+        trial = f"{cell}{seed}{status}"
+        return [
+            {"ask": {}, "cell": {"x": cell}, "seed": seed, "trial": trial},
+            {"tell": trial, "status": status, "objective": score},
+        ]
+
+    parts = [event(1, 0.5), event(2, 0.7), event(2, 0.9, seed=1), event(3, 0.7)]
+    parts += [event(4, 0.99, "PRUNED"), event(5, 0.07, "DIVERGED"), event(6, None, "FAILED")]
+    log = [line for part in parts for line in part]
+    assert best_cells(log, 3) == [({"x": 2}, 1), ({"x": 3}, 0), ({"x": 1}, 0)]
+    assert len(best_cells(log, 99)) == 3
+
+
+def logs_of(made, orders):
+    """Repeats over the three seeds, each with one trial: the n-th best on test of its seed."""
+    found = [rows(made, seed, "test_class_mean")[-1 - n] for seed, n in orders]
+    return [[(trial, {"device_s": 5.0})] for trial in found]
+
+
+def test_the_verdict_calls_a_better_search_better_and_equal_ones_not(tmp_path, made):
+    spread = [(seed, n) for n in (4, 5, 6) for seed in SEEDS]
+    good = [(seed, n) for n in (0, 0, 0) for seed in SEEDS]
+    logs = {
+        "random": logs_of(made, spread),
+        "same": logs_of(made, [*spread[3:], *spread[:3]]),
+        "good": logs_of(made, good),
+    }
+    words = verdict(load_searches(folder_of(tmp_path, made, logs)))
+    better = re.search(r"Better than random: ([^.]*\.\d)", words)
+    assert better is not None and better[1].startswith("good (+")
+    assert "No difference from random is shown: same (" in words
+    assert "97.5 % intervals, which hold together at 95 %" in words
+    assert "not for other data" in words
+
+
+def test_no_difference_shown_is_said(tmp_path, made):
+    spread = [(seed, n) for n in (4, 5, 6) for seed in SEEDS]
+    logs = {"random": logs_of(made, spread), "same": logs_of(made, spread[::-1])}
+    words = verdict(load_searches(folder_of(tmp_path, made, logs)))
+    assert "Better" not in words and "Worse" not in words
+    assert "no search is shown to be better or worse" in words
+
+
+def test_one_repeat_has_no_interval_and_no_verdict(tmp_path, made):
+    logs = {"random": logs_of(made, [(0, 5)]), "good": logs_of(made, [(0, 0)])}
+    words = verdict(load_searches(folder_of(tmp_path, made, logs)))
+    assert "No difference from random is shown: good" in words
+
+
+# From the command line.
+
+
+def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
+    args = ["--search", "all", "--repeats", 3, "--budget", 3]
+    first = compare(tmp_path, made, *args)
+    assert first.exit_code == 0, first.output
+    folder = tmp_path / "studies" / "joint_space+searches"
+    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    assert {f"search-tpe+hyperband-{n}.jsonl" for n in range(3)} < set(logs)
+    text = (folder / "report" / "report.md").read_text()
+    assert "pbt changes values in mid-training, which no table has: left out." in text
+    assert "metapeft is one trial per training seed" in text and "train --method metapeft" in text
+    assert "cost that is not charged here" in text
+    assert "nan" not in text.lower().replace("finance", "")
+    summary = pd.read_csv(folder / "report" / "searches.csv", index_col="search")
+    assert list(summary.index) == ["random", "sobol", "tpe", "gp", "tpe+hyperband", "metapeft"]
+    assert math.isnan(summary.loc["metapeft", "rank"])
+    report = {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+    assert {"anytime.png", "anytime.svg", "choices.png", "interactions.csv"} < set(report)
+
+    again = compare(tmp_path, made, *args)
+    assert again.exit_code == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
+    assert {p.name: p.read_bytes() for p in (folder / "report").iterdir()} == report
+    status = harness("status", folder.name, "--out", tmp_path)
+    assert status.exit_code == 0, status.output
+
+
+def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
+    args = ["--search", "random", "--repeats", 2, "--budget", 2]
+    assert compare(tmp_path, made, *args).exit_code == 0
+    for more in (["--seeds", 1], ["--workers", 2]):
+        result = compare(tmp_path, made, *args, *more)
+        assert result.exit_code == 2 and "holds a comparison with other" in result.stderr
+
+
+def test_a_table_of_one_seed_has_nothing_to_confirm_with(tmp_path):
+    study = small_study(seeds=(0,))
+    tabulate([made_sweep(tmp_path, study)], tmp_path / "t.parquet")
+    result = compare(
+        tmp_path, tmp_path / "t.parquet", "--search", "random,tpe", "--repeats", 2, "--budget", 3
+    )
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "studies/joint_space+searches/report/report.md").read_text()
+    assert "No confirmation: the table has no other seeds" in text
+    assert "tabulate a run of one with it" in text and "one seed, so no spread" in text
+
+
+def test_tuning_of_a_learned_search_is_charged_apart(tmp_path, made):
+    root = made.parent
+    args = ["--search", "random,metapeft", "--repeats", 3, "--budget", 3]
+    result = harness(
+        *("compare", "--study", "joint_space", "--replay", made, "--out", root, *args),
+        *("--charge", "joint_space+metapeft"),
+    )
+    assert result.exit_code == 0, result.output
+    table = read_table(made)
+    trials = table.trials
+    seconds = trials[trials["method"] == "metapeft"]["device_s"].sum()
+    runs = seconds / table.info.reference.device_s
+    text = (root / "studies/joint_space+searches/report/report.md").read_text()
+    assert f"joint_space+metapeft at {runs:.1f} full runs, which are charged apart" in text
+
+
+def test_a_folder_without_answers_is_refused(tmp_path, made):
+    folder = folder_of(tmp_path, made, {"random": [[]]})
+    with pytest.raises(UserError, match="no trial of a search has finished"):
+        write_report(folder)
+
+
+SEARCHES = "random,tpe+hyperband,pbt,metapeft"
+TINY = """
+from harness.study import Axis
+from studies.joint_space import study as joint
+def study():
+    made = joint()
+    values = {"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}
+    axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in made.axes]
+    base = made.base.with_values({"recipe.epochs": 3}, source="tiny")
+    return made.derive(name="tiny", axes=tuple(axes), base=base, views=(), smoke={})
+"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """A live comparison in the store of a finished small sweep, and its result."""
+    root = tmp_path_factory.mktemp("live")
+    (root / "tiny.py").write_text(TINY)
+    small = ["--study", root / "tiny.py", "--out", root, "--seeds", 2]
+    assert harness("sweep", *small, "--workers", 2).exit_code == 0
+    args = ["--search", SEARCHES, "--budget", 2, "--repeats", 2, "--confirm", 1, "--workers", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.compare_searches.CONFIRM_SEEDS", 1)  # five would train for long
+        yield root, [*small, *args], harness("compare", *small, *args)
+
+
+def test_a_live_comparison_trains_confirms_and_reports(live):
+    root, args, result = live
+    assert result.exit_code == 0, result.output
+    assert "Confirmation on seeds 2 to 2." in result.output
+    folder = root / "studies" / "tiny+searches"
+    text = (folder / "report" / "report.md").read_text()
+    assert "Live: 2 repeats over 2 training seeds" in text
+    assert "| pbt " in text and "How far from the best" not in text
+    found = load_searches(folder)
+    assert found.exhaustive is None and found.random is None
+    assert found.final["confirmed"].notna().all() and found.final["regret"].isna().all()
+    assert found.comparison.confirm_seeds == (2,)
+    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    trials = {path.name: path.stat().st_mtime_ns for path in (root / "trials").iterdir()}
+    again = harness("compare", *args)
+    assert again.exit_code == 0, again.output
+    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    assert {p.name: p.stat().st_mtime_ns for p in (root / "trials").iterdir()} == trials
+
+
+def test_a_replay_is_what_the_same_searches_did_live(live, tmp_path):
+    root, *_ = live
+    table = root / "t.parquet"
+    assert harness("tabulate", "tiny", "--file", table, "--out", root).exit_code == 0
+    result = harness(
+        *("compare", "--study", root / "tiny.py", "--replay", table, "--out", tmp_path),
+        *("--search", "random,tpe+hyperband", "--repeats", 2, "--seeds", 2, "--budget", 2),
+    )
+    assert result.exit_code == 0, result.output
+    folders = [out / "studies" / "tiny+searches" for out in (root, tmp_path)]
+    for name in ("random", "tpe+hyperband"):
+        for repeat in range(2):
+            logs = [read_lines(search_log(folder, name, repeat)) for folder in folders]
+            assert logs[0] == logs[1] and len(logs[0]) > 3
+    lived, replayed = (load_searches(folder).answers for folder in folders)
+    same = ["search", "repeat", "trial_id", "select", "incumbent_test", "spent_device_s"]
+    lived = lived[lived["search"].isin(["random", "tpe+hyperband"])]
+    pd.testing.assert_frame_equal(
+        lived[same].reset_index(drop=True), replayed[same].reset_index(drop=True)
+    )
