@@ -639,7 +639,7 @@ def anytime(compared: Searches) -> Figure:
         axes[0].axhline(best.best_test, color="0.4", linestyle="--", linewidth=0.8)
         _note(axes[0], 0.02, best.best_test, "best cell on test, by hindsight", va="bottom")
         axes[1].axhline(best.target, color="0.4", linestyle="--", linewidth=0.8)
-        _note(axes[1], 0.02, best.target, "found: within one SD over seeds", va="top")
+        _note(axes[1], 0.02, best.target, f"found: {best.target:.1f} points", va="top")
         axes[1].set_yscale("symlog", linthresh=1, linscale=0.5)
         axes[1].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
         axes[1].set_ylim(0, 1.5 * max(1.0, compared.curves["regret"].max()))
@@ -748,7 +748,8 @@ def searches_caption(compared: Searches) -> str:
     one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
     base = setting(compared.study.base, len(plan.seeds)).rsplit(", ", 1)[0]
     return (
-        f"{how}: {plan.repeats} repeats over {seeds}, budget {plan.budget}, "
+        f"{how}: {plan.repeats} repeat{'s' if plan.repeats > 1 else ''} over {seeds}, "
+        f"budget {plan.budget}, "
         f"{plan.workers} worker{'s' if plan.workers > 1 else ''}. "
         f"A full run: {one_run} ({plan.reference.device_s:.1f} device s). {base}."
     )

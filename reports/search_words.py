@@ -71,7 +71,7 @@ def verdict(compared: Searches) -> str:
     ]
     parts += [f"{said_of[k]}: {', '.join(v)}." for k, v in lists.items() if v]
     if not lists["better"] and not lists["worse"]:
-        parts.append("So no search is shown to be better or worse than another here.")
+        parts.append(f"So no search is shown to be better or worse than {reference} here.")
     percent = f"{100 * compared.judgement.confidence:.1f}"
     parts.append(
         f"Points of test accuracy, paired by repeat, with {percent} % intervals, which hold "
