@@ -748,7 +748,7 @@ def compare(
     are made on validation, and shown on test.
     """
     from harness.compare_searches import Wanted, replay_searches, run_searches
-    from harness.runs import known_run
+    from harness.runs import Command, known_run, write_command
     from harness.store import Store
     from harness.study import load_study
 
@@ -783,6 +783,7 @@ def compare(
             raise UserError("--set, --smoke and --device are for live trials; a table has its own.")
         folder = store.root / "studies" / f"{study.name}+searches"
         replay_searches(wanted, Path(replay), study, folder, click.echo)
+        write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
         _write_report(folder)
         return
     from dataclasses import replace
@@ -811,6 +812,7 @@ def compare(
         replace(wanted, workers=count), study, folder, batch=batch, runtime=runtime, say=click.echo
     )
     if not batch.is_incomplete:
+        write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
         _write_report(folder)
     batch.exit_if_incomplete()
 

@@ -118,7 +118,7 @@ class SearchSpace:
             for key in name.split(".") if value is data else []:
                 value = value.get(key) if isinstance(value, dict) else None
             if name in axes:
-                params[name] = axes[name].values.index(value) if value in axes[name].values else 0
+                params[name] = _place(axes[name], value)
             elif domain.choices is not None:
                 params[name] = 1
             else:
@@ -156,6 +156,17 @@ def _add_switches(found: Params, groups: dict[str, tuple[Site, ...]], values: Va
         if isinstance(alphas[0], int | float):
             found[f"{name} alpha"] = alphas[0]
     return not left
+
+
+def _place(axis: Axis, value: JsonValue) -> int:
+    """Which of an axis's values the base has; where that is all blocks, the deepest."""
+    values = list(axis.values)
+    if value in values:
+        return values.index(value)
+    if axis.field != "depth" or value != "all":
+        return 0
+    counts = [str(each).removeprefix("last:").removeprefix("first:") for each in values]
+    return max(range(len(values)), key=lambda i: int(counts[i]) if counts[i].isdigit() else -1)
 
 
 def _choices(axis: Axis) -> Domain:

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from harness.index import OVERALL
-from harness.study import AnyView, Bubbles, Embedding, Points, Study, View
+from harness.study import AnyView, Bubbles, Embedding, Points, View
 from reports import render
 from reports.comparison_frames import Arms
-from reports.count_frames import Counts, disagreements
 from reports.embedding_frames import load_embedded
 from reports.frames import (
     COST_UNITS,
@@ -527,47 +526,6 @@ def _costs(run: Run) -> Table:
         }
     words = pd.DataFrame({"total": {**totals, **peak}})
     return Table(stem="costs", caption="Cost of all trials", corner="", words=words)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CountsContent:
-    """The report of a study that trains nothing."""
-
-    study: Study
-    counts: Table
-    printed: Table | None
-    """What became of each cell that the paper prints."""
-    disagree: list[str]
-
-
-def counts_content(counts: Counts) -> CountsContent:
-    """Words for parameter counts."""
-    study = counts.study
-    rows, *columns = (axis.field for axis in study.axes)
-    table = counts.cells.pivot_table(
-        index=rows, columns=columns, values="trainable_params", sort=False
-    )
-    table.columns = pd.Index([", ".join(map(str, names)) for names in table.columns])
-    printed = counts.printed
-    return CountsContent(
-        study=study,
-        counts=Table(
-            stem="counts",
-            caption="Trainable parameters beside the head",
-            corner=study.axes[0].label,
-            words=table.map(lambda value: f"{value:.0f}"),
-        ),
-        printed=None
-        if printed is None
-        else Table(
-            stem="printed",
-            caption="The paper's cells in millions, and which formula gives them",
-            corner=str(printed.columns[0]),
-            words=printed.set_index(printed.columns[0]).map(str),
-            is_paper=True,
-        ),
-        disagree=[] if printed is None else disagreements(printed),
-    )
 
 
 def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent:

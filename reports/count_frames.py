@@ -23,6 +23,7 @@ class Counts:
     """Every cell with its parameters, and what became of each printed number."""
 
     study: Study
+    environment: dict[str, str]
     cells: pd.DataFrame
     """A row per cell: its fields, `trainable_params` and the backbone's feature `width`."""
     printed: pd.DataFrame | None
@@ -43,7 +44,7 @@ def load_counts(folder: Path) -> Counts:
     tables = [read_paper(name) for name in files.study.references]
     explained = [_explain(files.study, cells, table) for table in tables]
     printed = pd.concat(explained, ignore_index=True) if explained else None
-    return Counts(study=files.study, cells=cells, printed=printed)
+    return Counts(study=files.study, environment=files.environment, cells=cells, printed=printed)
 
 
 def _explain(study: Study, cells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

@@ -23,12 +23,15 @@ from harness.spec import TrialRequest, TrialSpec
 from harness.study import Axis, Range, Study, in_words
 from reports.comparison_frames import Arms
 from reports.content import ComparisonContent, Section, SweepContent, Table
+from reports.document import Document
 from reports.frames import Choice, Run
 from reports.render import DPI
 from reports.templating import template
 from reports.trial_list import TrialList, list_arms, list_sweep
 
-NUMBER = re.compile(r"(-?\d+(\.\d+)?(e[-+]?\d+)?( ± \d+(\.\d+)?)?( ×)?|-|chosen|one seed)?")
+NUMBER = re.compile(
+    r"([-+]?\d+(\.\d+)?(e[-+]?\d+)?( ± \d+(\.\d+)?| \[[^\]]*\])?( ×)?|-|never|chosen|one seed)?"
+)
 """What a column of numbers may hold."""
 
 
@@ -62,13 +65,14 @@ class Page:
     """Everything that the page's template prints."""
 
     run: str
-    content: SweepContent | ComparisonContent
+    content: SweepContent | ComparisonContent | Document
     parts: list[Part]
     definition: dict[str, str]
     axes: Table | None
     base: dict[str, str]
     """What every trial has unless an axis says otherwise, field by field."""
-    trials: TrialList
+    trials: TrialList | None
+    """None where the report is of no trials of its own."""
     command: Command | None
     precision: str | None
     """What the device made of `auto`; None where the study names the precision."""
@@ -177,6 +181,35 @@ def comparison_page(
     return _rendered(page)
 
 
+def document_page(folder: Path, content: Document, written: Sequence[Path]) -> str:
+    """The page of a document; `written` are the files of its report so far."""
+    study, command = content.study, read_command(folder)
+    parts = [
+        Part(
+            anchor=f"chapter-{number}",
+            title=chapter.title,
+            text=" ".join(chapter.text) or None,
+            figure=_picture(folder, chapter.figure, chapter.alt, "") if chapter.figure else None,
+            tables=chapter.tables,
+            notes=chapter.notes,
+        )
+        for number, chapter in enumerate(content.chapters)
+    ]
+    page = Page(
+        run=folder.name,
+        content=content,
+        parts=parts,
+        definition=content.definition,
+        axes=_axes(study),
+        base=_base(study.base, None, {axis.field for axis in study.axes}),
+        trials=None,
+        command=command,
+        precision=None,
+        files=[path.name for path in written],
+    )
+    return _rendered(page)
+
+
 def _rendered(page: Page) -> str:
     script = (resources.files("reports") / "templates" / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -184,6 +217,7 @@ def _rendered(page: Page) -> str:
         page=page,
         content=page.content,
         is_sweep=isinstance(page.content, SweepContent),
+        is_document=isinstance(page.content, Document),
         is_number=_is_number,
         script_hash=digest,
     )

@@ -17,18 +17,19 @@ from reports.comparison_frames import load_arms
 from reports.content import (
     Table,
     comparison_content,
-    counts_content,
     stem,
     sweep_content,
     views,
 )
 from reports.count_frames import load_counts
+from reports.count_words import counts_document
+from reports.document import Document
 from reports.frames import choose, load_run, over_nuisance, search_answers, summarise
 from reports.gamma_frames import Learned, load_learned
-from reports.html import comparison_page, sweep_page
+from reports.html import comparison_page, document_page, sweep_page
 from reports.latex import to_latex
 from reports.search_frames import load_searches
-from reports.search_words import search_words
+from reports.search_words import search_document
 from reports.templating import template
 
 
@@ -105,12 +106,10 @@ def _write_counts(folder: Path) -> list[Path]:
     counts = load_counts(folder)
     out = folder / "report"
     out.mkdir(exist_ok=True)
-    content = counts_content(counts)
-    written = [_csv(out / "counts.csv", counts.cells), _latex(out, content.counts)]
-    if counts.printed is not None and content.printed is not None:
-        written += [_csv(out / "printed.csv", counts.printed), _latex(out, content.printed)]
-    text = template("counts.md.jinja").render(content=content)
-    return [*written, _text(out / "report.md", text)]
+    written = [_csv(out / "counts.csv", counts.cells)]
+    if counts.printed is not None:
+        written.append(_csv(out / "printed.csv", counts.printed))
+    return _document(folder, counts_document(counts), written)
 
 
 def _write_searches(folder: Path) -> list[Path]:
@@ -128,10 +127,16 @@ def _write_searches(folder: Path) -> list[Path]:
         written.append(_csv(out / "interactions.csv", compared.effects))
     written += _save(out / "anytime", render.anytime(compared))
     written += _save(out / "choices", render.finals(compared))
-    text = template("searches.md.jinja").render(
-        **search_words(compared), caption=render.searches_caption(compared)
-    )
-    return [*written, _text(out / "report.md", text)]
+    return _document(folder, search_document(compared, render.searches_caption(compared)), written)
+
+
+def _document(folder: Path, content: Document, written: list[Path]) -> list[Path]:
+    """Write a document in every format, beside the files written so far."""
+    out = folder / "report"
+    written += [_latex(out, table) for table in content.tables]
+    written.append(_text(out / "report.md", template("document.md.jinja").render(content=content)))
+    written.append(_text(out / "index.html", document_page(folder, content, written)))
+    return written
 
 
 def _csv(path: Path, table: pd.DataFrame) -> Path:

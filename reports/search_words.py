@@ -6,37 +6,157 @@ Owns: sentences and cells of tables. Must not know: files, how a number was comp
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from reports.content import Table
+from reports.document import Chapter, Document
 from reports.search_frames import Searches
 from reports.words import signed, with_interval
 
 
-def search_words(compared: Searches) -> dict[str, Any]:
-    """All that the template `searches.md.jinja` states."""
-    plan = compared.comparison
-    return {
-        "compared": compared,
-        "verdict": verdict(compared),
-        "metric": compared.study.objective.replace("_", " "),
-        "split": "test" if compared.study.base.data.select_on == "test" else "validation",
-        "choices": _choices(compared),
-        "regrets": _regrets(compared) if compared.exhaustive is not None else None,
-        "bias": _bias(compared),
-        "yields": _yields(compared),
-        "effects": _effects(compared.effects),
-        "flat_effects": _effects(compared.flat_effects),
-        "gaps": _gaps(compared),
-        "learned": [
-            _learned(compared, name) for name in plan.learned if name in compared.table.index
+def search_document(compared: Searches, caption: str) -> Document:
+    """The whole report; `caption` says how the searches were compared, as under the figures."""
+    plan, study = compared.comparison, compared.study
+    is_on_test = study.base.data.select_on == "test"
+    learned = [_learned(compared, name) for name in plan.learned if name in compared.table.index]
+    warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
+    return Document(
+        title=f"Searches on {study.name}",
+        question=f"Which search finds the best configuration for its cost? ({study.question})",
+        warning=warning if is_on_test else None,
+        caption=caption,
+        answer=[verdict(compared), *learned, *_devices(compared)],
+        chapters=list(_chapters(compared, "test" if is_on_test else "validation")),
+        definition={
+            "Searches": ", ".join(plan.searches),
+            "Budget of each": plan.budget,
+            "Repeats": f"{plan.repeats}",
+            "Training seeds": ", ".join(map(str, plan.seeds)),
+            "Results": "trained live" if plan.table is None else "replayed from a table",
+            "Selection rule": f"The best {_metric(compared)} on "
+            f"{'test' if is_on_test else 'validation'} of a finished trial; ties go to the first.",
+        },
+        study=study,
+        environment=compared.environment,
+    )
+
+
+def _metric(compared: Searches) -> str:
+    return compared.study.objective.replace("_", " ")
+
+
+def _devices(compared: Searches) -> list[str]:
+    kinds = compared.devices
+    if len(kinds) < 2:
+        return []
+    return [
+        f"Trials ran on {len(kinds)} kinds of device ({', '.join(kinds)}): their seconds are not "
+        "comparable."
+    ]
+
+
+def _chapters(compared: Searches, split: str) -> Iterator[Chapter]:
+    metric, plan, exhaustive = _metric(compared), compared.comparison, compared.exhaustive
+    confidence = f"{100 * compared.judgement.confidence:.1f}"
+    regret = (
+        f", and how far its cell's mean {split} score over seeds lies below that of the best cell"
+        if exhaustive is not None
+        else ""
+    )
+    line = (
+        " The black line is what random search without repetition is expected to find."
+        if compared.random is not None
+        else ""
+    )
+    yield Chapter(
+        title="Incumbents against cost",
+        figure="anytime",
+        alt="Lines per search over cost on a log scale: the test score of the incumbent, and its "
+        "regret on validation where every cell is known. The numbers are in curves.csv.",
+        text=[
+            f"The incumbent is the trial with the best {metric} on {split} that has finished by "
+            f"that cost; shown is its test score{regret}. Lines are medians over repeats, bands "
+            "their quartiles (they may leave the frame), from where every repeat has a choice. "
+            "Cost is in device seconds, over those of a full run, of everything that was trained, "
+            f"stopped trials included.{line}"
         ],
-        "best": None
-        if compared.exhaustive is None
-        else ", ".join(f"{f} = {v}" for f, v in compared.exhaustive.best.items()),
-        "confidence": f"{100 * compared.judgement.confidence:.1f}",
-    }
+    )
+    yield Chapter(
+        title=f"Choices at {compared.at:.1f} full runs",
+        figure="choices",
+        alt="Points per search with intervals: the test score of its choice, all classes and by "
+        "group, a dot for every repeat. The numbers are in the table below.",
+        text=[
+            "This is the smallest of the searches' median costs, so that none is judged by more "
+            "than another was given; a search that ended earlier keeps its last choice. Budgets "
+            "in trials are counted by their epochs."
+        ],
+        tables=[_choices(compared)],
+        notes=[
+            f"Test accuracy (%), {metric} and by group: mean ± 95 % Student-t interval over "
+            f"repeats. Differences: {confidence} % intervals, which hold together at 95 %.",
+            f"P: probability that a repeat of this search is better than one of "
+            f"{compared.reference} trained with the same seed, ties by half; mean rank: 1 is best. "
+            "Both with 95 % bootstrap intervals over repeats, from 5 repeats on. Critical "
+            "differences need about 8 tasks; this is one.",
+        ],
+    )
+    if exhaustive is not None:
+        count = len(exhaustive.seeds)
+        best = ", ".join(f"{field} = {value}" for field, value in exhaustive.best.items())
+        spread = (
+            "the standard deviation over seeds of the best tenth of the cells"
+            if count > 1
+            else "as there is one seed, so no spread to judge by"
+        )
+        yield Chapter(
+            title="How far from the best of all cells",
+            text=[
+                f"The best cell by mean {split} score over {count} seed{'s' if count > 1 else ''} "
+                f"of the table is {best}."
+            ],
+            tables=[_regrets(compared)],
+            notes=[
+                f"Regret (points): {split} score of that cell minus that of the search's choice, "
+                "both means over seeds; on test, against the cell that is best there, which only "
+                "hindsight knows.",
+                f"Area: mean regret on {split} over log cost, from where all searches have a "
+                f"choice to {compared.at:.1f} runs.",
+                f"Found: regret of at most {exhaustive.target:.2f} points, {spread}; over a "
+                "search's whole run.",
+            ],
+        )
+    notes = [f"A choice looks better on {split} than it is, because it was chosen for it."]
+    if plan.confirm:
+        notes.append(
+            f"Confirmation: the {plan.confirm} best of a search's whole run, with seeds it has not "
+            f"trained with; the best of them by mean {split} score there. Its cost comes on top."
+        )
+    yield Chapter(title="What choosing costs", tables=[_bias(compared)], notes=notes)
+    yield Chapter(
+        title="Yield",
+        tables=[_yields(compared)],
+        notes=["A proposal that is known already costs nothing."],
+    )
+    gaps = _gaps(compared)
+    if gaps is not None and compared.effects is not None:
+        tables = [gaps, _effects("effects", compared.effects, "of all cells")]
+        if compared.flat_effects is not None:
+            where = f"without {compared.left}, where some cell collapses"
+            tables.append(_effects("effects_flat", compared.flat_effects, where))
+        yield Chapter(
+            title="Can the axes be chosen one after the other?",
+            tables=tables,
+            notes=[
+                "Share: of the variation between cells; seeds are blocks; diverged cells count as "
+                "chance."
+            ],
+        )
+    if plan.notes:
+        yield Chapter(title="Left out", notes=list(plan.notes))
 
 
 def verdict(compared: Searches) -> str:
@@ -85,7 +205,7 @@ def verdict(compared: Searches) -> str:
     return " ".join(parts)
 
 
-def _choices(compared: Searches) -> str:
+def _choices(compared: Searches) -> Table:
     table, judged = compared.table, compared.judgement.table
     rows = {}
     for name in table.index:
@@ -105,10 +225,10 @@ def _choices(compared: Searches) -> str:
     rows["binomial s.e. of one trial"] = {
         group: f"{table[f'binomial_{group}'].mean():.1f}" for group in compared.groups
     }
-    return _markdown(rows, "search")
+    return _table("choices", "Test accuracy (%) of the choices at that cost", rows, "search")
 
 
-def _regrets(compared: Searches) -> str:
+def _regrets(compared: Searches) -> Table:
     table = compared.table
     rows = {}
     for name in table.index:
@@ -122,10 +242,10 @@ def _regrets(compared: Searches) -> str:
             "median cost to find the best": cost,
             "missed it": f"{missed:.0f} of {own['repeats']:.0f}",
         }
-    return _markdown(rows, "search")
+    return _table("regrets", "Points below the best of all cells", rows, "search")
 
 
-def _bias(compared: Searches) -> str:
+def _bias(compared: Searches) -> Table:
     table = compared.table
     rows = {}
     for name in table.index:
@@ -148,10 +268,10 @@ def _bias(compared: Searches) -> str:
                 f"the confirmed of {count}": with_interval(own["confirmed"], own["confirmed_ci"]),
                 "confirmation's cost (runs)": _number(own["confirm_runs"]),
             }
-    return _markdown(rows, "search")
+    return _table("choosing", "What a choice is worth on other data and seeds (%)", rows, "search")
 
 
-def _yields(compared: Searches) -> str:
+def _yields(compared: Searches) -> Table:
     table = compared.table
     rows = {}
     for name in table.index:
@@ -166,12 +286,10 @@ def _yields(compared: Searches) -> str:
             ("FAILED", "failed (%)"),
         ):
             rows[name][words] = _percent(own[field], total)
-    return _markdown(rows, "search")
+    return _table("yield", "Percent of answers; of the first column, of proposals", rows, "search")
 
 
-def _effects(effects: pd.DataFrame | None) -> str | None:
-    if effects is None:
-        return None
+def _effects(stem: str, effects: pd.DataFrame, where: str) -> Table:
     rows = {}
     for _, row in effects.iterrows():
         known = not math.isnan(row["F"])
@@ -181,10 +299,11 @@ def _effects(effects: pd.DataFrame | None) -> str | None:
             "F": f"{row['F']:.1f}" if known else "-",
             "p": "-" if not known else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
         }
-    return _markdown(rows, "effect")
+    caption = f"Analysis of variance of the test scores, {where}"
+    return _table(stem, caption, rows, "effect")
 
 
-def _gaps(compared: Searches) -> str | None:
+def _gaps(compared: Searches) -> Table | None:
     if compared.gaps is None:
         return None
     rows = {}
@@ -196,7 +315,8 @@ def _gaps(compared: Searches) -> str | None:
             "lost on validation": "-" if place == 0 else f"{row['select_gap']:.1f}",
             "lost on test": "-" if place == 0 else signed(row["test_gap"], row["test_gap_ci"]),
         }
-    return _markdown(rows, "choice")
+    caption = "Choices by mean selection score; lost on test: paired by seed, 95 % interval"
+    return _table("gaps", caption, rows, "choice")
 
 
 def _learned(compared: Searches, name: str) -> str:
@@ -224,7 +344,7 @@ def _learned(compared: Searches, name: str) -> str:
     else:
         words += (
             "Its own settings (learning rate of the strengths, K, ratio) were tuned before, at a "
-            "cost that is not charged here; name those runs with --charge. "
+            "cost that is not charged here; name those runs with `--charge`. "
         )
     return words + (
         "Its controls: `harness train --method metapeft --controls`, and "
@@ -248,11 +368,11 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 
-def _markdown(rows: dict[str, dict[str, str]], corner: str) -> str:
+def _table(stem: str, caption: str, rows: dict[str, dict[str, str]], corner: str) -> Table:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    table = pd.DataFrame(
+    words = pd.DataFrame(
         [[row.get(column, "") for column in columns] for row in rows.values()],
         index=list(rows),
         columns=columns,
     )
-    return table.rename_axis(corner).to_markdown(disable_numparse=True)
+    return Table(stem=stem, caption=caption, corner=corner, words=words)

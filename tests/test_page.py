@@ -7,14 +7,17 @@ import re
 import shutil
 
 import pytest
+from made_sweep import made_sweep
 from test_comparison import Fake, controls, score, written
 from test_reports import RESULTS, made_run, scored, study
 from test_store_and_sweep import TINY, publish
+from test_tables_and_replay import compare, small_study
 
 from harness.index import OVERALL
 from harness.runs import Command, write_command, write_run
 from harness.store import Store
 from harness.study import Axis, Study, View
+from harness.table import tabulate
 from harness.trial import Runtime, resolve
 from reports.page import write_report
 
@@ -41,7 +44,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A sweep with holes, one whose every text is hostile, and a comparison."""
+    """A sweep with holes, one whose every text is hostile, arms compared, searches compared."""
     sweep = made_run(tmp_path_factory.mktemp("sweep"), study(), RESULTS)
     write_command(sweep, Command("harness sweep --study made", "Every cell once."))
     store = Store(tmp_path_factory.mktemp("comparison"))
@@ -52,6 +55,12 @@ def folders(tmp_path_factory):
     }
     for folder in found.values():
         write_report(folder)
+    root = tmp_path_factory.mktemp("searches")
+    made = small_study(seeds=(0, 1))
+    tabulate([made_sweep(root, made)], root / "t.parquet")
+    done = compare(root, root / "t.parquet", "--search", "random,tpe", "--budget", 3)
+    assert done.exit_code == 0, done.output
+    found["searches"] = root / "studies" / "joint_space+searches"
     return found
 
 
@@ -118,7 +127,7 @@ def visit(browser, folders):
 
 @browsers
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["sweep", "hostile", "comparison"])
+@pytest.mark.parametrize("name", ["sweep", "hostile", "comparison", "searches"])
 def test_nothing_is_wider_than_the_window(visit, name, width):
     page = visit(name, width)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -332,3 +341,18 @@ def test_a_long_list_is_cut_and_says_so(tmp_path, monkeypatch):
     assert sorted(rows) == ["complete", "complete", "diverged", "failed"]
     assert "last:2</td>\n" in text and "72.0</td>" in text  # the best on validation
     assert "first 1 of 4;" in text
+
+
+@browsers
+def test_searches_have_a_page_with_all_of_their_report(visit, folders):
+    page = visit("searches")
+    text = (folders["searches"] / "report" / "report.md").read_text()
+    titles = re.findall("^## (.*)$", text, re.M)
+    assert titles[0] == "Answer" and "Yield" in titles and len(titles) >= 7
+    shown = page.locator("main h2").all_inner_texts()
+    assert [title for title in shown if title in titles] == titles
+    assert page.locator("#trials").count() == 0
+    assert "harness compare --search random,tpe" in page.locator("#reproduce").inner_text()
+    head = page.locator("table[aria-labelledby=caption-choices] thead th")
+    assert "number" in [each.get_attribute("data-kind") for each in head.all()][1:]
+    assert page.locator("img").count() == 2

@@ -236,6 +236,13 @@ def test_a_space_knows_its_size_default_and_points():
     assert (request.positions, request.alpha, request.seed) == (("q",), 4.0, 3)
 
 
+def test_all_blocks_are_the_deepest_of_a_depth_axis():
+    depths = Axis(field="depth", values=("last:1", "last:12", "last:6"), label="depth")
+    groups = Axis(field="depth", values=("blocks:0-2", "blocks:3-5"), label="depth")
+    assert SearchSpace(study(axes=(depths,)), 12).default() == {"depth": 1}  # the base has "all"
+    assert SearchSpace(study(axes=(groups,)), 12).default() == {"depth": 0}
+
+
 def test_a_continuous_space_is_infinite_and_starts_at_the_base():
     space = SearchSpace(study(PLANE), 12)
     assert space.size == float("inf")

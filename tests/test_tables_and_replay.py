@@ -90,7 +90,7 @@ def test_a_table_says_where_it_comes_from(made):
     assert info.commands[1] == "harness sweep --study joint_space --seeds 2 --search metapeft"
     assert "tabulate joint_space joint_space+metapeft --file t.parquet" in info.commands[2]
     full = info.reference
-    assert full.cell == {"positions": "mlp1", "depth": "last:1", "alpha": 4.0}
+    assert full.cell == {"positions": "mlp1", "depth": "last:12", "alpha": 4.0}
     assert full.device_s == pytest.approx(seconds(full.cell), rel=0.05)
     assert full.flops == 1e9 * seconds(full.cell)
 

@@ -35,28 +35,32 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-const filters = document.getElementById("filters");
-const rows = [...document.getElementById("trial-list").tBodies[0].rows];
-const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+function filterTrials(filters) {
+  const rows = [...document.getElementById("trial-list").tBodies[0].rows];
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
 
-function filter() {
-  const text = document.getElementById("search").value.trim().toLowerCase();
-  const chosen = [...filters.querySelectorAll("select")].filter((each) => each.value !== "");
-  let shown = 0;
-  for (const row of rows) {
-    row.hidden =
-      !texts.get(row).includes(text) ||
-      chosen.some((each) => wordsOf(row, Number(each.dataset.column)) !== each.value);
-    shown += row.hidden ? 0 : 1;
+  function filter() {
+    const text = document.getElementById("search").value.trim().toLowerCase();
+    const chosen = [...filters.querySelectorAll("select")].filter((each) => each.value !== "");
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden =
+        !texts.get(row).includes(text) ||
+        chosen.some((each) => wordsOf(row, Number(each.dataset.column)) !== each.value);
+      shown += row.hidden ? 0 : 1;
+    }
+    document.getElementById("count").textContent = `${shown} of ${rows.length} shown`;
   }
-  document.getElementById("count").textContent = `${shown} of ${rows.length} shown`;
+
+  filters.addEventListener("input", filter);
+  document.getElementById("show-all").addEventListener("click", () => {
+    filters.reset();
+    filter();
+  });
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.hidden = false;
+  filter();
 }
 
-filters.addEventListener("input", filter);
-document.getElementById("show-all").addEventListener("click", () => {
-  filters.reset();
-  filter();
-});
-filters.addEventListener("submit", (event) => event.preventDefault());
-filters.hidden = false;
-filter();
+const filters = document.getElementById("filters");
+if (filters) filterTrials(filters); // a report of no trials of its own has none
