@@ -21,6 +21,8 @@ from reports import render
 from reports.comparison_frames import Arms, load_arms
 from reports.content import comparison_content, sweep_content
 from reports.frames import Run, choose, load_run, over_nuisance, summarise
+from reports.search_frames import Searches, load_searches
+from reports.search_words import verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +153,50 @@ class ComparisonResults(Results):
         return _html(content.title, [content.caption, content.verdict], "")
 
 
+class SearchesResults(Results):
+    """Searches compared; `trials` has a row per answer of every repeat, in their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self._compared: Searches = load_searches(folder)
+        self.trials = self._compared.answers
+
+    def best(self) -> Best:
+        """The search whose choices at the common cost have the best mean selection score."""
+        table, names = self._compared.table, ("test", *self._compared.groups)
+        row = table.iloc[int(table["select"].to_numpy().argmax())]
+        return Best(
+            cell={"search": str(row.name)},
+            select=float(row["select"]),
+            test={name: float(row[name]) for name in names},
+            half_width={name: float(row[f"{name}_ci"]) for name in names},
+        )
+
+    def table(self) -> pd.DataFrame:
+        """As described, with a row per search."""
+        return self._compared.table.join(self._compared.judgement.table)
+
+    def heatmap(self, rows: str | None = None, columns: str | None = None) -> Figure:
+        raise UserError(f"{self.name} compares searches and has no axes: see table().")
+
+    def _repr_html_(self) -> str:
+        caption = render.searches_caption(self._compared)
+        return _html(self.name, [caption, verdict(self._compared)], "")
+
+
 def load(run: str | Path, out: str | Path = "runs") -> Results:
     """Results of a run, by its name in the store `out` or by its folder.
 
     Raises:
-        UserError: there is no such run; names the nearest.
+        UserError: there is no such run; names the nearest. Or it trained nothing.
     """
     folder = known_run(str(run), Path(out))
-    is_comparison = (folder / "comparison.json").is_file()
-    return ComparisonResults(folder) if is_comparison else SweepResults(folder)
+    if (folder / "counts.json").is_file():
+        raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
+    if (folder / "comparison.json").is_file():
+        return ComparisonResults(folder)
+    is_of_searches = (folder / "searches.json").is_file()
+    return SearchesResults(folder) if is_of_searches else SweepResults(folder)
 
 
 def _html(title: str, lines: list[str], table: str) -> str:

@@ -7,14 +7,17 @@ import sys
 
 import matplotlib
 import pytest
+from made_sweep import made_sweep
 from test_comparison import Fake, controls, score, written
 from test_page import EVIL
 from test_reports import RESULTS, made_run, study, texts
+from test_tables_and_replay import compare, small_study
 
 import harness
 from harness.errors import UserError
 from harness.store import Store
 from harness.study import Axis
+from harness.table import tabulate
 
 
 def test_a_sweep_by_value(tmp_path):
@@ -50,6 +53,22 @@ def test_heatmaps_of_the_study_and_of_any_two_axes(tmp_path):
     made_run(tmp_path / "b", study(axes=alone, views=()), RESULTS[:2])
     with pytest.raises(UserError, match="name two axes of depth"):
         harness.load("made", out=tmp_path / "b").heatmap()
+
+
+def test_searches_by_value(tmp_path):
+    made = small_study(seeds=(0,))
+    tabulate([made_sweep(tmp_path, made)], tmp_path / "t.parquet")
+    done = compare(tmp_path, tmp_path / "t.parquet", "--search", "random,tpe", "--budget", 2)
+    assert done.exit_code == 0, done.output
+    results = harness.load("joint_space+searches", out=tmp_path)
+    table = results.table()
+    assert list(table.index) == ["random", "tpe"] and len(results.trials) >= 4
+    best = results.best()
+    assert table.loc[best.cell["search"], "select"] == table["select"].max() == best.select
+    assert best.test["test"] == table.loc[best.cell["search"], "test"]
+    assert "Replayed" in results._repr_html_()
+    with pytest.raises(UserError, match="no axes"):
+        results.heatmap()
 
 
 def test_nothing_finished_has_no_best(tmp_path):
