@@ -36,6 +36,16 @@ class Arms:
         return [*self.groups, *OVERALL]
 
 
+def front(table: pd.DataFrame, cost: str, score: str) -> list[str]:
+    """Arms that no other beats in one of cost and score without losing in the other, by cost.
+
+    Means alone decide, so that two arms whose intervals overlap may both be named or not.
+    """
+    ranked = table.sort_values([cost, score], ascending=[True, False], kind="stable")
+    best = ranked[score].astype(float).cummax()
+    return list(ranked["arm"][best > best.shift(fill_value=float("-inf"))])
+
+
 def load_arms(folder: Path) -> Arms:
     """Read a comparison's run folder and the records of its trials.
 

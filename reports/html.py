@@ -21,7 +21,7 @@ import pandas as pd
 from harness.runs import Command, read_command
 from harness.spec import TrialRequest, TrialSpec
 from harness.study import Axis, Range, Study, in_words
-from reports.comparison_frames import Arms
+from reports.comparison_frames import Arms, front
 from reports.content import ComparisonContent, Section, SweepContent, Table
 from reports.document import Document
 from reports.frames import Choice, Run
@@ -150,6 +150,11 @@ def comparison_page(
             notes=content.notes,
         )
     ]
+    best = ", ".join(front(arms.table, "runs_per_seed", compared.objective))
+    alt = f"Test accuracy of every arm against its cost in full runs. On the front: {best}."
+    words = f"On the front, which no arm beats in both: {best}. By the means alone."
+    pareto = _picture(folder, "pareto", alt, words)
+    parts.append(Part(anchor="pareto", title="Accuracy and cost", figure=pareto))
     if content.learned is not None:
         alt = (
             "Maps of block by position with the learned strength at four moments of the run, the "

@@ -91,6 +91,7 @@ def _write_comparison(folder: Path) -> list[Path]:
     learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
     written += _save(out / "arms", render.arms(arms))
+    written += _save(out / "pareto", render.pareto(arms))
     if learned is not None:
         written += _gamma(out, learned, f"Learned strengths, {compared.title}")
     content = comparison_content(arms, learned)

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from harness.index import OVERALL
 from harness.spec import TrialRequest
 from harness.study import AnyView, Bubbles, Embedding, Points, View
-from reports.comparison_frames import Arms
+from reports.comparison_frames import Arms, front
 from reports.embedding_frames import load_embedded
 from reports.frames import (
     COST_UNITS,
@@ -602,6 +602,45 @@ def arms(compared: Arms) -> Figure:
     return figure
 
 
+@style()
+def pareto(compared: Arms) -> Figure:
+    """Test accuracy of every arm against what finding it and training it cost, and its front."""
+    table, score = compared.table, compared.comparison.objective
+    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    axis = figure.subplots()
+    best = front(table, "runs_per_seed", score)
+    for index, (_, row) in enumerate(table.iterrows()):
+        half = row[f"{score}_ci"]
+        axis.errorbar(
+            row["runs_per_seed"],
+            row[score],
+            yerr=None if math.isnan(half) else half,
+            fmt=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            ms=8 if row["arm"] in best else 5,
+            elinewidth=0.8,
+            capsize=2,
+            label=row["arm"],
+        )
+    line = table.set_index("arm").loc[best]
+    axis.step(line["runs_per_seed"], line[score], where="post", color="0.4", lw=0.9, zorder=0)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    is_narrow = table["runs_per_seed"].max() < 10 * table["runs_per_seed"].min()
+    axis.xaxis.set_minor_formatter(
+        lambda value, _: f"{value:g}" if is_narrow or _leads(value) else ""
+    )
+    axis.tick_params(axis="x", which="minor", labelsize=7)
+    axis.set_xlabel("cost per seed (full runs)")
+    axis.set_ylabel("test accuracy, all classes (%)")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=7)
+    title = f"{compared.comparison.title}: accuracy and cost"
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure
+
+
+@style()
 def anytime(compared: Searches) -> Figure:
     """Incumbents against cost: test accuracy and, with a table, regret; medians and quartiles."""
     fields = [("test", "test accuracy of the incumbent (%)")]

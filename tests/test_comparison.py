@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_cli import harness
 from test_reports import scored, texts
@@ -21,7 +22,7 @@ from harness.spec import Placement
 from harness.store import Store
 from harness.study import Axis, Points, Study
 from harness.trial import Runtime, resolve
-from reports.comparison_frames import load_arms
+from reports.comparison_frames import front, load_arms
 from reports.gamma_frames import block_map, describe, load_learned, normalised_entropy
 from reports.page import write_report
 
@@ -188,7 +189,8 @@ def test_the_report_says_better_worse_and_open(tmp_path):
     folder = written(controls(store, Fake(store, mixed)), store)
     names = {path.name for path in write_report(folder)}
     tables = {"arms.csv", "arms_by_seed.csv", "arms.tex"}
-    assert names == {*tables, "arms.png", "arms.svg", "report.md", "index.html"}
+    figures = {f"{name}.{kind}" for name in ("arms", "pareto") for kind in ("png", "svg")}
+    assert names == {*tables, *figures, "report.md", "index.html"}
     text = (folder / "report" / "report.md").read_text()
     (verdict,) = [line for line in text.splitlines() if line.startswith("By paired")]
     better, worse = verdict.split(" It is worse than ")
@@ -408,3 +410,10 @@ def test_inference_is_told_where_it_was_counted(tmp_path):
     text = (tmp_path / "counted/studies/cells/report/report.md").read_text()
     assert "| +5.0 % |" in text and "| +0.0 % |" in text
     assert "| - |" in (tmp_path / "old/studies/cells/report/report.md").read_text()
+
+
+def test_the_front_is_what_no_arm_beats_in_both():
+    arms = {"cheap": (1, 50), "worse": (2, 49), "better": (2, 55), "same": (3, 55), "best": (9, 60)}
+    rows = [{"arm": arm, "cost": cost, "score": score} for arm, (cost, score) in arms.items()]
+    for order in (rows, rows[::-1]):
+        assert front(pd.DataFrame(order), "cost", "score") == ["cheap", "better", "best"]
