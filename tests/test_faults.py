@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -111,9 +112,10 @@ def running(out):
     for claim in Path(out).glob("trials/*/claim.json"):
         begun = (claim.parent / "history.jsonl").exists()
         if begun and not (claim.parent / "record.json").exists():
-            pid = json.loads(claim.read_text())["pid"]
-            if psutil.pid_exists(pid):
-                return pid
+            with suppress(FileNotFoundError):  # released meanwhile
+                pid = json.loads(claim.read_text())["pid"]
+                if psutil.pid_exists(pid):
+                    return pid
     return None
 
 
