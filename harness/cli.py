@@ -200,12 +200,7 @@ def sweep(
     values = _settings(settings)
     if select_on is not None:
         values["data.select_on"] = select_on
-    run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
-    study = study.at_smoke_scale() if smoke else study
-    if values:
-        study = study.derive(base=study.base.with_values(values, source="--set"))
-    if seeds is not None:
-        study = study.derive(seeds=tuple(range(seeds)))
+    study, run_name = _as_asked(study, values, smoke, seeds)
     runtime = replace(
         _runtime(device),
         keep_weights=keep != "none",
@@ -761,11 +756,7 @@ def compare(
         for flag, value in {**flags, "charge": charge or None}.items():
             if value is not None:
                 raise UserError(f"--{flag} is for --search; methods all spend the same.")
-        values = _settings(settings)
-        run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
-        study = study.at_smoke_scale() if smoke else study
-        if values:
-            study = study.derive(base=study.base.with_values(values, source="--set"))
+        study, run_name = _as_asked(study, _settings(settings), smoke, None)
         _compare_methods(methods, study, run_name, seeds or 3, store, _runtime(device), workers)
         return
     assert search is not None
@@ -791,13 +782,7 @@ def compare(
     from harness.batch import Batch
     from harness.named_searches import POPULATION
 
-    values = _settings(settings)
-    run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
-    study = study.at_smoke_scale() if smoke else study
-    if values:
-        study = study.derive(base=study.base.with_values(values, source="--set"))
-    if seeds is not None:
-        study = study.derive(seeds=tuple(range(seeds)))
+    study, run_name = _as_asked(study, _settings(settings), smoke, seeds)
     runtime = _runtime(device)
     runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
     count = _local_workers(workers, runtime)
@@ -979,6 +964,22 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[field] = text
     return values
+
+
+def _as_asked(
+    study: Study, values: dict[str, Any], smoke: bool, seeds: int | None
+) -> tuple[Study, str]:
+    """The study at the scale, with the settings and the seeds that were asked for; its run's name.
+
+    Other seeds are of the same run.
+    """
+    run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
+    study = study.at_smoke_scale() if smoke else study
+    if values:
+        study = study.derive(base=study.base.with_values(values, source="--set"))
+    if seeds is not None:
+        study = study.derive(seeds=tuple(range(seeds)))
+    return study, run_name
 
 
 def _variant(values: dict[str, Any]) -> str:
