@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness.comparison import Arm
+from harness.comparison import Arm, Swept, SweptCell
 from harness.spec import TrialRequest
 from harness.store import Store, TrialRecord
 from harness.study import Study
@@ -39,6 +39,7 @@ class Arms:
         self.seeds, self.study, self.run = seeds, study, run
         self.store, self.runtime, self.rates = store, runtime, rates
         self.arms: list[Arm] = []
+        self.swept: Swept | None = None
         self.notes: list[str] = []
 
     def add_tuned(self, plain: dict[str, TrialRequest], tuned: dict[str, TrialRequest]) -> None:
@@ -84,6 +85,15 @@ class Arms:
         best = max(range(count), key=lambda index: self.score(cells[index]))
         words = ", ".join(str(value) for value in study.cells()[best].values())
         self.add(f"best cell of {study.name} ({words})", cells[best], everything)
+        self.swept = Swept(
+            study=study.name,
+            labels={axis.field: axis.label for axis in study.axes},
+            fixed=study.fixed,
+            cells=tuple(
+                SweptCell(cell=cell, trials=tuple(record.trial_id for record in own))
+                for cell, own in zip(study.cells(), cells, strict=True)
+            ),
+        )
 
     def _run_seeds(
         self, cases: dict[tuple[str, float], TrialRequest]

@@ -24,6 +24,23 @@ class Arm(Frozen):
     """All trials whose cost this arm bears, its own included."""
 
 
+class SweptCell(Frozen):
+    """A cell of a sweep, with a trial per seed."""
+
+    cell: dict[str, JsonValue]
+    trials: tuple[str, ...]
+
+
+class Swept(Frozen):
+    """A sweep that was run with the comparison's seeds, on its data, backbone and recipe."""
+
+    study: str
+    labels: dict[str, str]
+    """Field of an axis -> its name in words."""
+    fixed: str
+    cells: tuple[SweptCell, ...]
+
+
 class Comparison(Frozen):
     """Arms that share data, split, recipe and seeds; the first is what the others judge."""
 
@@ -35,6 +52,8 @@ class Comparison(Frozen):
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None
     arms: tuple[Arm, ...]
+    swept: Swept | None = None
+    """Of the arm that is its best cell, if there is one."""
     reference: str | None = None
     """File of the paper's numbers in `baselines/paper`, without `.csv`, with a column `variant`."""
     notes: tuple[str, ...]

@@ -6,7 +6,7 @@ results are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from harness.trial import Runtime, resolve
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
+
+SMALLEST = 1e-6
+"""Strengths below count as this in logarithms: softplus never gives 0, a released γ may."""
 
 
 class Controls:
@@ -89,6 +92,7 @@ class Controls:
             unit=unit,
             inner_steps=steps if isinstance(steps, int) else None,
             arms=tuple(self._built.arms),
+            swept=self._built.swept,
             notes=tuple(self._built.notes),
         )
 
@@ -115,7 +119,12 @@ class Controls:
             "strongest half of the sites, retrained": lambda s, p: derive([p], "topk", None),
             "uniform α = mean of γ": lambda seed, placement: _uniform(placement),
             "γ shuffled over the sites": _shuffled,
+            "random γ of the same spread": _random,
         }
+        grid = self._grid_placements()
+        if grid:
+            name = f"nearest cell of {self._study.name} to γ"
+            changes[name] = lambda seed, placement: _nearest(placement, grid)
         cases = {
             (name, seed): self._base.model_copy(
                 update={"placement": change(seed, placement), "seed": seed}
@@ -128,6 +137,17 @@ class Controls:
             own = [records[name, seed] for seed in self._seeds]
             self._built.add(f"{self._base.method}, {name}", own, [*(r for r in found if r), *own])
 
+    def _grid_placements(self) -> list[Placement]:
+        """The study's cells, as placements of the base method at the sites that have a γ."""
+        found = []
+        for _, request in self._study.cell_requests():
+            if request.method != self._base.method:
+                continue
+            spec = resolve(request, self._runtime)
+            if self._base.placement and set(spec.placement.root) <= set(self._base.placement.root):
+                found.append(spec.placement)
+        return found
+
 
 def _uniform(learned: Placement) -> Placement:
     mean = float(np.mean(list(learned.root.values())))
@@ -138,3 +158,20 @@ def _shuffled(seed: int, learned: Placement) -> Placement:
     values = list(learned.root.values())
     order = torch.randperm(len(values), generator=generator(seed, "shuffled gamma")).tolist()
     return Placement({site: values[i] for site, i in zip(learned.root, order, strict=True)})
+
+
+def _random(seed: int, learned: Placement) -> Placement:
+    """Drawn from the log-normal distribution with the learned strengths' log mean and spread."""
+    logs = np.log(np.maximum(list(learned.root.values()), SMALLEST))
+    draws = torch.randn(len(logs), generator=generator(seed, "random gamma"), dtype=torch.float64)
+    values = np.exp(logs.mean() + logs.std() * draws.numpy())
+    return Placement(dict(zip(learned.root, map(float, values), strict=True)))
+
+
+def _nearest(learned: Placement, grid: Sequence[Placement]) -> Placement:
+    """The placement at the least squared distance, where a site left out has strength 0."""
+
+    def distance(other: Placement) -> float:
+        return sum((value - other.root.get(site, 0.0)) ** 2 for site, value in learned.root.items())
+
+    return min(grid, key=distance)

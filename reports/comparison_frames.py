@@ -27,6 +27,9 @@ class Arms:
     """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
     time_ratio: float
     """Device seconds of the first arm over those of the unit arm."""
+    swept: pd.DataFrame | None
+    """Mean test score (percent) of the sweep's cells, first axis x second; None without a sweep
+    over two axes."""
     records: dict[str, TrialRecord]
     """Of every trial of an arm, and of those that its setting cost."""
 
@@ -97,7 +100,26 @@ def load_arms(folder: Path) -> Arms:
         scores=scores,
         table=pd.DataFrame(table),
         time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
+        swept=_swept(comparison, records, groups),
         records=records,
+    )
+
+
+def _swept(
+    comparison: Comparison, records: dict[str, TrialRecord], groups: tuple[str, ...]
+) -> pd.DataFrame | None:
+    if comparison.swept is None or len(comparison.swept.labels) != 2:
+        return None
+    rows, columns = comparison.swept.labels
+    scores = []
+    for each in comparison.swept.cells:
+        own = [_scores(records[trial_id], groups) for trial_id in each.trials]
+        mean = sum(score[f"test_{comparison.objective}"] for score in own) / len(own)
+        scores.append((str(each.cell[rows]), str(each.cell[columns]), mean))
+    frame = pd.DataFrame(scores, columns=["row", "column", "score"])
+    table: pd.DataFrame = frame.pivot(index="row", columns="column", values="score")
+    return table.reindex(
+        index=frame["row"].drop_duplicates(), columns=frame["column"].drop_duplicates()
     )
 
 

@@ -113,6 +113,8 @@ class ComparisonContent:
     papers: list[Table]
     notes: list[str]
     learned: str | None
+    has_swept: bool
+    """Whether the map of a sweep stands beside what was learned."""
     environment: dict[str, str]
 
 
@@ -572,6 +574,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             *compared.notes,
         ],
         learned=None if learned is None else _say(learned),
+        has_swept=learned is not None and arms.swept is not None,
         environment=arms.environment,
     )
 

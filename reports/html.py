@@ -163,6 +163,14 @@ def comparison_page(
         learned = _picture(folder, "gamma", alt, "Dotted: the strength at the start.")
         title = "What was learned"
         parts.append(Part(anchor="learned", title=title, text=content.learned, figure=learned))
+        if content.has_swept:
+            alt = (
+                "Two maps: learned strength by position and block, and test accuracy of the sweep. "
+                "Their numbers are in gamma.csv and in the sweep's own report."
+            )
+            beside = _picture(folder, "gamma_and_sweep", alt, "")
+            title = "Learned beside swept"
+            parts.append(Part(anchor="beside", title=title, figure=beside))
     split = "test" if compared.request.data.select_on == "test" else "validation"
     metric = compared.objective.replace("_", " ")
     definition = {

@@ -95,6 +95,8 @@ def _write_comparison(folder: Path) -> list[Path]:
     if learned is not None:
         written += _gamma(out, learned, f"Learned strengths, {compared.title}")
     content = comparison_content(arms, learned)
+    if learned is not None and content.has_swept:
+        written += _save(out / "gamma_and_sweep", render.gamma_and_sweep(learned, arms))
     written += [_latex(out, table) for table in (content.arms, *content.papers)]
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))

@@ -136,7 +136,14 @@ def _heat(
     _axis_labels(axis, run, view)
 
 
-def _cells(axis: Axes, table: pd.DataFrame, *, size: float) -> None:
+def _cells(
+    axis: Axes,
+    table: pd.DataFrame,
+    *,
+    size: float,
+    fmt: str = ".1f",
+    unit: str = "accuracy (%)",
+) -> None:
     values = table.to_numpy(dtype=float)
     known = values[np.isfinite(values)]
     axis.set_facecolor("0.85")
@@ -145,14 +152,14 @@ def _cells(axis: Axes, table: pd.DataFrame, *, size: float) -> None:
         pd.DataFrame(values, index=table.index, columns=[_tick(c) for c in table.columns]),
         ax=axis,
         cmap=MAP,
-        vmin=known.min(initial=100),
-        vmax=known.max(initial=0),
+        vmin=known.min() if len(known) else 0,
+        vmax=known.max() if len(known) else 100,
         annot=True,
-        fmt=".1f",
+        fmt=fmt,
         annot_kws={"size": size},
         linewidths=0.3,
         linecolor="white",
-        cbar_kws={"label": "accuracy (%)", "pad": 0.02},
+        cbar_kws={"label": unit, "pad": 0.02},
     )
     axis.tick_params(axis="both", rotation=0, length=0)
 
@@ -573,6 +580,32 @@ def gamma(learned: Learned, title: str) -> Figure:
         axis.axhline(learned.final["start"].mean(), color="0.4", linestyle=(0, (1, 2)), linewidth=1)
         axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure
+
+
+@style()
+def gamma_and_sweep(learned: Learned, compared: Arms) -> Figure:
+    """The strengths where learning ended, and the map of the sweep that they stand in for."""
+    swept, found = compared.swept, compared.comparison.swept
+    assert swept is not None and found is not None
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _cells(left, block_map(learned, 1.0), size=6.5, fmt=".2f", unit="strength γ")
+    left.set_title(f"learned: {compared.comparison.arms[0].name}")
+    left.set_xlabel("block (0 is next to the input)")
+    left.set_ylabel("position")
+    _cells(right, swept, size=6.5)
+    right.set_title(f"swept: test accuracy, {found.study} ({found.fixed})")
+    rows, columns = found.labels.values()
+    right.set_xlabel(columns)
+    right.set_ylabel(rows)
+    seeds = len(compared.comparison.seeds)
+    figure.suptitle("What is learned beside what is swept", fontsize=12, fontweight="bold")
+    words = (
+        f"Means over the same {seeds} seed{'s' if seeds > 1 else ''}; each map has a colour scale "
+        f"of its own. {setting(compared.comparison.request, seeds)}"
+    )
+    figure.supxlabel(words, fontsize=8, color="0.25")
     return figure
 
 

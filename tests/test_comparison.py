@@ -114,6 +114,8 @@ def test_arms_share_seeds_and_differ_as_named(tmp_path):
         "lora, strongest half of the sites, retrained",
         "lora, uniform α = mean of γ",
         "lora, γ shuffled over the sites",
+        "lora, random γ of the same spread",
+        "lora, nearest cell of cells to γ",
     ]
     for arm in specs.values():
         assert [spec.seed for spec in arm] == [0, 1]
@@ -132,6 +134,12 @@ def test_arms_share_seeds_and_differ_as_named(tmp_path):
     for spec in specs["lora, γ shuffled over the sites"]:
         values = list(spec.placement.root.values())
         assert sorted(values) == [0.1, 0.5, 1.0, 2.0]
+    drawn = [
+        list(spec.placement.root.values()) for spec in specs["lora, random γ of the same spread"]
+    ]
+    assert drawn[0] != drawn[1] and np.min(drawn) > 0
+    # Of the study's two cells only the last block's has sites with a γ alone.
+    assert specs["lora, nearest cell of cells to γ"][0].placement.root == {"11.mlp1": 1.0}
     assert specs["lora, α = 1, all 4 sites, lr tuned (× 2)"][0].recipe.lr == 0.02
     assert comparison.notes[0].startswith("metapeft, lr tuned: × 0.5 is the end of the range")
     assert len(fake.asked) == len({spec.trial_id for spec in fake.asked})
@@ -156,6 +164,42 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     folder = written(comparison, store)
     table = load_arms(folder).table.set_index("arm")
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)
+
+
+def test_the_sweep_stands_beside_what_was_learned(tmp_path):
+    store = Store(tmp_path)
+    positions = Axis(field="positions", values=("q", "mlp1"), label="position")
+    study = cells().derive(
+        axes=(positions, Axis(field="depth", values=("last:1", "last:2"), label="last blocks"))
+    )
+    scores = {("q", 1): (0.2, 0.4), ("q", 2): (0.4, 0.6), ("mlp1", 1): (0.3, 0.5)}
+    for _, request in study.derive(seeds=(0, 1)).requests():
+        spec = resolve(request, Runtime())
+        place = request.positions[0], len(spec.placement)
+        if place == ("mlp1", 2):
+            publish(store, spec, status="DIVERGED")
+        else:
+            publish(store, spec, select=scored(0.5), test=scored(scores[place][spec.seed]))
+    fake = Fake(store, score)
+    comparison = Controls(
+        META, seeds=(0, 1), study=study, run=fake, store=store, runtime=Runtime()
+    ).compare()
+    folder = written(comparison, store)
+    swept = load_arms(folder).swept
+    assert swept.index.tolist() == ["q", "mlp1"] and swept.columns.tolist() == ["last:1", "last:2"]
+    np.testing.assert_allclose(swept, [[30, 50], [40, 100 / 15]])
+    for trial_id in comparison.arms[0].trials:
+        path_of = store.trials / trial_id
+        rows = [{"outer_step": n, "10.q": 1.0 + n, "11.mlp1": 1.0} for n in range(2)]
+        write_trajectory(path_of, rows)
+    names = {path.name for path in write_report(folder)}
+    assert {"gamma.png", "gamma_and_sweep.png", "gamma_and_sweep.svg"} <= names
+    assert "(gamma_and_sweep.png)" in (folder / "report" / "report.md").read_text()
+    assert "Learned beside swept" in (folder / "report" / "index.html").read_text()
+    # Strengths 2, 1, 0.5, 0.1 at 10.q, 10.mlp1, 11.q, 11.mlp1; their squares' part left out is
+    # smallest for q in both blocks.
+    (arm,) = [arm for arm in comparison.arms if "nearest cell" in arm.name]
+    assert store.record(arm.trials[0]).spec.placement.root == {"10.q": 1.0, "11.q": 1.0}
 
 
 def test_differences_are_paired_and_costs_are_whole(tmp_path):
@@ -239,7 +283,7 @@ def test_controls_of_a_method_that_learns_nothing_are_refused(tmp_path):
 
 
 def write_trajectory(folder, rows):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "trajectory.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -305,7 +349,7 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
     assert "| arm | head | medium | tail | class mean |" in result.stdout
     (folder,) = (tmp_path / "studies").iterdir()
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
-    assert len(comparison.arms) == 9 and all(isinstance(arm, Arm) for arm in comparison.arms)
+    assert len(comparison.arms) == 11 and all(isinstance(arm, Arm) for arm in comparison.arms)
     file = tmp_path / "mean.json"
     derived = harness("derive", folder.name, "--rule", "as_is", "--file", file, "--out", tmp_path)
     assert derived.exit_code == 0, derived.output
