@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Literal
+from typing import Literal, Self
 
 import click
 from rich.console import Console
@@ -40,18 +40,37 @@ EXIT_INTERRUPTED = 130
 
 @dataclass
 class Batch:
-    """Trials run together, with progress; knows afterwards whether all of them ended well."""
+    """Trials run together, with progress; knows afterwards whether all of them ended well.
+
+    Searches that run one after the other share the engine's workers, which end with the context.
+    """
 
     store: Store
     runtime: Runtime
     base: TrialRequest
-    start_engine: Callable[[bool, int | None], Engine]
-    """Called with whether trials are to report, and how many there are if that is known."""
+    start_engine: Callable[[bool], Engine]
+    """Called with whether trials are to report."""
     max_retries: int = 0
     keep: Literal["none", "best", "all"] = "none"
     """Whose trained tensors to keep, where the runtime has them saved at all."""
     _failed: list[TrialRecord] = field(default_factory=list)
     _stop: Event = field(default_factory=Event)
+    _engine: Engine | None = None
+    _watches: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    def _engine_for(self, search: Search) -> Engine:
+        if self._engine is None or self._watches != search.watches:
+            self.__exit__()
+            self._engine, self._watches = self.start_engine(search.watches), search.watches
+        return self._engine
 
     def run(
         self,
@@ -66,7 +85,7 @@ class Batch:
 
         `done` are earlier trials, for the best score shown.
         """
-        engine = self.start_engine(search.watches, count)
+        engine = self._engine_for(search)
         best = _Best(self.base.data.select_on, objective)
         for record in done:
             best.update(record)
@@ -83,19 +102,16 @@ class Batch:
                         self.store.drop_weights(trial_id)
                     fresh.intersection_update({best.trial_id})
 
-            try:
-                drive(
-                    search,
-                    engine,
-                    store=self.store,
-                    runtime=self.runtime,
-                    metric=objective,
-                    max_retries=self.max_retries,
-                    stop=self._stop,
-                    on_end=ended,
-                )
-            finally:
-                engine.close()
+            drive(
+                search,
+                engine,
+                store=self.store,
+                runtime=self.runtime,
+                metric=objective,
+                max_retries=self.max_retries,
+                stop=self._stop,
+                on_end=ended,
+            )
 
     @property
     def is_incomplete(self) -> bool:

@@ -19,6 +19,8 @@ from harness.errors import NotSavedError, UserError, saving, unknown
 
 if TYPE_CHECKING:
     from harness.arms import Run
+    from harness.batch import Batch
+    from harness.compare_searches import Wanted as Contestants
     from harness.engine import Engine
     from harness.spec import TrialRequest
     from harness.store import Store, TrialRecord
@@ -30,6 +32,8 @@ EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3
 MOST_FAILURES = 5
 """Failed trials that `status` names."""
+TABLE = Path(__file__).parent / "assets" / "joint_space.parquet"
+"""The table that `compare --replay` takes if none is named."""
 
 
 class _Group(click.Group):
@@ -182,30 +186,36 @@ def sweep(
 ) -> None:
     """Run every trial of a study that has not finished yet, then draw its report.
 
-    With --search, run those that the search asks for until its budget is spent.
+    With --search, run those that the search asks for until its budget is spent. A study that names
+    searches runs each of them instead, and compares them.
     """
     from dataclasses import replace
 
     from harness.batch import Batch
+    from harness.compare_searches import BUDGET, REPEATS_LIVE, SMOKE_BUDGET
+    from harness.compare_searches import Wanted as Contestants
     from harness.named_searches import POPULATION
     from harness.runs import Command, known_run, read_run, write_command, write_run
     from harness.search_plan import Wanted, plan_searches
     from harness.searches import GridSearch
     from harness.store import Store, driving
-    from harness.study import load_study
     from harness.sweep import make_plan
     from harness.trial import provenance
 
-    study = load_study(study_name)
-    values = _settings(settings)
-    if select_on is not None:
-        values["data.select_on"] = select_on
-    study, run_name = _as_asked(study, values, smoke, seeds)
+    study, run_name = _loaded(study_name, settings, smoke, seeds, select_on)
+    contest = None
+    if study.searches is not None and search == "grid":
+        contest = Contestants(
+            searches=study.searches,
+            budget=budget or (SMOKE_BUDGET if smoke else BUDGET),
+            repeats=repeats,
+            workers=_local_workers(workers, _runtime(device)),
+        )
     runtime = replace(
         _runtime(device),
         keep_weights=keep != "none",
         keep_features=study.needs_features,
-        keep_checkpoints=search == POPULATION,
+        keep_checkpoints=POPULATION in (search, *(contest.names([]) if contest else ())),
     )
     store = Store(Path(out))
     batch = Batch(
@@ -216,6 +226,17 @@ def sweep(
         max_retries=max_retries,
         keep=keep,  # type: ignore[arg-type]
     )
+    of_a_search = {"pruner": pruner, "on-repeat": on_repeat, "warm-start": warm_start}
+    given = [flag for flag, value in of_a_search.items() if value is not None]
+    if contest is not None:
+        if given:
+            raise UserError(f"--{given[0]} is for one search; {study.name} compares several.")
+        click.echo(f"{study.name}: {study.question}")
+        times = contest.repeats or REPEATS_LIVE
+        click.echo(f"Searches: {contest.searches}, each to a budget of {contest.budget}, {times}×.")
+        if not dry_run:
+            _compare_searches(contest, study, run_name, batch)
+        return
     if search != "grid":
         if not study.trains:
             raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
@@ -236,7 +257,7 @@ def sweep(
         click.echo(planned.words)
         if dry_run:
             return
-        with driving(folder):
+        with driving(folder), batch:
             write_run(folder, study, [], provenance(runtime.device))
             write_command(folder, Command(_typed(), planned.words))
             for number, start in enumerate(planned.starts):
@@ -248,13 +269,7 @@ def sweep(
                 for asked in read_run(folder).asked:
                     store.drop_checkpoint(asked.trial_id)
     else:
-        of_a_search = {
-            "repeats": repeats,
-            "pruner": pruner,
-            "on-repeat": on_repeat,
-            "warm-start": warm_start,
-        }
-        given = [flag for flag, value in of_a_search.items() if value is not None]
+        given += ["repeats"] if repeats is not None else []
         if given:
             raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
         most = None if budget is None else _trials_in(budget, study)
@@ -266,7 +281,7 @@ def sweep(
         _print_plan(plan, runtime, _local_workers(workers, runtime))
         if dry_run:
             return
-        with driving(folder):
+        with driving(folder), batch:
             write_run(folder, study, plan.cells, provenance(runtime.device))
             limit = "" if budget is None else f", {budget} at most"
             write_command(folder, Command(_typed(), f"Every cell once for every seed{limit}."))
@@ -314,8 +329,8 @@ def _engine(
     workers: int | None,
     gpus_per_trial: float | None,
     address: str | None,
-) -> Callable[[bool, int | None], Engine]:
-    """How to start the engine for trials that report or not, and so many of them if known."""
+) -> Callable[[bool], Engine]:
+    """How to start the engine for trials that report or not."""
     from harness.engine import LocalEngine
 
     if kind == "local":
@@ -323,16 +338,15 @@ def _engine(
             if value is not None:
                 raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
 
-        def local(watch: bool, count: int | None) -> Engine:
-            wanted = _local_workers(workers, runtime)
-            wanted = wanted if count is None else max(1, min(wanted, count))
-            return LocalEngine(store=store, runtime=runtime, workers=wanted, watch=watch)
+        def local(watch: bool) -> Engine:
+            count = _local_workers(workers, runtime)
+            return LocalEngine(store=store, runtime=runtime, workers=count, watch=watch)
 
         return local
     if gpus_per_trial is not None and gpus_per_trial > 1 and gpus_per_trial % 1:
         raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: above 1 it must be a whole number.")
 
-    def on_ray(watch: bool, count: int | None) -> Engine:
+    def on_ray(watch: bool) -> Engine:
         from harness.ray_engine import RayEngine
 
         return RayEngine(
@@ -481,7 +495,8 @@ def _runner(
             base=base,
             start_engine=_engine("local", store, runtime, workers, None, None),
         )
-        batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
+        with batch:
+            batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
         batch.exit_if_incomplete()
         records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
         return [record for record in records if record is not None]
@@ -620,11 +635,12 @@ def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> lis
 
 def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
     from harness.export_run import export_optuna, export_tensorboard
-    from harness.runs import known_run
+    from harness.runs import known_run, refuse_replayed
     from harness.store import Store
     from reports.frames import load_run
 
     folder = known_run(source, root)
+    refuse_replayed(folder)
     written = []
     trials = load_run(folder).trials
     csv, parquet = wanted["csv"], wanted["parquet"]
@@ -672,9 +688,10 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
     epilog=_examples(
         "compare --methods all --seeds 3",
         "compare --methods lora,bitfit,vpt_deep --seeds 5",
-        "compare --search all --study joint_space --replay joint_space.parquet",
-        "compare --search random,tpe --study joint_space --budget 600s --repeats 5",
-        "compare --search random,metapeft --study joint_space --seeds 3 --charge outer_lr",
+        "compare --search all --replay",
+        "compare --search tpe,gp --replay my_table.parquet --repeats 100",
+        "compare --search random,tpe --study depth_vs_position --budget 600s --repeats 5",
+        "compare --search random,metapeft --seeds 3 --charge outer_lr",
     )
 )
 @click.option("--methods", help="Methods with commas between; or all. Each tunes its own rate.")
@@ -684,12 +701,17 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
 @click.option(
     "--study",
     "study_name",
-    default="depth_vs_position",
-    show_default=True,
-    help="Name of a study, or a path to one.",
+    help="Name of a study, or a path to one.  [default: depth_vs_position for methods, "
+    "search_comparison for searches]",
 )
 @click.option(
-    "--replay", type=click.Path(dir_okay=False), help="Table to take results from; no training."
+    "--replay",
+    type=click.Path(dir_okay=False),
+    is_flag=False,
+    flag_value=str(TABLE),
+    metavar="[TABLE]",
+    help="Take results from a table of `harness tabulate`, and train nothing; without TABLE, from "
+    "that of joint_space on the embedded benchmark.",
 )
 @click.option(
     "--budget",
@@ -714,6 +736,11 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
     metavar="RUN",
     help="Run that tuned the methods that learn strengths; repeatable.",
 )
+@click.option(
+    "--controls",
+    metavar="RUN",
+    help="Run of `harness train --controls`, to be shown beside the searches.",
+)
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @_workers_option
 @_set
@@ -722,13 +749,14 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
 def compare(
     methods: str | None,
     search: str | None,
-    study_name: str,
+    study_name: str | None,
     replay: str | None,
     budget: str | None,
     repeats: int | None,
     seeds: int | None,
     confirm: int | None,
     charge: tuple[str, ...],
+    controls: str | None,
     smoke: bool,
     workers: int | None,
     settings: tuple[str, ...],
@@ -742,38 +770,38 @@ def compare(
     every trial, in the order in which --workers simulated workers would have ended them. Choices
     are made on validation, and shown on test.
     """
-    from harness.compare_searches import Wanted, replay_searches, run_searches
+    from harness.compare_searches import BUDGET, SMOKE_BUDGET, Wanted, replay_searches
     from harness.runs import Command, known_run, write_command
     from harness.store import Store
-    from harness.study import load_study
 
-    study = load_study(study_name)
     store = Store(Path(out))
     if (methods is None) == (search is None):
         raise UserError("Give either --methods or --search, as in `harness compare --methods all`.")
     if methods is not None:
         flags = {"replay": replay, "budget": budget, "repeats": repeats, "confirm": confirm}
-        for flag, value in {**flags, "charge": charge or None}.items():
+        flags |= {"charge": " ".join(charge) or None, "controls": controls}
+        for flag, value in flags.items():
             if value is not None:
                 raise UserError(f"--{flag} is for --search; methods all spend the same.")
-        study, run_name = _as_asked(study, _settings(settings), smoke, None)
+        study, run_name = _loaded(study_name or "depth_vs_position", settings, smoke)
         _compare_methods(methods, study, run_name, seeds or 3, store, _runtime(device), workers)
         return
     assert search is not None
     wanted = Wanted(
         searches=search,
-        budget=budget or "24",
+        budget=budget or (SMOKE_BUDGET if smoke else BUDGET),
         repeats=repeats,
         seeds=seeds,
         workers=workers or 1,
         confirm=confirm,
         tuning=tuple(known_run(run, store.root) for run in charge),
+        controls=None if controls is None else known_run(controls, store.root),
     )
     if replay is not None:
         if settings or smoke or device:
             raise UserError("--set, --smoke and --device are for live trials; a table has its own.")
-        folder = store.root / "studies" / f"{study.name}+searches"
-        replay_searches(wanted, Path(replay), study, folder, click.echo)
+        studies = store.root / "studies"
+        folder = replay_searches(wanted, Path(replay), study_name, studies, click.echo)
         write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
         _write_report(folder)
         return
@@ -782,20 +810,26 @@ def compare(
     from harness.batch import Batch
     from harness.named_searches import POPULATION
 
-    study, run_name = _as_asked(study, _settings(settings), smoke, seeds)
+    study, run_name = _loaded(study_name or "search_comparison", settings, smoke, seeds)
     runtime = _runtime(device)
     runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
-    count = _local_workers(workers, runtime)
     batch = Batch(
         store=store,
         base=study.base,
         start_engine=_engine("local", store, runtime, workers, None, None),
         runtime=runtime,
     )
-    folder = store.root / "studies" / f"{run_name}+searches"
-    run_searches(
-        replace(wanted, workers=count), study, folder, batch=batch, runtime=runtime, say=click.echo
-    )
+    count = _local_workers(workers, runtime)
+    _compare_searches(replace(wanted, workers=count), study, run_name, batch)
+
+
+def _compare_searches(wanted: Contestants, study: Study, run_name: str, batch: Batch) -> None:
+    """Searches against each other, live, and their report."""
+    from harness.compare_searches import run_searches
+    from harness.runs import Command, write_command
+
+    folder = batch.store.root / "studies" / f"{run_name}+searches"
+    run_searches(wanted, study, folder, batch=batch, say=click.echo)
     if not batch.is_incomplete:
         write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
         _write_report(folder)
@@ -966,13 +1000,22 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _as_asked(
-    study: Study, values: dict[str, Any], smoke: bool, seeds: int | None
+def _loaded(
+    name: str,
+    settings: tuple[str, ...],
+    smoke: bool,
+    seeds: int | None = None,
+    select_on: str | None = None,
 ) -> tuple[Study, str]:
-    """The study at the scale, with the settings and the seeds that were asked for; its run's name.
+    """A study at the scale, with the settings and the seeds that were asked for; its run's name.
 
     Other seeds are of the same run.
     """
+    from harness.study import load_study
+
+    study, values = load_study(name), _settings(settings)
+    if select_on is not None:
+        values["data.select_on"] = select_on
     run_name = study.name + _variant(values) + ("+smoke" if smoke else "")
     study = study.at_smoke_scale() if smoke else study
     if values:
@@ -1162,6 +1205,8 @@ def _list_methods() -> tuple[list[str], list[list[str]]]:
 
 def _list_studies() -> tuple[list[str], list[list[str]]]:
     from harness.batch import duration
+    from harness.compare_searches import BUDGET, REPEATS_LIVE
+    from harness.compare_searches import Wanted as Contestants
     from harness.estimate import Estimate
     from harness.study import load_study, study_names
 
@@ -1175,6 +1220,11 @@ def _list_studies() -> tuple[list[str], list[list[str]]]:
         study = load_study(name)
         trials = len(study.cells()) * len(study.seeds) if study.trains else 0
         device_s = estimate.device_s(study)
+        if study.searches is not None and device_s is not None:
+            searches = Contestants(searches=study.searches, budget=BUDGET).names([])
+            device_s /= trials
+            trials = len(searches) * REPEATS_LIVE * int(BUDGET)
+            device_s *= trials
         cost = "unknown" if device_s is None else f"~{duration(device_s)}" if trials else "none"
         rows.append([name, study.paper, str(trials), cost, study.question])
     header = ["study", "paper", "trials", f"{runtime.device} time, est.", "question"]

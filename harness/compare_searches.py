@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,14 @@ from harness.index import summaries
 from harness.named_searches import POPULATION, find_search, restarts
 from harness.population import population_size
 from harness.replay import Recording
-from harness.runs import Cell, read_run, search_log, write_run, write_search_comparison
+from harness.runs import (
+    Cell,
+    read_comparison,
+    read_run,
+    search_log,
+    write_run,
+    write_search_comparison,
+)
 from harness.searches import Budget, Make, Search, SearchMaker, SearchTask, best_cells
 from harness.space import SearchSpace, Values
 from harness.spec import TrialSpec
@@ -31,10 +38,11 @@ from harness.table import Table, read_table
 
 if TYPE_CHECKING:
     from harness.batch import Batch
-    from harness.trial import Runtime
 
 ALL = ("random", "sobol", "tpe", "gp", "tpe+hyperband", POPULATION)
 """What `all` stands for, with every method that learns strengths in one trial."""
+BUDGET = "24"
+SMOKE_BUDGET = "4"
 REPEATS_LIVE = 3
 REPEATS_REPLAYED = 20
 CONFIRM_REPLAYED = 3
@@ -49,12 +57,14 @@ class Wanted:
     searches: str
     """Names with commas between them, or `all`."""
     budget: str
-    repeats: int | None
-    seeds: int | None
-    workers: int
-    confirm: int | None
+    repeats: int | None = None
+    seeds: int | None = None
+    workers: int = 1
+    confirm: int | None = None
     tuning: tuple[Path, ...] = ()
     """Run folders whose cost found the settings of the searches that learn strengths."""
+    controls: Path | None = None
+    """Folder of the comparison of a method that learns strengths with its controls."""
 
     def names(self, learned: Sequence[str]) -> list[str]:
         if self.searches == "all":
@@ -89,17 +99,20 @@ class _Contest:
 
 
 def replay_searches(
-    wanted: Wanted, path: Path, asked: Study, folder: Path, say: Callable[[str], None]
-) -> None:
-    """Every search against a table, `repeats` times; all that is needed lies in `folder` then.
+    wanted: Wanted, path: Path, asked: str | None, studies: Path, say: Callable[[str], None]
+) -> Path:
+    """Every search against a table, `repeats` times; the folder of the run, under `studies`.
+
+    `asked` is the name of the study that the table must be of, if one was given.
 
     Raises:
-        UserError: the table or a search is not usable, or `folder` holds another comparison.
+        UserError: the table or a search is not usable, or the folder holds another comparison.
     """
     table = read_table(path)
     study = table.info.study
-    if study.name != asked.name:
-        raise UserError(f"{path} is a table of study {study.name}, not of {asked.name}.")
+    if asked is not None and study.name != asked:
+        raise UserError(f"{path} is a table of study {study.name}, not of {asked}.")
+    folder = studies / f"{study.name}+searches"
     if wanted.seeds is not None and wanted.seeds > len(study.seeds):
         raise UserError(f"--seeds {wanted.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: wanted.seeds])
@@ -122,17 +135,12 @@ def replay_searches(
         notes.append("No confirmation: the table has no other seeds than the one searched on.")
         confirm = 0
     comparison = SearchComparison(
-        searches=tuple(names),
-        learned=tuple(name for name in names if name in learned),
+        **_as_wanted(wanted, study, names, learned, budget),
         repeats=wanted.repeats or REPEATS_REPLAYED,
-        budget=_words(wanted.budget, budget),
-        seeds=study.seeds,
-        workers=wanted.workers,
         table=hashlib.sha256(path.read_bytes()).hexdigest(),
         reference=table.info.reference,
         confirm=confirm,
         confirm_seeds=study.seeds if confirm else (),
-        **_tuning(wanted),
         notes=tuple(notes),
     )
     contest = _Contest(
@@ -155,6 +163,7 @@ def replay_searches(
                 trials += recording.replay(contest.start(name, repeat), wanted.workers)
             seconds = time.perf_counter() - start
             say(f"{name}: {trials} trials in {seconds:.1f} s, {comparison.repeats_of(name)} times.")
+    return folder
 
 
 def run_searches(
@@ -163,7 +172,6 @@ def run_searches(
     folder: Path,
     *,
     batch: Batch,
-    runtime: Runtime,
     say: Callable[[str], None],
 ) -> None:
     """Every search live, `repeats` times, in turns; `batch` knows afterwards if all ended well.
@@ -176,7 +184,7 @@ def run_searches(
     from harness.searches import GridSearch
     from harness.trial import provenance
 
-    store = batch.store
+    store, runtime = batch.store, batch.runtime
     space, make = live_space(study, runtime)
     learned = {name: learning_cell(study, name) for name in learning_methods()}
     names, notes = wanted.names(list(learned)), []
@@ -203,7 +211,7 @@ def run_searches(
         left = [spec for key, spec in distinct.items() if store.state(key) != "done"]
         return run(GridSearch(left), title, len(left))
 
-    with driving(folder):
+    with driving(folder), batch:
         default = space.default()
         cell = space.values(lambda variable, domain: default[variable])
         full = make(cell, study.seeds[0])
@@ -212,17 +220,12 @@ def run_searches(
         record = store.record(full.trial_id)
         assert record is not None
         comparison = SearchComparison(
-            searches=tuple(names),
-            learned=tuple(name for name in names if name in learned),
+            **_as_wanted(wanted, study, names, learned, budget),
             repeats=wanted.repeats or REPEATS_LIVE,
-            budget=_words(wanted.budget, budget),
-            seeds=study.seeds,
-            workers=wanted.workers,
             table=None,
             reference=_reference(cell, record, study.base.recipe.epochs),
             confirm=confirm,
             confirm_seeds=tuple(unseen) if confirm else (),
-            **_tuning(wanted),
             notes=tuple(notes),
         )
         contest = _Contest(
@@ -289,14 +292,40 @@ def _learned_cells(table: Table, space: SearchSpace) -> dict[str, Values]:
     return cells
 
 
-def _tuning(wanted: Wanted) -> dict[str, Any]:
-    """Names and device seconds of the runs that found a learned search's settings."""
+def _as_wanted(
+    wanted: Wanted,
+    study: Study,
+    names: Sequence[str],
+    learned: Mapping[str, Values],
+    budget: Budget,
+) -> dict[str, Any]:
+    """Fields of a comparison that are alike live and replayed.
+
+    Raises:
+        UserError: the controls are not those of such trials.
+    """
     seconds = 0.0
     for folder in wanted.tuning:
         ids = {asked.trial_id for asked in read_run(folder).asked}
         ended = summaries(Store(folder.parent.parent), ids)
         seconds += sum(each.device_s for each in ended.values())
-    return {"tuning": tuple(folder.name for folder in wanted.tuning), "tuning_s": seconds}
+    if wanted.controls is not None:
+        base, other = study.base, read_comparison(wanted.controls).request
+        if any(getattr(base, f) != getattr(other, f) for f in ("data", "backbone", "recipe")):
+            raise UserError(
+                f"--controls {wanted.controls.name}: its trials have other data, another backbone "
+                f"or another recipe than study {study.name}."
+            )
+    return {
+        "searches": tuple(names),
+        "learned": tuple(name for name in names if name in learned),
+        "budget": _words(wanted.budget, budget),
+        "seeds": study.seeds,
+        "workers": wanted.workers,
+        "tuning": tuple(folder.name for folder in wanted.tuning),
+        "tuning_s": seconds,
+        "controls": None if wanted.controls is None else wanted.controls.name,
+    }
 
 
 def _reference(cell: Values, record: TrialRecord, epochs: int) -> Reference:

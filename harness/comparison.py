@@ -92,6 +92,8 @@ class SearchComparison(Frozen):
     """Runs that found the settings of the learned searches."""
     tuning_s: float
     """Device seconds of those runs."""
+    controls: str | None = None
+    """Run of the same store that compares a learned search with its controls."""
     notes: tuple[str, ...]
     """What was left out and why."""
 

@@ -119,6 +119,20 @@ def write_comparison(folder: Path, comparison: Comparison, environment: dict[str
     write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
 
 
+def read_comparison(folder: Path) -> Comparison:
+    """The comparison of arms in a run's folder.
+
+    Raises:
+        UserError: it holds none.
+    """
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder.name} compares no arms; name a run of `harness train --controls`."
+        )
+    return Comparison.model_validate_json(path.read_text())
+
+
 def write_counts(folder: Path, counts: dict[str, Counted]) -> None:
     """Put trial id -> counts into a run's folder.
 
@@ -184,6 +198,15 @@ def write_search_comparison(folder: Path, comparison: SearchComparison) -> None:
                 "or give another --out."
             )
     write_atomically(folder / "searches.json", comparison.model_dump_json(indent=1))
+
+
+def refuse_replayed(folder: Path) -> None:
+    """Raises `UserError` if the run's trials are rows of a table, so that the store has none."""
+    if (folder / "table.parquet").is_file():
+        raise UserError(
+            f"{folder.name} was replayed from a table: its report holds all there is, and the run "
+            "that was tabulated has the trials."
+        )
 
 
 def read_search_comparison(folder: Path) -> SearchComparison | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import UserError
 from harness.index import Summary, summaries
-from harness.runs import Asked, read_run
+from harness.runs import Asked, read_run, refuse_replayed
 from harness.store import Store, driver_of, state_of
 
 
@@ -50,6 +50,7 @@ def look(folder: Path) -> Seen:
     Raises:
         UserError: the folder is not that of a sweep, or its study trains nothing.
     """
+    refuse_replayed(folder)
     files = read_run(folder)
     if not files.study.trains:
         raise UserError(f"{folder.name} trains nothing: its report holds all there is.")

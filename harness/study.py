@@ -177,6 +177,9 @@ class Study(Frozen):
     """What was held fixed and why, for the captions."""
     reference: str | tuple[str, ...] | None = None
     """Files of the paper's numbers in `baselines/paper`, without `.csv`."""
+    searches: str | None = None
+    """Searches that are compared on the space, instead of every cell being run: `all`, or names
+    with commas between them."""
     trains: bool = True
     """False: the cells' trainable parameters are counted, and nothing is trained."""
     smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})

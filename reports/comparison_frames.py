@@ -11,6 +11,7 @@ import pandas as pd
 from harness.comparison import Comparison
 from harness.errors import UserError
 from harness.index import OVERALL
+from harness.runs import read_comparison
 from harness.store import Store, TrialRecord
 from reports.frames import mean_and_half_width
 
@@ -55,7 +56,7 @@ def load_arms(folder: Path) -> Arms:
     Raises:
         UserError: a record is gone.
     """
-    comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
+    comparison = read_comparison(folder)
     environment = json.loads((folder / "environment.json").read_text())
     store = Store(folder.parent.parent)
     records: dict[str, TrialRecord] = {}

@@ -130,7 +130,13 @@ def _write_searches(folder: Path) -> list[Path]:
         written.append(_csv(out / "interactions.csv", compared.effects))
     written += _save(out / "anytime", render.anytime(compared))
     written += _save(out / "choices", render.finals(compared))
-    return _document(folder, search_document(compared, render.searches_caption(compared)), written)
+    controls = None
+    if compared.comparison.controls is not None:
+        arms = load_arms(folder.parent / compared.comparison.controls)
+        written += _save(out / "controls", render.arms(arms))
+        controls = comparison_content(arms, None)
+    document = search_document(compared, controls, render.searches_caption(compared))
+    return _document(folder, document, written)
 
 
 def _document(folder: Path, content: Document, written: list[Path]) -> list[Path]:

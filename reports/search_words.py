@@ -11,14 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from reports.content import Table
+from reports.content import ComparisonContent, Table
 from reports.document import Chapter, Document
 from reports.search_frames import Searches
 from reports.words import signed, with_interval
 
 
-def search_document(compared: Searches, caption: str) -> Document:
-    """The whole report; `caption` says how the searches were compared, as under the figures."""
+def search_document(
+    compared: Searches, controls: ComparisonContent | None, caption: str
+) -> Document:
+    """The whole report; `caption` says how the searches were compared, as under the figures.
+
+    `controls` is the report of the run that the comparison names as its controls.
+    """
     plan, study = compared.comparison, compared.study
     is_on_test = study.base.data.select_on == "test"
     learned = [_learned(compared, name) for name in plan.learned if name in compared.table.index]
@@ -29,7 +34,11 @@ def search_document(compared: Searches, caption: str) -> Document:
         warning=warning if is_on_test else None,
         caption=caption,
         answer=[verdict(compared), *learned, *_devices(compared)],
-        chapters=list(_chapters(compared, "test" if is_on_test else "validation")),
+        chapters=[
+            *_chapters(compared, "test" if is_on_test else "validation"),
+            *_controls(compared, controls),
+            *_left_out(compared),
+        ],
         definition={
             "Searches": ", ".join(plan.searches),
             "Budget of each": plan.budget,
@@ -155,8 +164,28 @@ def _chapters(compared: Searches, split: str) -> Iterator[Chapter]:
                 "chance."
             ],
         )
-    if plan.notes:
-        yield Chapter(title="Left out", notes=list(plan.notes))
+
+
+def _controls(compared: Searches, controls: ComparisonContent | None) -> Iterator[Chapter]:
+    if controls is None:
+        return
+    yield Chapter(
+        title=controls.title,
+        figure="controls",
+        alt="Points with intervals: test accuracy of what was learned and of its controls, all "
+        "classes and by group, a dot for every seed. The numbers are in the table below.",
+        text=[
+            f"From the run `{compared.comparison.controls}`: what is it that learned strengths "
+            f"add, if they add anything? {controls.verdict}"
+        ],
+        tables=[controls.arms],
+        notes=controls.notes,
+    )
+
+
+def _left_out(compared: Searches) -> Iterator[Chapter]:
+    if compared.comparison.notes:
+        yield Chapter(title="Left out", notes=list(compared.comparison.notes))
 
 
 def verdict(compared: Searches) -> str:
@@ -346,9 +375,11 @@ def _learned(compared: Searches, name: str) -> str:
             "Its own settings (learning rate of the strengths, K, ratio) were tuned before, at a "
             "cost that is not charged here; name those runs with `--charge`. "
         )
+    if plan.controls:
+        return words + "Its controls are at the end."
     return words + (
-        "Its controls: `harness train --method metapeft --controls`, and "
-        "`reports/gallery/metapeft_lora`."
+        "Its controls: `harness train --method metapeft --controls`, and that run's name with "
+        "`--controls`."
     )
 
 

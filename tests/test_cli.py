@@ -23,8 +23,8 @@ FLAGS = {
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
     "--sites --study --workers",
     "tabulate": "--file --out",
-    "compare": "--budget --charge --confirm --device --methods --out --repeats --replay --search "
-    "--seeds --set --smoke --study --workers",
+    "compare": "--budget --charge --confirm --controls --device --methods --out --repeats --replay "
+    "--search --seeds --set --smoke --study --workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",
@@ -183,11 +183,16 @@ def one_store(tmp_path_factory):
 def test_every_study_runs_at_smoke_scale(one_store, name):
     result = harness("sweep", "--study", name, "--smoke", "--out", one_store, "--workers", 2)
     assert result.exit_code == 0, result.output
-    run = one_store / "studies" / f"{name}+smoke"
+    study = load_study(name)
+    run = one_store / "studies" / (f"{name}+smoke" + ("+searches" if study.searches else ""))
     text = (run / "report" / "report.md").read_text()
-    if load_study(name).trains:
+    if study.searches:
+        assert "| metapeft " in text and "| tpe+hyperband " in text
+        assert harness("status", run.name, "--out", one_store).exit_code == 0
+        return
+    if study.trains:
         assert " 0 diverged, 0 failed, 0 missing" in text and "Chosen by the best" in text
-    assert len(list((run / "report").glob("*.png"))) == len(load_study(name).views)
+    assert len(list((run / "report").glob("*.png"))) == len(study.views)
 
 
 def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):

@@ -11,16 +11,19 @@ import pandas as pd
 import pytest
 from made_sweep import made_metapeft, made_sweep, seconds
 from test_cli import harness
+from test_comparison import Fake
 from test_store_and_sweep import publish as publish_record
 
+from harness.controls import Controls
 from harness.errors import UserError
 from harness.named_searches import find_search
 from harness.replay import Recording
-from harness.runs import read_run
+from harness.runs import read_run, write_comparison
 from harness.searches import Budget, SearchTask
 from harness.store import Store, read_lines
 from harness.study import Range, load_study
 from harness.table import read_table, tabulate
+from harness.trial import Runtime
 
 DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
 
@@ -338,6 +341,51 @@ def test_mistakes_are_one_sentence(tmp_path, made, args, words):
     result = compare(tmp_path, made[2], *args)
     assert result.exit_code == 2, result.output
     assert words in result.stderr and result.stderr.strip().count("\n") == 0
+
+
+def test_a_replayed_run_has_no_trials_to_show_or_export(tmp_path, made):
+    # Without --study, the table says which it is.
+    args = ["compare", "--search", "random", "--replay", made[2], "--repeats", 2, "--out", tmp_path]
+    assert harness(*args).exit_code == 0
+    run = "joint_space+searches"
+    for words in (["status", run], ["export", run, "--csv", str(tmp_path / "x.csv")]):
+        result = harness(*words, "--out", tmp_path)
+        assert result.exit_code == 2 and "replayed from a table" in result.stderr
+
+
+def test_controls_stand_beside_the_searches(tmp_path, made):
+    store = Store(tmp_path)
+    study = small_study()
+
+    def controls(name, **values):
+        values = {"options": {}, "positions": "q,mlp1", "depth": "last:2", **values}
+        values["method"] = "metapeft"
+        request = study.base.with_values(values, source="test")
+        compared = Controls(
+            request,
+            seeds=(0, 1),
+            study=study,
+            run=Fake(store, lambda spec: 0.6 if spec.method == "metapeft" else 0.5),
+            store=store,
+            runtime=Runtime(),
+        ).compare()
+        folder = store.root / "studies" / name
+        folder.mkdir(parents=True)
+        write_comparison(folder, compared, {})
+        return ["--search", "random,metapeft", "--repeats", 2, "--controls", name]
+
+    result = compare(tmp_path, made[2], *controls("x+metapeft"))
+    assert result.exit_code == 0, result.output
+    report = tmp_path / "studies" / "joint_space+searches" / "report"
+    text = (report / "report.md").read_text()
+    assert "metapeft, one shot is better than lora, α = 4, all 4 sites" in text
+    assert "| lora, γ shuffled over the sites" in text and "Its controls are at the end." in text
+    assert (report / "controls.png").is_file() and (report / "arms.tex").is_file()
+    assert "metapeft on lora and its controls" in (report / "index.html").read_text()
+    other = compare(tmp_path, made[2], *controls("y+metapeft", **{"recipe.lr": 0.1}))
+    assert other.exit_code == 2 and "--controls y+metapeft: its trials have other" in other.stderr
+    none = compare(tmp_path, made[2], "--search", "random", "--controls", "joint_space+searches")
+    assert none.exit_code == 2 and "compares no arms" in none.stderr
 
 
 def test_another_studys_table_is_refused(tmp_path, made):
