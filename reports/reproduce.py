@@ -1,7 +1,8 @@
 """Run every study on the embedded benchmark and rebuild the gallery: `make reproduce`.
 
-Owns: which commands make the gallery, and which of their files it keeps. A command is given to the
-installed `harness`, so what has finished is not run again and an interruption costs nothing.
+Owns: which commands make the gallery and the table that ships, and which files it keeps. A command
+is given to the installed `harness`, so what has finished is not run again and an interruption costs
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.cli import TABLE
 from harness.study import load_study, study_names
 
 GALLERY = Path(__file__).parent / "gallery"
@@ -27,11 +29,26 @@ KEPT = (
     "searches.csv",
     "choices.csv",
     "curves.csv",
+    "interactions.csv",
     "report.md",
 )
 WITH_PAGE = ("depth_vs_position", "metapeft_lora", "methods_tuned", "searches")
 """Whose page is kept too; it holds its figures once more."""
-TABLE = "joint_space.parquet"
+TUNED = ("outer_lr", "k_steps", "sampling_ratio")
+"""Studies that found MetaPEFT's own settings, whose cost it bears."""
+CONTROLS = "depth_vs_position+metapeft_lora"
+README = """# Reference results
+
+Report folders as the commands below wrote them, without the SVG and LaTeX files; `make reproduce`
+gives the commands in this order. All are on the SYNTHETIC embedded benchmark, on the device that
+`report.md` names. Pages are kept for {pages}.
+
+| folder | command |
+|---|---|
+{rows}
+
+`searches` was replayed from the table that ships with the harness, which `harness {table}` wrote.
+"""
 
 
 class Entry(NamedTuple):
@@ -45,23 +62,34 @@ class Entry(NamedTuple):
 
 def entries() -> dict[str, Entry]:
     """Folder of the gallery -> what makes it, in the order of running: what others need first."""
-    depths = "sweep --study depth_vs_position"
     found = {
+        "joint_space": Entry("sweep --study joint_space", "joint_space"),
         "tsne": Entry("sweep --study tsne", "tsne"),  # keeps features of trials that others share
-        "depth_vs_position_5_seeds": Entry(f"{depths} --seeds 5", "depth_vs_position"),
-        "metapeft_lora": Entry(
-            "train --method metapeft --base lora --seeds 5 --controls",
-            "depth_vs_position+metapeft_lora",
-        ),
-        "depth_vs_position_3_seeds": Entry(f"{depths} --seeds 3", "depth_vs_position"),
-        "methods_tuned": Entry("compare --methods all --seeds 3", "depth_vs_position+methods"),
     }
     for name in study_names():
-        found[name] = Entry(f"sweep --study {name}", load_study(name).name)
-    found["joint_space_metapeft"] = Entry(
-        "sweep --study joint_space --search metapeft --budget 5", "joint_space+metapeft"
-    )
-    return found
+        study = load_study(name)
+        run = f"{name}+searches" if study.searches else name
+        found.setdefault(name, Entry(f"sweep --study {name}", run))
+    depths = "sweep --study depth_vs_position"
+    charged = " ".join(f"--charge {run}" for run in TUNED)
+    return found | {
+        "depth_vs_position_3_seeds": Entry(f"{depths} --seeds 3", "depth_vs_position"),
+        "methods_tuned": Entry("compare --methods all --seeds 3", "depth_vs_position+methods"),
+        "depth_vs_position_5_seeds": Entry(f"{depths} --seeds 5", "depth_vs_position"),
+        "metapeft_lora": Entry(
+            "train --method metapeft --base lora --seeds 5 --controls", CONTROLS
+        ),
+        "joint_space_metapeft": Entry(
+            "sweep --study joint_space --search metapeft --budget 5", "joint_space+metapeft"
+        ),
+        "searches": Entry(
+            f"compare --search all --replay --controls {CONTROLS} {charged}",
+            "joint_space+searches",
+        ),
+    }
+
+
+TABULATE = f"tabulate joint_space joint_space+metapeft --file {TABLE.name}"
 
 
 def main(out: str = "runs") -> None:
@@ -71,14 +99,14 @@ def main(out: str = "runs") -> None:
         SystemExit: a command failed, with its exit code; the same call goes on from there.
     """
     for name, entry in entries().items():
+        if name == "searches":
+            _harness(*TABULATE.split()[:-1], str(TABLE), "--out", out)
         _harness(*entry.command.split(), "--out", out)
         _keep(Path(out) / "studies" / entry.run, name)
-    table = str(Path(out) / TABLE)
-    _harness("tabulate", "joint_space", "joint_space+metapeft", "--file", table, "--out", out)
-    _harness(
-        "compare", "--study", "joint_space", "--search", "all", "--replay", table, "--out", out
-    )
-    _keep(Path(out) / "studies" / "joint_space+searches", "searches")
+    rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in entries().items()]
+    pages = ", ".join(f"`{name}`" for name in WITH_PAGE)
+    text = README.format(rows="\n".join(rows), pages=pages, table=TABULATE)
+    (GALLERY / "README.md").write_text(text)
 
 
 def _harness(*words: str) -> None:
