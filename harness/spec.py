@@ -344,7 +344,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return str(unknown("field", field, _fields_beside(error.title, first["loc"])))
     if first["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", str(context["expected"]))
+        allowed = [word.strip("'") for word in re.split(r", | or ", str(context["expected"]))]
         return str(unknown(f"value for {field!r}:", str(given), allowed))
     return f"field {field!r} was given {given!r}: {first['msg'].lower()}."
 
