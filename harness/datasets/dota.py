@@ -71,10 +71,10 @@ class Dota:
     summary: ClassVar = "DOTA-v1.0 object crops, imbalance 86, 15 classes (on disk)"
     layout: ClassVar = (
         "get DOTA-v1.0 train and val from https://captain-whu.github.io/DOTA/dataset.html and put "
-        "them in the data root as train/images/*.png and train/labelTxt-v1.0/labelTxt/*.txt (all "
-        "three parts of the images; for objects=hbb train/labelTxt-v1.0/trainset_reclabelTxt), "
-        "the same for val; or, for objects=crops, unpack dota.tar of "
-        "https://www.doem1997.com/metapeft/ to train/CLASS/NAME_x1_y1_x2_y2.png and val/."
+        "them in the data root as train/images/*.png and train/labelTxt-v1.0/labelTxt/*.txt (for "
+        "objects=hbb train/labelTxt-v1.0/trainset_reclabelTxt/*.txt), the same for val; or, for "
+        "objects=crops, the archive dota.tar by way of https://www.doem1997.com/metapeft/, "
+        "unpacked to train/CLASS/NAME_x1_y1_x2_y2.png and val/."
     )
 
     @staticmethod
@@ -114,7 +114,8 @@ def _objects(root: Path, split: str, kind: str) -> Iterator[tuple[Item, bool]]:
         name = f"{file.stem}.png"
         if name not in there:
             raise MissingData(
-                f"{images / name} is missing though it has a label file: {Dota.layout}"
+                f"{images / name} is missing though it has a label file (the images come in "
+                f"three parts): {Dota.layout}"
             )
         for place, line in numbered_lines(file):
             if not line.startswith(HEADER):
@@ -138,8 +139,8 @@ def _parsed(place: str, line: str) -> tuple[int, tuple[int, int, int, int], bool
         raise UserError(f"{place}: write x1 y1 ... x4 y4 category difficult, not {line!r}.")
     if words[8] not in CLASSES:
         raise UserError(
-            f"{place}: {words[8]!r} is not one of the 15 categories of DOTA-v1.0; get the labels of "
-            "that version."
+            f"{place}: {words[8]!r} is not one of DOTA-v1.0's 15 categories; get the labels "
+            "of that version."
         )
     left, top = math.floor(min(numbers[::2])), math.floor(min(numbers[1::2]))
     right, bottom = math.ceil(max(numbers[::2])), math.ceil(max(numbers[1::2]))

@@ -86,7 +86,7 @@ def _notes(name: str, items: tuple[Item, ...]) -> Iterator[str]:
     if len(times) < len(items):
         path, most = times.most_common(1)[0]
         yield (
-            f"{name} lists {len(times)} paths in {len(items)} lines; {path} is there {most} times"
+            f"{name} lists {len(times)} paths in {len(items)} lines; {path!r} is there {most} times"
         )
     unsure = len({(item.path, item.label) for item in items}) - len(times)
     if unsure:
