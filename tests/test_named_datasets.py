@@ -8,6 +8,7 @@ import pickle
 import shutil
 import struct
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_of_an_empty_root_it_is_said_what_to_get_and_where_to_put_it(name, tmp_p
 class Python2Pickler(pickle._Pickler):
     """Strings and bytes as Python 2 wrote them in the official files."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_string(self, value):
         raw = value if isinstance(value, bytes) else value.encode("latin1")
@@ -209,7 +210,7 @@ def test_a_cifar_file_that_ends_early_is_refused(tmp_path):
 
 
 def test_an_imbalance_that_does_not_exist_is_refused_with_those_that_do(tmp_path):
-    with pytest.raises(UserError, match="'20'.*Allowed: 10, 100, 50"):
+    with pytest.raises(UserError, match=r"'20'.*Allowed: 10, 100, 50"):
         listing("cifar100_lt", tmp_path, imbalance=20)
 
 
@@ -554,9 +555,9 @@ def test_fusrs_path_with_two_labels_is_noted(tmp_path):
 
 # EuroSAT
 
-LAND_USES = tuple(
-    "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential "
-    "River SeaLake".split()
+LAND_USES = (
+    *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
+    *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
 )
 
 
