@@ -143,7 +143,7 @@ def test_cifar_images_are_rows_of_the_official_pickle(tmp_path):
     assert content["data"].shape == (200, 3072)
     found = listing("cifar100_lt", tmp_path)
     assert found.classes[:2] == ("class 0", "class 1")
-    image = DATASETS.get("cifar100_lt").read(tmp_path, found.train[5])
+    image = DATASETS.get("cifar100_lt").read(tmp_path, found.train[5].path)
     row = int(found.train[5].path.removeprefix("cifar-100-python/train::"))
     assert image.shape == (32, 32, 3)
     assert image.dtype == np.uint8
@@ -155,7 +155,7 @@ def test_cifar_pixels_run_along_rows(tmp_path):
     folder = write_cifar(tmp_path, [0] * 2, [0])
     data = np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8)
     write_pickle(folder / "train", {"fine_labels": [0, 1], "data": data})
-    image = DATASETS.get("cifar100_lt").read(tmp_path, Item("cifar-100-python/train::1", 1))
+    image = DATASETS.get("cifar100_lt").read(tmp_path, "cifar-100-python/train::1")
     assert image[0, 1, 0] == data[1, 1]
     assert image[1, 0, 0] == data[1, 32]
     assert image[31, 31, 2] == data[1, 3071]
@@ -272,7 +272,7 @@ def test_a_wrong_line_is_named_with_its_file_and_number(line, reason, tmp_path):
 def test_a_listed_path_may_hold_spaces_and_bytes_that_are_not_utf8(tmp_path):
     write_places(tmp_path, [1] * 365)
     path = tmp_path / "Places_LT_train.txt"
-    path.write_bytes(b"\xef\xbb\xbfdata_256/a/b/a b\xe9.jpg\t7\n")
+    path.write_bytes(b"\xef\xbb\xbfdata_256/a/b/a b\xe9.jpg\t7 \n")
     assert listing("places_lt", tmp_path).train == (Item("data_256/a/b/a b\udce9.jpg", 7),)
 
 

@@ -68,9 +68,9 @@ class Cifar100LT:
         )
 
     @staticmethod
-    def read(root: Path, item: Item) -> NDArray[np.uint8]:
-        """The image uint8 `[32, 32, 3]` of an item whose path is `FILE::ROW`."""
-        name, _, row = item.path.partition("::")
+    def read(root: Path, path: str) -> NDArray[np.uint8]:
+        """The image uint8 `[32, 32, 3]` at a listed path, `FILE::ROW`."""
+        name, _, row = path.partition("::")
         pixels, _ = _images(root / name)
         return np.ascontiguousarray(pixels[int(row)].reshape(3, SIDE, SIDE).transpose(1, 2, 0))
 
