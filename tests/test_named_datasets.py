@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 from collections import Counter
@@ -41,12 +42,15 @@ def group_sizes(found):
 def test_of_an_empty_root_it_is_said_what_to_get_and_where_to_put_it(name, tmp_path):
     dataset = DATASETS.get(name)
     assert dataset.summary
-    assert "https://" in dataset.layout or "http://" in dataset.layout
+    assert dataset.layout.startswith(f"{name}: get ")
+    page = re.search(r"https?://\S+", dataset.layout).group()
     with pytest.raises(MissingData) as caught:
         listing(name, tmp_path)
     message = str(caught.value)
-    assert message.startswith(str(tmp_path))
-    assert message.endswith(dataset.layout)
+    path = message.partition(" is missing: get ")[0]
+    assert path.removeprefix(f"{tmp_path}/").split("/")[0] in dataset.layout
+    assert page in message
+    assert message.endswith(f"see `harness data check {name}`.")
     assert "\n" not in message
 
 
@@ -334,7 +338,7 @@ def test_inat_names_may_stand_in_the_training_file(tmp_path):
 
 def test_inat_hidden_names_ask_for_the_file_with_the_names(tmp_path):
     write_inat(tmp_path, categories=False)
-    with pytest.raises(MissingData, match=r"train2018.json has numbers for names.*categories.json"):
+    with pytest.raises(MissingData, match=r"categories.json is missing, and train2018.json hides"):
         listing("inat2018", tmp_path)
 
 

@@ -43,11 +43,11 @@ class Cifar100LT:
 
     Options: ClassVar = Cifar100LTOptions
     summary: ClassVar = "CIFAR-100-LT, imbalance 10, 50 or 100; 100 classes, 32 px (on disk)"
-    layout: ClassVar = (
-        "get the python version of CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html and "
-        f"unpack it in the data root, which then holds {FOLDER}/train, {FOLDER}/test and "
-        f"{FOLDER}/meta."
-    )
+    layout: ClassVar = """\
+cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html
+  cifar-100-python/train   the archive unpacked in --data-root
+  cifar-100-python/test
+  cifar-100-python/meta"""
 
     @staticmethod
     def listing(options: Cifar100LTOptions, root: Path) -> Listing:
@@ -153,4 +153,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
 
 
 def _not_official(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is not the official CIFAR-100 file ({reason}); {Cifar100LT.layout}")
+    return UserError(
+        f"{path} is not the official CIFAR-100 file ({reason}); get it again, see `harness data "
+        "check cifar100_lt`."
+    )

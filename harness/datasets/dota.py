@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.datasets.reading import class_folders, numbered_lines, required
+from harness.datasets.reading import absent, class_folders, numbered_lines, required
 from harness.errors import UserError
-from harness.files import Item, Listing, MissingData
+from harness.files import Item, Listing
 from harness.registry import DATASETS
 from harness.spec import Frozen
 
@@ -69,13 +69,15 @@ class Dota:
 
     Options: ClassVar = DotaOptions
     summary: ClassVar = "DOTA-v1.0 object crops, imbalance 86, 15 classes (on disk)"
-    layout: ClassVar = (
-        "get DOTA-v1.0 train and val from https://captain-whu.github.io/DOTA/dataset.html and put "
-        "them in the data root as train/images/*.png and train/labelTxt-v1.0/labelTxt/*.txt (for "
-        "objects=hbb train/labelTxt-v1.0/trainset_reclabelTxt/*.txt), the same for val; or, for "
-        "objects=crops, the archive dota.tar by way of https://www.doem1997.com/metapeft/, "
-        "unpacked to train/CLASS/NAME_x1_y1_x2_y2.png and val/."
-    )
+    layout: ClassVar = """\
+dota: get DOTA-v1.0, train and val, from https://captain-whu.github.io/DOTA/dataset.html
+  train/images/*.png                                 all three parts of the archive
+  train/labelTxt-v1.0/labelTxt/*.txt                 oriented boxes
+  train/labelTxt-v1.0/trainset_reclabelTxt/*.txt     upright boxes, data.options.objects=hbb
+  val/                                               the same, with valset_reclabelTxt
+or the ready-made crops, dota.tar of https://www.doem1997.com/metapeft, data.options.objects=crops
+  train/<class>/<image>_x1_y1_x2_y2.png
+  val/<class>/"""
 
     @staticmethod
     def listing(options: DotaOptions, root: Path) -> Listing:
@@ -109,14 +111,12 @@ def _objects(root: Path, split: str, kind: str) -> Iterator[tuple[Item, bool]]:
     there = set(os.listdir(images))
     files = sorted(labels.glob("*.txt"))
     if not files:
-        raise MissingData(f"{labels} holds no label file: {Dota.layout}")
+        raise absent(labels, Dota.layout, "holds no label file")
     for file in files:
         name = f"{file.stem}.png"
         if name not in there:
-            raise MissingData(
-                f"{images / name} is missing though it has a label file (the images come in "
-                f"three parts): {Dota.layout}"
-            )
+            problem = "is missing though it has labels (the images come in three parts)"
+            raise absent(images / name, Dota.layout, problem)
         for place, line in numbered_lines(file):
             if not line.startswith(HEADER):
                 label, box, difficult = _parsed(place, line)

@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from harness.datasets.reading import class_folders
+from harness.datasets.reading import absent, class_folders
 from harness.errors import UserError, unknown
-from harness.files import Item, Listing, LongTail, MissingData
+from harness.files import Item, Listing, LongTail
 from harness.registry import DATASETS
 
 CLASSES = (
@@ -83,18 +83,17 @@ class EuroSat:
 
     Options: ClassVar = EuroSatOptions
     summary: ClassVar = "EuroSAT, RGB or 13 bands, 10 classes, long-tailed on request (on disk)"
-    layout: ClassVar = (
-        "get EuroSAT_RGB.zip, or EuroSAT_MS.zip for kind=ms, by way of "
-        "https://github.com/phelber/EuroSAT and unpack it in the data root, to "
-        "EuroSAT_RGB/CLASS/*.jpg or EuroSAT_MS/CLASS/*.tif."
-    )
+    layout: ClassVar = """\
+eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phelber/EuroSAT
+  EuroSAT_RGB/<class>/*.jpg
+  EuroSAT_MS/<class>/*.tif    13 bands, data.options.kind=ms"""
 
     @staticmethod
     def listing(options: EuroSatOptions, root: Path) -> Listing:
         """All images, split within each class; both kinds are split alike."""
         there = [folder for folder in FOLDERS[options.kind] if (root / folder).is_dir()]
         if not there:
-            raise MissingData(f"{root / FOLDERS[options.kind][0]} is missing: {EuroSat.layout}")
+            raise absent(root / FOLDERS[options.kind][0], EuroSat.layout)
         items = class_folders(root, there[0], CLASSES, EuroSat.layout)
         train: list[Item] = []
         test: list[Item] = []

@@ -36,12 +36,11 @@ class Fusrs:
 
     Options: ClassVar = FusrsOptions
     summary: ClassVar = "FUSRS SAR ships, v1.7 (5 classes) or v2.5 (4), imbalance 16 (on disk)"
-    layout: ClassVar = (
-        "get the images and lists of FUSRS from https://www.doem1997.com/metapeft/ and put the "
-        "lists, with one `path label` a line, in the data root as FUSRSv25/train.txt and "
-        "FUSRSv25/test.txt (FUSRSv17/ for version v1.7) and the images so that the paths of the "
-        "lists exist in it."
-    )
+    layout: ClassVar = """\
+fusrs: get the images and lists of FUSRS from https://www.doem1997.com/metapeft
+  FUSRSv25/train.txt   a path and a label in each line; FUSRSv17/ for data.options.version=v1.7
+  FUSRSv25/test.txt
+  the images           where the lists say"""
 
     @staticmethod
     def listing(options: FusrsOptions, root: Path) -> Listing:

@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.datasets.reading import require_folders, required
+from harness.datasets.reading import absent, require_folders, required
 from harness.errors import UserError
-from harness.files import Item, Listing, MissingData, count_groups
+from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
 
@@ -31,11 +31,12 @@ class INat2018:
 
     Options: ClassVar = INat2018Options
     summary: ClassVar = "iNaturalist 2018, imbalance 500, 8142 species (on disk)"
-    layout: ClassVar = (
-        "get train_val2018.tar.gz, train2018.json, val2018.json and the list of un-obfuscated "
-        "names, categories.json, from https://github.com/visipedia/inat_comp/tree/master/2018 and "
-        "put them in the data root, the archive unpacked to train_val2018/."
-    )
+    layout: ClassVar = """\
+inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/master/2018
+  train2018.json
+  val2018.json       used as the test set
+  categories.json    the species' names, which were hidden at first
+  train_val2018/     the archive of images, unpacked"""
 
     @staticmethod
     def listing(options: INat2018Options, root: Path) -> Listing:
@@ -78,7 +79,7 @@ def _species(root: Path, train_file: Path, train_json: Any) -> dict[int, str]:
         raise UserError(f"{source} lists no categories with id and name; get it again.") from error
     # As the training file was published: the competition hid the names.
     if all(name.isdecimal() for name in species.values()):
-        raise MissingData(f"{source} has numbers for names: {INat2018.layout}")
+        raise absent(path, INat2018.layout, "is missing, and train2018.json hides the names")
     return species
 
 

@@ -27,12 +27,12 @@ class PlacesLT:
 
     Options: ClassVar = PlacesLTOptions
     summary: ClassVar = "Places-LT, imbalance 996, 365 classes (on disk)"
-    layout: ClassVar = (
-        "get Places365-Standard (small images, train and val) from "
-        "http://places2.csail.mit.edu/download.html and the lists Places_LT_train.txt and "
-        "Places_LT_test.txt from https://github.com/zhmiao/OpenLongTailRecognition-OLTR, and put "
-        "lists and folders in the data root so that the paths of the lists exist in it."
-    )
+    layout: ClassVar = """\
+places_lt: get Places365-Standard from http://places2.csail.mit.edu/download.html and its lists \
+from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
+  Places_LT_train.txt   a path and a label in each line
+  Places_LT_test.txt    100 images of each class, from Places365's val
+  data_256/, val_256/   the small images, train and val, or other folders that the lists name"""
 
     @staticmethod
     def listing(options: PlacesLTOptions, root: Path) -> Listing:

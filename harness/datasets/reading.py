@@ -14,14 +14,20 @@ from harness.errors import UserError, unknown
 from harness.files import Item, MissingData
 
 
+def absent(path: Path, layout: str, problem: str = "is missing") -> MissingData:
+    """The error that names what is not there, and what to get by the first line of `layout`."""
+    name, _, what = layout.split("\n")[0].partition(": ")
+    return MissingData(f"{path} {problem}: {what}, and see `harness data check {name}`.")
+
+
 def required(path: Path, layout: str) -> Path:
     """`path`, which must be there.
 
     Raises:
-        MissingData: it is not; names it, what to get and where to put it.
+        MissingData: it is not.
     """
     if not path.exists():
-        raise MissingData(f"{path} is missing: {layout}")
+        raise absent(path, layout)
     return path
 
 
@@ -86,5 +92,5 @@ def class_folders(root: Path, under: str, classes: Sequence[str], layout: str) -
     index = {name: label for label, name in enumerate(classes)}
     found = make_dataset(str(folder), index, extensions=IMG_EXTENSIONS, allow_empty=True)
     if not found:
-        raise MissingData(f"{folder} holds no image: {layout}")
+        raise absent(folder, layout, "holds no image")
     return tuple(Item(path=Path(path).relative_to(root).as_posix(), label=c) for path, c in found)
