@@ -156,6 +156,8 @@ class DataSpec(Frozen):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     select_on: Literal["val", "test"] = "val"
     """`test` is the paper's protocol: train on everything, choose on test. Labelled everywhere."""
+    sha256: str | None = None
+    """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
 
 
 class Recipe(Frozen):
@@ -213,8 +215,11 @@ class TrialSpec(Frozen):
 
     def _canonical(self) -> str:
         spec = self.model_dump(mode="json")
+        # So that trials without these are called what they always were.
         if not self.changes:
-            del spec["changes"]  # so that trials without them are called what they always were
+            del spec["changes"]
+        if self.data.sha256 is None:
+            del spec["data"]["sha256"]
         content = {"semantics": SEMANTICS, "spec": spec}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
