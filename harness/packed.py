@@ -30,7 +30,7 @@ from harness.files import (
 )
 from harness.pack import OnBad, Pack, open_pack, pack, pack_folder, side_for
 from harness.registry import DATASETS
-from harness.spec import DataSpec, Recipe
+from harness.spec import DataSpec, Recipe, validated
 from harness.views import Boxes, Where, by_image, by_matrix, random_boxes, test_boxes
 
 SHARE_OF_MEMORY = 0.5
@@ -86,7 +86,7 @@ def load_packed(spec: DataSpec, size: int, packs: str) -> Dataset:
         UserError: the pack is not there, or is damaged.
     """
     assert spec.sha256 is not None
-    options = DATASETS.get(spec.name).Options.model_validate(spec.options)
+    options = validated(DATASETS.get(spec.name).Options, spec.options, source=f"data {spec.name}")
     opened = open_pack(pack_folder(Path(packs), spec.name, side_for(size), spec.sha256))
     info, labels = opened.info, opened.index.labels
     train, test = np.flatnonzero(~opened.index.is_test), np.flatnonzero(opened.index.is_test)

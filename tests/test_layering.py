@@ -22,7 +22,7 @@ LAYERS = [
     {"harness.packed"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
-    {"harness.datasets.synth_rs", "baselines", "harness.pretrain"},
+    {"harness.datasets.synth_rs", "harness.datasets.folder", "baselines", "harness.pretrain"},
     {"harness.world"},
     {"harness.train"},
     {"harness.trial"},
