@@ -155,7 +155,7 @@ def _rgb(content: bytes) -> Pixels:
             return _repeated(_of_32_bits(upright))
         if upright.mode in ("LA", "La", "1"):
             upright = upright.convert("L")
-        return np.asarray(upright.convert("RGB"))
+        return np.array(upright.convert("RGB"))  # a copy, which may be written to
 
 
 def _of_32_bits(image: Image.Image) -> Pixels:

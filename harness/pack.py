@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Literal, TypeVar
 
 import click
 import numpy as np
@@ -247,7 +247,7 @@ def _make(
     listed: str,
     files: str,
 ) -> Pack:
-    source = _scaled(Source(root, listing.bands), listing)
+    source = source_of(listing, root)
     part = folder / f"{name}-{side}-new.part"
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed: this one has the lock
     part.mkdir()
@@ -310,33 +310,34 @@ class _Written:
 def _written(
     listing: Listing, name: str, source: Source, file: Path, side: int, on_bad: OnBad
 ) -> _Written:
-    rows: list[tuple[int, int, int, int, int, int, bool]] = []
+    rows: list[tuple[int, ...]] = []
     bad: dict[str, str] = {}
     digest, offset, histogram = hashlib.sha256(), 0, np.zeros((0, 256), dtype=np.int64)
     total = len(listing.train) + len(listing.test)
+
+    def small(pixels: Pixels) -> tuple[Pixels, int, int]:
+        return reduced(pixels, side), pixels.shape[0], pixels.shape[1]
+
     with (
         file.open("wb") as out,
         progress(f"Packing {name} to {side} px", total) as advance,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
     ):
         for is_test, items in ((False, listing.train), (True, listing.test)):
-            for some in _batched(_by_path(items)):
-                for run in threads.map(lambda run: _packed(source, run, side), some):
-                    for item, outcome in run:
-                        advance()
-                        if isinstance(outcome, BadImage):
-                            _refuse(outcome, on_bad)
-                            bad[_label(item)] = outcome.reason
-                            continue
-                        pixels, original = outcome
-                        if not len(histogram):
-                            histogram = np.zeros((pixels.shape[2], 256), dtype=np.int64)
-                        _write(pixels, out, digest)
-                        if not is_test:
-                            histogram += _levels(pixels)
-                        height, width = pixels.shape[:2]
-                        rows.append((offset, height, width, *original, item.label, is_test))
-                        offset += pixels.size
+            for item, outcome in each_decoded(source, items, small):
+                advance()
+                if isinstance(outcome, BadImage):
+                    _refuse(outcome, on_bad)
+                    bad[item_name(item)] = outcome.reason
+                    continue
+                pixels, *original = outcome
+                if not len(histogram):
+                    histogram = np.zeros((pixels.shape[2], 256), dtype=np.int64)
+                _write(pixels, out, digest)
+                if not is_test:
+                    histogram += _levels(pixels)
+                height, width = pixels.shape[:2]
+                rows.append((offset, height, width, *original, item.label, is_test))
+                offset += pixels.size
     if not any(not row[-1] for row in rows):
         raise UserError(f"{name} has no training image that can be read in {source.root}.")
     table = np.array(rows, dtype=np.int64)
@@ -360,6 +361,11 @@ def _levels(pixels: Pixels) -> NDArray[np.int64]:
     return np.stack([np.bincount(pixels[:, :, c].ravel(), minlength=256) for c in channels])
 
 
+def item_name(item: Item) -> str:
+    """An item for a message: its path, and its box if it has one."""
+    return printable(item.path) + (f" {item.box}" if item.box else "")
+
+
 def _refuse(bad: BadImage, on_bad: OnBad) -> None:
     if on_bad == "stop":
         raise UserError(
@@ -371,31 +377,34 @@ def _label(item: Item) -> str:
     return printable(item.path) + (f" {item.box}" if item.box else "")
 
 
-def _by_path(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Neighbours that are boxes of one image, so that it is decoded once."""
-    for _, run in itertools.groupby(items, key=lambda item: item.path):
-        yield list(run)
+T = TypeVar("T")
 
 
-def _batched(runs: Iterator[list[Item]]) -> Iterator[list[list[Item]]]:
-    while some := list(itertools.islice(runs, RUNS_AT_ONCE)):
-        yield some
+def each_decoded(
+    source: Source, items: Iterable[Item], make: Callable[[Pixels], T]
+) -> Iterator[tuple[Item, T | BadImage]]:
+    """What `make` makes of every item's pixels, in order; decoded by as many threads as cores.
+
+    Neighbours that are boxes of one image share its decoding.
+    """
+    runs = (list(run) for _, run in itertools.groupby(items, key=lambda item: item.path))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        while some := list(itertools.islice(runs, RUNS_AT_ONCE)):
+            for made in threads.map(lambda run: _made(source, run, make), some):
+                yield from made
 
 
-Outcome = tuple[Pixels, tuple[int, int]] | BadImage
-
-
-def _packed(source: Source, run: list[Item], side: int) -> list[tuple[Item, Outcome]]:
-    """Reduced pixels and the (height, width) before, of every item of one image."""
+def _made(
+    source: Source, run: list[Item], make: Callable[[Pixels], T]
+) -> list[tuple[Item, T | BadImage]]:
     try:
         whole = decoded(source, run[0].path)
     except BadImage as error:
         return [(item, error) for item in run]
-    outcomes: list[tuple[Item, Outcome]] = []
+    outcomes: list[tuple[Item, T | BadImage]] = []
     for item in run:
         try:
-            pixels = cut(whole, item)
-            outcomes.append((item, (reduced(pixels, side), (pixels.shape[0], pixels.shape[1]))))
+            outcomes.append((item, make(cut(whole, item))))
         except BadImage as error:
             outcomes.append((item, error))
     return outcomes
@@ -420,8 +429,9 @@ def reduced(pixels: Pixels, side: int) -> Pixels:
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
 
 
-def _scaled(source: Source, listing: Listing) -> Source:
-    """With the scaling of the dataset, where its bands are not 8 bits wide."""
+def source_of(listing: Listing, root: Path) -> Source:
+    """How to read a listing's images, with the scaling of its bands where they are not 8 bits."""
+    source = Source(root, listing.bands)
     if source.bands is None:
         return source
     step = max(1, len(listing.train) // SAMPLE)

@@ -299,13 +299,23 @@ class TrialRequest(Frozen):
     def with_values(self, values: dict[str, Any], *, source: str) -> TrialRequest:
         """Copy with dotted fields replaced, e.g. `{"recipe.lr": 0.05, "positions": "mlp1"}`.
 
+        `{"data": "mstar"}` stands for its name, and `backbone` likewise. Another dataset starts
+        with no options, another backbone so named with all its defaults.
+
         `source` (a file name, or `--set`) opens the message when a field or value is wrong.
 
         Raises:
             UserError: unknown field or a value that the field does not take.
         """
-        data = self.model_dump(mode="json")
+        data, named = self.model_dump(mode="json"), {}
         for path, value in values.items():
+            is_name = path in ("data", "backbone") and isinstance(value, str)
+            if is_name and path == "backbone":
+                data[path] = BackboneSpec().model_dump(mode="json")
+            named[f"{path}.name" if is_name else path] = value
+        if named.get("data.name", self.data.name) != self.data.name:
+            data["data"]["options"] = {}
+        for path, value in named.items():
             *parents, last = path.split(".")
             node = data
             for depth, key in enumerate([*parents, last]):

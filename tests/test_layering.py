@@ -19,7 +19,7 @@ LAYERS = [
     {"harness.vit", "harness.files", "harness.heads"},
     {"harness.data", "harness.decode", "harness.views"},
     {"harness.pack"},
-    {"harness.packed"},
+    {"harness.packed", "harness.data_check", "harness.data_bench"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
     {"harness.datasets.synth_rs", "harness.datasets.folder", "baselines", "harness.pretrain"},
