@@ -1,21 +1,24 @@
 """Datasets whose images lie on disk: what a dataset says about its files, and their long tails.
 
-Owns: the types that a dataset on disk returns, and the counts of long-tailed training sets. Must not
-know: pixels, how files are decoded, where a trial runs.
+Owns: the types that a dataset on disk returns, its lists, and the counts of long-tailed training
+sets. Must not know: pixels, how files are decoded, where a trial runs.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
+from harness.rng import generator
 from harness.spec import Frozen
 
 Counts = NDArray[np.int64]
@@ -68,6 +71,16 @@ class LongTail(Frozen):
     """`exp`, `pareto`, or the name of a CSV in the root with the columns class and count."""
     tail_seed: Annotated[int, Field(ge=0)] = 0
     """Which images are kept."""
+    head_above: Annotated[int, Field(ge=0)] = HEAD_ABOVE
+    tail_below: Annotated[int, Field(ge=0)] = TAIL_BELOW
+    """Groups by the training images that are left of a class, where no list names them."""
+
+
+class BorderMask(Frozen):
+    """An option for images whose surroundings give their class away."""
+
+    border_mask: Annotated[int, Field(ge=0)] = 0
+    """Pixels to blacken at every edge, counted in the file's own pixels."""
 
 
 class FileDataset(Protocol):
@@ -121,6 +134,76 @@ def tail_counts(options: LongTail, available: Sequence[int]) -> Counts:
             f"tail {options.tail!r}: with an imbalance write exp or pareto; a file of counts "
             "stands alone."
         )
-    # A hair above, because 500 * 0.1 ** 1.0 may fall below 50 in floating point.
+    # A hair above, because a product that is whole may fall below itself in floating point.
     wanted = np.floor(have.max() * scale * (1 + 1e-12)).astype(np.int64)
-    return np.minimum(np.maximum(wanted, 1), have)
+    counts: Counts = np.minimum(np.maximum(wanted, 1), have)
+    return counts
+
+
+def kept(labels: Counts, counts: Counts, seed: int) -> NDArray[np.int64]:
+    """Indices, in order, of so many images of each class `[classes]` among labels `[n]`.
+
+    A smaller count keeps a part of what a larger one keeps.
+    """
+    chosen = []
+    for label, count in enumerate(counts.tolist()):
+        members = np.flatnonzero(labels == label)
+        order = torch.randperm(len(members), generator=generator(seed, "tail", label)).numpy()
+        chosen.append(members[order[:count]])
+    return np.sort(np.concatenate(chosen))
+
+
+def with_tail_file(listing: Listing, options: object, root: Path) -> Listing:
+    """The listing with its training data cut to the counts of a CSV file, if the options name one.
+
+    Raises:
+        UserError: the file is absent, lacks a column or a class, or asks for more than there is.
+    """
+    if not isinstance(options, LongTail) or options.tail in ("exp", "pareto"):
+        return listing
+    if options.imbalance is not None:
+        raise UserError(
+            f"tail {options.tail!r}: a file of counts has its own imbalance; leave it out."
+        )
+    labels = np.array([item.label for item in listing.train], dtype=np.int64)
+    have = np.bincount(labels, minlength=len(listing.classes))
+    counts = have.copy()
+    for line, row in read_csv(root / options.tail, ("class", "count")):
+        name, count = row["class"], row["count"]
+        if name not in listing.classes:
+            raise UserError(
+                f"{options.tail}, line {line}: {unknown('class', name, listing.classes)}"
+            )
+        index = listing.classes.index(name)
+        if not count.isdigit() or not 1 <= int(count) <= have[index]:
+            raise UserError(
+                f"{options.tail}, line {line}: {name} has {have[index]} training images, so its "
+                f"count is a number from 1 to that, not {count!r}."
+            )
+        counts[index] = int(count)
+    rows = kept(labels, counts, options.tail_seed)
+    return replace(listing, train=tuple(listing.train[row] for row in rows))
+
+
+def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file with their line numbers; names that are not UTF-8 keep their bytes.
+
+    Raises:
+        UserError: there is no such file, or it lacks a column or a value.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    f"{file} has no column {missing[0]!r}: its first line names the columns, "
+                    f"{', '.join(columns)} among them."
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist.") from error
+    for line, row in rows:
+        if any(not row[name] for name in columns):
+            raise UserError(f"{file}, line {line}: write a value for {' and '.join(columns)}.")
+    return rows
