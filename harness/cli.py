@@ -1101,7 +1101,7 @@ def pack(
     settings: tuple[str, ...],
     out: str,
 ) -> None:
-    """Decode a dataset once, into a file that trials map into memory; trials do so themselves too."""
+    """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
     from harness.pack import open_pack, pack_folder, side_for
 
     sha256 = _pack(name, data_root, size, on_bad_image, settings, out)
