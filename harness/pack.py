@@ -134,15 +134,15 @@ def pack(
     Raises:
         UserError: an image cannot be read and `on_bad` is `stop`; nothing is left behind.
     """
-    listed, files = _listed(listing, side, on_bad), _files(listing, root)
+    listed, files = _listed(listing, side), _files(listing, root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}-{side}.lock"):
         known = {path: _info(path) for path in packs_of(folder, name, side)}
         same = {path: info for path, info in known.items() if info.listed == listed}
         for path, info in same.items():
-            if info.files == files:
+            if info.files == files and (on_bad == "skip" or not info.bad):
                 return open_pack(path)
-        if same:
+        if any(info.files != files for info in same.values()):
             click.echo(f"The files of {name} have changed since they were packed.", err=True)
         return _make(listing, name, root, folder, side, on_bad, listed, files)
 
@@ -201,8 +201,8 @@ def _info(folder: Path) -> PackInfo:
         raise UserError(f"{folder}/pack.json was written by another version: delete it.") from error
 
 
-def _listed(listing: Listing, side: int, on_bad: OnBad) -> str:
-    head = [FORMAT, side, on_bad, listing.classes, listing.groups, listing.bands]
+def _listed(listing: Listing, side: int) -> str:
+    head = [FORMAT, side, listing.classes, listing.groups, listing.bands]
     digest = hashlib.sha256(json.dumps(head).encode())
     for part in (listing.train, listing.test):
         for item in part:
