@@ -23,9 +23,9 @@ from harness.data import epoch_batches, split
 from harness.datasets.folder import Folder, FolderOptions
 from harness.decode import BadImage, Source, decoded
 from harness.errors import UserError
-from harness.files import Item, LongTail, MissingData, kept, tail_counts, with_tail_file
+from harness.files import Item, Listing, LongTail, MissingData, kept, tail_counts, with_tail_file
 from harness.pack import open_pack, pack, reduced, verify
-from harness.packed import load_packed, packed_sha256
+from harness.packed import load_packed, pack_of
 from harness.rng import generator
 from harness.spec import DataSpec, Recipe, TrialRequest, validated
 from harness.trial import Runtime, resolve
@@ -70,7 +70,9 @@ def packed(root, folder, *, side=18, on_bad="stop", **options):
 
 def dataset(root, folder, **options):
     chosen = validated(FolderOptions, options, source="test")
-    sha256 = packed_sha256("folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop")
+    sha256 = pack_of(
+        "folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop"
+    ).sha256
     spec = DataSpec(name="folder", options=chosen.model_dump(mode="json"), sha256=sha256)
     return load_packed(spec, SIZE, str(folder))
 
@@ -267,17 +269,34 @@ def test_a_bad_image_stops_or_is_left_out_and_known(tmp_path, capfd):
 
 def test_boxes_are_cut_at_the_images_edge_and_refused_beyond_it(tmp_path):
     picture(0, 20, 24).save(tmp_path / "x.png")
-    listing = listed(tree(tmp_path / "any", {"a": 2, "b": 2}))
     inside, edge = (4, 5, 10, 15), (-3, 15, 6, 40)
     items = (Item("x.png", 0, inside), Item("x.png", 1, edge))
-    made = type(listing)(classes=("a", "b"), train=items, test=items)
+    made = Listing(classes=("a", "b"), train=items, test=items)
     found = pack(made, name="boxes", root=tmp_path, folder=tmp_path / "packs", side=64)
     whole = np.asarray(picture(0, 20, 24))
     np.testing.assert_array_equal(first_of(found), whole[5:15, 4:10])
     assert found.index.sizes[1].tolist() == [5, 6]
-    beyond = type(listing)(classes=("a",), train=(Item("x.png", 0, (30, 0, 40, 9)),), test=items)
+    beyond = Listing(classes=("a",), train=(Item("x.png", 0, (30, 0, 40, 9)),), test=items)
     with pytest.raises(UserError, match=r"outside its 24 x 20 pixels"):
         pack(beyond, name="boxes", root=tmp_path, folder=tmp_path / "packs", side=64)
+
+
+def test_a_dataset_may_read_a_format_of_its_own(tmp_path):
+    np.save(tmp_path / "all.npy", np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3))
+    items = tuple(Item(f"all.npy::{row}", row % 2) for row in range(4))
+    listing = Listing(classes=("a", "b"), train=items[:2], test=items[2:])
+
+    def read(root, path):
+        file, _, row = path.partition("::")
+        return np.load(root / file)[int(row)]
+
+    def found():
+        return pack(listing, name="own", root=tmp_path, folder=tmp_path / "p", side=9, read=read)
+
+    first = found()
+    assert first.pixels.tolist() == list(range(48))
+    np.save(tmp_path / "all.npy", np.zeros((4, 2, 2, 3), dtype=np.uint8))
+    assert found().info.sha256 != first.info.sha256
 
 
 # views
@@ -608,7 +627,7 @@ def test_a_trials_name_knows_the_pixels_and_not_where_they_lie(tmp_path):
     spec = on_disk(one, tmp_path)
     assert on_disk(other, tmp_path / "elsewhere").trial_id == spec.trial_id
     picture(5).save(other / "test/a/0.png")
-    packed_sha256.cache_clear()
+    pack_of.cache_clear()
     assert on_disk(other, tmp_path / "elsewhere").trial_id != spec.trial_id
     assert on_disk(one, tmp_path, **{"data.options.imbalance": 2.0}).data.sha256 == spec.data.sha256
 

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -16,7 +15,7 @@ from timm.layers import resample_abs_pos_embed
 
 from harness.datasets.folder import MSTAR, RSSCN7, PresetOptions
 from harness.errors import UserError
-from harness.packed import load_packed, packed_sha256
+from harness.packed import load_packed, pack_of
 from harness.spec import DataSpec
 from harness.train import class_means
 from harness.vit import features
@@ -84,7 +83,7 @@ def test_class_means_of_a_real_backbone_tell_real_classes(name, least, tmp_path)
     root = some_of(name, tmp_path / "data")
     options = PresetOptions()
     place = (str(root), str(tmp_path / "packs"), "stop")
-    sha256 = packed_sha256(name, options.model_dump_json(), SIZE, *place)
+    sha256 = pack_of(name, options.model_dump_json(), SIZE, *place).sha256
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
     data = load_packed(spec, SIZE, place[1])
     model = vit_tiny()
@@ -94,4 +93,4 @@ def test_class_means_of_a_real_backbone_tell_real_classes(name, least, tmp_path)
         guesses = (features(model, images) @ means.T).argmax(dim=1)
     accuracy = float((guesses == data.test.labels).float().mean())
     assert accuracy > least
-    assert np.isfinite(accuracy) and len(data.train) == PER_CLASS * len(data.classes)
+    assert len(data.train) == PER_CLASS * len(data.classes)
