@@ -1101,7 +1101,7 @@ def pack(
     settings: tuple[str, ...],
     out: str,
 ) -> None:
-    """Decode a dataset once, into a file that trials map into memory; trials do so themselves too."""
+    """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
     from harness.pack import open_pack, pack_folder, side_for
 
     sha256 = _pack(name, data_root, size, on_bad_image, settings, out)
@@ -1172,11 +1172,12 @@ def _pack(
     settings: tuple[str, ...],
     out: str,
 ) -> str:
-    from harness.packed import packed_sha256
+    from harness.packed import pack_of
 
     _, options = _file_dataset(name, settings)
     place = (data_root, str(_packs(out)), on_bad_image)
-    return packed_sha256(name, options.model_dump_json(), size, *place)
+    info = pack_of(name, options.model_dump_json(), size, *place)
+    return info.sha256
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -156,6 +156,11 @@ def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
     return (pixels.float() - mean) / std
 
 
+def one_of(images: ImageSet) -> Tensor:
+    """The first image as it is tested `[1, c, h, w]`, to count what an image costs."""
+    return images.subset(torch.zeros(1, dtype=torch.long, device=images.labels.device)).plain()
+
+
 def no_exclusion() -> Tensor | None:
     """Every image may be in the next batch."""
     return None

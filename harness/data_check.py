@@ -26,7 +26,7 @@ from harness.files import (
     tail_counts,
     with_tail_file,
 )
-from harness.pack import each_decoded, item_name, packs_of, progress, source_of, verify
+from harness.pack import Read, each_decoded, item_name, packs_of, progress, source_of, verify
 
 MOST_NAMED = 5
 """Images that a problem names."""
@@ -54,6 +54,7 @@ def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path
         UserError: a list cannot be read.
     """
     listing = with_tail_file(dataset.listing(options, root), options, root)
+    read = getattr(dataset, "read", None)
     size = len(listing.classes)
     train, test = (
         np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)
@@ -69,15 +70,15 @@ def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path
         used=used,
         test=test,
         groups=groups or count_groups(used),
-        problems=(*_problems(listing, root, test), *_damaged(packs, name)),
+        problems=(*_problems(listing, root, test, read), *_damaged(packs, name)),
     )
 
 
-def _problems(listing: Listing, root: Path, test: Counts) -> Iterator[str]:
+def _problems(listing: Listing, root: Path, test: Counts, read: Read | None) -> Iterator[str]:
     absent = [listing.classes[label] for label in np.flatnonzero(test == 0)]
     if absent:
         yield f"{_few(absent, 'class', 'classes')} without a test image"
-    source = source_of(listing, root)
+    source = source_of(listing, root, read)
     bad: list[str] = []
     same: dict[bytes, list[tuple[str, Item]]] = defaultdict(list)
     total = len(listing.train) + len(listing.test)

@@ -14,7 +14,7 @@ import functools
 import io
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,6 @@ Bands = NDArray[Any]
 
 MOST_PIXELS = 2**30
 """PIL's guard against tiny files that unpack to huge images, raised for aerial scenes."""
-
-CONTAINERS = (".tar::", ".parquet::")
 
 
 class BadImage(Exception):
@@ -66,6 +64,8 @@ class Source(NamedTuple):
     root: Path
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None
+    read: Callable[[Path, str], Pixels] | None = None
+    """Of a dataset with a format of its own (`FileDataset.read`)."""
 
 
 def printable(path: str) -> str:
@@ -74,12 +74,8 @@ def printable(path: str) -> str:
 
 
 def file_of(path: str) -> str:
-    """The file that a listed path lies in: itself, or the tar or Parquet file that holds it."""
-    for mark in CONTAINERS:
-        name, found, _ = path.partition(mark)
-        if found:
-            return name + mark.removesuffix("::")
-    return path
+    """The file that a listed path lies in: itself, or what holds it as `file::member`."""
+    return path.partition("::")[0]
 
 
 def decoded(source: Source, path: str) -> Pixels:
@@ -115,6 +111,8 @@ def cut(pixels: Pixels, item: Item) -> Pixels:
 
 def _read(source: Source, path: str, *, raw: bool) -> Bands:
     try:
+        if source.read is not None:
+            return source.read(source.root, path)
         content = _content(source.root, path)
         if not content:
             raise BadImage(path, "the file is empty")

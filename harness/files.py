@@ -84,7 +84,11 @@ class BorderMask(Frozen):
 
 
 class FileDataset(Protocol):
-    """A dataset on disk, as `DATASETS` holds it."""
+    """A dataset on disk, as `DATASETS` holds it.
+
+    One with a file format of its own also has `read(root, path)`, a static method from a listed
+    path, `file::member`, to pixels uint8 `[h, w, 3]`.
+    """
 
     Options: ClassVar[Any]
     summary: ClassVar[str]

@@ -60,6 +60,7 @@ from harness.files import Item, Listing
 from harness.spec import Frozen
 
 OnBad = Literal["stop", "skip"]
+Read = Callable[[Path, str], Pixels]
 
 FORMAT = 1
 """Raised when the same files would be packed to other bytes or another layout."""
@@ -128,23 +129,27 @@ def pack(
     folder: Path,
     side: int,
     on_bad: OnBad = "stop",
+    read: Read | None = None,
 ) -> Pack:
     """The pack of a listing in `folder`, made if there is none of the same files yet.
+
+    `read` is that of a dataset with a format of its own.
 
     Raises:
         UserError: an image cannot be read and `on_bad` is `stop`; nothing is left behind.
     """
-    listed, files = _listed(listing, side, on_bad), _files(listing, root)
+    listed, files = _listed(listing, side), _files(listing, root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}-{side}.lock"):
         known = {path: _info(path) for path in packs_of(folder, name, side)}
         same = {path: info for path, info in known.items() if info.listed == listed}
         for path, info in same.items():
-            if info.files == files:
+            if info.files == files and (on_bad == "skip" or not info.bad):
                 return open_pack(path)
-        if same:
+        if any(info.files != files for info in same.values()):
             click.echo(f"The files of {name} have changed since they were packed.", err=True)
-        return _make(listing, name, root, folder, side, on_bad, listed, files)
+        source = source_of(listing, root, read)
+        return _make(listing, name, source, folder, side, on_bad, listed, files)
 
 
 def packs_of(folder: Path, name: str, side: int | None = None) -> list[Path]:
@@ -201,8 +206,8 @@ def _info(folder: Path) -> PackInfo:
         raise UserError(f"{folder}/pack.json was written by another version: delete it.") from error
 
 
-def _listed(listing: Listing, side: int, on_bad: OnBad) -> str:
-    head = [FORMAT, side, on_bad, listing.classes, listing.groups, listing.bands]
+def _listed(listing: Listing, side: int) -> str:
+    head = [FORMAT, side, listing.classes, listing.groups, listing.bands]
     digest = hashlib.sha256(json.dumps(head).encode())
     for part in (listing.train, listing.test):
         for item in part:
@@ -240,14 +245,13 @@ def _sha256(
 def _make(
     listing: Listing,
     name: str,
-    root: Path,
+    source: Source,
     folder: Path,
     side: int,
     on_bad: OnBad,
     listed: str,
     files: str,
 ) -> Pack:
-    source = source_of(listing, root)
     part = folder / f"{name}-{side}-new.part"
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed: this one has the lock
     part.mkdir()
@@ -429,9 +433,9 @@ def reduced(pixels: Pixels, side: int) -> Pixels:
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
 
 
-def source_of(listing: Listing, root: Path) -> Source:
+def source_of(listing: Listing, root: Path, read: Read | None) -> Source:
     """How to read a listing's images, with the scaling of its bands where they are not 8 bits."""
-    source = Source(root, listing.bands)
+    source = Source(root, listing.bands, read=read)
     if source.bands is None:
         return source
     step = max(1, len(listing.train) // SAMPLE)

@@ -28,7 +28,7 @@ from harness.files import (
     tail_counts,
     with_tail_file,
 )
-from harness.pack import OnBad, Pack, open_pack, pack, pack_folder, side_for
+from harness.pack import OnBad, Pack, PackInfo, open_pack, pack, pack_folder, side_for
 from harness.registry import DATASETS
 from harness.spec import DataSpec, Recipe, validated
 from harness.views import Boxes, Where, by_image, by_matrix, random_boxes, test_boxes
@@ -43,10 +43,10 @@ def is_on_disk(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def packed_sha256(
+def pack_of(
     name: str, options_json: str, size: int, data_root: str | None, packs: str, on_bad: OnBad
-) -> str:
-    """The hash of the pack of a dataset for views of `size` pixels, which is made if need be.
+) -> PackInfo:
+    """What the pack of a dataset holds, for views of `size` pixels; it is made if need be.
 
     Raises:
         UserError: no data root, files that are absent, or an image that cannot be read.
@@ -63,7 +63,13 @@ def packed_sha256(
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
     made = pack(
-        listing, name=name, root=root, folder=Path(packs), side=side_for(size), on_bad=on_bad
+        listing,
+        name=name,
+        root=root,
+        folder=Path(packs),
+        side=side_for(size),
+        on_bad=on_bad,
+        read=getattr(dataset, "read", None),
     )
     absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
     if len(absent):
@@ -73,7 +79,7 @@ def packed_sha256(
             f"Without a test image, so left out of test averages: {names}{more} of {name}.",
             err=True,
         )
-    return made.info.sha256
+    return made.info
 
 
 def load_packed(spec: DataSpec, size: int, packs: str) -> Dataset:

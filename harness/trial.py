@@ -25,12 +25,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from harness import __version__
-from harness.data import Dataset, Split, normalised, split
+from harness.data import Dataset, Split, normalised, one_of, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
 from harness.pack import OnBad
-from harness.packed import is_on_disk, load_packed, packed_sha256
+from harness.packed import is_on_disk, load_packed, pack_of
 from harness.registry import DATASETS
 from harness.runs import Counted
 from harness.spec import (
@@ -109,7 +109,13 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     if is_on_disk(request.data.name):
         size = input_size(request.backbone)
         place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
-        sha256 = packed_sha256(request.data.name, data.model_dump_json(), size, *place)
+        info = pack_of(request.data.name, data.model_dump_json(), size, *place)
+        if info.channels != 3:
+            raise UserError(
+                f"Images of {request.data.name} have {info.channels} bands, and the backbone takes "
+                "3: choose that many with data.options.bands."
+            )
+        sha256 = info.sha256
     recipe = request.recipe
     if recipe.precision == "auto":
         on_gpu = torch.device(runtime.device).type == "cuda"
@@ -303,7 +309,7 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
     _fix_arithmetic()
     with _attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split
-        sample = normalised(parts.train.parts(1)[0].plain(), prepared.dataset)
+        sample = normalised(one_of(parts.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
     trained = spec.recipe.epochs * len(parts.train)
     scored = spec.recipe.epochs * len(parts.select)
@@ -351,7 +357,7 @@ def _run(
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
     with _attached(spec, runtime) as (classifier, prepared):
-        sample = normalised(prepared.split.train.parts(1)[0].plain(), prepared.dataset)
+        sample = normalised(one_of(prepared.split.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
         result = train(
             classifier,

@@ -104,25 +104,29 @@ test_boxes.__test__ = False  # type: ignore[attr-defined]
 
 
 def by_image(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int) -> Tensor:
-    """Views uint8 `[n, c, size, size]`, one image after the other: the fast form on a CPU."""
-    out = torch.empty(len(boxes.cut), channels, size, size, dtype=torch.uint8)
+    """Views uint8 `[n, c, size, size]`, one image after the other: the fast form on a CPU.
+
+    Memory is channels last throughout, for which torch resamples bytes several times faster.
+    """
+    out = torch.empty(len(boxes.cut), size, size, channels, dtype=torch.uint8)
     rows = zip(
         *(where.offsets.tolist(), where.sizes.tolist(), where.borders.tolist()),
-        *(boxes.cut.tolist(), boxes.full.tolist(), boxes.start.tolist()),
+        *(boxes.cut.tolist(), boxes.full.tolist(), boxes.start.tolist(), boxes.mirrored.tolist()),
         strict=True,
     )
-    for view, (offset, (height, width), border, (top, left, h, w), full, (y, x)) in zip(
-        out, rows, strict=True
-    ):
+    for view, row in zip(out, rows, strict=True):
+        offset, (height, width), border, (top, left, h, w), full, (y, x), is_mirrored = row
         image = flat[offset : offset + height * width * channels].view(height, width, channels)
         if border:
             image = blackened(image, border)
-        part = image[top : top + h, left : left + w].permute(2, 0, 1)[None]
+        part = image[top : top + h, left : left + w]
         if full != [h, w]:
-            part = interpolate(part, size=full, mode="bilinear", antialias=True)
-        view.copy_(part[0, :, y : y + size, x : x + size])
-    out[boxes.mirrored] = out[boxes.mirrored].flip(3)
-    return out
+            dense = part.contiguous()[None].permute(0, 3, 1, 2)
+            small = interpolate(dense, size=full, mode="bilinear", antialias=True)
+            part = small.permute(0, 2, 3, 1)[0]
+        part = part[y : y + size, x : x + size]
+        view.copy_(part.flip(1) if is_mirrored else part)
+    return out.permute(0, 3, 1, 2)
 
 
 def blackened(image: Tensor, border: int) -> Tensor:

@@ -250,6 +250,8 @@ def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
                 if os.path.splitext(path)[1].lower() not in SUFFIXES:
                     others += 1
                     continue
+                if "::" in path:
+                    raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")
                 count += 1
                 yield _Found(path, label, split, printable(place))
             if others:
