@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from harness.arms import Run
     from harness.batch import Batch
     from harness.compare_searches import Wanted as Contestants
+    from harness.data_check import Checked
     from harness.engine import Engine
+    from harness.files import Counts, FileDataset
     from harness.spec import TrialRequest
     from harness.store import Store, TrialRecord
     from harness.study import Metric, Study
     from harness.sweep import Plan
     from harness.trial import Runtime
 
+EXIT_PROBLEMS = 1
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3
 MOST_FAILURES = 5
@@ -60,6 +63,19 @@ _out = click.option(
     "--out", default="runs", show_default=True, help="Folder of the store and the reports."
 )
 _device = click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda if there is one]")
+_data_root = click.option(
+    "--data-root",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Where the files of a dataset lie; see `harness data check NAME`.",
+)
+_on_bad_image = click.option(
+    "--on-bad-image",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="An image that cannot be read: stop, or leave it out and say so.",
+)
 _workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
 )
@@ -160,6 +176,8 @@ def main() -> None:
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and its cost, then stop.")
 @_set
+@_data_root
+@_on_bad_image
 @_device
 @_out
 def sweep(
@@ -181,6 +199,8 @@ def sweep(
     smoke: bool,
     dry_run: bool,
     settings: tuple[str, ...],
+    data_root: str | None,
+    on_bad_image: str,
     device: str | None,
     out: str,
 ) -> None:
@@ -212,7 +232,7 @@ def sweep(
             workers=_local_workers(workers, _runtime(device)),
         )
     runtime = replace(
-        _runtime(device),
+        _runtime(device, data_root, on_bad_image, out),
         keep_weights=keep != "none",
         keep_features=study.needs_features,
         keep_checkpoints=POPULATION in (search, *(contest.names([]) if contest else ())),
@@ -395,6 +415,8 @@ def _engine(
     help="Study whose data, backbone and recipe are used.",
 )
 @_set
+@_data_root
+@_on_bad_image
 @_device
 @_out
 def train(
@@ -409,6 +431,8 @@ def train(
     workers: int | None,
     study_name: str,
     settings: tuple[str, ...],
+    data_root: str | None,
+    on_bad_image: str,
     device: str | None,
     out: str,
 ) -> None:
@@ -441,7 +465,7 @@ def train(
     request = request.with_values({**named, **chosen}, source="command line")
     values = _settings(settings)
     request = request.with_values(values, source="--set")
-    runtime = replace(_runtime(device), keep_weights=True)
+    runtime = replace(_runtime(device, data_root, on_bad_image, out), keep_weights=True)
     store = Store(Path(out))
     numbers = (seed,) if seeds is None else tuple(range(seeds))
     requests = [request.model_copy(update={"seed": number}) for number in numbers]
@@ -744,6 +768,8 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @_workers_option
 @_set
+@_data_root
+@_on_bad_image
 @_device
 @_out
 def compare(
@@ -760,6 +786,8 @@ def compare(
     smoke: bool,
     workers: int | None,
     settings: tuple[str, ...],
+    data_root: str | None,
+    on_bad_image: str,
     device: str | None,
     out: str,
 ) -> None:
@@ -784,7 +812,8 @@ def compare(
             if value is not None:
                 raise UserError(f"--{flag} is for --search; methods all spend the same.")
         study, run_name = _loaded(study_name or "depth_vs_position", settings, smoke)
-        _compare_methods(methods, study, run_name, seeds or 3, store, _runtime(device), workers)
+        runtime = _runtime(device, data_root, on_bad_image, out)
+        _compare_methods(methods, study, run_name, seeds or 3, store, runtime, workers)
         return
     assert search is not None
     wanted = Wanted(
@@ -798,8 +827,10 @@ def compare(
         controls=None if controls is None else known_run(controls, store.root),
     )
     if replay is not None:
-        if settings or smoke or device:
-            raise UserError("--set, --smoke and --device are for live trials; a table has its own.")
+        if settings or smoke or device or data_root:
+            raise UserError(
+                "--set, --smoke, --device and --data-root are for live trials; a table has its own."
+            )
         studies = store.root / "studies"
         folder = replay_searches(wanted, Path(replay), study_name, studies, click.echo)
         write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
@@ -811,7 +842,7 @@ def compare(
     from harness.named_searches import POPULATION
 
     study, run_name = _loaded(study_name or "search_comparison", settings, smoke, seeds)
-    runtime = _runtime(device)
+    runtime = _runtime(device, data_root, on_bad_image, out)
     runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
     batch = Batch(
         store=store,
@@ -986,6 +1017,169 @@ def bench(workers: int, trials: int) -> None:
     _print_table(["engine", "trials", "start (s)", "overhead per trial (ms)"], rows)
 
 
+@main.group(
+    epilog=_examples(
+        "data check folder --data-root my_images",
+        "data pack mstar --data-root mstar --size 96",
+        "data bench rsscn7 --data-root rsscn7 --size 96",
+    )
+)
+def data() -> None:
+    """Look at, pack and time a dataset on disk. Nothing is downloaded."""
+
+
+_dataset_name = click.argument("name")
+
+
+@data.command(
+    epilog=_examples(
+        "data check mstar",
+        "data check folder --data-root my_images",
+        "data check mstar --data-root mstar --set data.options.imbalance=50",
+    )
+)
+@_dataset_name
+@_data_root
+@_set
+@_out
+def check(name: str, data_root: str | None, settings: tuple[str, ...], out: str) -> None:
+    """Read every image of a dataset, count its classes, and name what is wrong with it.
+
+    Wrong are images that cannot be read, that are there twice or in train and in test, or have two
+    labels; classes without a test image; and packs in --out that were damaged. Exits with 1 then.
+    Without --data-root, say what to download and where to put it.
+    """
+    from harness.data_check import check as checked
+    from harness.files import MissingData
+
+    dataset, options = _file_dataset(name, settings)
+    if data_root is None:
+        click.echo(dataset.layout)
+        return
+    try:
+        found = checked(dataset, name, options, _root(data_root), _packs(out))
+    except MissingData:
+        click.echo(dataset.layout)
+        raise
+    group_of = {label: group for group, labels in found.groups.items() for label in labels}
+    rows = [
+        [cls, group_of.get(label, "-"), *(str(part[label]) for part in _counted(found))]
+        for label, cls in enumerate(found.listing.classes)
+    ]
+    for group, labels in found.groups.items():
+        counts = (str(part[list(labels)].sum()) for part in _counted(found))
+        rows.append([f"all {len(labels)} of", group, *counts])
+    rows.append(["all", "", *(str(part.sum()) for part in _counted(found))])
+    _print_table(["class", "group", "train", "train used", "test"], rows)
+    for note in found.listing.notes:
+        click.echo(f"Note: {note}")
+    for problem in found.problems:
+        click.echo(f"Problem: {problem}.")
+    if found.problems:
+        sys.exit(EXIT_PROBLEMS)
+    click.echo("No problem found.")
+
+
+@data.command(epilog=_examples("data pack mstar --data-root mstar --size 224"))
+@_dataset_name
+@_data_root
+@click.option(
+    "--size",
+    type=click.IntRange(min=8),
+    default=224,
+    show_default=True,
+    help="Side of the backbone's input, in pixels.",
+)
+@_on_bad_image
+@_set
+@_out
+def pack(
+    name: str,
+    data_root: str | None,
+    size: int,
+    on_bad_image: str,
+    settings: tuple[str, ...],
+    out: str,
+) -> None:
+    """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
+    from harness.pack import open_pack, pack_folder, side_for
+
+    sha256 = _pack(name, data_root, size, on_bad_image, settings, out)
+    folder = pack_folder(_packs(out), name, side_for(size), sha256)
+    opened = open_pack(folder)
+    megabytes = len(opened.pixels) / 2**20
+    click.echo(f"{folder}: {len(opened.index.labels)} images, {megabytes:.0f} MiB, sha256 {sha256}")
+
+
+@data.command("bench", epilog=_examples("data bench rsscn7 --data-root rsscn7 --size 96"))
+@_dataset_name
+@_data_root
+@click.option("--size", type=click.IntRange(min=8), default=96, show_default=True)
+@_set
+@_out
+def bench_(
+    name: str, data_root: str | None, size: int, settings: tuple[str, ...], out: str
+) -> None:
+    """Training views per second: a pack on 2 threads, and PIL in a loader of 2 processes."""
+    from harness.data_bench import measure
+    from harness.packed import load_packed
+    from harness.spec import DataSpec
+
+    sha256 = _pack(name, data_root, size, "stop", settings, out)
+    dataset, options = _file_dataset(name, settings)
+    spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
+    root = _root(str(data_root))
+    items = dataset.listing(options, root).train
+    speed = measure(load_packed(spec, size, str(_packs(out))).train, items, root, size)
+    rows = [
+        ["PIL loader, 2 processes", f"{speed.loader:.0f}"],
+        ["pack, 2 threads", f"{speed.packed:.0f}"],
+    ]
+    _print_table([f"views of {size} px on 2 cores", "images/s"], rows)
+    click.echo(f"Ratio: {speed.packed / speed.loader:.1f}")
+
+
+def _counted(found: Checked) -> tuple[Counts, ...]:
+    return found.train, found.used, found.test
+
+
+def _root(data_root: str) -> Path:
+    root = Path(data_root)
+    if not root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder.")
+    return root
+
+
+def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, Any]:
+    """A dataset on disk and its options"""
+    from harness.packed import is_on_disk
+    from harness.registry import DATASETS
+    from harness.spec import TrialRequest, validated
+
+    if not is_on_disk(name):
+        raise UserError(f"Dataset {name} is drawn, not read from files: there is nothing to check.")
+    values = {"data": name, **_settings(settings)}
+    request = TrialRequest().with_values(values, source="--set")
+    dataset = DATASETS.get(name)
+    return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")
+
+
+def _pack(
+    name: str,
+    data_root: str | None,
+    size: int,
+    on_bad_image: str,
+    settings: tuple[str, ...],
+    out: str,
+) -> str:
+    from harness.packed import pack_of
+
+    _, options = _file_dataset(name, settings)
+    place = (data_root, str(_packs(out)), on_bad_image)
+    info = pack_of(name, options.model_dump_json(), size, *place)
+    return info.sha256
+
+
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`a.b=v` pairs; v is read as JSON where it is JSON, else as a word."""
     values: dict[str, Any] = {}
@@ -1031,7 +1225,12 @@ def _variant(values: dict[str, Any]) -> str:
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
-def _runtime(device: str | None) -> Runtime:
+def _runtime(
+    device: str | None,
+    data_root: str | None = None,
+    on_bad_image: str = "stop",
+    out: str = "runs",
+) -> Runtime:
     import torch
 
     from harness.trial import Runtime, default_device
@@ -1042,7 +1241,17 @@ def _runtime(device: str | None) -> Runtime:
             raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
     except RuntimeError as error:
         raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
-    return Runtime(device=name)
+    return Runtime(
+        device=name,
+        data_root=data_root,
+        packs=str(_packs(out)),
+        on_bad_image=on_bad_image,  # type: ignore[arg-type]
+    )
+
+
+def _packs(out: str) -> Path:
+    """Where datasets are packed: beside the store, so that machines which share it share them."""
+    return Path(out).resolve() / "packs"
 
 
 def _local_workers(asked: int | None, runtime: Runtime) -> int:
@@ -1066,7 +1275,7 @@ def _members(store: Store, name: str) -> tuple[str, ...]:
 
 NO_IDENTITY = {
     *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries", "keep"),
-    "dry_run",
+    *("data_root", "dry_run"),
 }
 """Parameters that cannot change a trial's numbers."""
 

@@ -1,6 +1,7 @@
-"""Datasets in memory, the stratified split, and batched augmentation.
+"""What the trainer sees of a dataset: sets of images, the stratified split, augmented batches.
 
-Owns: pixels and labels as tensors. Must not know: where a dataset's files lie, models, methods.
+Owns: what a set of images can do, and sets that lie in memory with all images of one size. Must not
+know: where a dataset's files lie, models, methods.
 
 Shapes: n images, c = 3 channels, h and w pixels. Pixels stay uint8 until a batch is made.
 """
@@ -8,8 +9,9 @@ Shapes: n images, c = 3 channels, h and w pixels. Pixels stay uint8 until a batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +19,31 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.rng import generator
 from harness.spec import DataSpec, Recipe
+
+
+class ImageSet(Protocol):
+    """Labelled images, wherever their pixels lie."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 `[n]`, on the device."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, index: Tensor) -> Self:
+        """The images at some indices, which lie on the device of the labels."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same, with batches made on the device."""
+
+    def parts(self, count: int) -> Sequence[Self]:
+        """Neighbours together, `count` at a time; nothing is read yet."""
+
+    def plain(self) -> Tensor:
+        """All images as they are tested, uint8 `[n, c, h, w]`."""
+
+    def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
+        """The images at some indices, augmented by the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +62,20 @@ class Images:
     def to(self, device: torch.device) -> Images:
         return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def parts(self, count: int) -> list[Images]:
+        pairs = zip(self.pixels.split(count), self.labels.split(count), strict=True)
+        return [Images(pixels=pixels, labels=labels) for pixels, labels in pairs]
+
+    def plain(self) -> Tensor:
+        return self.pixels
+
+    def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
+        batch = self.subset(index.to(self.labels.device))
+        if recipe.augment == "none":
+            return batch
+        pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
+        return Images(pixels=pixels, labels=batch.labels)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -44,21 +85,21 @@ class Dataset:
     `mean` and `std` are per channel, of pixels scaled to [0, 1].
     """
 
-    train: Images
-    test: Images
+    train: ImageSet
+    test: ImageSet
     classes: tuple[str, ...]
     groups: dict[str, tuple[int, ...]]
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """What a trial trains on, chooses on and is tested on, and the class counts of `train`."""
 
-    train: Images
-    select: Images
-    test: Images
+    train: ImageSet
+    select: ImageSet
+    test: ImageSet
     train_counts: Tensor
 
     def to(self, device: torch.device) -> Split:
@@ -109,10 +150,15 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
 
 
 def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
-    """uint8 `[n, 3, h, w]` -> float32, centred and scaled."""
-    mean = torch.tensor(dataset.mean, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(dataset.std, device=pixels.device).view(1, 3, 1, 1) * 255
+    """uint8 `[n, c, h, w]` -> float32, centred and scaled."""
+    mean = torch.tensor(dataset.mean, device=pixels.device).view(1, -1, 1, 1) * 255
+    std = torch.tensor(dataset.std, device=pixels.device).view(1, -1, 1, 1) * 255
     return (pixels.float() - mean) / std
+
+
+def one_of(images: ImageSet) -> Tensor:
+    """The first image as it is tested `[1, c, h, w]`, to count what an image costs."""
+    return images.subset(torch.zeros(1, dtype=torch.long, device=images.labels.device)).plain()
 
 
 def no_exclusion() -> Tensor | None:
@@ -121,7 +167,7 @@ def no_exclusion() -> Tensor | None:
 
 
 def epoch_batches(
-    images: Images,
+    images: ImageSet,
     recipe: Recipe,
     seed: int,
     epoch: int,
@@ -142,19 +188,10 @@ def epoch_batches(
         place = free.nonzero().flatten()[: recipe.batch_size]
         if len(place) < min(recipe.batch_size, len(order)):
             return
-        yield augmented(images, order[place], recipe, rng)
+        yield images.augmented(order[place], recipe, rng)
         left = torch.ones(len(order), dtype=torch.bool)
         left[place] = False
         order = order[left]
-
-
-def augmented(images: Images, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
-    """The images at `index`, augmented by the recipe."""
-    batch = images.subset(index.to(images.labels.device))
-    if recipe.augment == "none":
-        return batch
-    pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
-    return Images(pixels=pixels, labels=batch.labels)
 
 
 def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:

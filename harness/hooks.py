@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.data import Images
+from harness.data import Images, ImageSet
 from harness.spec import Recipe
 
 
@@ -31,7 +31,7 @@ class Inner:
     parameters: Mapping[str, nn.Parameter]
     """What the trainer's optimiser trains, by name in the classifier."""
     optimiser: torch.optim.SGD
-    images: Images
+    images: ImageSet
     loss: Loss
     batch: Callable[[Tensor, torch.Generator], Images]
     """Training images at some indices, augmented as in training."""

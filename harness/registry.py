@@ -56,4 +56,5 @@ METHODS: Registry[Any] = Registry("method", "baselines")
 """name -> `insertion.PeftMethod`"""
 
 DATASETS: Registry[Any] = Registry("dataset", "harness.datasets")
-"""name -> function from `DataSpec.options` to `data.Dataset`"""
+"""name -> a class with `Options`, `summary` and either `load(options) -> data.Dataset` or, on disk,
+`listing(options, root) -> files.Listing` (`files.FileDataset`)"""

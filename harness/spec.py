@@ -156,6 +156,8 @@ class DataSpec(Frozen):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     select_on: Literal["val", "test"] = "val"
     """`test` is the paper's protocol: train on everything, choose on test. Labelled everywhere."""
+    sha256: str | None = None
+    """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
 
 
 class Recipe(Frozen):
@@ -213,8 +215,11 @@ class TrialSpec(Frozen):
 
     def _canonical(self) -> str:
         spec = self.model_dump(mode="json")
+        # So that trials without these are called what they always were.
         if not self.changes:
-            del spec["changes"]  # so that trials without them are called what they always were
+            del spec["changes"]
+        if self.data.sha256 is None:
+            del spec["data"]["sha256"]
         content = {"semantics": SEMANTICS, "spec": spec}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -294,13 +299,23 @@ class TrialRequest(Frozen):
     def with_values(self, values: dict[str, Any], *, source: str) -> TrialRequest:
         """Copy with dotted fields replaced, e.g. `{"recipe.lr": 0.05, "positions": "mlp1"}`.
 
+        `{"data": "mstar"}` stands for its name, and `backbone` likewise. Another dataset starts
+        with no options, another backbone so named with all its defaults.
+
         `source` (a file name, or `--set`) opens the message when a field or value is wrong.
 
         Raises:
             UserError: unknown field or a value that the field does not take.
         """
-        data = self.model_dump(mode="json")
+        data, named = self.model_dump(mode="json"), {}
         for path, value in values.items():
+            is_name = path in ("data", "backbone") and isinstance(value, str)
+            if is_name and path == "backbone":
+                data[path] = BackboneSpec().model_dump(mode="json")
+            named[f"{path}.name" if is_name else path] = value
+        if named.get("data.name", self.data.name) != self.data.name:
+            data["data"]["options"] = {}
+        for path, value in named.items():
             *parents, last = path.split(".")
             node = data
             for depth, key in enumerate([*parents, last]):
@@ -344,7 +359,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return str(unknown("field", field, _fields_beside(error.title, first["loc"])))
     if first["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", str(context["expected"]))
+        allowed = [word.strip("'") for word in re.split(r", | or ", str(context["expected"]))]
         return str(unknown(f"value for {field!r}:", str(given), allowed))
     return f"field {field!r} was given {given!r}: {first['msg'].lower()}."
 

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data import Dataset, Images, Split, augmented, epoch_batches, normalised
+from harness.data import Dataset, Images, ImageSet, Split, epoch_batches, normalised
 from harness.errors import saving
 from harness.hooks import Inner
 from harness.insertion import Attachment
@@ -169,7 +169,7 @@ def train(
     passed in so many `parts`, whose gradients are added up.
     """
     start = time.perf_counter()
-    device = split.train.pixels.device
+    device = split.train.labels.device
     hook = classifier.attachment.training_hook()
     hook.freeze(classifier)
     parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
@@ -202,7 +202,7 @@ def train(
             optimiser=optimiser,
             images=split.train,
             loss=loss_of,
-            batch=lambda index, rng: augmented(split.train, index, recipe, rng),
+            batch=lambda index, rng: split.train.augmented(index, recipe, rng),
             recipe=recipe,
             seed=seed,
         )
@@ -336,11 +336,11 @@ def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
 
 @torch.inference_mode()
 def evaluate(
-    classifier: Classifier, dataset: Dataset, images: Images, world: World = ALONE
+    classifier: Classifier, dataset: Dataset, images: ImageSet, world: World = ALONE
 ) -> SplitMetrics:
     """Score a split, without logit adjustment."""
-    batches = images.pixels.split(EVAL_BATCH)
-    own = [classifier.features(normalised(p, dataset)) for p in world.turn(batches)]
+    batches = images.parts(EVAL_BATCH)
+    own = [classifier.features(normalised(p.plain(), dataset)) for p in world.turn(batches)]
     feats = world.in_turn(own, len(batches))
     scores = torch.cat([classifier.head(batch) for batch in feats])
     return split_metrics(
@@ -354,18 +354,21 @@ def evaluate(
 
 
 @torch.inference_mode()
-def embed(classifier: Classifier, dataset: Dataset, images: Images) -> Tensor:
+def embed(classifier: Classifier, dataset: Dataset, images: ImageSet) -> Tensor:
     """Features of images `[n, d]`, as the head sees them."""
-    batches = images.pixels.split(EVAL_BATCH)
-    return torch.cat([classifier.features(normalised(pixels, dataset)) for pixels in batches])
+    batches = images.parts(EVAL_BATCH)
+    return torch.cat([classifier.features(normalised(p.plain(), dataset)) for p in batches])
 
 
 @torch.inference_mode()
-def class_means(backbone: VisionTransformer, dataset: Dataset, images: Images) -> Tensor:
-    """Unit-length class means of frozen features `[classes, d]`, the head's starting weights."""
-    feats = torch.cat(
-        [features(backbone, normalised(p, dataset)) for p in images.pixels.split(EVAL_BATCH)]
-    )
+def class_means(backbone: VisionTransformer, dataset: Dataset, images: ImageSet) -> Tensor:
+    """Unit-length class means of frozen features `[classes, d]`, the head's starting weights.
+
+    Of images as they are tested. The released code resizes to the input size itself for this; one
+    view for both lets a pack hold one size.
+    """
+    batches = images.parts(EVAL_BATCH)
+    feats = torch.cat([features(backbone, normalised(p.plain(), dataset)) for p in batches])
     sums = torch.zeros(len(dataset.classes), feats.shape[1], device=feats.device)
     return normalize(sums.index_add_(0, images.labels, feats), dim=1)
 

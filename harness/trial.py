@@ -25,10 +25,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from harness import __version__
-from harness.data import Dataset, Split, normalised, split
+from harness.data import Dataset, Split, normalised, one_of, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
+from harness.pack import OnBad
+from harness.packed import is_on_disk, load_packed, pack_of
 from harness.registry import DATASETS
 from harness.runs import Counted
 from harness.spec import (
@@ -45,7 +47,7 @@ from harness.spec import (
 )
 from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import ALONE, Classifier, Trained, class_means, embed, flops_per_image, train
-from harness.vit import dims, load_backbone, weights_sha256
+from harness.vit import dims, input_size, load_backbone, weights_sha256
 from harness.world import World
 
 OOM_PARTS = 4
@@ -66,6 +68,12 @@ class Runtime:
     """Save the test images' features beside the record."""
     keep_checkpoints: bool = False
     """Leave the last one of a trial that was stopped, so that it can go on."""
+    data_root: str | None = None
+    """Folder of the files of a dataset on disk."""
+    packs: str = "runs/packs"
+    """Folder where such datasets are packed, and where workers open them."""
+    on_bad_image: OnBad = "stop"
+    """What to do about an image that cannot be read."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""
@@ -97,6 +105,17 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     method.expected_params(dims(request.backbone), placement, options)
     dataset = DATASETS.get(request.data.name)
     data = validated(dataset.Options, request.data.options, source=f"data {request.data.name}")
+    sha256 = None
+    if is_on_disk(request.data.name):
+        size = input_size(request.backbone)
+        place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
+        info = pack_of(request.data.name, data.model_dump_json(), size, *place)
+        if info.channels != 3:
+            raise UserError(
+                f"Images of {request.data.name} have {info.channels} bands, and the backbone takes "
+                "3: choose that many with data.options.bands."
+            )
+        sha256 = info.sha256
     recipe = request.recipe
     if recipe.precision == "auto":
         on_gpu = torch.device(runtime.device).type == "cuda"
@@ -106,7 +125,9 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         options=options.model_dump(mode="json"),
         placement=placement,
         backbone=backbone,
-        data=request.data.model_copy(update={"options": data.model_dump(mode="json")}),
+        data=request.data.model_copy(
+            update={"options": data.model_dump(mode="json"), "sha256": sha256}
+        ),
         recipe=recipe,
         changes=tuple(_changes(request, placement, method, options)),
         seed=request.seed,
@@ -171,18 +192,25 @@ def _backbone(spec_json: str, device: str) -> VisionTransformer:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(spec_json: str) -> Dataset:
+def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
+    """`size` of the views of images on disk; None for data that is drawn."""
     spec = DataSpec.model_validate_json(spec_json)
+    if size is not None:
+        return load_packed(spec, size, packs)
     factory = DATASETS.get(spec.name)
     loaded: Dataset = factory.load(factory.Options.model_validate(spec.options))
     return loaded
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(backbone_json: str, data_json: str, seed: int, device: str) -> _Prepared:
+def _prepared(backbone_json: str, data_json: str, seed: int, device: str, packs: str) -> _Prepared:
     backbone = _backbone(backbone_json, device)
-    dataset = _dataset(data_json)
-    parts = split(dataset, DataSpec.model_validate_json(data_json), seed).to(torch.device(device))
+    data = DataSpec.model_validate_json(data_json)
+    size = None
+    if is_on_disk(data.name):
+        size = input_size(BackboneSpec.model_validate_json(backbone_json))
+    dataset = _dataset(data_json, size, packs)
+    parts = split(dataset, data, seed).to(torch.device(device))
     return _Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 
 
@@ -281,7 +309,7 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
     _fix_arithmetic()
     with _attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split
-        sample = normalised(parts.train.pixels[:1], prepared.dataset)
+        sample = normalised(one_of(parts.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
     trained = spec.recipe.epochs * len(parts.train)
     scored = spec.recipe.epochs * len(parts.select)
@@ -291,7 +319,11 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
 
 def _prepare(spec: TrialSpec, runtime: Runtime) -> _Prepared:
     return _prepared(
-        spec.backbone.model_dump_json(), spec.data.model_dump_json(), spec.seed, runtime.device
+        spec.backbone.model_dump_json(),
+        spec.data.model_dump_json(),
+        spec.seed,
+        runtime.device,
+        runtime.packs,
     )
 
 
@@ -325,7 +357,7 @@ def _run(
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
     with _attached(spec, runtime) as (classifier, prepared):
-        sample = normalised(prepared.split.train.pixels[:1], prepared.dataset)
+        sample = normalised(one_of(prepared.split.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
         result = train(
             classifier,

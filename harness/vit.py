@@ -126,6 +126,13 @@ def dims(spec: BackboneSpec) -> Dims:
         return dims_of(_build(spec, pretrained=False))
 
 
+@functools.lru_cache(maxsize=8)
+def input_size(spec: BackboneSpec) -> int:
+    """Side in pixels of the square images that a backbone takes."""
+    with torch.device("meta"):
+        return int(_build(spec, pretrained=False).patch_embed.img_size[0])
+
+
 def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
     extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:

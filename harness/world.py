@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.data import Images
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class World:
             value = value / self.size
         return value
 
-    def turn(self, items: Sequence[Tensor]) -> Sequence[Tensor]:
+    def turn(self, items: Sequence[T]) -> Sequence[T]:
         """Every `size`-th item: those that this process works on."""
         return items[self.rank :: self.size]
 

@@ -17,14 +17,14 @@ from harness.cli import main
 from harness.study import load_study, study_names
 
 FLAGS = {
-    "sweep": "--address --budget --device --dry-run --engine --gpus-per-trial --keep --max-retries "
-    "--on-repeat --out --pruner --repeats --search --seeds --select-on --set --smoke --study "
-    "--warm-start --workers",
-    "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
-    "--sites --study --workers",
+    "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
+    "--max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
+    "--select-on --set --smoke --study --warm-start --workers",
+    "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
+    "--seed --seeds --set --sites --study --workers",
     "tabulate": "--file --out",
-    "compare": "--budget --charge --confirm --controls --device --methods --out --repeats --replay "
-    "--search --seeds --set --smoke --study --workers",
+    "compare": "--budget --charge --confirm --controls --data-root --device --methods "
+    "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",
@@ -32,6 +32,10 @@ FLAGS = {
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench": "--trials --workers",
+    "data": "",
+    "data check": "--data-root --out --set",
+    "data pack": "--data-root --on-bad-image --out --set --size",
+    "data bench": "--data-root --out --set --size",
 }
 """Flags do not grow: what is science goes into a study, and `--set` reaches every field."""
 
@@ -40,15 +44,23 @@ def harness(*args):
     return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
+def commands(group=main, above=()):
+    """Words -> command, those in groups included."""
+    for name, command in group.commands.items():
+        yield " ".join([*above, name]), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*above, name))
+
+
 def test_flags_are_frozen():
     found = {
         name: " ".join(sorted(o for p in command.params for o in p.opts if o.startswith("--")))
-        for name, command in main.commands.items()
+        for name, command in commands()
     }
     assert found == FLAGS
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in FLAGS)])
+@pytest.mark.parametrize("command", [[], *(name.split() for name in FLAGS)])
 def test_help_has_an_example_and_imports_nothing_heavy(command):
     code = (
         "import sys\nfrom harness.cli import main\n"
@@ -371,8 +383,8 @@ def test_set_reads_json_and_words():
 
 
 def test_every_option_has_help_or_speaks_for_itself():
-    for command in main.commands.values():
+    for name, command in commands():
         for option in command.params:
             if isinstance(option, click.Option):
-                plain = ("seed", "workers", "trials")
-                assert option.help or option.name in plain, (command.name, option.name)
+                plain = ("seed", "workers", "trials", "size")
+                assert option.help or option.name in plain, (name, option.name)

@@ -1,0 +1,120 @@
+"""How many training views per second a pack gives, against a loader that decodes files each time.
+
+Owns: the measurement. Must not know: models, trials.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from harness.data import ImageSet
+from harness.decode import file_of
+from harness.errors import UserError
+from harness.files import Item
+from harness.rng import generator
+from harness.spec import Recipe
+
+WORKERS = 2
+"""Processes of the loader, and threads of the pack."""
+BATCH = 128
+SECONDS = 6.0
+"""Of each measurement, after one batch per worker."""
+
+
+class Speed(NamedTuple):
+    """Images per second."""
+
+    loader: float
+    packed: float
+
+
+class _Files(torch.utils.data.Dataset[Tensor]):
+    """Decoded by PIL, with torchvision's transforms, as is usual."""
+
+    def __init__(self, root: Path, items: Sequence[Item], size: int) -> None:
+        self._root, self._items = root, items
+        self._transform = v2.Compose(
+            [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+        )
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self._root / self._items[index].path) as image:
+            view: Tensor = self._transform(image.convert("RGB"))
+        return view
+
+
+def measure(images: ImageSet, items: Sequence[Item], root: Path, size: int) -> Speed:
+    """Both ways on the same images, transform and cores, one after the other.
+
+    Raises:
+        UserError: the images are not files of their own, so that the usual loader cannot read them.
+    """
+    if any(item.box or file_of(item.path) != item.path for item in items):
+        raise UserError("The usual loader reads files, not boxes, tar members or rows of a table.")
+    cores = sorted(os.sched_getaffinity(0))
+    torch.set_num_threads(1)
+    try:
+        os.sched_setaffinity(0, cores[:WORKERS])
+        return Speed(_loader(items, root, size), _packed(images))
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _loader(items: Sequence[Item], root: Path, size: int) -> float:
+    loader: Any = DataLoader(
+        _Files(root, items, size),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+    )
+
+    def batches() -> Iterable[int]:
+        while True:
+            yield from (len(batch) for batch in loader)
+
+    return _rate(batches())
+
+
+def _packed(images: ImageSet) -> float:
+    recipe = Recipe()
+
+    def batch(number: int) -> int:
+        rng = generator(0, "bench", number)
+        return len(
+            images.augmented(torch.randint(len(images), (BATCH,), generator=rng), recipe, rng)
+        )
+
+    def batches() -> Iterable[int]:
+        with ThreadPoolExecutor(WORKERS) as threads:
+            number = 0
+            while True:
+                yield from threads.map(batch, range(number, number + 2 * WORKERS))
+                number += 2 * WORKERS
+
+    return _rate(batches())
+
+
+def _rate(batches: Iterable[int]) -> float:
+    counts = iter(batches)
+    for _ in range(WORKERS):
+        next(counts)
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < SECONDS:
+        count += next(counts)
+    return count / spent

@@ -1,0 +1,159 @@
+"""`cifar100_lt`: CIFAR-100 made long-tailed by the rule of the literature, from the official files.
+
+torchvision's reader unpickles whatever a file asks for; this one knows numpy arrays only, because a
+pickle from a mirror can run any program. Owns: the index rule and the reading of these files.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets.reading import required
+from harness.errors import UserError
+from harness.files import Item, Listing, count_groups
+from harness.registry import DATASETS
+from harness.spec import Frozen
+
+FOLDER = "cifar-100-python"
+CLASSES = 100
+LARGEST = 500
+"""Training images of every class in the official, balanced files."""
+SIDE = 32
+
+FRACTIONS = {10: 0.1, 50: 0.02, 100: 0.01}
+"""Imbalance -> share of the largest class that the smallest one keeps, as the rule writes it."""
+
+
+class Cifar100LTOptions(Frozen):
+    """`imbalance`: ratio of the largest to the smallest training class."""
+
+    imbalance: Literal[10, 50, 100] = 100
+
+
+@DATASETS.register("cifar100_lt")
+class Cifar100LT:
+    """10,847 training images at imbalance 100, 12,608 at 50, 19,573 at 10; 10,000 test images."""
+
+    Options: ClassVar = Cifar100LTOptions
+    summary: ClassVar = "CIFAR-100-LT, imbalance 10, 50 or 100; 100 classes, 32 px (on disk)"
+    layout: ClassVar = """\
+cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html
+  cifar-100-python/train   the archive unpacked in --data-root
+  cifar-100-python/test
+  cifar-100-python/meta"""
+
+    @staticmethod
+    def listing(options: Cifar100LTOptions, root: Path) -> Listing:
+        """The images that the rule keeps, class by class; groups are those at imbalance 100."""
+        _, train = _images(root / FOLDER / "train")
+        _, test = _images(root / FOLDER / "test")
+        meta = root / FOLDER / "meta"
+        names = _unpickled(meta).get("fine_label_names")
+        if not isinstance(names, list) or len(names) != CLASSES:
+            raise _not_official(meta, "it does not name 100 classes")
+        return Listing(
+            classes=tuple(map(str, names)),
+            train=tuple(
+                _item("train", row, train) for row in long_tailed(train, options.imbalance)
+            ),
+            test=tuple(_item("test", row, test) for row in range(len(test))),
+            groups=count_groups(class_counts(100)),
+        )
+
+    @staticmethod
+    def read(root: Path, path: str) -> NDArray[np.uint8]:
+        """The image uint8 `[32, 32, 3]` at a listed path, `FILE::ROW`."""
+        name, _, row = path.partition("::")
+        pixels, _ = _images(root / name)
+        return np.ascontiguousarray(pixels[int(row)].reshape(3, SIDE, SIDE).transpose(1, 2, 0))
+
+
+def class_counts(imbalance: int) -> list[int]:
+    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (paper-facts, section 4)."""
+    fraction = FRACTIONS[imbalance]
+    return [int(LARGEST * fraction ** (c / (CLASSES - 1.0))) for c in range(CLASSES)]
+
+
+def long_tailed(labels: Sequence[int], imbalance: int) -> list[int]:
+    """Rows of the long-tailed training set, class by class.
+
+    One numpy generator of seed 0 shuffles the rows of each class in class order, and the first n_c
+    are taken (paper-facts, section 4).
+    """
+    chance = np.random.RandomState(0)
+    of = np.array(labels)
+    kept: list[int] = []
+    for label, count in enumerate(class_counts(imbalance)):
+        rows = np.flatnonzero(of == label)
+        chance.shuffle(rows)
+        kept += rows[:count].tolist()
+    return kept
+
+
+def _item(name: str, row: int, labels: Sequence[int]) -> Item:
+    return Item(path=f"{FOLDER}/{name}::{row}", label=labels[row])
+
+
+def _images(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
+    """Pixels `[n, 3072]` and labels of one official file."""
+    required(path, Cifar100LT.layout)
+    return _images_of(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _images_of(path: Path, _changed: int) -> tuple[NDArray[np.uint8], list[int]]:
+    content = _unpickled(path)
+    pixels, labels = content.get("data"), content.get("fine_labels")
+    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2):
+        raise _not_official(path, "it has no table of pixels")
+    if not isinstance(labels, list) or pixels.shape != (len(labels), 3 * SIDE * SIDE):
+        raise _not_official(path, "its labels do not fit its pixels")
+    for row, label in enumerate(labels):
+        if not isinstance(label, int) or not 0 <= label < CLASSES:
+            raise _not_official(path, f"the label {label!r} of row {row} is outside 0 to 99")
+    return pixels, labels
+
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+"""What numpy's pickles call to make an array; its module has moved between versions."""
+
+_KNOWN = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Plain values and numpy arrays; anything else that a pickle may ask for is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
+        return _KNOWN[module, name]
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    with required(path, Cifar100LT.layout).open("rb") as file:
+        try:
+            content = _ArraysOnly(file, encoding="latin1").load()  # written by Python 2
+        except Exception as error:  # a damaged pickle may raise anything
+            raise _not_official(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _not_official(path, "it is not a table")
+    return content
+
+
+def _not_official(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is not the official CIFAR-100 file ({reason}); get it again, see `harness data "
+        "check cifar100_lt`."
+    )

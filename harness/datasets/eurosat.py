@@ -1,0 +1,117 @@
+"""`eurosat`: Sentinel-2 patches of 10 land uses, as RGB or with all 13 bands.
+
+torchvision's EuroSAT has the RGB images only, in a folder of its own choice; its reader of class
+folders is used. Owns: folders, the order of bands, and the split, since EuroSAT ships none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from harness.datasets.reading import absent, class_folders
+from harness.errors import UserError, unknown
+from harness.files import Item, Listing, LongTail
+from harness.registry import DATASETS
+
+CLASSES = (
+    "AnnualCrop",
+    "Forest",
+    "HerbaceousVegetation",
+    "Highway",
+    "Industrial",
+    "Pasture",
+    "PermanentCrop",
+    "Residential",
+    "River",
+    "SeaLake",
+)
+
+BANDS = (
+    *("B01", "B02", "B03", "B04", "B05", "B06", "B07"),
+    *("B08", "B09", "B10", "B11", "B12", "B8A"),
+)
+"""In the order of the files, where B8A is last and not beside B08."""
+
+FOLDERS = {
+    "rgb": ("EuroSAT_RGB", "2750"),
+    "ms": ("EuroSAT_MS", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"),
+}
+"""What the archives of today and of 2018 unpack to; the images are the same."""
+
+TEST_SHARE = 0.2
+
+
+class EuroSatOptions(LongTail):
+    """`bands`: `all`, or names in the order wanted, as in B04,B03,B02; for `kind` ms only."""
+
+    kind: Literal["rgb", "ms"] = "rgb"
+    bands: str = "all"
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Which fifth of each class is the test set."""
+
+    @model_validator(mode="after")
+    def _known_bands(self) -> EuroSatOptions:
+        self.band_indices()
+        return self
+
+    def band_indices(self) -> tuple[int, ...] | None:
+        """Places of the bands in a file, or None for RGB.
+
+        Raises:
+            UserError: a band does not exist or is named twice, or RGB is asked for its bands.
+        """
+        if self.kind == "rgb":
+            if self.bands != "all":
+                raise UserError(f"bands {self.bands!r}: only kind=ms has bands to choose from.")
+            return None
+        names = BANDS if self.bands == "all" else tuple(self.bands.split(","))
+        for place, name in enumerate(names):
+            if name not in BANDS:
+                raise unknown("band", name, BANDS)
+            if name in names[:place]:
+                raise UserError(f"bands {self.bands!r}: {name} is there twice; name it once.")
+        return tuple(map(BANDS.index, names))
+
+
+@DATASETS.register("eurosat")
+class EuroSat:
+    """27,000 images of 64 px, 2,000 to 3,000 of a class; a fifth of each is the test set."""
+
+    Options: ClassVar = EuroSatOptions
+    summary: ClassVar = "EuroSAT, RGB or 13 bands, 10 classes, long-tailed on request (on disk)"
+    layout: ClassVar = """\
+eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phelber/EuroSAT
+  EuroSAT_RGB/<class>/*.jpg
+  EuroSAT_MS/<class>/*.tif    13 bands, data.options.kind=ms"""
+
+    @staticmethod
+    def listing(options: EuroSatOptions, root: Path) -> Listing:
+        """All images, split within each class; both kinds are split alike."""
+        there = [folder for folder in FOLDERS[options.kind] if (root / folder).is_dir()]
+        if not there:
+            raise absent(root / FOLDERS[options.kind][0], EuroSat.layout)
+        items = class_folders(root, there[0], CLASSES, EuroSat.layout)
+        train: list[Item] = []
+        test: list[Item] = []
+        for label in range(len(CLASSES)):
+            members = [item for item in items if item.label == label]
+            drawn = sorted(members, key=lambda item: _lot(item, options.split_seed))
+            chosen = set(drawn[: round(TEST_SHARE * len(members))])
+            train += [item for item in members if item not in chosen]
+            test += [item for item in members if item in chosen]
+        return Listing(
+            classes=CLASSES,
+            train=tuple(train),
+            test=tuple(test),
+            bands=options.band_indices(),
+        )
+
+
+def _lot(item: Item, seed: int) -> bytes:
+    """A draw that depends on the image's name alone: a lost image moves no other but its heir."""
+    name = PurePosixPath(item.path).stem
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()

@@ -1,0 +1,404 @@
+"""`folder`: a user's own images, in any of the usual forms; and `rsscn7` and `mstar`, thin over it.
+
+In the order in which they are looked for: a list (CSV or Parquet), Parquet files as Hugging Face
+writes them, webdataset shards (`*.tar`), `train/<class>/` with `test/` or `val/`, and `<class>/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field
+
+from harness.data import stratified
+from harness.decode import image_column, member_bytes, printable, tar_members
+from harness.errors import UserError, unknown
+from harness.files import BorderMask, Item, Listing, LongTail, MissingData, read_csv
+from harness.registry import DATASETS
+from harness.rng import generator
+
+SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
+"""Files of a tree that count as images."""
+LIST = "split.csv"
+SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+
+
+class FolderOptions(LongTail, BorderMask):
+    """Names of files are relative to the data root."""
+
+    list: str | None = None
+    """CSV or Parquet with the columns path, label and, if wanted, split (train, test; val is left
+    out). None: split.csv if there is one."""
+    classes: str | None = None
+    """Text file with a class per line, which fixes their order; None: sorted by name."""
+    groups: str | None = None
+    """CSV with the columns class and group; None: by counts (`head_above`, `tail_below`)."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of every class, for testing, where the files name no split."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    bands: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Counted from 0; None: RGB."""
+
+
+class _Found(NamedTuple):
+    """An image whose class has a name and no number yet."""
+
+    path: str
+    label: str
+    split: str | None
+    origin: str
+    """File and line, for a message."""
+
+
+@DATASETS.register("folder")
+class Folder:
+    """Images of a user's own."""
+
+    Options: ClassVar = FolderOptions
+    summary = "your own images: class folders, a CSV or Parquet list, webdataset, Hugging Face"
+    layout = """\
+folder: --data-root is a folder with one of
+  split.csv             columns path, label, split (train or test); or data.options.list=FILE
+  train/<class>/*.jpg   and test/<class>/*.jpg or val/<class>/*.jpg
+  <class>/*.jpg         a share of every class (data.options.test_fraction) is kept for testing
+  *.tar                 webdataset shards, with .cls or .json beside each image
+  *.parquet             as Hugging Face writes them: an image column and a label column"""
+
+    @staticmethod
+    def listing(options: FolderOptions, root: Path) -> Listing:
+        notes: list[str] = []
+        found, names = _found(options, root, notes)
+        if options.classes is not None:
+            names = _lines(root / options.classes)
+        classes = names or sorted({each.label for each in found}, key=_natural)
+        index = {name: number for number, name in enumerate(classes)}
+        for each in found:
+            if each.label not in index:
+                where = options.classes or "the classes"
+                raise UserError(
+                    f"{each.origin}: label {each.label!r} is not in {where}. "
+                    f"{unknown('class', each.label, classes)}"
+                )
+        train, test = _parted(found, index, options, notes)
+        _refuse_empty(classes, train)
+        return Listing(
+            classes=tuple(printable(name) for name in classes),
+            train=train,
+            test=test,
+            groups=None if options.groups is None else _groups(root / options.groups, classes),
+            bands=options.bands,
+            notes=tuple(notes),
+        )
+
+
+def _found(
+    options: FolderOptions, root: Path, notes: list[str]
+) -> tuple[list[_Found], list[str] | None]:
+    """All images, and the classes in order where the files say so."""
+    if options.list is not None or (root / LIST).is_file():
+        return list(_of_list(root / (options.list or LIST), notes)), None
+    if files := _below(root, ".parquet"):
+        return _of_parquet(root, files)
+    if files := _below(root, ".tar"):
+        return list(_of_shards(root, files)), None
+    found = list(_of_tree(root, notes))
+    if not found:
+        raise MissingData(f"There is no image in {printable(str(root))}. {_one_line(Folder)}")
+    return found, None
+
+
+def _one_line(dataset: Any) -> str:
+    name = dataset.layout.split(":")[0]
+    return f"`harness data check {name}` says what belongs there."
+
+
+def _below(root: Path, suffix: str) -> list[str]:
+    """Files under the root with a suffix, as relative paths."""
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.endswith(suffix) and not name.startswith(".")
+    )
+
+
+def _of_list(file: Path, notes: list[str]) -> Iterator[_Found]:
+    rows: Iterable[tuple[int, dict[str, Any]]]
+    if file.suffix == ".parquet":
+        try:
+            table = pq.read_table(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{file} cannot be read as Parquet: {error}.") from error
+        missing = [name for name in ("path", "label") if name not in table.column_names]
+        if missing:
+            raise UserError(f"{file} has no column {missing[0]!r}: path and label are needed.")
+        rows = enumerate(table.to_pylist(), start=1)
+    else:
+        rows = read_csv(file, ("path", "label"))
+    seen: Counter[str] = Counter()
+    ignored = 0
+    for line, row in rows:
+        split = row.get("split") or None
+        if split is not None and split not in SPLITS:
+            raise UserError(f"{file}, line {line}: {unknown('split', split, ['train', 'test'])}")
+        seen[row["path"]] += 1
+        if split is not None and SPLITS[split] == "val":
+            ignored += 1
+            continue
+        yield _Found(row["path"], str(row["label"]), split, f"{file.name}, line {line}")
+    if ignored:
+        notes.append(f"{ignored} lines of {file.name} are of the split val and are left out.")
+    repeats = sum(count - 1 for count in seen.values())
+    if repeats:
+        notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
+
+
+def _of_parquet(root: Path, files: list[str]) -> tuple[list[_Found], list[str] | None]:
+    names: list[str] | None = None
+    found = []
+    for file in files:
+        image_column(root / file)
+        column, known = _label_column(root / file)
+        names = names or known
+        labels = pq.read_table(root / file, columns=[column]).column(column).to_pylist()
+        for row, label in enumerate(labels):
+            origin = f"{file}, row {row}"
+            if label is None or (known and isinstance(label, int) and not 0 <= label < len(known)):
+                raise UserError(f"{origin}: label {label!r} is none of its {len(known or [])}.")
+            name = known[label] if known and isinstance(label, int) else str(label)
+            found.append(_Found(f"{file}::{row}", name, _split_in(file), origin))
+    return found, names
+
+
+def _label_column(file: Path) -> tuple[str, list[str] | None]:
+    """Name of the column of labels, and the names of the classes where the file holds them."""
+    schema = pq.read_schema(file)
+    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = info.get("info", {}).get("features", {})
+    for name, feature in features.items():
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            return name, list(feature["names"])
+    if "label" in schema.names:
+        return "label", None
+    raise UserError(f"{file} has no column of labels: none is a ClassLabel or called 'label'.")
+
+
+def _split_in(file: str) -> str | None:
+    """The split that a file's name or a folder's starts with, as in `data/train-00000.parquet`."""
+    for part in reversed(Path(file).parts):
+        for word, split in SPLITS.items():
+            if part == word or part.startswith((f"{word}-", f"{word}_", f"{word}.")):
+                return split
+    return None
+
+
+def _of_shards(root: Path, files: list[str]) -> Iterator[_Found]:
+    for file in files:
+        images, labels = {}, {}
+        for member in tar_members(root / file):
+            folder, _, name = member.rpartition("/")
+            key, _, suffix = name.partition(".")
+            key = f"{folder}/{key}"
+            if f".{suffix.lower()}" in SUFFIXES:
+                images[key] = member
+            elif suffix in ("cls", "json"):
+                labels[key] = member
+        orphans = sorted(images.keys() - labels.keys())
+        if orphans:
+            raise UserError(f"{file}: {images[orphans[0]]} has neither .cls nor .json beside it.")
+        keys = list(images)
+        texts = member_bytes(root / file, [labels[key] for key in keys])
+        for key, text in zip(keys, texts, strict=True):
+            label = _label_of_sample(text, f"{file}, {labels[key]}")
+            yield _Found(f"{file}::{images[key]}", label, _split_in(file), f"{file}, {labels[key]}")
+
+
+def _label_of_sample(text: bytes, origin: str) -> str:
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        value = text.decode("utf-8", "replace").strip()
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("label", "cls", "class") if key in value), None)
+    if not isinstance(value, str | int) or value == "":
+        raise UserError(f"{origin}: no label; write a number or a name, or a field 'label'.")
+    return str(value)
+
+
+def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
+    top = _folders(root)
+    test = next((name for name in ("test", "val") if name in top), None)
+    if "train" in top and test is None:
+        raise UserError(f"{root} has train/ but neither test/ nor val/ beside it.")
+    parts = [("train", "train"), (str(test), "test")] if "train" in top else [("", None)]
+    if test == "test" and "val" in top and "train" in top:
+        notes.append("val/ is left out: what is chosen on is drawn from train/.")
+    for folder, split in parts:
+        for label in _folders(root / folder):
+            place = os.path.join(folder, label)
+            count, others = 0, 0
+            for path in _files_in(root, place):
+                if os.path.splitext(path)[1].lower() not in SUFFIXES:
+                    others += 1
+                    continue
+                if "::" in path:
+                    raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")
+                count += 1
+                yield _Found(path, label, split, printable(place))
+            if others:
+                notes.append(f"{others} files in {printable(place)} are no images by their name.")
+            if not count:
+                raise UserError(
+                    f"Class folder {printable(place)} has no image: put some in, or remove it."
+                )
+
+
+def _folders(place: Path) -> list[str]:
+    with os.scandir(place) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and e.name[0] not in "._")
+
+
+def _files_in(root: Path, place: str) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root / place, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist.") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    repeated = [name for name, count in Counter(lines).items() if count > 1]
+    if repeated:
+        raise UserError(f"{file} names class {repeated[0]!r} twice.")
+    return lines
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Numbers by value and before names."""
+    return (True, 0, name) if not name.isdigit() else (False, int(name), name)
+
+
+def _parted(
+    found: Sequence[_Found], index: dict[str, int], options: FolderOptions, notes: list[str]
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Training and test images; drawn where no split is named."""
+    items = [Item(each.path, index[each.label]) for each in found]
+    splits = [each.split for each in found]
+    if all(split is None for split in splits):
+        labels = torch.tensor([item.label for item in items])
+        rng = generator(options.split_seed, "test split")
+        rest, sample = stratified(labels, options.test_fraction, rng)
+        notes.append(f"No split is named: {len(sample)} images are drawn for testing.")
+        return tuple(items[i] for i in rest), tuple(items[i] for i in sample)
+    if None in splits:
+        origin = found[splits.index(None)].origin
+        raise UserError(f"{origin}: no split is named, while others are of train or test.")
+    last = "test" if "test" in splits else "val"
+    train = tuple(item for item, split in zip(items, splits, strict=True) if split == "train")
+    test = tuple(item for item, split in zip(items, splits, strict=True) if split == last)
+    if not test:
+        raise UserError("There is no test image: name some of the split test.")
+    return train, test
+
+
+def _refuse_empty(classes: Sequence[str], train: Sequence[Item]) -> None:
+    empty = sorted(set(range(len(classes))) - {item.label for item in train})
+    if empty:
+        raise UserError(
+            f"Class {printable(classes[empty[0]])!r} has no training image: add some, or take the "
+            "class out."
+        )
+
+
+def _groups(file: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    groups: dict[str, list[int]] = {}
+    for line, row in read_csv(file, ("class", "group")):
+        if row["class"] not in classes:
+            raise UserError(f"{file}, line {line}: {unknown('class', row['class'], classes)}")
+        groups.setdefault(row["group"], []).append(list(classes).index(row["class"]))
+    named = [number for members in groups.values() for number in members]
+    for number, name in enumerate(classes):
+        if named.count(number) != 1:
+            raise UserError(f"{file}: class {name!r} is in {named.count(number)} groups, not one.")
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+class PresetOptions(LongTail, BorderMask):
+    """What may be varied of a dataset whose split is fixed."""
+
+
+def _preset(name: str, classes: tuple[str, ...]) -> Callable[[PresetOptions, Path], Listing]:
+    """Listing of a dataset with a split.csv, in the root or in a folder of its name there."""
+
+    def listing(options: PresetOptions, root: Path) -> Listing:
+        inner = "" if (root / LIST).is_file() else f"{name}/"
+        if not (root / inner / LIST).is_file():
+            raise MissingData(
+                f"There is no {LIST} in {root} or in {root / name}: `harness data check {name}` "
+                "says what belongs there."
+            )
+        found = Folder.listing(FolderOptions(), root / inner)
+        if found.classes != classes:
+            raise UserError(
+                f"{root / inner / LIST} is not that of {name}: its classes are "
+                f"{', '.join(found.classes[:5])}, ..., not {', '.join(classes[:5])}, ..."
+            )
+        train, test = (
+            tuple(item._replace(path=inner + item.path) for item in part)
+            for part in (found.train, found.test)
+        )
+        return replace(found, train=train, test=test)
+
+    return listing
+
+
+@DATASETS.register("rsscn7")
+class RSSCN7:
+    """Optical remote-sensing scenes (Zou et al., 2015)."""
+
+    Options: ClassVar = PresetOptions
+    summary = "optical remote-sensing scenes, 7 classes, 224 px (on disk)"
+    layout = f"""\
+rsscn7: from its page, https://github.com/palewithout/RSSCN7, put into --data-root
+  <class>/*.jpg         classes field, forest, grass, industry, parking, resident, river_lake
+  {LIST}             columns path, label and split (train or test), paths as above"""
+    listing = staticmethod(
+        _preset(
+            "rsscn7",
+            ("field", "forest", "grass", "industry", "parking", "resident", "river_lake"),
+        )
+    )
+
+
+@DATASETS.register("mstar")
+class MSTAR:
+    """SAR chips of vehicles, trained on at 17 and tested on at 15 degrees of depression."""
+
+    Options: ClassVar = PresetOptions
+    summary = "SAR chips of 10 vehicles, 17 to 15 degrees, 128 px (on disk)"
+    layout = f"""\
+mstar: from the Sensor Data Management System, https://www.sdms.afrl.af.mil, put into --data-root
+  <class>/*.jpg         128 x 128 chips; 2S1 BMP2 BRDM2 BTR60 BTR70 D7 T62 T72 ZIL131 ZSU234
+  {LIST}             columns path, label and split (train: 17 degrees, test: 15 degrees)
+The clutter around a vehicle tells its class too: see what data.options.border_mask=24 costs."""
+    listing = staticmethod(
+        _preset(
+            "mstar",
+            ("2S1", "BMP2", "BRDM2", "BTR60", "BTR70", "D7", "T62", "T72", "ZIL131", "ZSU234"),
+        )
+    )

@@ -1,0 +1,92 @@
+"""`fusrs`: SAR ship chips of the paper, with a report of the lists' repeats and leaks.
+
+No loader elsewhere. Owns: both versions' classes and groups, and what is done about repeats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from harness.datasets.reading import labelled_paths, require_folders, required
+from harness.files import Item, Listing
+from harness.registry import DATASETS
+from harness.spec import Frozen
+
+CLASSES = {
+    "v1.7": ("cargo", "other", "fishing", "tanker", "dredger"),
+    "v2.5": ("cargo", "fishing", "tanker", "dredger"),
+}
+TAIL = ("tanker", "dredger")
+"""The others are head; there is no medium group (paper-facts, section 4)."""
+
+
+class FusrsOptions(Frozen):
+    """`dedupe` keeps one of each path, and no test path in train; the paper does neither."""
+
+    version: Literal["v1.7", "v2.5"] = "v2.5"
+    dedupe: bool = False
+
+
+@DATASETS.register("fusrs")
+class Fusrs:
+    """v2.5: 5,261 training lines (4,397 paths) and 1,700 test lines (1,549 paths), 101 in both."""
+
+    Options: ClassVar = FusrsOptions
+    summary: ClassVar = "FUSRS SAR ships, v1.7 (5 classes) or v2.5 (4), imbalance 16 (on disk)"
+    layout: ClassVar = """\
+fusrs: get the images and lists of FUSRS from https://www.doem1997.com/metapeft
+  FUSRSv25/train.txt   a path and a label in each line; FUSRSv17/ for data.options.version=v1.7
+  FUSRSv25/test.txt
+  the images           where the lists say"""
+
+    @staticmethod
+    def listing(options: FusrsOptions, root: Path) -> Listing:
+        """The lists as they are, or without repeats and leaks; notes count both."""
+        classes = CLASSES[options.version]
+        folder = root / f"FUSRS{options.version.replace('.', '')}"
+        train, test = (
+            labelled_paths(required(folder / f"{name}.txt", Fusrs.layout), len(classes))
+            for name in ("train", "test")
+        )
+        require_folders(root, (*train, *test), Fusrs.layout)
+        leaked = {item.path for item in train} & {item.path for item in test}
+        notes = [*_notes("train", train), *_notes("test", test)]
+        if leaked:
+            notes.append(f"{len(leaked)} paths are in train and in test")
+        if options.dedupe:
+            before = len(train), len(test)
+            train = tuple(item for item in _first(train) if item.path not in leaked)
+            test = tuple(_first(test))
+            notes.append(
+                f"dedupe left out {before[0] - len(train)} lines of train and "
+                f"{before[1] - len(test)} of test"
+            )
+        groups = {
+            "head": tuple(c for c, name in enumerate(classes) if name not in TAIL),
+            "tail": tuple(c for c, name in enumerate(classes) if name in TAIL),
+        }
+        return Listing(classes=classes, train=train, test=test, groups=groups, notes=tuple(notes))
+
+
+def _first(items: tuple[Item, ...]) -> Iterator[Item]:
+    """The first item of each path."""
+    seen = set()
+    for item in items:
+        if item.path not in seen:
+            seen.add(item.path)
+            yield item
+
+
+def _notes(name: str, items: tuple[Item, ...]) -> Iterator[str]:
+    times = Counter(item.path for item in items)
+    if len(times) < len(items):
+        path, most = times.most_common(1)[0]
+        yield (
+            f"{name} lists {len(times)} paths in {len(items)} lines; {path!r} is there {most} times"
+        )
+    unsure = len({(item.path, item.label) for item in items}) - len(times)
+    if unsure:
+        yield f"{name} gives {unsure} paths a second label"

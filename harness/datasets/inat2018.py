@@ -1,0 +1,107 @@
+"""`inat2018`: iNaturalist 2018, from the official annotation files.
+
+torchvision's INaturalist reads folders alone: it has no split between train and val for 2018, and
+numbers classes by folder, not by species name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.datasets.reading import absent, require_folders, required
+from harness.errors import UserError
+from harness.files import Item, Listing, count_groups
+from harness.registry import DATASETS
+from harness.spec import Frozen
+
+
+class INat2018Options(Frozen):
+    """None."""
+
+
+@DATASETS.register("inat2018")
+class INat2018:
+    """437,513 training and 24,426 validation images of 8,142 species; validation is the test set.
+
+    Labels are the ranks of the species' names (paper-facts, section 4).
+    """
+
+    Options: ClassVar = INat2018Options
+    summary: ClassVar = "iNaturalist 2018, imbalance 500, 8142 species (on disk)"
+    layout: ClassVar = """\
+inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/master/2018
+  train2018.json
+  val2018.json       used as the test set
+  categories.json    the species' names, which were hidden at first
+  train_val2018/     the archive of images, unpacked"""
+
+    @staticmethod
+    def listing(options: INat2018Options, root: Path) -> Listing:
+        """One item per annotation, in the files' order; groups by the training counts."""
+        train_file, val_file = (
+            required(root / f"{name}2018.json", INat2018.layout) for name in ("train", "val")
+        )
+        train_json = _read(train_file)
+        species = _species(root, train_file, train_json)
+        classes = tuple(sorted(set(species.values())))
+        rank = {name: label for label, name in enumerate(classes)}
+        labels = {category: rank[name] for category, name in species.items()}
+        train = _items(train_file, train_json, labels)
+        test = _items(val_file, _read(val_file), labels)
+        require_folders(root, (*train, *test), INat2018.layout)
+        counts = Counter(item.label for item in train)
+        return Listing(
+            classes=classes,
+            train=train,
+            test=test,
+            groups=count_groups(counts[label] for label in range(len(classes))),
+        )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); get it again.") from error
+
+
+def _species(root: Path, train_file: Path, train_json: Any) -> dict[int, str]:
+    """Category id -> name, from `categories.json`, or else from the training file."""
+    path = root / "categories.json"
+    listed = {"categories": _read(path)} if path.is_file() else train_json
+    source = path if path.is_file() else train_file
+    try:
+        species = {int(entry["id"]): str(entry["name"]) for entry in listed["categories"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{source} lists no categories with id and name; get it again.") from error
+    # As the training file was published: the competition hid the names.
+    if all(name.isdecimal() for name in species.values()):
+        raise absent(path, INat2018.layout, "is missing, and train2018.json hides the names")
+    return species
+
+
+def _items(path: Path, content: Any, labels: dict[int, int]) -> tuple[Item, ...]:
+    items = []
+    try:
+        files = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+        notes = content["annotations"]
+        pairs = [(int(note["image_id"]), int(note["category_id"])) for note in notes]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} lacks images or annotations as iNaturalist writes them; get it again."
+        ) from error
+    for number, (image, category) in enumerate(pairs):
+        if category not in labels:
+            raise UserError(
+                f"{path}, annotation {number}: category {category} is not in the list of "
+                "categories; get both files of the same year."
+            )
+        if image not in files:
+            raise UserError(
+                f"{path}, annotation {number}: there is no image {image}; get it again."
+            )
+        items.append(Item(path=files[image], label=labels[category]))
+    return tuple(items)

@@ -1,0 +1,68 @@
+"""`places_lt`: the long-tailed subset of Places365, from its published lists.
+
+torchvision's Places365 knows the full dataset's own lists only, and refuses others by checksum.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+from harness.datasets.reading import labelled_paths, require_folders, required
+from harness.files import Item, Listing, count_groups
+from harness.registry import DATASETS
+from harness.spec import Frozen
+
+CLASSES = 365
+
+
+class PlacesLTOptions(Frozen):
+    """None."""
+
+
+@DATASETS.register("places_lt")
+class PlacesLT:
+    """62,500 training and 36,500 test images; groups 131/163/71 (paper-facts, section 4)."""
+
+    Options: ClassVar = PlacesLTOptions
+    summary: ClassVar = "Places-LT, imbalance 996, 365 classes (on disk)"
+    layout: ClassVar = """\
+places_lt: get Places365-Standard from http://places2.csail.mit.edu/download.html and its lists \
+from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
+  Places_LT_train.txt   a path and a label in each line
+  Places_LT_test.txt    100 images of each class, from Places365's val
+  data_256/, val_256/   the small images, train and val, or other folders that the lists name"""
+
+    @staticmethod
+    def listing(options: PlacesLTOptions, root: Path) -> Listing:
+        """The lists as they are; groups by the counts of the training list."""
+        parts = []
+        for name in ("train", "test"):
+            path = required(root / f"Places_LT_{name}.txt", PlacesLT.layout)
+            parts.append(labelled_paths(path, CLASSES))
+            require_folders(root, parts[-1], PlacesLT.layout)
+        train, test = parts
+        counts = Counter(item.label for item in train)
+        return Listing(
+            classes=_names(train),
+            train=train,
+            test=test,
+            groups=count_groups(counts[label] for label in range(CLASSES)),
+        )
+
+
+def _names(train: tuple[Item, ...]) -> tuple[str, ...]:
+    """Names of the classes, from folders as in `data_256/a/airfield/00004851.jpg`.
+
+    Where folders do not tell all classes apart, the names are the labels.
+    """
+    names = [str(label) for label in range(CLASSES)]
+    for item in train:
+        folders = item.path.split("/")[1:-1]
+        if folders and len(folders[0]) == 1:  # Places365 sorts classes by their first letter
+            folders = folders[1:]
+        names[item.label] = "/".join(folders)
+    if len(set(names)) < CLASSES or "" in names:
+        return tuple(str(label) for label in range(CLASSES))
+    return tuple(names)
