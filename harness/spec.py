@@ -143,9 +143,17 @@ class BackboneSpec(Frozen):
     """Which frozen network. `sha256` of its weights is filled in when the trial is resolved."""
 
     name: str = "vit_pico"
-    weights: Literal["pretrained", "random"] = "pretrained"
+    weights: Literal["pretrained", "random", "file"] = "pretrained"
+    """`file`: the local file that `--weights` names. Its hash is part of the trial's identity, its
+    path is not."""
     img_size: Annotated[int, Field(gt=0)] | None = None
+    in_chans: Annotated[int, Field(ge=1)] = 3
+    """Bands of an image; pretrained weights for three are adapted to them."""
     sha256: str | None = None
+
+
+ADDED_TO_BACKBONE = ("in_chans",)
+"""Fields that are no part of a trial's identity while they have their defaults."""
 
 
 class DataSpec(Frozen):
@@ -213,8 +221,12 @@ class TrialSpec(Frozen):
 
     def _canonical(self) -> str:
         spec = self.model_dump(mode="json")
+        # So that trials without them are called what they always were.
         if not self.changes:
-            del spec["changes"]  # so that trials without them are called what they always were
+            del spec["changes"]
+        for name in ADDED_TO_BACKBONE:
+            if getattr(self.backbone, name) == BackboneSpec.model_fields[name].default:
+                del spec["backbone"][name]
         content = {"semantics": SEMANTICS, "spec": spec}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 

@@ -66,6 +66,8 @@ class Runtime:
     """Save the test images' features beside the record."""
     keep_checkpoints: bool = False
     """Leave the last one of a trial that was stopped, so that it can go on."""
+    weights: Path | None = None
+    """File of the backbone's weights, where its spec says `file`."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""
@@ -91,7 +93,9 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     """
     method = get_method(request.method)
     options = method.parse_options(request.options)
-    backbone = request.backbone.model_copy(update={"sha256": weights_sha256(request.backbone)})
+    backbone = request.backbone.model_copy(
+        update={"sha256": weights_sha256(request.backbone, runtime.weights)}
+    )
     placement = _placement(request, method, options)
     # A combination whose part gets no site says so here, before anything runs.
     method.expected_params(dims(request.backbone), placement, options)
@@ -166,8 +170,9 @@ class _Prepared:
 
 
 @functools.lru_cache(maxsize=2)
-def _backbone(spec_json: str, device: str) -> VisionTransformer:
-    return load_backbone(BackboneSpec.model_validate_json(spec_json), torch.device(device))
+def _backbone(spec_json: str, device: str, weights: Path | None) -> VisionTransformer:
+    spec = BackboneSpec.model_validate_json(spec_json)
+    return load_backbone(spec, torch.device(device), weights)
 
 
 @functools.lru_cache(maxsize=2)
@@ -179,8 +184,10 @@ def _dataset(spec_json: str) -> Dataset:
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(backbone_json: str, data_json: str, seed: int, device: str) -> _Prepared:
-    backbone = _backbone(backbone_json, device)
+def _prepared(
+    backbone_json: str, data_json: str, seed: int, device: str, weights: Path | None
+) -> _Prepared:
+    backbone = _backbone(backbone_json, device, weights)
     dataset = _dataset(data_json)
     parts = split(dataset, DataSpec.model_validate_json(data_json), seed).to(torch.device(device))
     return _Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
@@ -291,7 +298,11 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
 
 def _prepare(spec: TrialSpec, runtime: Runtime) -> _Prepared:
     return _prepared(
-        spec.backbone.model_dump_json(), spec.data.model_dump_json(), spec.seed, runtime.device
+        spec.backbone.model_dump_json(),
+        spec.data.model_dump_json(),
+        spec.seed,
+        runtime.device,
+        runtime.weights,
     )
 
 

@@ -6,14 +6,12 @@ Owns: what a supported block looks like. Must not know: PEFT methods, data, trai
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 from timm.layers import Attention, Mlp, PatchEmbed
@@ -21,6 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 
 from harness.errors import UserError, unknown
 from harness.spec import BackboneSpec, Position
+from harness.weights import load_into, sha256_of
 
 SUPPORTED = (
     "timm VisionTransformer with plain pre-norm blocks "
@@ -60,6 +59,21 @@ PICO: dict[str, Any] = dict(
 """The embedded backbone: the paper's 12 blocks, small enough for a sweep on two CPU cores."""
 
 EMBEDDED = {"vit_pico": PICO}
+
+IN21K = "the paper's IN21K ViT-B/16: ImageNet-21k, then fine-tuned on ImageNet-1k"
+PRESETS = {
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": f"{IN21K} (timm 0.6, that of LIFT)",
+    "vit_base_patch16_224.augreg2_in21k_ft_in1k": f"{IN21K} again (timm 1.0, the released code's)",
+    "satmae_vit_l16": "the paper's SatMAE ViT-L/16: needs --weights, its fmow_pretrain.pth",
+    "vit_tiny_local": "ViT-Ti/16 for small machines: needs --weights",
+}
+"""What `harness list backbones` says of some names (paper-facts, section 1)."""
+
+FROM_FILE = {
+    "satmae_vit_l16": "vit_large_patch16_224",
+    "vit_tiny_local": "vit_tiny_patch16_224",
+}
+"""Backbones of weights that no hub of timm's has: name -> architecture in timm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +143,15 @@ def dims(spec: BackboneSpec) -> Dims:
 def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
     extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:
-        return VisionTransformer(**{**EMBEDDED[spec.name], **extra})
-    if not timm.is_model(spec.name):
-        near = timm.list_models("vit_*") + timm.list_models("deit*") + list(EMBEDDED)
+        return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
+    name = FROM_FILE.get(spec.name, spec.name)
+    if not timm.is_model(name):
+        near = timm.list_models("vit_*") + timm.list_models("deit*") + [*EMBEDDED, *FROM_FILE]
         raise unknown("backbone", spec.name, near)
     try:
-        model = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, **extra)
+        model = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=spec.in_chans, **extra
+        )
     except TypeError as error:
         raise UserError(
             f"Backbone {spec.name!r} takes no img_size; supported: {SUPPORTED}."
@@ -146,36 +163,80 @@ def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
     return checked(model, spec.name)
 
 
-def embedded_weights(name: str) -> Path:
-    """Path of the shipped weights of an embedded backbone."""
-    return Path(str(resources.files("harness") / "assets" / f"{name}.safetensors"))
+def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
+    """The file that a backbone's weights are read from; None where timm has them, or none.
 
-
-@functools.lru_cache(maxsize=8)
-def weights_sha256(spec: BackboneSpec) -> str | None:
-    """Hash of the weights file of an embedded backbone; None where there is no file to hash."""
-    if spec.weights == "random" or spec.name not in EMBEDDED:
-        return None
-    return hashlib.sha256(embedded_weights(spec.name).read_bytes()).hexdigest()
-
-
-def load_backbone(spec: BackboneSpec, device: torch.device) -> VisionTransformer:
-    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+    `given` is what `--weights` names.
 
     Raises:
-        UserError: unknown or unsupported backbone, or weights that cannot be loaded.
+        UserError: the weights are to come from a file, and none is given.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
-        model = _build(spec, pretrained=spec.weights == "pretrained")
+    if spec.weights == "file":
+        if given is None:
+            raise UserError(f"Backbone {spec.name!r}: name the file of its weights with --weights.")
+        return given
+    if spec.weights == "pretrained" and spec.name in FROM_FILE:
+        raise UserError(
+            f"Backbone {spec.name!r} has weights in a local file only: name it with --weights."
+        )
     if spec.weights == "pretrained" and spec.name in EMBEDDED:
-        try:
-            model.load_state_dict(safetensors.torch.load_file(embedded_weights(spec.name)))
-        except RuntimeError as error:
+        return Path(str(resources.files("harness") / "assets" / f"{spec.name}.safetensors"))
+    return None
+
+
+def weights_sha256(spec: BackboneSpec, given: Path | None) -> str | None:
+    """Hash of the file of a backbone's weights; None where there is no file to hash.
+
+    Raises:
+        UserError: as `weights_file`, or the file cannot be read.
+    """
+    path = weights_file(spec, given)
+    return None if path is None else sha256_of(path)
+
+
+def load_backbone(
+    spec: BackboneSpec, device: torch.device, given: Path | None = None
+) -> VisionTransformer:
+    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+
+    `given` is the weights file of this machine, where `spec.weights` is `file`.
+
+    Raises:
+        UserError: unknown or unsupported backbone, or weights that cannot be loaded or are others
+            than those that the spec was resolved with.
+    """
+    model, _ = _loaded(spec, given)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
+    """Load a weights file as a trial would, and name its tensors that the backbone does not need.
+
+    Raises:
+        UserError: as `load_backbone`.
+    """
+    return _loaded(spec, given)[1]
+
+
+def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[VisionTransformer, list[str]]:
+    path = weights_file(spec, given)
+    if spec.weights == "pretrained" and spec.name in EMBEDDED:
+        size = EMBEDDED[spec.name]["img_size"]
+        if spec.img_size not in (None, size):
             raise UserError(
                 f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
-            ) from error
-    return model.requires_grad_(False).eval().to(device)
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
+        model = _build(spec, pretrained=path is None and spec.weights == "pretrained")
+    if path is None:
+        return model, []
+    if spec.sha256 not in (None, sha256_of(path)):
+        raise UserError(
+            f"Weights {path} are not those of this trial: their sha256 is "
+            f"{sha256_of(path)[:12]}..., not {str(spec.sha256)[:12]}...; name the same file."
+        )
+    return model, load_into(model, path)
 
 
 def features(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,12 @@ from harness.study import load_study, study_names
 FLAGS = {
     "sweep": "--address --budget --device --dry-run --engine --gpus-per-trial --keep --max-retries "
     "--on-repeat --out --pruner --repeats --search --seeds --select-on --set --smoke --study "
-    "--warm-start --workers",
+    "--warm-start --weights --workers",
     "train": "--alpha --base --controls --depth --device --method --out --seed --seeds --set "
-    "--sites --study --workers",
+    "--sites --study --weights --workers",
     "tabulate": "--file --out",
     "compare": "--budget --charge --confirm --controls --device --methods --out --repeats --replay "
-    "--search --seeds --set --smoke --study --workers",
+    "--search --seeds --set --smoke --study --weights --workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",
