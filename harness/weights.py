@@ -172,7 +172,8 @@ def _for_bands(weight: Tensor, bands: int, path: Path) -> Tensor:
         raise UserError(
             f"Weights {path} are for images of {given} bands: set backbone.in_chans={given}."
         )
-    return adapt_input_conv(bands, weight)
+    adapted: Tensor = adapt_input_conv(bands, weight)
+    return adapted
 
 
 def _check_shapes(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
@@ -186,9 +187,11 @@ def _check_shapes(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Pat
 
 def _filter_of(model: nn.Module) -> Callable[[Any, Any], dict[str, Tensor]]:
     """What timm does to checkpoints of the model's family when it downloads them."""
-    if isinstance(model, vision_transformer.VisionTransformer):
-        return vision_transformer.checkpoint_filter_fn
     if isinstance(model, swin_transformer.SwinTransformer):
-        return swin_transformer.checkpoint_filter_fn
-    assert isinstance(model, convnext.ConvNeXt)
-    return convnext.checkpoint_filter_fn
+        family: Any = swin_transformer
+    elif isinstance(model, convnext.ConvNeXt):
+        family = convnext
+    else:
+        family = vision_transformer
+    known: Callable[[Any, Any], dict[str, Tensor]] = family.checkpoint_filter_fn
+    return known
