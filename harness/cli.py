@@ -1295,7 +1295,8 @@ def _list_datasets() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_backbones() -> tuple[list[str], list[list[str]]]:
-    from harness.vit import EMBEDDED, PRESETS, SUPPORTED
+    from harness.blocks import SUPPORTED
+    from harness.vit import EMBEDDED, PRESETS
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
     rows += [[name, words] for name, words in PRESETS.items()]

@@ -33,10 +33,13 @@ SEMANTICS = 1
 
 LinearPosition = Literal["q", "k", "v", "out", "mlp1", "mlp2"]
 SubBlockPosition = Literal["attn", "ffn"]
-Position = Literal["q", "k", "v", "out", "mlp1", "mlp2", "attn", "ffn", "block"]
-"""`block` is the whole block: the site of methods without a Δ of their own (VPT-deep, BitFit)."""
+Position = Literal["q", "k", "v", "out", "mlp1", "mlp2", "dw", "attn", "ffn", "block"]
+"""`dw` is the depthwise convolution of a ConvNeXt block. `block` is the whole block: the site of
+methods without a Δ of their own (VPT-deep, BitFit)."""
 
 LINEAR_POSITIONS: tuple[Position, ...] = get_args(LinearPosition)
+MAP_POSITIONS: tuple[Position, ...] = (*LINEAR_POSITIONS, "dw")
+"""Where a Δ can stand beside a single layer."""
 SUB_BLOCK_POSITIONS: tuple[Position, ...] = get_args(SubBlockPosition)
 POSITIONS: tuple[Position, ...] = get_args(Position)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from harness import __version__
+from harness.blocks import Backbone
 from harness.data import Dataset, Split, normalised, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
@@ -139,17 +139,33 @@ def _changes(
 
 
 def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
-    allowed = method.positions_with(options)
+    sizes, name = dims(request.backbone), request.backbone.name
+    if method.adds_tokens and not sizes.is_sequence:
+        raise UserError(
+            f"Method {request.method!r} adds tokens, and {name!r} has no sequence that runs "
+            "through all its blocks: use it on a plain ViT."
+        )
+    allowed = method.positions_on(sizes, options)
+    if not allowed and method.positions_with(options):
+        raise UserError(
+            f"Method {request.method!r} goes to {', '.join(method.positions_with(options))}, and "
+            f"{name!r} has {', '.join(sizes.positions)} only."
+        )
     if not method.additive and request.alpha != 1:
         raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
     if not allowed:
         if request.positions is None and request.depth == "all" and request.placement is None:
             return Placement({})
         raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
-    num_blocks = dims(request.backbone).num_blocks
+    num_blocks = sizes.num_blocks
     placement = request.placement
     if placement is None:
-        positions = request.positions or method.default_positions_with(options)
+        positions = request.positions or method.default_positions_on(sizes, options)
+        if not positions:
+            raise UserError(
+                f"Backbone {name!r} has none of the default positions of {request.method!r}: name "
+                f"some of {', '.join(allowed)}."
+            )
         placement = Placement.of(positions, parse_depth(request.depth, num_blocks), request.alpha)
     for site, _ in placement.items():
         if site.position not in allowed:
@@ -163,14 +179,14 @@ def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Place
 class _Prepared:
     """What trials on one backbone, dataset and seed share within a worker."""
 
-    backbone: VisionTransformer
+    backbone: Backbone
     dataset: Dataset
     split: Split
     class_means: Tensor
 
 
 @functools.lru_cache(maxsize=2)
-def _backbone(spec_json: str, device: str, weights: Path | None) -> VisionTransformer:
+def _backbone(spec_json: str, device: str, weights: Path | None) -> Backbone:
     spec = BackboneSpec.model_validate_json(spec_json)
     return load_backbone(spec, torch.device(device), weights)
 

@@ -1,12 +1,12 @@
-"""Backbones: loading timm plain ViTs, refusing others, and their dimensions.
+"""Backbones by name: building them, their weights, and features.
 
-Owns: what a supported block looks like. Must not know: PEFT methods, data, training.
+Owns: which names there are and where their weights come from. Must not know: what is inside a
+block, PEFT methods, data, training.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +14,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention, Mlp, PatchEmbed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import PatchEmbed
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
 
+from harness.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
 from harness.errors import UserError, unknown
-from harness.spec import BackboneSpec, Position
+from harness.spec import BackboneSpec
 from harness.weights import load_into, sha256_of
-
-SUPPORTED = (
-    "timm VisionTransformer with plain pre-norm blocks "
-    "(ViT, DeiT, DeiT-3, AugReg, DINO, DINOv2, CLIP image towers)"
-)
 
 
 class ConvStem(PatchEmbed):
@@ -76,59 +73,6 @@ FROM_FILE = {
 """Backbones of weights that no hub of timm's has: name -> architecture in timm."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dims:
-    """Sizes of a plain ViT: `width` d, `hidden` of the MLP, square `patch` in pixels."""
-
-    width: int
-    hidden: int
-    num_blocks: int
-    patch: int
-    biases_per_block: int
-    """Elements of all bias parameters of one block, LayerNorms included (11d for a ViT)."""
-    num_params: int
-
-    def linear_io(self, position: Position) -> tuple[int, int]:
-        """Input and output features of the linear map at a linear position."""
-        if position == "mlp1":
-            return self.width, self.hidden
-        if position == "mlp2":
-            return self.hidden, self.width
-        return self.width, self.width
-
-
-def checked(model: torch.nn.Module, name: str) -> VisionTransformer:
-    """Return the model if every block is one that sites are defined for.
-
-    Raises:
-        UserError: names what was found and what is supported.
-    """
-    found = type(model).__name__
-    if isinstance(model, VisionTransformer):
-        for block in model.blocks:
-            parts = (type(block), type(block.attn), type(block.mlp))
-            if parts != (Block, Attention, Mlp):
-                found = "VisionTransformer with " + "/".join(part.__name__ for part in parts)
-                break
-        else:
-            return model
-    raise UserError(f"Backbone {name!r} is a {found}; supported: {SUPPORTED}.")
-
-
-def dims_of(model: VisionTransformer) -> Dims:
-    """Read the sizes off a model."""
-    block = model.blocks[0]
-    patch = model.patch_embed.patch_size
-    return Dims(
-        width=model.embed_dim,
-        hidden=block.mlp.fc1.out_features,
-        num_blocks=len(model.blocks),
-        patch=patch[0] if isinstance(patch, tuple) else patch,
-        biases_per_block=sum(p.numel() for n, p in block.named_parameters() if n.endswith("bias")),
-        num_params=sum(p.numel() for p in model.parameters()),
-    )
-
-
 @functools.lru_cache(maxsize=8)
 def dims(spec: BackboneSpec) -> Dims:
     """Sizes of a backbone without allocating its weights.
@@ -140,14 +84,29 @@ def dims(spec: BackboneSpec) -> Dims:
         return dims_of(_build(spec, pretrained=False))
 
 
-def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
+@functools.lru_cache(maxsize=8)
+def input_size(spec: BackboneSpec) -> int:
+    """Side in pixels of the square images that a backbone takes.
+
+    ConvNeXt takes any; its own is that of its pretraining.
+    """
+    with torch.device("meta"):
+        model = _build(spec, pretrained=False)
+    if isinstance(model, ConvNeXt):
+        return int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+    return int(model.patch_embed.img_size[0])
+
+
+def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
     extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:
         return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
     name = FROM_FILE.get(spec.name, spec.name)
     if not timm.is_model(name):
-        near = timm.list_models("vit_*") + timm.list_models("deit*") + [*EMBEDDED, *FROM_FILE]
-        raise unknown("backbone", spec.name, near)
+        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
+        raise unknown("backbone", spec.name, [*near, *EMBEDDED, *FROM_FILE])
+    if timm.models.is_model_in_modules(name.partition(".")[0], ["convnext"]):
+        extra = {}  # it takes images of any size
     try:
         model = timm.create_model(
             name, pretrained=pretrained, num_classes=0, in_chans=spec.in_chans, **extra
@@ -194,9 +153,7 @@ def weights_sha256(spec: BackboneSpec, given: Path | None) -> str | None:
     return None if path is None else sha256_of(path)
 
 
-def load_backbone(
-    spec: BackboneSpec, device: torch.device, given: Path | None = None
-) -> VisionTransformer:
+def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None = None) -> Backbone:
     """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
 
     `given` is the weights file of this machine, where `spec.weights` is `file`.
@@ -218,7 +175,7 @@ def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
     return _loaded(spec, given)[1]
 
 
-def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[VisionTransformer, list[str]]:
+def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, list[str]]:
     path = weights_file(spec, given)
     if spec.weights == "pretrained" and spec.name in EMBEDDED:
         size = EMBEDDED[spec.name]["img_size"]
@@ -239,8 +196,11 @@ def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[VisionTransformer, 
     return model, load_into(model, path)
 
 
-def features(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
-    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]` (the CLS token in a ViT)."""
+def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]`.
+
+    The CLS token in a ViT, the mean over places in Swin and ConvNeXt.
+    """
     tokens = model.forward_features(images)
     pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
     return pooled

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from conftest import BACKBONES
+from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import _weights_file
 from harness.errors import UserError
 from harness.spec import BackboneSpec, TrialRequest
 from harness.trial import Runtime, resolve
-from harness.vit import dims, features, load_backbone, unused_tensors
+from harness.vit import dims, features, input_size, load_backbone, unused_tensors
 from harness.weights import sha256_of
 
 CPU = torch.device("cpu")
@@ -237,7 +239,7 @@ def test_a_trial_knows_its_file_by_hash_and_not_by_path(tmp_path):
         load_backbone(one.backbone, CPU, paths[2])
     with pytest.raises(UserError, match="--weights"):
         resolve(request, Runtime())
-    with pytest.raises(UserError, match="local file only.*--weights"):
+    with pytest.raises(UserError, match=r"local file only.*--weights"):
         resolve(TrialRequest(backbone=BackboneSpec(name="satmae_vit_l16")), Runtime())
 
 
@@ -290,5 +292,149 @@ def test_the_shipped_vit_tiny_loads_strict_and_resampled():
 )
 def test_presets_and_large_vits_have_their_sizes(name, blocks, width, hidden, million):
     sizes = dims(BackboneSpec(name=name))
-    assert (sizes.num_blocks, sizes.width, sizes.hidden) == (blocks, width, hidden)
+    assert (sizes.num_blocks, sizes.width, sizes.blocks[0].hidden) == (blocks, width, hidden)
     assert sizes.num_params / 1e6 == pytest.approx(million, abs=0.05)
+
+
+class Beside(torch.nn.Module):
+    """A layer with B·A of what it reads added to some of what it gives, over maps or tokens."""
+
+    def __init__(self, layer, down, up, scale, rows):
+        super().__init__()
+        self.layer, self.update, self.rows = layer, scale * up @ down, rows
+
+    def forward(self, x):
+        y = self.layer(x).clone()
+        if isinstance(self.layer, torch.nn.Conv2d):
+            return y + torch.einsum("oc,nchw->nohw", self.update, x)
+        y[..., self.rows] += torch.einsum("oc,...c->...o", self.update, x)
+        return y
+
+
+SITES = [
+    ("Swin-T", "q", 3, "layers.1.blocks.1.attn", "qkv", slice(0, 192)),
+    ("Swin-T", "v", 3, "layers.1.blocks.1.attn", "qkv", slice(384, 576)),
+    ("Swin-T", "out", 10, "layers.3.blocks.0.attn", "proj", slice(None)),
+    ("Swin-T", "mlp2", 4, "layers.2.blocks.0.mlp", "fc2", slice(None)),
+    ("ConvNeXt-A", "dw", 5, "stages.2.blocks.1", "conv_dw", slice(None)),
+    ("ConvNeXt-A", "mlp1", 2, "stages.1.blocks.0.mlp", "fc1", slice(None)),
+    ("ConvNeXt-V2-A", "dw", 0, "stages.0.blocks.0", "conv_dw", slice(None)),
+    ("ConvNeXt-V2-A", "mlp2", 11, "stages.3.blocks.1.mlp", "fc2", slice(None)),
+]
+
+
+def visible(spec):
+    """A backbone whose blocks do more than their initial LayerScale of 1e-6 lets through."""
+    model = double(spec)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".gamma"):
+            parameter.data.fill_(0.5)
+    return model
+
+
+@pytest.mark.parametrize("backbone,position,block,path,leaf,rows", SITES)
+def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, path, leaf, rows):
+    spec = BACKBONES[backbone]
+    ours, theirs = visible(spec), visible(spec)
+    method, placement, options = setting(
+        "lora", spec, blocks=[block], positions=[position], alpha=3.0
+    )
+    attachment = method.attach(ours, placement, options, seed=0)
+    fill(attachment.double())
+    delta = attachment.deltas[f"{block}:{position}"]
+    parent = theirs.get_submodule(path)
+    setattr(parent, leaf, Beside(getattr(parent, leaf), delta.down, delta.up, 3.0 / 4, rows))
+    x = images(spec.img_size).double()
+    got, wanted = features(ours, x), features(theirs, x)
+    assert torch.allclose(got, wanted, rtol=1e-9)
+    own = torch.autograd.grad(got.square().sum(), delta.down)[0]
+    assert torch.allclose(own, torch.autograd.grad(wanted.square().sum(), delta.down)[0], rtol=1e-7)
+    attachment.detach()
+    assert not torch.allclose(features(ours, x), got, rtol=1e-4)
+
+
+@pytest.mark.parametrize("position", ["attn", "ffn"])
+def test_adapters_join_the_branches_of_swin(position):
+    spec = BACKBONES["Swin-T"]
+    ours, theirs = visible(spec), visible(spec)
+    method, placement, options = setting(
+        "adaptformer", spec, blocks=[3], positions=[position], alpha=0.5
+    )
+    attachment = method.attach(ours, placement, options, seed=0)
+    fill(attachment.double())
+    delta = attachment.deltas[f"3:{position}"]
+    block = theirs.layers[1].blocks[1]
+
+    def forward(x):
+        for name, branch in (("attn", block._attn), ("ffn", None)):
+            norm = block.norm1 if name == "attn" else block.norm2
+            y = branch(norm(x)) if branch else block.mlp(norm(x).flatten(1, 2)).view(x.shape)
+            x = x + y + (delta(x, 0.5) if name == position else 0)
+        return x
+
+    block.forward = forward
+    x = images(spec.img_size).double()
+    assert torch.allclose(features(ours, x), features(theirs, x), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "backbone,positions",
+    [("Swin-T", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],
+)
+def test_lora_merges_into_stages(backbone, positions):
+    spec = BACKBONES[backbone]
+    model = visible(spec)
+    method, placement, options = setting("lora", spec, positions=positions)
+    attachment = method.attach(model, placement, options, seed=0)
+    fill(attachment.double())
+    x = images(spec.img_size).double()
+    attached = features(model, x)
+    assert torch.allclose(features(attachment.merge(), x), attached, rtol=1e-9)
+    assert not torch.allclose(features(visible(spec), x), attached, rtol=1e-2)
+
+
+def test_a_depthwise_convolution_takes_no_merge(backbones):
+    spec, model = backbones["ConvNeXt-A"]
+    method, placement, options = setting("lora", spec, positions=["dw", "mlp1"])
+    attachment = method.attach(model, placement, options, seed=0)
+    before = model.stages[0].blocks[0].mlp.fc1.weight.clone()
+    with pytest.raises(UserError, match="dw"):
+        attachment.merge()
+    attachment.detach()
+    assert torch.equal(model.stages[0].blocks[0].mlp.fc1.weight, before)
+
+
+def test_depth_counts_blocks_through_all_stages():
+    request = TrialRequest(backbone=BACKBONES["Swin-T"], positions=("mlp1",), depth="last:3")
+    sizes = dims(request.backbone)
+    placement = resolve(request, Runtime()).placement
+    assert list(placement.root) == ["9.mlp1", "10.mlp1", "11.mlp1"]
+    assert [sizes.linear_io(site) for site, _ in placement.items()] == [
+        (384, 1536),
+        (768, 3072),
+        (768, 3072),
+    ]
+
+
+@pytest.mark.parametrize(
+    "spec,size",
+    [
+        (BackboneSpec(), 32),
+        (BackboneSpec(name="vit_tiny_local", img_size=96), 96),
+        (BackboneSpec(name="convnext_tiny"), 224),
+        (BackboneSpec(name="convnext_tiny", img_size=96), 96),
+        (BackboneSpec(name="swin_tiny_patch4_window7_224"), 224),
+    ],
+)
+def test_a_backbone_says_which_images_it_takes(spec, size):
+    assert input_size(spec) == size
+
+
+@pytest.mark.parametrize("backbone", ["Swin-T", "ConvNeXt-V2-A"])
+def test_weights_of_stages_are_read_from_files(backbone, tmp_path):
+    spec = BACKBONES[backbone]
+    state = random_state(spec)
+    path = tmp_path / "w.pth"
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, path)
+    model = load_backbone(of_file(spec), CPU, path)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
