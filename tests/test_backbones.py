@@ -312,10 +312,10 @@ class Beside(torch.nn.Module):
 
 
 SITES = [
-    ("Swin-T", "q", 3, "layers.1.blocks.1.attn", "qkv", slice(0, 192)),
-    ("Swin-T", "v", 3, "layers.1.blocks.1.attn", "qkv", slice(384, 576)),
-    ("Swin-T", "out", 10, "layers.3.blocks.0.attn", "proj", slice(None)),
-    ("Swin-T", "mlp2", 4, "layers.2.blocks.0.mlp", "fc2", slice(None)),
+    ("Swin", "q", 3, "layers.1.blocks.1.attn", "qkv", slice(0, 32)),
+    ("Swin", "v", 3, "layers.1.blocks.1.attn", "qkv", slice(64, 96)),
+    ("Swin", "out", 10, "layers.3.blocks.0.attn", "proj", slice(None)),
+    ("Swin", "mlp2", 4, "layers.2.blocks.0.mlp", "fc2", slice(None)),
     ("ConvNeXt-A", "dw", 5, "stages.2.blocks.1", "conv_dw", slice(None)),
     ("ConvNeXt-A", "mlp1", 2, "stages.1.blocks.0.mlp", "fc1", slice(None)),
     ("ConvNeXt-V2-A", "dw", 0, "stages.0.blocks.0", "conv_dw", slice(None)),
@@ -355,7 +355,7 @@ def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, pat
 
 @pytest.mark.parametrize("position", ["attn", "ffn"])
 def test_adapters_join_the_branches_of_swin(position):
-    spec = BACKBONES["Swin-T"]
+    spec = BACKBONES["Swin"]
     ours, theirs = visible(spec), visible(spec)
     method, placement, options = setting(
         "adaptformer", spec, blocks=[3], positions=[position], alpha=0.5
@@ -379,7 +379,7 @@ def test_adapters_join_the_branches_of_swin(position):
 
 @pytest.mark.parametrize(
     "backbone,positions",
-    [("Swin-T", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],
+    [("Swin", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],
 )
 def test_lora_merges_into_stages(backbone, positions):
     spec = BACKBONES[backbone]
@@ -405,14 +405,14 @@ def test_a_depthwise_convolution_takes_no_merge(backbones):
 
 
 def test_depth_counts_blocks_through_all_stages():
-    request = TrialRequest(backbone=BACKBONES["Swin-T"], positions=("mlp1",), depth="last:3")
+    request = TrialRequest(backbone=BACKBONES["Swin"], positions=("mlp1",), depth="last:3")
     sizes = dims(request.backbone)
     placement = resolve(request, Runtime()).placement
     assert list(placement.root) == ["9.mlp1", "10.mlp1", "11.mlp1"]
     assert [sizes.linear_io(site) for site, _ in placement.items()] == [
-        (384, 1536),
-        (768, 3072),
-        (768, 3072),
+        (64, 256),
+        (128, 512),
+        (128, 512),
     ]
 
 
@@ -430,7 +430,7 @@ def test_a_backbone_says_which_images_it_takes(spec, size):
     assert input_size(spec) == size
 
 
-@pytest.mark.parametrize("backbone", ["Swin-T", "ConvNeXt-V2-A"])
+@pytest.mark.parametrize("backbone", ["Swin", "ConvNeXt-V2-A"])
 def test_weights_of_stages_are_read_from_files(backbone, tmp_path):
     spec = BACKBONES[backbone]
     state = random_state(spec)
