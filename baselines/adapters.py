@@ -7,14 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.blocks import Backbone, Dims, dims_of
 from harness.insertion import Attachment, Delta, Form, PeftMethod, Strength
 from harness.registry import METHODS
 from harness.rng import generator
-from harness.spec import LINEAR_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement
-from harness.vit import Dims, dims_of
+from harness.spec import MAP_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement
 
 
 class AdapterOptions(Frozen):
@@ -70,12 +69,12 @@ class _Bottlenecks(PeftMethod):
     additive = True
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         dims = dims_of(model)
         for site, alpha in placement.items():
-            d_in, d_out = dims.linear_io(site.position)
+            d_in, d_out = dims.linear_io(site)
             rng = generator(seed, "init", self.name, site)
             attachment.add_delta(site, Bottleneck(d_in, d_out, options, rng), alpha, self.form)
         return attachment
@@ -84,7 +83,7 @@ class _Bottlenecks(PeftMethod):
         """d(3 + 2r) + r per sub-block site, one more for a learnable scale."""
         total = 0
         for site, _ in placement.items():
-            d_in, d_out = dims.linear_io(site.position)
+            d_in, d_out = dims.linear_io(site)
             norm = 2 * d_in if options.layer_norm else 0
             total += norm + (d_in + d_out) * options.rank + options.rank + d_out
             total += options.scale == "learnable"
@@ -122,6 +121,6 @@ class LinearBottleneck(_Bottlenecks):
     name = "bottleneck"
     form = "parallel"
     Options = AdapterOptions
-    positions = LINEAR_POSITIONS
+    positions = MAP_POSITIONS
     default_positions = ("mlp1",)
     summary = "bottleneck parallel to any linear map"

@@ -1,4 +1,4 @@
-"""LoRA at any linear position of a timm ViT (Eq. 3: Δ = BAx)."""
+"""LoRA at any linear position of a backbone, and beside depthwise convolutions (Eq. 3: Δ = BAx)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.blocks import Backbone, Dims, dims_of
 from harness.insertion import Attachment, Delta, PeftMethod, Strength
 from harness.registry import METHODS
 from harness.rng import generator
-from harness.spec import LINEAR_POSITIONS, Frozen, Placement
-from harness.vit import Dims, dims_of
+from harness.spec import MAP_POSITIONS, Frozen, Placement
 
 
 class LoRAOptions(Frozen):
@@ -49,23 +48,26 @@ class LoRADelta(Delta):
 
 @METHODS.register("lora")
 class LoRA(PeftMethod):
-    """Low-rank updates of frozen linear maps; q, k and v are adapted apart inside the fused qkv."""
+    """Low-rank updates of frozen linear maps; q, k and v are adapted apart inside the fused qkv.
+
+    At `dw`, which is a map of each channel apart, BA is a 1 x 1 map over channels beside it.
+    """
 
     Options = LoRAOptions
-    positions = LINEAR_POSITIONS
+    positions = MAP_POSITIONS
     default_positions = ("q", "v")
     additive = True
     summary = "low-rank update of any linear map"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         dims = dims_of(model)
         factor = 1 / options.rank if options.scale == "alpha_over_r" else 1.0
         for site, alpha in placement.items():
             sequential = site.position == "out" and options.out_input == "output"
-            d_in, d_out = dims.linear_io(site.position)
+            d_in, d_out = dims.linear_io(site)
             bound = 1 / math.sqrt(d_in if options.init == "standard" else options.rank)
             down = torch.empty(options.rank, d_in)
             down.uniform_(-bound, bound, generator=generator(seed, "init", "lora", site))
@@ -75,6 +77,4 @@ class LoRA(PeftMethod):
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
         """2dr per attention site, 5dr per MLP site when hidden = 4d."""
-        return sum(
-            options.rank * sum(dims.linear_io(site.position)) for site, _ in placement.items()
-        )
+        return sum(options.rank * sum(dims.linear_io(site)) for site, _ in placement.items())

@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.blocks import Backbone, Dims, dims_of
 from harness.insertion import Attachment, Delta, PeftMethod, Strength
 from harness.registry import METHODS
 from harness.rng import generator
-from harness.spec import LINEAR_POSITIONS, Frozen, Placement, Position
-from harness.vit import Dims, dims_of
+from harness.spec import MAP_POSITIONS, Frozen, Placement, Site
 
 
 class LoTROptions(Frozen):
@@ -26,7 +25,7 @@ class LoTROptions(Frozen):
 
 
 class SharedFactors(nn.Module):
-    """A `[r, d_in]` and B `[d_out, r]` of one position, for all its blocks."""
+    """A `[r, d_in]` and B `[d_out, r]` of one position, for all its blocks of one stage."""
 
     def __init__(self, d_in: int, d_out: int, rank: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -61,11 +60,17 @@ class LoTRDelta(Delta):
 
 
 class LoTRAttachment(Attachment):
-    """Cores at the sites, and the factors that the sites of each position share."""
+    """Cores at the sites, and the factors that sites of the same position and stage share."""
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: Backbone) -> None:
         super().__init__(model)
         self.shared = nn.ModuleDict()
+
+
+def _group(dims: Dims, site: Site) -> str:
+    """Name of the sites that share factors with one: same position, and same sizes."""
+    stage = dims.blocks[site.block].stage
+    return f"{site.position}{stage}" if stage else site.position
 
 
 @METHODS.register("lotr")
@@ -76,31 +81,31 @@ class LoTR(PeftMethod):
     """
 
     Options = LoTROptions
-    positions = LINEAR_POSITIONS
+    positions = MAP_POSITIONS
     default_positions = ("q", "v")
     additive = True
     summary = "LoRA with factors shared by all blocks and a small core per site"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = LoTRAttachment(model)
         device = next(model.parameters()).device
         dims = dims_of(model)
         scale = 1 / options.rank if options.scale == "alpha_over_r" else 1.0
-        shared: dict[Position, SharedFactors] = {}
+        shared: dict[str, SharedFactors] = {}
         for site, alpha in placement.items():
-            position = site.position
-            if position not in shared:
-                rng = generator(seed, "init", "lotr", position)
-                factors = SharedFactors(*dims.linear_io(position), options.rank, rng)
-                shared[position] = factors.to(device)
-                attachment.shared[position] = shared[position]
-            attachment.add_delta(site, LoTRDelta(shared[position], scale), alpha, "parallel")
+            group = _group(dims, site)
+            if group not in shared:
+                rng = generator(seed, "init", "lotr", group)
+                factors = SharedFactors(*dims.linear_io(site), options.rank, rng)
+                shared[group] = factors.to(device)
+                attachment.shared[group] = shared[group]
+            attachment.add_delta(site, LoTRDelta(shared[group], scale), alpha, "parallel")
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
-        """r(d_in + d_out) per position, and r² per site."""
-        positions = {site.position for site, _ in placement.items()}
-        shared = sum(options.rank * sum(dims.linear_io(position)) for position in positions)
+        """r(d_in + d_out) per position (and stage, where there are stages), and r² per site."""
+        groups = {_group(dims, site): dims.linear_io(site) for site, _ in placement.items()}
+        shared = sum(options.rank * sum(sizes) for sizes in groups.values())
         return int(shared + len(placement) * options.rank**2)

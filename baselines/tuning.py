@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
-
+from harness.blocks import Backbone, Dims, blocks_of
 from harness.insertion import Attachment, PeftMethod
 from harness.registry import METHODS
 from harness.spec import Frozen, Placement
-from harness.vit import Dims
 
 
 class NoOptions(Frozen):
@@ -27,18 +25,20 @@ class BitFit(PeftMethod):
     summary = "all biases of the blocks"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
+        blocks = blocks_of(model)
         for site, _ in placement.items():
-            for name, _ in list(model.blocks[site.block].named_parameters()):
+            path, block = blocks[site.block]
+            for name, _ in list(block.named_parameters()):
                 if name.endswith("bias"):
-                    attachment.replace_parameter(f"blocks.{site.block}.{name}")
+                    attachment.replace_parameter(f"{path}.{name}")
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
         """11d per block of a plain ViT."""
-        return len(placement) * dims.biases_per_block
+        return sum(dims.blocks[site.block].biases for site, _ in placement.items())
 
 
 @METHODS.register("full")
@@ -52,7 +52,7 @@ class FullFineTuning(PeftMethod):
     summary = "control: all weights"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         for name, _ in list(model.named_parameters()):
@@ -75,7 +75,7 @@ class LinearProbe(PeftMethod):
     summary = "control: the head alone"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         return Attachment(model)
 

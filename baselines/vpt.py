@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 
+from harness.blocks import Backbone, Dims
 from harness.insertion import Attachment, PeftMethod
 from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import Frozen, Placement
-from harness.vit import Dims, dims_of
 
 
 class VPTOptions(Frozen):
@@ -23,12 +23,12 @@ class VPTOptions(Frozen):
 
 
 def _prompts(model: VisionTransformer, blocks: list[int], length: int, seed: int) -> Attachment:
-    dims = dims_of(model)
+    width, patch = model.embed_dim, model.patch_embed.patch_size[0]
     # Xavier bound of a patch embedding, from the original VPT.
-    bound = math.sqrt(6 / (3 * dims.patch**2 + dims.width))
+    bound = math.sqrt(6 / (3 * patch**2 + width))
     values = {}
     for block in blocks:
-        value = torch.empty(length, dims.width)
+        value = torch.empty(length, width)
         values[block] = value.uniform_(
             -bound, bound, generator=generator(seed, "init", "vpt", block)
         )
@@ -45,11 +45,13 @@ class VPTShallow(PeftMethod):
     positions = ()
     default_positions = ()
     additive = False
+    adds_tokens = True
     summary = "prompt tokens before the first block"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
+        assert isinstance(model, VisionTransformer)
         return _prompts(model, [0], options.length, seed)
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
@@ -65,11 +67,13 @@ class VPTDeep(PeftMethod):
     positions = ("block",)
     default_positions = ("block",)
     additive = False
+    adds_tokens = True
     summary = "fresh prompt tokens at every block"
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
+        assert isinstance(model, VisionTransformer)
         return _prompts(model, [site.block for site, _ in placement.items()], options.length, seed)
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.data_check import Checked
     from harness.engine import Engine
     from harness.files import Counts, FileDataset
-    from harness.spec import TrialRequest
+    from harness.spec import BackboneSpec, TrialRequest
     from harness.store import Store, TrialRecord
     from harness.study import Metric, Study
     from harness.sweep import Plan
@@ -86,6 +86,12 @@ _set = click.option(
     metavar="FIELD=VALUE",
     help="Change any field of the trial, e.g. recipe.epochs=5; repeatable.",
 )
+_weights = click.option(
+    "--weights",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Local weights of the backbone: safetensors, or torch's; timm, MAE, DINO or CLIP keys.",
+)
 
 
 @click.group(
@@ -115,6 +121,7 @@ def main() -> None:
         "sweep --study depth_vs_position --engine ray --address auto --gpus-per-trial 0.25",
         "sweep --study position_vs_alpha --search pbt --budget 12",
         "sweep --study position_vs_alpha --dry-run",
+        "sweep --study depth_vs_position --set backbone.name=vit_tiny_local --weights vit.pth",
         "sweep --study my_study.py --set recipe.lr=0.02 --set options.rank=8",
     )
 )
@@ -176,6 +183,7 @@ def main() -> None:
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and its cost, then stop.")
 @_set
+@_weights
 @_data_root
 @_on_bad_image
 @_device
@@ -199,6 +207,7 @@ def sweep(
     smoke: bool,
     dry_run: bool,
     settings: tuple[str, ...],
+    weights: str | None,
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
@@ -222,17 +231,20 @@ def sweep(
     from harness.sweep import make_plan
     from harness.trial import provenance
 
+    settings, file = _weights_file(settings, weights)
     study, run_name = _loaded(study_name, settings, smoke, seeds, select_on)
+    where = (out, data_root, on_bad_image)
+    runtime = _runtime(device, where, study.base.backbone, file)
     contest = None
     if study.searches is not None and search == "grid":
         contest = Contestants(
             searches=study.searches,
             budget=budget or (SMOKE_BUDGET if smoke else BUDGET),
             repeats=repeats,
-            workers=_local_workers(workers, _runtime(device)),
+            workers=_local_workers(workers, runtime),
         )
     runtime = replace(
-        _runtime(device, data_root, on_bad_image, out),
+        runtime,
         keep_weights=keep != "none",
         keep_features=study.needs_features,
         keep_checkpoints=POPULATION in (search, *(contest.names([]) if contest else ())),
@@ -415,6 +427,7 @@ def _engine(
     help="Study whose data, backbone and recipe are used.",
 )
 @_set
+@_weights
 @_data_root
 @_on_bad_image
 @_device
@@ -431,6 +444,7 @@ def train(
     workers: int | None,
     study_name: str,
     settings: tuple[str, ...],
+    weights: str | None,
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
@@ -463,9 +477,11 @@ def train(
         chosen["positions"] = sites
     named = {"method": method, "seed": seed, **({"options.base": base} if base else {})}
     request = request.with_values({**named, **chosen}, source="command line")
+    settings, file = _weights_file(settings, weights)
     values = _settings(settings)
     request = request.with_values(values, source="--set")
-    runtime = replace(_runtime(device, data_root, on_bad_image, out), keep_weights=True)
+    where = (out, data_root, on_bad_image)
+    runtime = replace(_runtime(device, where, request.backbone, file), keep_weights=True)
     store = Store(Path(out))
     numbers = (seed,) if seeds is None else tuple(range(seeds))
     requests = [request.model_copy(update={"seed": number}) for number in numbers]
@@ -768,6 +784,7 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @_workers_option
 @_set
+@_weights
 @_data_root
 @_on_bad_image
 @_device
@@ -786,6 +803,7 @@ def compare(
     smoke: bool,
     workers: int | None,
     settings: tuple[str, ...],
+    weights: str | None,
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
@@ -803,6 +821,8 @@ def compare(
     from harness.store import Store
 
     store = Store(Path(out))
+    settings, file = _weights_file(settings, weights)
+    where = (out, data_root, on_bad_image)
     if (methods is None) == (search is None):
         raise UserError("Give either --methods or --search, as in `harness compare --methods all`.")
     if methods is not None:
@@ -812,7 +832,7 @@ def compare(
             if value is not None:
                 raise UserError(f"--{flag} is for --search; methods all spend the same.")
         study, run_name = _loaded(study_name or "depth_vs_position", settings, smoke)
-        runtime = _runtime(device, data_root, on_bad_image, out)
+        runtime = _runtime(device, where, study.base.backbone, file)
         _compare_methods(methods, study, run_name, seeds or 3, store, runtime, workers)
         return
     assert search is not None
@@ -829,7 +849,8 @@ def compare(
     if replay is not None:
         if settings or smoke or device or data_root:
             raise UserError(
-                "--set, --smoke, --device and --data-root are for live trials; a table has its own."
+                "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
+                "has its own."
             )
         studies = store.root / "studies"
         folder = replay_searches(wanted, Path(replay), study_name, studies, click.echo)
@@ -842,7 +863,7 @@ def compare(
     from harness.named_searches import POPULATION
 
     study, run_name = _loaded(study_name or "search_comparison", settings, smoke, seeds)
-    runtime = _runtime(device, data_root, on_bad_image, out)
+    runtime = _runtime(device, where, study.base.backbone, file)
     runtime = replace(runtime, keep_checkpoints=POPULATION in wanted.names([]))
     batch = Batch(
         store=store,
@@ -1015,6 +1036,33 @@ def bench(workers: int, trials: int) -> None:
         for row in measure(workers, trials, max(workers, trials // 10))
     ]
     _print_table(["engine", "trials", "start (s)", "overhead per trial (ms)"], rows)
+
+
+def _weights_file(
+    settings: tuple[str, ...], weights: str | None
+) -> tuple[tuple[str, ...], Path | None]:
+    """The settings with a weights file's hash in its place, and the file.
+
+    `--weights FILE` is short for `--set backbone.weights=FILE`. A trial's request holds no path.
+    """
+    rest = []
+    for pair in settings:
+        field, _, text = pair.partition("=")
+        if field != "backbone.weights":
+            rest.append(pair)
+        elif weights is not None:
+            raise UserError(f"--set {pair} and --weights {weights}: give one of them.")
+        elif text in ("pretrained", "random"):
+            return settings, None
+        else:
+            weights = text
+    if weights is None:
+        return settings, None
+    from harness.weights import sha256_of
+
+    path = Path(weights).absolute()
+    digest = sha256_of(path)
+    return (*rest, "backbone.weights=file", f"backbone.sha256={digest}"), path
 
 
 @main.group(
@@ -1221,19 +1269,26 @@ def _loaded(
 
 def _variant(values: dict[str, Any]) -> str:
     """Part of the run's folder name that tells changed settings from the study's own."""
-    words = [f"{field}={value}" for field, value in sorted(values.items())]
+    shown = {f: v[:8] if f == "backbone.sha256" else v for f, v in values.items()}
+    words = [f"{field}={value}" for field, value in sorted(shown.items())]
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
 def _runtime(
     device: str | None,
-    data_root: str | None = None,
-    on_bad_image: str = "stop",
-    out: str = "runs",
+    where: tuple[str, str | None, str] = ("runs", None, "stop"),
+    backbone: BackboneSpec | None = None,
+    weights: Path | None = None,
 ) -> Runtime:
+    """Where trials run. A weights file is tried on its backbone here, before the first of them.
+
+    `where` is --out, --data-root and --on-bad-image.
+    """
     import torch
 
     from harness.trial import Runtime, default_device
+    from harness.vit import unused_tensors
+    from harness.weights import left_over
 
     name = device or default_device()
     try:
@@ -1241,8 +1296,14 @@ def _runtime(
             raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
     except RuntimeError as error:
         raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
+    if backbone is not None and weights is not None:
+        unused = unused_tensors(backbone, weights)
+        if unused:
+            click.echo(left_over(unused, weights), err=True)
+    out, data_root, on_bad_image = where
     return Runtime(
         device=name,
+        weights=weights,
         data_root=data_root,
         packs=str(_packs(out)),
         on_bad_image=on_bad_image,  # type: ignore[arg-type]
@@ -1447,9 +1508,11 @@ def _list_datasets() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_backbones() -> tuple[list[str], list[list[str]]]:
-    from harness.vit import EMBEDDED, SUPPORTED
+    from harness.blocks import SUPPORTED
+    from harness.vit import EMBEDDED, PRESETS
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
+    rows += [[name, words] for name, words in PRESETS.items()]
     return ["backbone", "what it is"], [*rows, ["any timm name", SUPPORTED]]
 
 

@@ -47,6 +47,8 @@ class TrainCommands:
                 for each in spec.changes
             ]
         words += ["--seed", str(spec.seed)]
+        if spec.backbone.weights == "file":
+            words += ["--weights", "FILE"]
         for field, value in settings.items():
             words += ["--set", f"{field}={_as_setting(value)}"]
         return shlex.join(words)
@@ -60,8 +62,8 @@ class TrainCommands:
         for part in ("backbone", "data", "recipe"):
             start = getattr(self._start, part).model_dump(mode="json")
             for key, value in getattr(spec, part).model_dump(mode="json").items():
-                if key == "sha256":
-                    continue  # follows from the name
+                if key == "sha256" or value == "file":
+                    continue  # follows from the name or the file
                 if (part, key) == ("data", "options"):
                     asked = _named("data.options", self._base.data.options, cell)
                     other = spec.data.name != self._base.data.name

@@ -17,6 +17,7 @@ from harness.spec import TrialRequest
 from harness.store import Store
 from harness.study import Study
 from harness.trial import Runtime
+from harness.vit import dims
 
 RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
 """Learning rates that every arm chooses from, as multiples of the recipe's: full fine-tuning needs
@@ -60,16 +61,17 @@ def compare_methods(
     base = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
+    sizes = dims(base.backbone)
     requests: dict[str, TrialRequest] = {}
     for name in names:
         method = get_method(name)
         options = method.parse_options({})
         own = base.model_copy(update={"method": name})
-        requests[_label(name, method.default_positions_with(options))] = own
+        requests[_label(name, method.default_positions_on(sizes, options))] = own
         if not method.additive:
             continue
-        positions = method.positions_with(options)
-        if set(positions) != set(method.default_positions_with(options)):
+        positions = method.positions_on(sizes, options)
+        if set(positions) != set(method.default_positions_on(sizes, options)):
             requests[_label(name, ("all positions",))] = own.model_copy(
                 update={"positions": positions}
             )

@@ -21,6 +21,7 @@ from harness.spec import Placement, TrialRequest
 from harness.store import Store
 from harness.study import Study
 from harness.trial import Runtime, resolve
+from harness.vit import dims
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
@@ -99,7 +100,8 @@ class Controls:
     def _default_sites(self) -> dict[str, TrialRequest]:
         """The base as one would use it without a search: at its own default positions."""
         method = get_method(self._base.method)
-        positions = method.default_positions_with(method.parse_options(self._base.options))
+        options = method.parse_options(self._base.options)
+        positions = method.default_positions_on(dims(self._base.backbone), options)
         request = self._base.model_copy(update={"placement": None, "positions": positions})
         ids = {resolve(r, self._runtime).trial_id for r in (request, self._base)}
         name = f"{self._base.method}, α = 1, {'+'.join(positions)}"

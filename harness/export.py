@@ -11,17 +11,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.blocks import Backbone, layer_at, layer_name
 from harness.errors import UserError
 from harness.insertion import QKV, LowRank, get_method
 from harness.placements import PlacementFile
 from harness.spec import Site
 from harness.store import Store, TrialRecord, write_atomically
 from harness.vit import load_backbone
-
-MODULE = {"out": "attn.proj", "mlp1": "mlp.fc1", "mlp2": "mlp.fc2"}
-"""A linear position's module inside a timm block; q, k and v share `attn.qkv`."""
 
 
 def export_weights(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
@@ -57,7 +55,7 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
     own = {k: v for k, v in state.items() if k.startswith("attachment.")}
     attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
-    modules = _by_module(attachment.low_ranks(), model.embed_dim)
+    modules = _by_module(attachment.low_ranks(), model)
     attachment.detach()
     tensors = {}
     for name, factors in modules.items():
@@ -90,7 +88,7 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
     trained = sum(p.numel() for p in attachment.parameters())
     if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
         raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
-    return [_write_config(folder, backbone.name, _by_module(factors, model.embed_dim))]
+    return [_write_config(folder, backbone.name, _by_module(factors, model))]
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:
@@ -103,21 +101,19 @@ def _weights(record: TrialRecord, store: Store) -> Path:
     return path
 
 
-def _module(site: Site) -> str:
-    return f"blocks.{site.block}.{MODULE.get(site.position, 'attn.qkv')}"
-
-
-def _by_module(sites: dict[Site, LowRank], width: int) -> dict[str, LowRank]:
+def _by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank]:
     """One pair of factors per timm module."""
     groups: dict[str, dict[Site, LowRank]] = {}
     for site, factors in sites.items():
         if factors.form == "sequential":
             raise UserError(f"peft cannot express LoRA on the output of its layer (site {site}).")
-        groups.setdefault(_module(site), {})[site] = factors
-    return {name: _joined(group, width) for name, group in groups.items()}
+        if not isinstance(layer_at(model, site), nn.Linear):
+            raise UserError(f"peft LoRA is written for linear layers; that at {site} is none.")
+        groups.setdefault(layer_name(model, site), {})[site] = factors
+    return {name: _joined(group) for name, group in groups.items()}
 
 
-def _joined(group: dict[Site, LowRank], width: int) -> LowRank:
+def _joined(group: dict[Site, LowRank]) -> LowRank:
     (first, factors), *more = group.items()
     if first.position not in QKV:
         assert not more
@@ -125,6 +121,7 @@ def _joined(group: dict[Site, LowRank], width: int) -> LowRank:
     downs: list[Tensor] = []
     ups: list[Tensor] = []
     for site, part in group.items():
+        width = len(part.up)
         up = torch.zeros(3 * width, len(part.down))
         start = QKV.index(site.position) * width
         up[start : start + width] = part.scale * part.up.detach()

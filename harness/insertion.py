@@ -1,10 +1,11 @@
-"""Putting PEFT modules into a frozen timm ViT and taking them out again.
+"""Putting PEFT modules into a frozen timm backbone and taking them out again.
 
 Modules join by hooks on timm's own layers, so the backbone's module tree, weights and state dict
 stay what they were and one loaded backbone serves every trial of a worker. Owns: sites -> hooks,
 the `PeftMethod` contract, combinations `a+b`. Must not know: a method's name, data, training.
 
-Shapes: n images, t tokens, d width, r rank.
+Shapes: n images, t tokens, d width, r rank. Tokens may lie in a window or a map, and then have
+more than one dimension.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, JsonValue, ValidationError, create_model
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.blocks import Backbone, Dims, branch_at, layer_at
 from harness.errors import UserError
 from harness.hooks import TrainingHook
 from harness.registry import METHODS
 from harness.spec import Frozen, Placement, Position, Site, explain
-from harness.vit import Dims
 
 Strength = float | Tensor
 Form = Literal["parallel", "sequential"]
@@ -34,7 +34,7 @@ class Delta(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
-        """`[n, t, d_in]` -> `[n, t, d_out]`."""
+        """`[n, t, d_in]` -> `[n, t, d_out]`; features are the last dimension of a map too."""
 
     def __call__(self, x: Tensor, strength: Strength) -> Tensor:
         result: Tensor = super().__call__(x, strength)
@@ -60,7 +60,7 @@ class Attachment(nn.Module):
     `parameters()` and `state_dict()` hold the PEFT tensors only, never a frozen one.
     """
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: Backbone) -> None:
         super().__init__()
         self._model = [model]  # in a list, so that it is not registered as a submodule
         self._undo: list[Callable[[], None]] = []
@@ -71,7 +71,7 @@ class Attachment(nn.Module):
         self.replaced = nn.ParameterDict()
 
     @property
-    def model(self) -> VisionTransformer:
+    def model(self) -> Backbone:
         return self._model[0]
 
     @property
@@ -93,7 +93,11 @@ class Attachment(nn.Module):
             self._hook_linear(site, delta, form)
 
     def _hook_linear(self, site: Site, delta: Delta, form: Form) -> None:
-        linear = linear_at(self.model, site)
+        layer = layer_at(self.model, site)
+
+        def add_to_map(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            x = (args[0] if form == "parallel" else output).movedim(1, -1)
+            return output + delta(x, self.strengths[site]).movedim(-1, 1)
 
         def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
             if site.position not in QKV:
@@ -106,17 +110,14 @@ class Attachment(nn.Module):
             parts[index] = parts[index] + delta(x, self.strengths[site])
             return torch.cat(parts, dim=-1)
 
-        self._on(linear.register_forward_hook(add))
+        self._on(layer.register_forward_hook(add_to_map if isinstance(layer, nn.Conv2d) else add))
 
     def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
         """Join a residual branch at its very end, after LayerScale, before the residual addition.
 
         The parallel form reads the residual stream that enters the branch's LayerNorm.
         """
-        block = self.model.blocks[site.block]
-        norm, last = (
-            (block.norm1, block.ls1) if site.position == "attn" else (block.norm2, block.ls2)
-        )
+        norm, last = branch_at(self.model, site)
         entering: list[Tensor] = []
 
         def remember(module: nn.Module, args: tuple[Tensor]) -> None:
@@ -178,26 +179,32 @@ class Attachment(nn.Module):
             self._undo.pop()()
 
     @torch.no_grad()
-    def merge(self) -> VisionTransformer:
+    def merge(self) -> Backbone:
         """Fold every Δ into the model's weights, detach, and return the model.
 
         Raises:
             UserError: a Δ is not linear, or is not at a linear position; nothing was changed.
         """
-        for site, factors in self.low_ranks().items():
-            linear = linear_at(self.model, site)
+        found = self.low_ranks()
+        if any(site.position == "dw" for site in found):
+            raise UserError(
+                "A Δ at dw mixes channels, which a depthwise convolution keeps apart: no merge."
+            )
+        for site, factors in found.items():
+            layer = layer_at(self.model, site)
+            weight = layer.weight.flatten(1)  # a 1 x 1 convolution is a matrix too
             rows = slice(None)
             if site.position in QKV:
-                d = self.model.embed_dim
+                d = len(weight) // len(QKV)
                 start = QKV.index(site.position) * d
                 rows = slice(start, start + d)
             update = factors.scale * factors.up @ factors.down
             if factors.form == "parallel":
-                linear.weight[rows] += update
+                weight[rows] += update
             else:
-                linear.weight[rows] += update @ linear.weight[rows]
-                if linear.bias is not None:
-                    linear.bias[rows] += update @ linear.bias[rows]
+                weight[rows] += update @ weight[rows]
+                if layer.bias is not None:
+                    layer.bias[rows] += update @ layer.bias[rows]
         self.detach()
         return self.model
 
@@ -223,7 +230,7 @@ class Attachment(nn.Module):
 class Union(Attachment):
     """Attachments of several methods on one model, as one."""
 
-    def __init__(self, model: VisionTransformer, parts: dict[str, Attachment]) -> None:
+    def __init__(self, model: Backbone, parts: dict[str, Attachment]) -> None:
         super().__init__(model)
         self.parts = nn.ModuleDict(parts)
 
@@ -241,23 +248,8 @@ class Union(Attachment):
         raise UserError("A combination can be neither merged nor exported; LoRA on its own can.")
 
 
-def linear_at(model: VisionTransformer, site: Site) -> nn.Linear:
-    """The frozen linear layer that holds a linear position; q, k and v share the fused `qkv`."""
-    block = model.blocks[site.block]
-    layer = {
-        "q": block.attn.qkv,
-        "k": block.attn.qkv,
-        "v": block.attn.qkv,
-        "out": block.attn.proj,
-        "mlp1": block.mlp.fc1,
-        "mlp2": block.mlp.fc2,
-    }[site.position]
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
 class PeftMethod(ABC):
-    """A way to adapt a frozen ViT. Subclass in `baselines/`, decorate with `METHODS.register`."""
+    """A way to adapt a frozen backbone: a class in `baselines/` under `METHODS.register`."""
 
     Options: ClassVar[type[Frozen]]
     """The method's own settings, with their defaults."""
@@ -266,6 +258,8 @@ class PeftMethod(ABC):
     default_positions: ClassVar[tuple[Position, ...]]
     additive: ClassVar[bool]
     """It adds `α·Δ` (Eq. 2), so α has a meaning and it can be combined with others."""
+    adds_tokens: ClassVar[bool] = False
+    """It lengthens the sequence, so the backbone must pass one through all its blocks."""
     wraps: ClassVar[bool] = False
     """It trains another method and learns its strengths, so it cannot be a part of `a+b`."""
     summary: ClassVar[str]
@@ -273,7 +267,7 @@ class PeftMethod(ABC):
 
     @abstractmethod
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         """Insert the modules; draws their initial values from (`seed`, purpose, site) alone."""
 
@@ -296,6 +290,14 @@ class PeftMethod(ABC):
     def default_positions_with(self, options: Any) -> tuple[Position, ...]:
         """Positions it takes where none are asked for."""
         return self.default_positions
+
+    def positions_on(self, dims: Dims, options: Any) -> tuple[Position, ...]:
+        """Those of them that the backbone has."""
+        return tuple(p for p in self.positions_with(options) if p in dims.positions)
+
+    def default_positions_on(self, dims: Dims, options: Any) -> tuple[Position, ...]:
+        """Positions it takes on the backbone where none are asked for."""
+        return tuple(p for p in self.default_positions_with(options) if p in dims.positions)
 
     def parse_options(self, options: dict[str, JsonValue]) -> BaseModel:
         """Check and complete the options.
@@ -334,7 +336,7 @@ class Combination(PeftMethod):
         self.default_positions = tuple(dict.fromkeys(default))  # type: ignore[misc]
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         parts = {
             name: part.attach(

@@ -33,10 +33,13 @@ SEMANTICS = 1
 
 LinearPosition = Literal["q", "k", "v", "out", "mlp1", "mlp2"]
 SubBlockPosition = Literal["attn", "ffn"]
-Position = Literal["q", "k", "v", "out", "mlp1", "mlp2", "attn", "ffn", "block"]
-"""`block` is the whole block: the site of methods without a Δ of their own (VPT-deep, BitFit)."""
+Position = Literal["q", "k", "v", "out", "mlp1", "mlp2", "dw", "attn", "ffn", "block"]
+"""`dw` is the depthwise convolution of a ConvNeXt block. `block` is the whole block: the site of
+methods without a Δ of their own (VPT-deep, BitFit)."""
 
 LINEAR_POSITIONS: tuple[Position, ...] = get_args(LinearPosition)
+MAP_POSITIONS: tuple[Position, ...] = (*LINEAR_POSITIONS, "dw")
+"""Where a Δ can stand beside a single layer."""
 SUB_BLOCK_POSITIONS: tuple[Position, ...] = get_args(SubBlockPosition)
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
@@ -143,9 +146,17 @@ class BackboneSpec(Frozen):
     """Which frozen network. `sha256` of its weights is filled in when the trial is resolved."""
 
     name: str = "vit_pico"
-    weights: Literal["pretrained", "random"] = "pretrained"
+    weights: Literal["pretrained", "random", "file"] = "pretrained"
+    """`file`: the local file that `--weights` names. Its hash is part of the trial's identity, its
+    path is not."""
     img_size: Annotated[int, Field(gt=0)] | None = None
+    in_chans: Annotated[int, Field(ge=1)] = 3
+    """Bands of an image; pretrained weights for three are adapted to them."""
     sha256: str | None = None
+
+
+ADDED_TO_BACKBONE = ("in_chans",)
+"""Fields that are no part of a trial's identity while they have their defaults."""
 
 
 class DataSpec(Frozen):
@@ -215,11 +226,14 @@ class TrialSpec(Frozen):
 
     def _canonical(self) -> str:
         spec = self.model_dump(mode="json")
-        # So that trials without these are called what they always were.
+        # So that trials without them are called what they always were.
         if not self.changes:
             del spec["changes"]
         if self.data.sha256 is None:
             del spec["data"]["sha256"]
+        for name in ADDED_TO_BACKBONE:
+            if getattr(self.backbone, name) == BackboneSpec.model_fields[name].default:
+                del spec["backbone"][name]
         content = {"semantics": SEMANTICS, "spec": spec}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.blocks import Backbone
 from harness.data import Dataset, Images, ImageSet, Split, epoch_batches, normalised
 from harness.errors import saving
 from harness.hooks import Inner
@@ -46,9 +46,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Classifier(nn.Module):
     """A backbone with its attachment, and a head. The frozen backbone is not a submodule."""
 
-    def __init__(
-        self, backbone: VisionTransformer, attachment: Attachment, head: nn.Module
-    ) -> None:
+    def __init__(self, backbone: Backbone, attachment: Attachment, head: nn.Module) -> None:
         super().__init__()
         self._backbone = [backbone]
         self.attachment = attachment
@@ -361,7 +359,7 @@ def embed(classifier: Classifier, dataset: Dataset, images: ImageSet) -> Tensor:
 
 
 @torch.inference_mode()
-def class_means(backbone: VisionTransformer, dataset: Dataset, images: ImageSet) -> Tensor:
+def class_means(backbone: Backbone, dataset: Dataset, images: ImageSet) -> Tensor:
     """Unit-length class means of frozen features `[classes, d]`, the head's starting weights.
 
     Of images as they are tested. The released code resizes to the input size itself for this; one

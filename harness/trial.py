@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from harness import __version__
+from harness.blocks import Backbone
 from harness.data import Dataset, Split, normalised, one_of, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
@@ -68,6 +68,8 @@ class Runtime:
     """Save the test images' features beside the record."""
     keep_checkpoints: bool = False
     """Leave the last one of a trial that was stopped, so that it can go on."""
+    weights: Path | None = None
+    """File of the backbone's weights, where its spec says `file`."""
     data_root: str | None = None
     """Folder of the files of a dataset on disk."""
     packs: str = "runs/packs"
@@ -99,7 +101,9 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     """
     method = get_method(request.method)
     options = method.parse_options(request.options)
-    backbone = request.backbone.model_copy(update={"sha256": weights_sha256(request.backbone)})
+    backbone = request.backbone.model_copy(
+        update={"sha256": weights_sha256(request.backbone, runtime.weights)}
+    )
     placement = _placement(request, method, options)
     # A combination whose part gets no site says so here, before anything runs.
     method.expected_params(dims(request.backbone), placement, options)
@@ -156,17 +160,33 @@ def _changes(
 
 
 def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
-    allowed = method.positions_with(options)
+    sizes, name = dims(request.backbone), request.backbone.name
+    if method.adds_tokens and not sizes.is_sequence:
+        raise UserError(
+            f"Method {request.method!r} adds tokens, and {name!r} has no sequence that runs "
+            "through all its blocks: use it on a plain ViT."
+        )
+    allowed = method.positions_on(sizes, options)
+    if not allowed and method.positions_with(options):
+        raise UserError(
+            f"Method {request.method!r} goes to {', '.join(method.positions_with(options))}, and "
+            f"{name!r} has {', '.join(sizes.positions)} only."
+        )
     if not method.additive and request.alpha != 1:
         raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
     if not allowed:
         if request.positions is None and request.depth == "all" and request.placement is None:
             return Placement({})
         raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
-    num_blocks = dims(request.backbone).num_blocks
+    num_blocks = sizes.num_blocks
     placement = request.placement
     if placement is None:
-        positions = request.positions or method.default_positions_with(options)
+        positions = request.positions or method.default_positions_on(sizes, options)
+        if not positions:
+            raise UserError(
+                f"Backbone {name!r} has none of the default positions of {request.method!r}: name "
+                f"some of {', '.join(allowed)}."
+            )
         placement = Placement.of(positions, parse_depth(request.depth, num_blocks), request.alpha)
     for site, _ in placement.items():
         if site.position not in allowed:
@@ -180,15 +200,16 @@ def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Place
 class _Prepared:
     """What trials on one backbone, dataset and seed share within a worker."""
 
-    backbone: VisionTransformer
+    backbone: Backbone
     dataset: Dataset
     split: Split
     class_means: Tensor
 
 
 @functools.lru_cache(maxsize=2)
-def _backbone(spec_json: str, device: str) -> VisionTransformer:
-    return load_backbone(BackboneSpec.model_validate_json(spec_json), torch.device(device))
+def _backbone(spec_json: str, device: str, weights: Path | None) -> Backbone:
+    spec = BackboneSpec.model_validate_json(spec_json)
+    return load_backbone(spec, torch.device(device), weights)
 
 
 @functools.lru_cache(maxsize=2)
@@ -203,8 +224,10 @@ def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(backbone_json: str, data_json: str, seed: int, device: str, packs: str) -> _Prepared:
-    backbone = _backbone(backbone_json, device)
+def _prepared(
+    backbone_json: str, data_json: str, seed: int, device: str, packs: str, weights: Path | None
+) -> _Prepared:
+    backbone = _backbone(backbone_json, device, weights)
     data = DataSpec.model_validate_json(data_json)
     size = None
     if is_on_disk(data.name):
@@ -324,6 +347,7 @@ def _prepare(spec: TrialSpec, runtime: Runtime) -> _Prepared:
         spec.seed,
         runtime.device,
         runtime.packs,
+        runtime.weights,
     )
 
 

@@ -1,31 +1,27 @@
-"""Backbones: loading timm plain ViTs, refusing others, and their dimensions.
+"""Backbones by name: building them, their weights, and features.
 
-Owns: what a supported block looks like. Must not know: PEFT methods, data, training.
+Owns: which names there are and where their weights come from. Must not know: what is inside a
+block, PEFT methods, data, training.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
-from timm.layers import Attention, Mlp, PatchEmbed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import PatchEmbed
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
 
+from harness.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
 from harness.errors import UserError, unknown
-from harness.spec import BackboneSpec, Position
-
-SUPPORTED = (
-    "timm VisionTransformer with plain pre-norm blocks "
-    "(ViT, DeiT, DeiT-3, AugReg, DINO, DINOv2, CLIP image towers)"
-)
+from harness.spec import BackboneSpec
+from harness.weights import load_into, sha256_of
 
 
 class ConvStem(PatchEmbed):
@@ -61,58 +57,20 @@ PICO: dict[str, Any] = dict(
 
 EMBEDDED = {"vit_pico": PICO}
 
+IN21K = "the paper's IN21K ViT-B/16: ImageNet-21k, then fine-tuned on ImageNet-1k"
+PRESETS = {
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": f"{IN21K} (timm 0.6, that of LIFT)",
+    "vit_base_patch16_224.augreg2_in21k_ft_in1k": f"{IN21K} again (timm 1.0, the released code's)",
+    "satmae_vit_l16": "the paper's SatMAE ViT-L/16: needs --weights, its fmow_pretrain.pth",
+    "vit_tiny_local": "ViT-Ti/16 for small machines: needs --weights",
+}
+"""What `harness list backbones` says of some names (paper-facts, section 1)."""
 
-@dataclass(frozen=True, kw_only=True)
-class Dims:
-    """Sizes of a plain ViT: `width` d, `hidden` of the MLP, square `patch` in pixels."""
-
-    width: int
-    hidden: int
-    num_blocks: int
-    patch: int
-    biases_per_block: int
-    """Elements of all bias parameters of one block, LayerNorms included (11d for a ViT)."""
-    num_params: int
-
-    def linear_io(self, position: Position) -> tuple[int, int]:
-        """Input and output features of the linear map at a linear position."""
-        if position == "mlp1":
-            return self.width, self.hidden
-        if position == "mlp2":
-            return self.hidden, self.width
-        return self.width, self.width
-
-
-def checked(model: torch.nn.Module, name: str) -> VisionTransformer:
-    """Return the model if every block is one that sites are defined for.
-
-    Raises:
-        UserError: names what was found and what is supported.
-    """
-    found = type(model).__name__
-    if isinstance(model, VisionTransformer):
-        for block in model.blocks:
-            parts = (type(block), type(block.attn), type(block.mlp))
-            if parts != (Block, Attention, Mlp):
-                found = "VisionTransformer with " + "/".join(part.__name__ for part in parts)
-                break
-        else:
-            return model
-    raise UserError(f"Backbone {name!r} is a {found}; supported: {SUPPORTED}.")
-
-
-def dims_of(model: VisionTransformer) -> Dims:
-    """Read the sizes off a model."""
-    block = model.blocks[0]
-    patch = model.patch_embed.patch_size
-    return Dims(
-        width=model.embed_dim,
-        hidden=block.mlp.fc1.out_features,
-        num_blocks=len(model.blocks),
-        patch=patch[0] if isinstance(patch, tuple) else patch,
-        biases_per_block=sum(p.numel() for n, p in block.named_parameters() if n.endswith("bias")),
-        num_params=sum(p.numel() for p in model.parameters()),
-    )
+FROM_FILE = {
+    "satmae_vit_l16": "vit_large_patch16_224",
+    "vit_tiny_local": "vit_tiny_patch16_224",
+}
+"""Backbones of weights that no hub of timm's has: name -> architecture in timm."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -128,20 +86,31 @@ def dims(spec: BackboneSpec) -> Dims:
 
 @functools.lru_cache(maxsize=8)
 def input_size(spec: BackboneSpec) -> int:
-    """Side in pixels of the square images that a backbone takes."""
+    """Side in pixels of the square images that a backbone takes.
+
+    ConvNeXt takes any; its own is that of its pretraining.
+    """
     with torch.device("meta"):
-        return int(_build(spec, pretrained=False).patch_embed.img_size[0])
+        model = _build(spec, pretrained=False)
+    if isinstance(model, ConvNeXt):
+        return int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+    return int(model.patch_embed.img_size[0])
 
 
-def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
+def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
     extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:
-        return VisionTransformer(**{**EMBEDDED[spec.name], **extra})
-    if not timm.is_model(spec.name):
-        near = timm.list_models("vit_*") + timm.list_models("deit*") + list(EMBEDDED)
-        raise unknown("backbone", spec.name, near)
+        return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
+    name = FROM_FILE.get(spec.name, spec.name)
+    if not timm.is_model(name):
+        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
+        raise unknown("backbone", spec.name, [*near, *EMBEDDED, *FROM_FILE])
+    if timm.models.is_model_in_modules(name.partition(".")[0], ["convnext"]):
+        extra = {}  # it takes images of any size
     try:
-        model = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, **extra)
+        model = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=spec.in_chans, **extra
+        )
     except TypeError as error:
         raise UserError(
             f"Backbone {spec.name!r} takes no img_size; supported: {SUPPORTED}."
@@ -153,40 +122,85 @@ def _build(spec: BackboneSpec, *, pretrained: bool) -> VisionTransformer:
     return checked(model, spec.name)
 
 
-def embedded_weights(name: str) -> Path:
-    """Path of the shipped weights of an embedded backbone."""
-    return Path(str(resources.files("harness") / "assets" / f"{name}.safetensors"))
+def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
+    """The file that a backbone's weights are read from; None where timm has them, or none.
 
-
-@functools.lru_cache(maxsize=8)
-def weights_sha256(spec: BackboneSpec) -> str | None:
-    """Hash of the weights file of an embedded backbone; None where there is no file to hash."""
-    if spec.weights == "random" or spec.name not in EMBEDDED:
-        return None
-    return hashlib.sha256(embedded_weights(spec.name).read_bytes()).hexdigest()
-
-
-def load_backbone(spec: BackboneSpec, device: torch.device) -> VisionTransformer:
-    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+    `given` is what `--weights` names.
 
     Raises:
-        UserError: unknown or unsupported backbone, or weights that cannot be loaded.
+        UserError: the weights are to come from a file, and none is given.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
-        model = _build(spec, pretrained=spec.weights == "pretrained")
+    if spec.weights == "file":
+        if given is None:
+            raise UserError(f"Backbone {spec.name!r}: name the file of its weights with --weights.")
+        return given
+    if spec.weights == "pretrained" and spec.name in FROM_FILE:
+        raise UserError(
+            f"Backbone {spec.name!r} has weights in a local file only: name it with --weights."
+        )
     if spec.weights == "pretrained" and spec.name in EMBEDDED:
-        try:
-            model.load_state_dict(safetensors.torch.load_file(embedded_weights(spec.name)))
-        except RuntimeError as error:
-            raise UserError(
-                f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
-            ) from error
+        return Path(str(resources.files("harness") / "assets" / f"{spec.name}.safetensors"))
+    return None
+
+
+def weights_sha256(spec: BackboneSpec, given: Path | None) -> str | None:
+    """Hash of the file of a backbone's weights; None where there is no file to hash.
+
+    Raises:
+        UserError: as `weights_file`, or the file cannot be read.
+    """
+    path = weights_file(spec, given)
+    return None if path is None else sha256_of(path)
+
+
+def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None = None) -> Backbone:
+    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+
+    `given` is the weights file of this machine, where `spec.weights` is `file`.
+
+    Raises:
+        UserError: unknown or unsupported backbone, or weights that cannot be loaded or are others
+            than those that the spec was resolved with.
+    """
+    model, _ = _loaded(spec, given)
     return model.requires_grad_(False).eval().to(device)
 
 
-def features(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
-    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]` (the CLS token in a ViT)."""
+def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
+    """Load a weights file as a trial would, and name its tensors that the backbone does not need.
+
+    Raises:
+        UserError: as `load_backbone`.
+    """
+    return _loaded(spec, given)[1]
+
+
+def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, list[str]]:
+    path = weights_file(spec, given)
+    if spec.weights == "pretrained" and spec.name in EMBEDDED:
+        size = EMBEDDED[spec.name]["img_size"]
+        if spec.img_size not in (None, size):
+            raise UserError(
+                f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
+        model = _build(spec, pretrained=path is None and spec.weights == "pretrained")
+    if path is None:
+        return model, []
+    if spec.sha256 not in (None, sha256_of(path)):
+        raise UserError(
+            f"Weights {path} are not those of this trial: their sha256 is "
+            f"{sha256_of(path)[:12]}..., not {str(spec.sha256)[:12]}...; name the same file."
+        )
+    return model, load_into(model, path)
+
+
+def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]`.
+
+    The CLS token in a ViT, the mean over places in Swin and ConvNeXt.
+    """
     tokens = model.forward_features(images)
     pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
     return pooled

@@ -19,12 +19,13 @@ from harness.study import load_study, study_names
 FLAGS = {
     "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
     "--max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
-    "--select-on --set --smoke --study --warm-start --workers",
+    "--select-on --set --smoke --study --warm-start --weights --workers",
     "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
-    "--seed --seeds --set --sites --study --workers",
+    "--seed --seeds --set --sites --study --weights --workers",
     "tabulate": "--file --out",
     "compare": "--budget --charge --confirm --controls --data-root --device --methods "
-    "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --workers",
+    "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --weights "
+    "--workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     "status": "--out",

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
-from timm.models.vision_transformer import VisionTransformer
 
 from baselines.metapeft.hypergradient import parse_hypergradient
 from baselines.metapeft.loop import BilevelLoop
 from baselines.metapeft.modulator import GammaForm, Modulated, NonNegative
 from baselines.metapeft.released import ReleasedLoop
 from baselines.metapeft.sampling import Sampling
+from harness.blocks import Backbone, Dims
 from harness.errors import UserError
 from harness.insertion import Attachment, PeftMethod, get_method
 from harness.registry import METHODS
-from harness.spec import LINEAR_POSITIONS, Frozen, Placement, Position
-from harness.vit import Dims
+from harness.spec import MAP_POSITIONS, Frozen, Placement, Position
 
 
 class MetaPEFTOptions(Frozen):
@@ -82,8 +81,8 @@ class MetaPEFT(PeftMethod):
     """y = f + γ·Δ at every site of another method (Eq. 6), γ learned while that method trains."""
 
     Options = MetaPEFTOptions
-    positions = LINEAR_POSITIONS
-    default_positions = LINEAR_POSITIONS
+    positions = MAP_POSITIONS
+    default_positions = MAP_POSITIONS
     additive = True
     wraps = True
     summary = "one learned strength per site, over any additive method (option base)"
@@ -113,7 +112,7 @@ class MetaPEFT(PeftMethod):
         return self.positions_with(options)
 
     def attach(
-        self, model: VisionTransformer, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         base = get_method(options.base)
         inner = base.attach(model, placement, base.parse_options(options.base_options), seed=seed)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.blocks import Backbone, blocks_of
 from harness.hooks import TrainingHook
 from harness.insertion import Attachment, LowRank
 from harness.spec import Placement, Site
@@ -37,7 +37,7 @@ class Modulated(Attachment):
 
     def __init__(
         self,
-        model: VisionTransformer,
+        model: Backbone,
         base: Attachment,
         placement: Placement,
         *,
@@ -57,7 +57,7 @@ class Modulated(Attachment):
         """False: every Δ has its fixed α, as in the released code's training and test."""
         self.make_hook: Callable[[], TrainingHook] = TrainingHook
         """A new one for every training."""
-        self._on(model.blocks[0].register_forward_pre_hook(self._before_forward))
+        self._on(blocks_of(model)[0][1].register_forward_pre_hook(self._before_forward))
 
     def gamma(self) -> Tensor:
         """γ `[sites]`, with the graph to `raw`."""

@@ -1,0 +1,440 @@
+"""Backbones: weights from files of any layout, presets, other families than plain ViTs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import BACKBONES
+from test_methods import double, fill, setting
+from timm.layers import resample_abs_pos_embed
+
+from harness.cli import _weights_file
+from harness.errors import UserError
+from harness.spec import BackboneSpec, TrialRequest
+from harness.trial import Runtime, resolve
+from harness.vit import dims, features, input_size, load_backbone, unused_tensors
+from harness.weights import sha256_of
+
+CPU = torch.device("cpu")
+SHARED = Path(
+    os.environ.get("HARNESS_TEST_DATA", Path(__file__).parent.parent.parent / "shared" / "data")
+)
+TINY_FILE = SHARED / "weights" / "vit_tiny_patch16_224.safetensors"
+
+SMALL = BackboneSpec(name="test_vit", weights="random")
+CLIP = BackboneSpec(name="vit_xsmall_patch16_clip_224", weights="random", img_size=32)
+
+
+def random_state(spec, seed=3):
+    """A state dict of a backbone with values that no construction gives."""
+    rng = torch.Generator().manual_seed(seed)
+    state = load_backbone(spec, CPU).state_dict()
+    return {k: 0.1 * torch.randn(v.shape, generator=rng) for k, v in state.items()}
+
+
+def of_file(spec):
+    return spec.model_copy(update={"weights": "file"})
+
+
+def images(size, bands=3):
+    return torch.randn(2, bands, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def expected(spec, state, x):
+    model = load_backbone(spec, CPU)
+    model.load_state_dict(state)
+    return features(model, x)
+
+
+def as_mae(state):
+    rest = {"mask_token": torch.ones(1, 1, 8), "decoder_pos_embed": torch.ones(1, 5, 8)}
+    rest["decoder_blocks.0.norm1.weight"] = torch.ones(8)
+    return {"model": {**state, **rest}, "args": argparse.Namespace(lr=1.0), "epoch": 3}
+
+
+def as_dino(state):
+    other = {f"module.backbone.{k}": torch.zeros_like(v) for k, v in state.items()}
+    teacher = {f"backbone.{k}": v for k, v in state.items()}
+    return {"student": other, "teacher": {**teacher, "head.mlp.0.weight": torch.ones(2, 2)}}
+
+
+def as_flat_pair(state):
+    """A teacher and a student in one flat state dict."""
+    student = {f"student.{k}": torch.zeros_like(v) for k, v in state.items()}
+    return {"state_dict": {**student, **{f"teacher.{k}": v for k, v in state.items()}}}
+
+
+LAYOUTS = {
+    "timm": lambda state: state,
+    "timm with its head": lambda state: {**state, "head.weight": torch.ones(5, 64)},
+    "DDP": lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+    "encoder": lambda state: {"model": {f"model.encoder.{k}": v for k, v in state.items()}},
+    "MAE": as_mae,
+    "DINO": as_dino,
+    "a flat pair": as_flat_pair,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_keys_are_recognised(layout, tmp_path):
+    state = random_state(SMALL)
+    path = tmp_path / "w.pth"
+    torch.save(LAYOUTS[layout](state), path)
+    model = load_backbone(of_file(SMALL), CPU, path)
+    assert torch.equal(features(model, images(160)), expected(SMALL, state, images(160)))
+    assert unused_tensors(of_file(SMALL), path) == []
+
+
+CLIP_NAMES = [
+    ("patch_embed.proj", "conv1"),
+    ("pos_embed", "positional_embedding"),
+    ("cls_token", "class_embedding"),
+    ("attn.qkv.", "attn.in_proj_"),
+    ("attn.proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+    ("norm_pre", "ln_pre"),
+    ("norm1", "ln_1"),
+    ("norm2", "ln_2"),
+    ("norm.", "ln_post."),
+    ("blocks.", "transformer.resblocks."),
+]
+
+
+@pytest.mark.parametrize("prefix", ["visual.", "module.visual.", ""])
+def test_clip_image_towers_are_recognised(prefix, tmp_path):
+    state = random_state(CLIP)
+    theirs = {"logit_scale": torch.ones(()), "transformer.resblocks.0.ln_1.weight": torch.ones(4)}
+    if not prefix:
+        theirs = {}
+    for name, value in state.items():
+        for ours, clip in CLIP_NAMES:
+            name = name.replace(ours, clip)
+        if name in ("class_embedding", "positional_embedding"):
+            value = value.reshape(value.shape[1:] if "pos" in name else value.shape[2:])
+        theirs[prefix + name] = value
+    theirs[f"{prefix}proj"] = torch.ones(state["norm.weight"].shape[0], 7)
+    safetensors.torch.save_file(theirs, tmp_path / "clip.safetensors")
+    model = load_backbone(of_file(CLIP), CPU, tmp_path / "clip.safetensors")
+    assert torch.equal(features(model, images(32)), expected(CLIP, state, images(32)))
+    assert unused_tensors(of_file(CLIP), tmp_path / "clip.safetensors") == []
+
+
+def test_positions_are_resampled_and_tokens_left_alone(tmp_path):
+    state = random_state(SMALL)
+    torch.save(state, tmp_path / "w.pth")
+    small = of_file(SMALL).model_copy(update={"img_size": 96})
+    got = load_backbone(small, CPU, tmp_path / "w.pth").state_dict()
+    given = state["pos_embed"]
+    class_token, grid = given[:, :1], given[:, 1:].unflatten(1, (10, 10)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic", antialias=True)
+    wanted = torch.cat([class_token, resized.flatten(2).transpose(1, 2)], dim=1)
+    assert torch.allclose(got["pos_embed"], wanted, atol=1e-6)
+    assert torch.equal(got["cls_token"], state["cls_token"])
+
+
+@pytest.mark.parametrize("bands", [1, 4, 13])
+def test_the_patch_embedding_is_adapted_to_bands(bands, tmp_path):
+    state = random_state(SMALL)
+    torch.save(state, tmp_path / "w.pth")
+    spec = of_file(SMALL).model_copy(update={"in_chans": bands})
+    got = load_backbone(spec, CPU, tmp_path / "w.pth").patch_embed.proj.weight
+    given = state["patch_embed.proj.weight"]
+    wanted = {
+        1: given.sum(1, keepdim=True),
+        4: given[:, [0, 1, 2, 0]] * 3 / 4,
+        13: given[:, [0, 1, 2] * 4 + [0]] * 3 / 13,
+    }
+    assert torch.allclose(got, wanted[bands], rtol=1e-6)
+
+
+def test_weights_of_other_bands_say_which(tmp_path):
+    spec = SMALL.model_copy(update={"in_chans": 13})
+    torch.save(random_state(spec), tmp_path / "w.pth")
+    load_backbone(of_file(spec), CPU, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"in_chans=13"):
+        load_backbone(of_file(SMALL), CPU, tmp_path / "w.pth")
+
+
+class Payload:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self.target, "executed")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_hostile_pickle_is_refused_and_not_executed(zipped, tmp_path):
+    path, target = tmp_path / "w.pth", tmp_path / "target"
+    content = {"model": random_state(SMALL), "args": Payload(target)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"w\.pth are refused.*safetensors\.$"):
+        load_backbone(of_file(SMALL), CPU, path)
+    assert not target.exists()
+    torch.load(path, weights_only=False)
+    assert target.read_text() == "executed"  # so the payload is one
+
+
+def wrong_files(state, folder):
+    (folder / "text").write_text("not weights")
+    (folder / "zip").write_bytes(b"PK\x03\x04 broken")
+    (folder / "empty").write_bytes(b"")
+    torch.save([1, 2], folder / "list")
+    torch.save({"net": {"deep": state}}, folder / "unknown wrapper")
+    torch.save({f"x{k}": v for k, v in state.items()}, folder / "unknown keys")
+    torch.save({k: v for k, v in state.items() if "blocks.5" not in k}, folder / "short")
+    torch.save(random_state(BackboneSpec(weights="random")), folder / "pico")
+    wide = BackboneSpec(name="vit_xsmall_patch16_clip_224", weights="random")
+    torch.save(random_state(wide), folder / "wide")
+
+
+@pytest.mark.parametrize(
+    "name,words",
+    [
+        ("absent", ["cannot be read", "No such file"]),
+        ("text", ["neither safetensors nor"]),
+        ("zip", ["refused"]),
+        ("empty", ["neither safetensors nor"]),
+        ("list", ["hold a list"]),
+        ("unknown wrapper", ["no tensors", "state_dict"]),
+        ("unknown keys", ["patch_embed.proj.weight", "xcls_token"]),
+        ("short", ["12 of the", "blocks.5.norm1.weight"]),
+        ("pico", ["patch_embed.proj.weight", "patch_embed.proj.0.weight"]),
+        ("wide", ["[256, 3, 16, 16] there", "[64, 3, 16, 16] in this"]),
+    ],
+)
+def test_wrong_files_are_refused_in_one_sentence(name, words, tmp_path):
+    wrong_files(random_state(SMALL), tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_backbone(of_file(SMALL), CPU, tmp_path / name)
+    message = str(caught.value)
+    assert str(tmp_path / name) in message and "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_unexpected_tensors_are_named_and_heads_are_not(tmp_path):
+    more = {"head.weight": torch.ones(2), "decoder_embed.bias": torch.ones(2)}
+    torch.save({**random_state(SMALL), **more, "norm_pre.x": torch.ones(1)}, tmp_path / "w.pth")
+    assert unused_tensors(of_file(SMALL), tmp_path / "w.pth") == ["norm_pre.x"]
+
+
+def test_a_trial_knows_its_file_by_hash_and_not_by_path(tmp_path):
+    torch.save(random_state(SMALL), tmp_path / "a.pth")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    torch.save(random_state(SMALL, seed=4), tmp_path / "c.pth")
+    request = TrialRequest(backbone=of_file(SMALL))
+    paths = [tmp_path / "a.pth", tmp_path / "elsewhere" / "b.pth", tmp_path / "c.pth"]
+    one, same, other = (resolve(request, Runtime(weights=path)) for path in paths)
+    assert one.trial_id == same.trial_id != other.trial_id
+    assert one.backbone.sha256 == sha256_of(paths[0]) and str(tmp_path) not in one.model_dump_json()
+    load_backbone(one.backbone, CPU, paths[1])
+    with pytest.raises(UserError, match=r"c\.pth are not those of this trial"):
+        load_backbone(one.backbone, CPU, paths[2])
+    with pytest.raises(UserError, match="--weights"):
+        resolve(request, Runtime())
+    with pytest.raises(UserError, match=r"local file only.*--weights"):
+        resolve(TrialRequest(backbone=BackboneSpec(name="satmae_vit_l16")), Runtime())
+
+
+def test_the_flag_is_short_for_the_field(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(random_state(SMALL), path)
+    by_flag = _weights_file(("recipe.lr=1",), str(path))
+    assert by_flag == _weights_file(("recipe.lr=1", f"backbone.weights={path}"), None)
+    settings, file = by_flag
+    assert file == path and set(settings) == {
+        "recipe.lr=1",
+        "backbone.weights=file",
+        f"backbone.sha256={sha256_of(path)}",
+    }
+    assert _weights_file(("backbone.weights=random",), None)[1] is None
+    with pytest.raises(UserError, match="give one of them"):
+        _weights_file(("backbone.weights=random",), str(path))
+
+
+def test_fields_added_later_leave_identities_alone():
+    spec = resolve(TrialRequest(), Runtime())
+    assert spec.trial_id == "73d6f330e83bf8a2"
+    bands = spec.backbone.model_copy(update={"in_chans": 4})
+    assert spec.model_copy(update={"backbone": bands}).trial_id != spec.trial_id
+
+
+@pytest.mark.skipif(not TINY_FILE.is_file(), reason=f"no {TINY_FILE}: set HARNESS_TEST_DATA")
+def test_the_shipped_vit_tiny_loads_strict_and_resampled():
+    spec = BackboneSpec(name="vit_tiny_local", weights="file")
+    state = safetensors.torch.load_file(TINY_FILE)
+    own = load_backbone(spec, CPU, TINY_FILE).state_dict()
+    assert set(state) - set(own) == {"head.weight", "head.bias"} and set(own) <= set(state)
+    assert all(torch.equal(value, state[name]) for name, value in own.items())
+    small = load_backbone(spec.model_copy(update={"img_size": 96}), CPU, TINY_FILE)
+    wanted = resample_abs_pos_embed(state["pos_embed"], [6, 6])
+    assert torch.equal(small.pos_embed, wanted)
+    assert features(small, images(96)).shape == (2, 192)
+
+
+@pytest.mark.parametrize(
+    "name,blocks,width,hidden,million",
+    [
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", 12, 768, 3072, 85.8),
+        ("vit_base_patch16_224.augreg2_in21k_ft_in1k", 12, 768, 3072, 85.8),
+        ("vit_large_patch16_224", 24, 1024, 4096, 303.3),
+        ("vit_huge_patch14_224", 32, 1280, 5120, 630.8),
+        ("satmae_vit_l16", 24, 1024, 4096, 303.3),
+        ("vit_tiny_local", 12, 192, 768, 5.5),
+    ],
+)
+def test_presets_and_large_vits_have_their_sizes(name, blocks, width, hidden, million):
+    sizes = dims(BackboneSpec(name=name))
+    assert (sizes.num_blocks, sizes.width, sizes.blocks[0].hidden) == (blocks, width, hidden)
+    assert sizes.num_params / 1e6 == pytest.approx(million, abs=0.05)
+
+
+class Beside(torch.nn.Module):
+    """A layer with B·A of what it reads added to some of what it gives, over maps or tokens."""
+
+    def __init__(self, layer, down, up, scale, rows):
+        super().__init__()
+        self.layer, self.update, self.rows = layer, scale * up @ down, rows
+
+    def forward(self, x):
+        y = self.layer(x).clone()
+        if isinstance(self.layer, torch.nn.Conv2d):
+            return y + torch.einsum("oc,nchw->nohw", self.update, x)
+        y[..., self.rows] += torch.einsum("oc,...c->...o", self.update, x)
+        return y
+
+
+SITES = [
+    ("Swin", "q", 3, "layers.1.blocks.1.attn", "qkv", slice(0, 32)),
+    ("Swin", "v", 3, "layers.1.blocks.1.attn", "qkv", slice(64, 96)),
+    ("Swin", "out", 10, "layers.3.blocks.0.attn", "proj", slice(None)),
+    ("Swin", "mlp2", 4, "layers.2.blocks.0.mlp", "fc2", slice(None)),
+    ("ConvNeXt-A", "dw", 5, "stages.2.blocks.1", "conv_dw", slice(None)),
+    ("ConvNeXt-A", "mlp1", 2, "stages.1.blocks.0.mlp", "fc1", slice(None)),
+    ("ConvNeXt-V2-A", "dw", 0, "stages.0.blocks.0", "conv_dw", slice(None)),
+    ("ConvNeXt-V2-A", "mlp2", 11, "stages.3.blocks.1.mlp", "fc2", slice(None)),
+]
+
+
+def visible(spec):
+    """A backbone whose blocks do more than their initial LayerScale of 1e-6 lets through."""
+    model = double(spec)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".gamma"):
+            parameter.data.fill_(0.5)
+    return model
+
+
+@pytest.mark.parametrize("backbone,position,block,path,leaf,rows", SITES)
+def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, path, leaf, rows):
+    spec = BACKBONES[backbone]
+    ours, theirs = visible(spec), visible(spec)
+    method, placement, options = setting(
+        "lora", spec, blocks=[block], positions=[position], alpha=3.0
+    )
+    attachment = method.attach(ours, placement, options, seed=0)
+    fill(attachment.double())
+    delta = attachment.deltas[f"{block}:{position}"]
+    parent = theirs.get_submodule(path)
+    setattr(parent, leaf, Beside(getattr(parent, leaf), delta.down, delta.up, 3.0 / 4, rows))
+    x = images(spec.img_size).double()
+    got, wanted = features(ours, x), features(theirs, x)
+    assert torch.allclose(got, wanted, rtol=1e-9)
+    own = torch.autograd.grad(got.square().sum(), delta.down)[0]
+    assert torch.allclose(own, torch.autograd.grad(wanted.square().sum(), delta.down)[0], rtol=1e-7)
+    attachment.detach()
+    assert not torch.allclose(features(ours, x), got, rtol=1e-4)
+
+
+@pytest.mark.parametrize("position", ["attn", "ffn"])
+def test_adapters_join_the_branches_of_swin(position):
+    spec = BACKBONES["Swin"]
+    ours, theirs = visible(spec), visible(spec)
+    method, placement, options = setting(
+        "adaptformer", spec, blocks=[3], positions=[position], alpha=0.5
+    )
+    attachment = method.attach(ours, placement, options, seed=0)
+    fill(attachment.double())
+    delta = attachment.deltas[f"3:{position}"]
+    block = theirs.layers[1].blocks[1]
+
+    def forward(x):
+        for name, branch in (("attn", block._attn), ("ffn", None)):
+            norm = block.norm1 if name == "attn" else block.norm2
+            y = branch(norm(x)) if branch else block.mlp(norm(x).flatten(1, 2)).view(x.shape)
+            x = x + y + (delta(x, 0.5) if name == position else 0)
+        return x
+
+    block.forward = forward
+    x = images(spec.img_size).double()
+    assert torch.allclose(features(ours, x), features(theirs, x), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "backbone,positions",
+    [("Swin", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],
+)
+def test_lora_merges_into_stages(backbone, positions):
+    spec = BACKBONES[backbone]
+    model = visible(spec)
+    method, placement, options = setting("lora", spec, positions=positions)
+    attachment = method.attach(model, placement, options, seed=0)
+    fill(attachment.double())
+    x = images(spec.img_size).double()
+    attached = features(model, x)
+    assert torch.allclose(features(attachment.merge(), x), attached, rtol=1e-9)
+    assert not torch.allclose(features(visible(spec), x), attached, rtol=1e-2)
+
+
+def test_a_depthwise_convolution_takes_no_merge(backbones):
+    spec, model = backbones["ConvNeXt-A"]
+    method, placement, options = setting("lora", spec, positions=["dw", "mlp1"])
+    attachment = method.attach(model, placement, options, seed=0)
+    before = model.stages[0].blocks[0].mlp.fc1.weight.clone()
+    with pytest.raises(UserError, match="dw"):
+        attachment.merge()
+    attachment.detach()
+    assert torch.equal(model.stages[0].blocks[0].mlp.fc1.weight, before)
+
+
+def test_depth_counts_blocks_through_all_stages():
+    request = TrialRequest(backbone=BACKBONES["Swin"], positions=("mlp1",), depth="last:3")
+    sizes = dims(request.backbone)
+    placement = resolve(request, Runtime()).placement
+    assert list(placement.root) == ["9.mlp1", "10.mlp1", "11.mlp1"]
+    assert [sizes.linear_io(site) for site, _ in placement.items()] == [
+        (64, 256),
+        (128, 512),
+        (128, 512),
+    ]
+
+
+@pytest.mark.parametrize(
+    "spec,size",
+    [
+        (BackboneSpec(), 32),
+        (BackboneSpec(name="vit_tiny_local", img_size=96), 96),
+        (BackboneSpec(name="convnext_tiny"), 224),
+        (BackboneSpec(name="convnext_tiny", img_size=96), 96),
+        (BackboneSpec(name="swin_tiny_patch4_window7_224"), 224),
+    ],
+)
+def test_a_backbone_says_which_images_it_takes(spec, size):
+    assert input_size(spec) == size
+
+
+@pytest.mark.parametrize("backbone", ["Swin", "ConvNeXt-V2-A"])
+def test_weights_of_stages_are_read_from_files(backbone, tmp_path):
+    spec = BACKBONES[backbone]
+    state = random_state(spec)
+    path = tmp_path / "w.pth"
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, path)
+    model = load_backbone(of_file(spec), CPU, path)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
