@@ -16,7 +16,7 @@ LAYERS = [
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.runs", "harness.index", "harness.command"},
     {"harness.status", "harness.export_run", "harness.table"},
-    {"harness.weights", "harness.blocks"},
+    {"harness.weights", "harness.blocks", "harness.storage"},
     {"harness.vit", "harness.data", "harness.heads"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
