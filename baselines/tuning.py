@@ -29,11 +29,9 @@ class BitFit(PeftMethod):
     ) -> Attachment:
         attachment = Attachment(model)
         blocks = blocks_of(model)
-        for site, _ in placement.items():
-            path, block = blocks[site.block]
-            for name, _ in list(block.named_parameters()):
-                if name.endswith("bias"):
-                    attachment.replace_parameter(f"{path}.{name}")
+        adapted = [blocks[site.block] for site, _ in placement.items()]
+        names = [f"{path}.{n}" for path, block in adapted for n, _ in block.named_parameters()]
+        attachment.replace_parameters([name for name in names if name.endswith("bias")])
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
@@ -55,8 +53,7 @@ class FullFineTuning(PeftMethod):
         self, model: Backbone, placement: Placement, options: Any, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
-        for name, _ in list(model.named_parameters()):
-            attachment.replace_parameter(name)
+        attachment.replace_parameters([name for name, _ in model.named_parameters()])
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:

@@ -17,7 +17,7 @@ from harness.blocks import Backbone, layer_at, layer_name
 from harness.errors import UserError
 from harness.insertion import QKV, LowRank, get_method
 from harness.placements import PlacementFile
-from harness.spec import Site
+from harness.spec import BackboneSpec, Site
 from harness.store import Store, TrialRecord, write_atomically
 from harness.vit import load_backbone
 
@@ -48,7 +48,7 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     """
     state = load_file(_weights(record, store))
     spec = record.spec
-    model = load_backbone(spec.backbone, torch.device("cpu"))
+    model = _like(spec.backbone)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     attachment = method.attach(model, spec.placement, options, seed=spec.seed)
@@ -80,15 +80,20 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
             f"peft cannot place LoRA at {', '.join(apart[:3])}{' ...' if apart[3:] else ''}: timm "
             "fuses q, k and v into attn.qkv, which peft adapts as a whole. Leave these sites out."
         )
-    backbone = file.backbone.model_copy(update={"weights": "random"})
-    model = load_backbone(backbone, torch.device("cpu"))
+    model = _like(file.backbone)
     method = get_method(file.method)
     attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
     factors = attachment.low_ranks()
     trained = sum(p.numel() for p in attachment.parameters())
     if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
         raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
-    return [_write_config(folder, backbone.name, _by_module(factors, model))]
+    return [_write_config(folder, file.backbone.name, _by_module(factors, model))]
+
+
+def _like(spec: BackboneSpec) -> Backbone:
+    """A backbone of these sizes; what its weights are makes no difference to an export."""
+    anything = spec.model_copy(update={"weights": "random", "frozen": "fp32"})
+    return load_backbone(anything, torch.device("cpu"))
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:

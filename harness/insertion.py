@@ -10,8 +10,9 @@ more than one dimension.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from harness.errors import UserError
 from harness.hooks import TrainingHook
 from harness.registry import METHODS
 from harness.spec import Frozen, Placement, Position, Site, explain
+from harness.storage import is_full
 
 Strength = float | Tensor
 Form = Literal["parallel", "sequential"]
@@ -151,15 +153,23 @@ class Attachment(nn.Module):
         count = len(prompts[first])
         self._on(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
 
-    def replace_parameter(self, name: str) -> None:
-        """Put a trainable copy in the place of a frozen parameter until `detach`."""
-        path, _, leaf = name.rpartition(".")
-        owner = self.model.get_submodule(path)
-        frozen = getattr(owner, leaf)
-        copy = nn.Parameter(frozen.detach().clone())
-        self.replaced[name.replace(".", "/")] = copy
-        setattr(owner, leaf, copy)
-        self._undo.append(lambda: setattr(owner, leaf, frozen))
+    def replace_parameters(self, names: Sequence[str]) -> None:
+        """Put trainable copies in the places of frozen parameters until `detach`.
+
+        Raises:
+            UserError: one is stored in too few bits to be trained; nothing was changed.
+        """
+        found = {name: self.model.get_parameter(name) for name in names}
+        for name, frozen in found.items():
+            if not is_full(frozen):
+                raise UserError(f"{name} is to be trained, so it needs backbone.frozen=fp32.")
+        for name, frozen in found.items():
+            path, _, leaf = name.rpartition(".")
+            owner = self.model.get_submodule(path)
+            copy = nn.Parameter(frozen.detach().clone())
+            self.replaced[name.replace(".", "/")] = copy
+            setattr(owner, leaf, copy)
+            self._undo.append(functools.partial(setattr, owner, leaf, frozen))
 
     def set_strengths(self, strengths: Mapping[Site, Strength]) -> None:
         """Give sites another strength, from the next forward pass on."""
@@ -183,9 +193,12 @@ class Attachment(nn.Module):
         """Fold every Δ into the model's weights, detach, and return the model.
 
         Raises:
-            UserError: a Δ is not linear, or is not at a linear position; nothing was changed.
+            UserError: a Δ is not linear, or is not at a linear position, or the frozen weights are
+                stored in fewer bits; nothing was changed.
         """
         found = self.low_ranks()
+        if not all(is_full(layer_at(self.model, site).weight) for site in found):
+            raise UserError("To merge, load the backbone with frozen=fp32: updates would be lost.")
         if any(site.position == "dw" for site in found):
             raise UserError(
                 "A Δ at dw mixes channels, which a depthwise convolution keeps apart: no merge."

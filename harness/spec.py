@@ -142,6 +142,9 @@ class Placement(RootModel[dict[str, float]]):
         return len(self.root)
 
 
+Storage = Literal["fp32", "bf16", "int8"]
+
+
 class BackboneSpec(Frozen):
     """Which frozen network. `sha256` of its weights is filled in when the trial is resolved."""
 
@@ -152,10 +155,12 @@ class BackboneSpec(Frozen):
     img_size: Annotated[int, Field(gt=0)] | None = None
     in_chans: Annotated[int, Field(ge=1)] = 3
     """Bands of an image; pretrained weights for three are adapted to them."""
+    frozen: Storage = "fp32"
+    """How frozen weights are stored: bf16 computes in bf16, int8 (weights only) as the recipe."""
     sha256: str | None = None
 
 
-ADDED_TO_BACKBONE = ("in_chans",)
+ADDED_TO_BACKBONE = ("in_chans", "frozen")
 """Fields that are no part of a trial's identity while they have their defaults."""
 
 

@@ -45,6 +45,7 @@ from harness.spec import (
     parse_depth,
     validated,
 )
+from harness.storage import check_storage
 from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import ALONE, Classifier, Trained, class_means, embed, flops_per_image, train
 from harness.vit import dims, input_size, load_backbone, weights_sha256
@@ -99,6 +100,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     Raises:
         UserError: a name, option, position or depth that does not exist, or fits nothing.
     """
+    check_storage(request.backbone.frozen)
     method = get_method(request.method)
     options = method.parse_options(request.options)
     backbone = request.backbone.model_copy(

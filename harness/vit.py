@@ -21,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from harness.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
 from harness.errors import UserError, unknown
 from harness.spec import BackboneSpec
+from harness.storage import computing, store
 from harness.weights import load_into, sha256_of
 
 
@@ -163,6 +164,7 @@ def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None =
             than those that the spec was resolved with.
     """
     model, _ = _loaded(spec, given)
+    store(model, spec.frozen)
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -201,6 +203,7 @@ def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:
 
     The CLS token in a ViT, the mean over places in Swin and ConvNeXt.
     """
-    tokens = model.forward_features(images)
-    pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
-    return pooled
+    with computing(model, images.device):
+        tokens = model.forward_features(images)
+        pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
+    return pooled.to(torch.promote_types(pooled.dtype, torch.float32))

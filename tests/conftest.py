@@ -36,6 +36,7 @@ BACKBONES = {
         name="vit_small_patch14_reg4_dinov2", weights="random", img_size=28
     ),
     "CLIP": BackboneSpec(name="vit_medium_patch16_clip_224", weights="random", img_size=32),
+    "ViT, bf16": BackboneSpec(name="vit_pico", weights="random", frozen="bf16"),
     "Swin": BackboneSpec(name="swin_small_blocks", weights="random", img_size=64),
     "ConvNeXt-A": BackboneSpec(name="convnext_atto", weights="random", img_size=32),
     "ConvNeXt-V2-A": BackboneSpec(name="convnextv2_atto", weights="random", img_size=32),
@@ -51,6 +52,8 @@ ONLY_SUB_BLOCKS = {"adapter", "adaptformer"}
 def fits(name: str, backbone: str) -> bool:
     """Whether a method, or all parts of one, has its places in a backbone."""
     parts = set(name.rpartition(":")[2].split("+"))
+    if backbone == "ViT, bf16":
+        return name in ("lora", "adapter", "vpt_deep", "bitfit", "metapeft")  # it is slow on a CPU
     if backbone == "Swin":
         return not parts & ONLY_SEQUENCES
     return "ConvNeXt" not in backbone or not parts & (ONLY_SEQUENCES | ONLY_SUB_BLOCKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -262,8 +263,9 @@ def test_the_flag_is_short_for_the_field(tmp_path):
 def test_fields_added_later_leave_identities_alone():
     spec = resolve(TrialRequest(), Runtime())
     assert spec.trial_id == "73d6f330e83bf8a2"
-    bands = spec.backbone.model_copy(update={"in_chans": 4})
-    assert spec.model_copy(update={"backbone": bands}).trial_id != spec.trial_id
+    for changed in ({"in_chans": 4}, {"frozen": "bf16"}):
+        other = spec.backbone.model_copy(update=changed)
+        assert spec.model_copy(update={"backbone": other}).trial_id != spec.trial_id
 
 
 @pytest.mark.skipif(not TINY_FILE.is_file(), reason=f"no {TINY_FILE}: set HARNESS_TEST_DATA")
@@ -438,3 +440,64 @@ def test_weights_of_stages_are_read_from_files(backbone, tmp_path):
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, path)
     model = load_backbone(of_file(spec), CPU, path)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def stored(frozen):
+    return BackboneSpec(name="vit_small_patch16_224", weights="random", img_size=32, frozen=frozen)
+
+
+def frozen_bytes(model):
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", "swin_small_blocks", "convnext_atto"])
+def test_bf16_storage_halves_memory_and_keeps_features(name):
+    full = BackboneSpec(name=name, weights="random", img_size=64)
+    half = full.model_copy(update={"frozen": "bf16"})
+    models = [load_backbone(spec, CPU) for spec in (full, half)]
+    want, got = (features(model, images(64)) for model in models)
+    assert got.dtype == torch.float32
+    error = (got - want).norm() / want.norm()
+    assert 0 < error < 0.02  # 2^-8 each time a product is rounded
+    share = frozen_bytes(models[1]) / frozen_bytes(models[0])
+    assert 0.5 < share < 0.56  # the narrow Swin has many biases
+
+
+def test_weights_in_bf16_are_neither_trained_nor_merged_into():
+    spec = stored("bf16")
+    model = load_backbone(spec, CPU)
+    method, placement, options = setting("full", spec)
+    with pytest.raises(UserError, match=r"backbone\.frozen=fp32"):
+        method.attach(model, placement, options, seed=0)
+    assert not any(p.requires_grad for p in model.parameters())
+    method, placement, options = setting("lora", spec)
+    attachment = method.attach(model, placement, options, seed=0)
+    assert {p.dtype for p in attachment.parameters()} == {torch.float32}
+    with pytest.raises(UserError, match="frozen=fp32"):
+        attachment.merge()
+
+
+def test_int8_without_torchao_is_refused_before_anything_runs():
+    if importlib.util.find_spec("torchao"):
+        pytest.skip("torchao is installed")
+    with pytest.raises(UserError, match="torchao"):
+        resolve(TrialRequest(backbone=stored("int8")), Runtime())
+
+
+def test_int8_storage_keeps_features_and_passes_gradients():
+    pytest.importorskip("torchao")
+    want = features(load_backbone(stored("fp32"), CPU), images(32))
+    model = load_backbone(stored("int8"), CPU)
+    weight = model.blocks[0].mlp.fc1.weight
+    exact = load_backbone(stored("fp32"), CPU).blocks[0].mlp.fc1.weight
+    step = exact.abs().amax(dim=1, keepdim=True) / 127
+    assert ((weight.dequantize() - exact).abs() <= 0.51 * step).all()
+    got = features(model, images(32))
+    assert 0 < (got - want).norm() / want.norm() < 0.05
+    method, placement, options = setting("lora", stored("int8"))
+    attachment = method.attach(model, placement, options, seed=0)
+    fill(attachment)
+    features(model, images(32)).square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in attachment.parameters())
+    attachment.detach()
+    assert torch.equal(features(model, images(32)), got)

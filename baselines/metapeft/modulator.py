@@ -72,7 +72,8 @@ class Modulated(Attachment):
             values: Any = self._alpha
         elif self.raw.requires_grad and torch.is_grad_enabled():
             like = next(self.model.parameters())
-            values = self.strengths_now().to(like.device, like.dtype).unbind()
+            dtype = torch.promote_types(like.dtype, torch.float32)  # it may be stored in bf16
+            values = self.strengths_now().to(like.device, dtype).unbind()
         else:
             values = self.strengths_now().tolist()
         self.base.set_strengths(dict(zip(self.sites, values, strict=True)))

@@ -1,0 +1,59 @@
+"""Storing frozen weights in less memory than 32 bits each.
+
+Owns: which tensors are stored how, and how a forward pass with them runs. Must not know: models by
+name, PEFT methods, training.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from harness.errors import UserError
+from harness.spec import Storage
+
+
+def check_storage(storage: Storage) -> None:
+    """Refuse what this machine cannot do.
+
+    Raises:
+        UserError: int8 without torchao.
+    """
+    if storage == "int8" and importlib.util.find_spec("torchao") is None:
+        raise UserError("backbone.frozen=int8 needs torchao: install it, or take bf16.")
+
+
+def store(model: nn.Module, storage: Storage) -> None:
+    """Store the weights of linear maps (bf16: of convolutions too) so, in place.
+
+    Biases, norms, tokens and position embeddings, about 1 % of all, stay in fp32: they keep the
+    residual stream in fp32. int8 has one scale per output feature and leaves activations alone.
+
+    Raises:
+        UserError: int8 without torchao.
+    """
+    check_storage(storage)
+    if storage == "bf16":
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.weight.data = layer.weight.data.bfloat16()
+    elif storage == "int8":
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        # Its own settings of the compiler would change the arithmetic of all that follows.
+        quantize_(model, Int8WeightOnlyConfig(set_inductor_config=False))
+
+
+def computing(model: nn.Module, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass: bf16 autocast where weights are stored in bf16."""
+    if any(p.dtype == torch.bfloat16 for p in model.parameters()):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def is_full(parameter: torch.Tensor) -> bool:
+    """Whether a tensor is stored as it was: it can be trained, and updates added to it."""
+    return type(parameter) is nn.Parameter and parameter.dtype != torch.bfloat16
