@@ -17,6 +17,7 @@ from PIL import Image
 
 from harness.errors import UserError
 from harness.files import Item, MissingData
+from harness.pack import pack
 from harness.registry import DATASETS
 from harness.spec import validated
 
@@ -163,6 +164,20 @@ def test_cifar_pixels_run_along_rows(tmp_path):
     assert image[0, 1, 0] == data[1, 1]
     assert image[1, 0, 0] == data[1, 32]
     assert image[31, 31, 2] == data[1, 3071]
+
+
+def test_cifar_images_are_packed_by_their_own_reader(tmp_path):
+    write_cifar(tmp_path, shuffled_labels(2, seed=3), shuffled_labels(1, seed=4))
+    dataset, found = DATASETS.get("cifar100_lt"), listing("cifar100_lt", tmp_path)
+    packed = pack(
+        found, name="cifar", root=tmp_path, folder=tmp_path / "p", side=32, read=dataset.read
+    )
+    assert not packed.info.bad
+    assert packed.info.groups == found.groups
+    assert packed.index.labels.tolist() == [item.label for item in (*found.train, *found.test)]
+    start = packed.index.offsets[-1]
+    last = packed.pixels[start : start + 3072].reshape(32, 32, 3)
+    assert (last == dataset.read(tmp_path, found.test[-1].path)).all()
 
 
 class Payload:
@@ -413,6 +428,16 @@ def test_dota_objects_with_upright_boxes_that_may_leave_the_image(tmp_path, newl
     )
     assert {item.path for item in found.test} == {"val/images/P0001.png"}
     assert found.notes[0] == "1 of 4 objects in train are marked difficult and kept"
+
+
+def test_dota_objects_are_cut_at_the_borders_of_their_image(tmp_path):
+    write_dota(tmp_path)
+    packed = pack(
+        listing("dota", tmp_path), name="dota", root=tmp_path, folder=tmp_path / "p", side=64
+    )
+    assert not packed.info.bad
+    # Height and width: of the second only 6 x 9, of the third only 10 x 20 lie inside 100 x 60.
+    assert packed.index.original[:4].tolist() == [[18, 26], [9, 6], [20, 10], [1, 1]]
 
 
 def test_dota_without_difficult_objects(tmp_path):
