@@ -127,7 +127,7 @@ def load_into(model: nn.Module, path: Path) -> list[str]:
 
 def left_over(names: list[str], path: Path) -> str:
     """One line on the tensors that `load_into` returned."""
-    return f"Weights {path}: {len(names)} tensors were not used ({_first(names)})."
+    return f"Weights {path}: tensors not used: {len(names)} ({_first(names)})."
 
 
 def _first(names: list[str]) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner
 from conftest import BACKBONES
 from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
-from harness.cli import _weights_file
+from harness.cli import _weights_file, main
 from harness.errors import UserError
 from harness.spec import BackboneSpec, TrialRequest
 from harness.trial import Runtime, resolve
@@ -266,6 +267,21 @@ def test_fields_added_later_leave_identities_alone():
     for changed in ({"in_chans": 4}, {"frozen": "bf16"}):
         other = spec.backbone.model_copy(update=changed)
         assert spec.model_copy(update={"backbone": other}).trial_id != spec.trial_id
+
+
+def test_a_weights_file_is_tried_before_the_first_trial(tmp_path):
+    def dry_run(content):
+        torch.save(content, tmp_path / "w.pth")
+        command = ["sweep", "--study", "depth_vs_position", "--smoke", "--dry-run"]
+        command += ["--weights", str(tmp_path / "w.pth"), "--out", str(tmp_path / "runs")]
+        return CliRunner().invoke(main, command)
+
+    pico = random_state(BackboneSpec(weights="random"))
+    result = dry_run({**pico, "more.of.it": torch.ones(1), "head.weight": torch.ones(1)})
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0].endswith("tensors not used: 1 (more.of.it).")
+    result = dry_run(random_state(SMALL))
+    assert result.exit_code == 2 and "w.pth hold no patch_embed.proj.0.weight" in result.stderr
 
 
 @pytest.mark.skipif(not TINY_FILE.is_file(), reason=f"no {TINY_FILE}: set HARNESS_TEST_DATA")

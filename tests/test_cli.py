@@ -134,6 +134,8 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["train", "--method", "lora", "--set", "data.name=dota"], "Unknown dataset 'dota'"),
         (["train", "--method", "lora", "--alpha", "-1"], "alpha"),
         (["train", "--method", "lora", "--set", "backbone.img_size=64"], "leave it out"),
+        (["train", "--method", "lora", "--weights", "none.pth"], "none.pth cannot be read"),
+        (["train", "--method", "lora", "--set", "backbone.name=vit_tiny_local"], "--weights"),
         (["report", "nothing"], "Unknown run 'nothing'"),
     ],
 )
@@ -150,7 +152,7 @@ def test_mistakes_exit_with_2_and_one_sentence(tmp_path, args, words):
         ("methods", ["vpt_deep", "adaptformer", "rank=4"]),
         ("studies", ["depth_vs_position", "Fig. 1(c)", "72", "est.", "~", "none"]),
         ("datasets", ["synth-rs", "SYNTHETIC"]),
-        ("backbones", ["vit_pico", "DINOv2"]),
+        ("backbones", ["vit_pico", "DINOv2", "satmae_vit_l16", "augreg_in21k_ft_in1k"]),
     ],
 )
 def test_lists(kind, words):
