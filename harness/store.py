@@ -56,6 +56,8 @@ class Cost(Frozen):
 
     wall_s: float
     device_s: float
+    """Of a GPU, all the time that the trial held it; of a CPU, the trial's own CPU time. Over all
+    devices that trained it."""
     images_forward: int
     images_backward: int
     flops: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.blocks import Backbone
+from harness.clock import Spent, Stopwatch
 from harness.data import Dataset, Images, ImageSet, Split, epoch_batches, normalised
 from harness.errors import saving
 from harness.hooks import Inner
@@ -69,8 +69,8 @@ class Trained:
     diverged: bool = False
     pruned: bool = False
     epochs_run: int = 0
-    earlier_s: float = 0.0
-    """Seconds that were spent before it was continued from a checkpoint."""
+    earlier: Spent = (0.0, 0.0)
+    """What was spent before it was continued from a checkpoint."""
     tested_epoch: int | None = None
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None
@@ -166,8 +166,8 @@ def train(
     a method that keeps a state of its own between steps starts again instead. Every batch is
     passed in so many `parts`, whose gradients are added up.
     """
-    start = time.perf_counter()
     device = split.train.labels.device
+    watch = Stopwatch(device)
     hook = classifier.attachment.training_hook()
     hook.freeze(classifier)
     parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
@@ -229,11 +229,11 @@ def train(
     states = _States(classifier, optimiser, schedule, scaler)
     best: dict[str, Tensor] | None = None
     epochs = hook.epochs(recipe)
-    first, lr, earlier_s = 0, recipe.lr, 0.0
+    first, lr = 0, recipe.lr
     kept = None if checkpoint is None else states.load(checkpoint, device, changes)
     if kept is not None:
         result, best = kept
-        first, earlier_s = result.epochs_run, result.earlier_s
+        first, watch = result.epochs_run, Stopwatch(device, result.earlier)
         for row in result.history:
             log(row)
         for change in changes:
@@ -291,8 +291,7 @@ def train(
         if epoch + 1 == epochs:
             break
         if checkpoint is not None and hook.resumable and world.rank == 0:
-            spent_s = earlier_s + time.perf_counter() - start
-            states.save(checkpoint, replace(result, earlier_s=spent_s), best, changes)
+            states.save(checkpoint, replace(result, earlier=watch.spent), best, changes)
         if goes_on is not None and not world.agree(goes_on(row)):
             result.pruned = True
             return result

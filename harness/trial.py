@@ -25,6 +25,7 @@ from torch import Tensor
 
 from harness import __version__
 from harness.blocks import Backbone
+from harness.clock import Stopwatch
 from harness.data import Dataset, Split, normalised, one_of, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
@@ -264,7 +265,7 @@ def run_trial(
     with store.claim(spec) as claim:
         if claim is None:
             return store.record(spec.trial_id)
-        start = time.perf_counter()
+        watch = Stopwatch(torch.device(runtime.device))
         record = None
         try:
             with suppress(*([torch.OutOfMemoryError] if world.size == 1 else [])):
@@ -275,7 +276,7 @@ def run_trial(
         except (UserError, NotSavedError):
             raise  # wrong for this trial and for those that follow
         except Exception:
-            record = _record(spec, runtime, "FAILED", start, error=traceback.format_exc())
+            record = _record(spec, runtime, "FAILED", watch, error=traceback.format_exc())
         is_stopped = record.status == "PRUNED"
         claim.publish(record, keep_checkpoint=runtime.keep_checkpoints and is_stopped)
         return record
@@ -301,8 +302,8 @@ def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) ->
     """Publish a `FAILED` record for a trial whose worker died before it could."""
     with store.claim(spec) as claim:
         if claim is not None:
-            start = time.perf_counter()
-            claim.publish(_record(spec, runtime, "FAILED", start, error=error))
+            watch = Stopwatch(torch.device(runtime.device))
+            claim.publish(_record(spec, runtime, "FAILED", watch, error=error))
 
 
 def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
@@ -381,7 +382,7 @@ def _run(
     _prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
+    watch = Stopwatch(device)
     with _attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
@@ -416,7 +417,7 @@ def _run(
         spec,
         runtime,
         "DIVERGED" if result.diverged else "PRUNED" if result.pruned else "COMPLETE",
-        start,
+        watch,
         result=result,
         parts=parts,
         processes=world.size,
@@ -438,7 +439,7 @@ def _record(
     spec: TrialSpec,
     runtime: Runtime,
     status: Status,
-    start: float,
+    watch: Stopwatch,
     *,
     result: Trained | None = None,
     parts: int = 1,
@@ -458,7 +459,7 @@ def _record(
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    wall = time.perf_counter() - start + result.earlier_s
+    wall_s, device_s = watch.spent
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     return TrialRecord(
@@ -476,8 +477,8 @@ def _record(
         learned=learned,
         parts=parts,
         cost=Cost(
-            wall_s=wall,
-            device_s=wall * processes,
+            wall_s=wall_s + result.earlier[0],
+            device_s=(device_s + result.earlier[1]) * processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
             flops=flops,

@@ -139,7 +139,7 @@ def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
             for name in ("class_mean", "micro", "loss"):
                 assert two[trial][part][name] == pytest.approx(one[trial][part][name], abs=1e-4)
         costs = json.loads((tmp_path / "two/trials" / trial / "record.json").read_text())["cost"]
-        assert costs["device_s"] == pytest.approx(2 * costs["wall_s"])
+        assert 0 < costs["device_s"] <= 2 * costs["wall_s"]
 
 
 def test_what_a_cluster_lacks_is_said(tmp_path):

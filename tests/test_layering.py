@@ -16,7 +16,7 @@ LAYERS = [
     {"harness.store", "harness.placements", "harness.comparison"},
     {"harness.runs", "harness.index", "harness.command"},
     {"harness.status", "harness.export_run", "harness.table"},
-    {"harness.weights", "harness.blocks", "harness.storage"},
+    {"harness.weights", "harness.blocks", "harness.storage", "harness.clock"},
     {"harness.vit", "harness.files", "harness.heads"},
     {"harness.data", "harness.decode", "harness.views"},
     {"harness.pack"},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_store_and_sweep import TINY
 
+from harness.clock import Stopwatch
 from harness.errors import UserError
 from harness.heads import make_head
 from harness.insertion import get_method
@@ -115,6 +116,16 @@ def test_a_record_tells_scores_counts_and_costs(tmp_path):
     assert record.cost.flops > 0 and record.cost.device_s > 0
     assert history[0]["select"]["class_mean"] == record.select.class_mean
     assert "torch" in record.provenance
+
+
+@pytest.mark.parametrize("device,seconds", [("cpu", 2 + 3), ("cuda", 2 + 7)])
+def test_a_gpu_is_charged_while_it_is_held_and_a_cpu_for_its_own_time(monkeypatch, device, seconds):
+    clocks = {"perf_counter": 100.0, "process_time": 5.0}
+    for name in clocks:
+        monkeypatch.setattr(f"harness.clock.time.{name}", lambda name=name: clocks[name])
+    watch = Stopwatch(torch.device(device), earlier=(10.0, 2.0))
+    clocks.update(perf_counter=107.0, process_time=8.0)
+    assert watch.spent == (17.0, seconds)
 
 
 def test_methods_see_the_same_split_and_only_choices_differ(tmp_path):
