@@ -117,10 +117,11 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         size = input_size(request.backbone)
         place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
         info = pack_of(request.data.name, data.model_dump_json(), size, *place)
-        if info.channels != 3:
+        if info.channels != request.backbone.in_chans:
             raise UserError(
                 f"Images of {request.data.name} have {info.channels} bands, and the backbone takes "
-                "3: choose that many with data.options.bands."
+                f"{request.backbone.in_chans}: give --set backbone.in_chans={info.channels}, or "
+                "choose other bands with data.options.bands."
             )
         sha256 = info.sha256
     recipe = request.recipe
