@@ -852,8 +852,11 @@ def compare(
                 "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
                 "has its own."
             )
+        from harness.study import load_study
+
+        asked = None if study_name is None else load_study(study_name).name
         studies = store.root / "studies"
-        folder = replay_searches(wanted, Path(replay), study_name, studies, click.echo)
+        folder = replay_searches(wanted, Path(replay), asked, studies, click.echo)
         write_command(folder, Command(_typed(), f"Each search to a budget of {wanted.budget}."))
         _write_report(folder)
         return

@@ -262,8 +262,6 @@ def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
     assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
     assert {p.name: p.read_bytes() for p in (folder / "report").iterdir()} == report
-    status = harness("status", folder.name, "--out", tmp_path)
-    assert status.exit_code == 0, status.output
 
 
 def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
