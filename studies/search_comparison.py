@@ -4,7 +4,7 @@ Hypothesis (the paper): trying every cell costs too much, and learned strengths 
 one run. Judged at equal cost, choices on validation and shown on test, random search in between.
 
     harness sweep --study search_comparison        # live: trials that joint_space has are not rerun
-    harness compare --search all --replay          # from the table that ships, in minutes
+    harness compare --search all --replay          # from the table of joint_space, in minutes
 
 Cost: live, up to 24 full runs for each of 6 searches and 3 repeats, and a run with learned
 strengths; all that a finished `joint_space` holds is free. Recipe: see `depth_vs_position`.
