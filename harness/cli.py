@@ -1179,7 +1179,7 @@ def bench_(
     sha256 = _pack(name, data_root, size, "stop", settings, out)
     dataset, options = _file_dataset(name, settings)
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
-    root = _root(str(data_root))
+    root = Path(str(data_root))  # packing has looked at it
     items = dataset.listing(options, root).train
     speed = measure(load_packed(spec, size, str(_packs(out))).train, items, root, size)
     rows = [

@@ -12,28 +12,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from harness.datasets.reading import absent, class_folders, numbered_lines, required
+from harness.datasets.synth_rs_render import TARGET_CLASSES as CLASSES
 from harness.errors import UserError
 from harness.files import Item, Listing
 from harness.registry import DATASETS
 from harness.spec import Frozen
-
-CLASSES = (
-    "baseball-diamond",
-    "basketball-court",
-    "bridge",
-    "ground-track-field",
-    "harbor",
-    "helicopter",
-    "large-vehicle",
-    "plane",
-    "roundabout",
-    "ship",
-    "small-vehicle",
-    "soccer-ball-field",
-    "storage-tank",
-    "swimming-pool",
-    "tennis-court",
-)
 
 GROUPS = {
     "head": ("ship", "small-vehicle", "large-vehicle"),
