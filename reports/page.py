@@ -126,6 +126,8 @@ def _write_searches(folder: Path) -> list[Path]:
         _csv(out / "answers.csv", compared.answers),
         _csv(out / "curves.csv", compared.curves),
     ]
+    if len(compared.restarts):
+        written.append(_csv(out / "restarts.csv", compared.restarts))
     if compared.effects is not None:
         written.append(_csv(out / "interactions.csv", compared.effects))
     written += _save(out / "anytime", render.anytime(compared))

@@ -693,6 +693,8 @@ def anytime(compared: Searches) -> Figure:
                 linewidth=1,
                 label="random, expected (closed form)",
             )
+        if field == "test":
+            _restart_lines(axis, compared)
         axis.axvline(compared.at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
         y, side = (0.02, "bottom") if field == "test" else (0.98, "top")
         _note(axis, compared.at, y, "compared here", rotation=90, va=side, ha="right")
@@ -758,6 +760,19 @@ def _anytime_line(
             mfc="none",
             color=colour,
             label=f"{name}, with its tuning",
+        )
+
+
+def _restart_lines(axis: Axes, compared: Searches) -> None:
+    """Of each search that ends after one trial: what starting it again is expected to bring."""
+    order = list(compared.curves["search"].unique())
+    for name, own in compared.restarts.groupby("search", sort=False):
+        axis.plot(
+            *(own["runs"], own["test"]),
+            marker=".",
+            linestyle=":",
+            color=COLOURS[order.index(name) % len(COLOURS)],
+            label=f"{name}, best of n starts (expected)",
         )
 
 

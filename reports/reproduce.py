@@ -29,6 +29,7 @@ KEPT = (
     "searches.csv",
     "choices.csv",
     "curves.csv",
+    "restarts.csv",
     "interactions.csv",
     "report.md",
 )

@@ -16,6 +16,7 @@ import pandas as pd
 from harness.comparison import SearchComparison
 from harness.errors import UserError
 from harness.index import OVERALL
+from harness.optuna_search import REDUCTION
 from harness.runs import read_run, read_search_comparison, search_log
 from harness.searches import best_cells
 from harness.store import read_lines
@@ -29,6 +30,7 @@ from reports.search_statistics import (
     best_from,
     cost_to,
     expected_best,
+    foretold,
     interactions,
     judge,
     paired,
@@ -91,12 +93,18 @@ class Searches:
     """Search, cost, median and quartiles over repeats of the incumbent's test score and regret."""
     random: pd.DataFrame | None
     """Random search in closed form at the same costs; only with a table."""
+    restarts: pd.DataFrame
+    """Learned search, starts on further seeds, their expected cost and the expected test score of
+    the best of them by selection, in closed form; no rows for one with a single seed."""
     table: pd.DataFrame
     """A row per search."""
     judgement: Judgement
     reference: str
     """The search that others are compared to."""
     exhaustive: Exhaustive | None
+    fidelity: pd.DataFrame | None
+    """A row per rung: its epoch, `tau` and `recall` of `search_statistics.foretold` among the cells
+    of a seed, means over seeds; only with a table."""
     effects: pd.DataFrame | None
     """Analysis of variance of the table's test scores."""
     flat_effects: pd.DataFrame | None
@@ -162,10 +170,12 @@ def load_searches(folder: Path) -> Searches:
         final=final,
         curves=_curves(everything),
         random=None if exhaustive is None else _random(exhaustive, spent.max()),
+        restarts=_restarts(final, trials, comparison, metric),
         table=summary,
         judgement=judgement,
         reference=reference,
         exhaustive=exhaustive,
+        fidelity=None if table is None else _fidelity(table, metric),
         **_landscape(exhaustive, comparison, chance),
     )
 
@@ -219,6 +229,30 @@ def _exhaustive(
         best=cells[best],
         sd=seed_sd(select.reshape(-1, len(seeds))),
     )
+
+
+def _fidelity(table: Table, metric: str) -> pd.DataFrame:
+    """What the rungs of a pruner can know of a cell's final score."""
+    chance = 1 / table.info.num_classes
+    keys = {cell_key(cell) for cell in table.info.study.cells()}
+    epochs = table.info.study.base.recipe.epochs
+    final = table.trials.set_index("trial_id")
+    final = final[final["cell"].isin(keys)]
+    early = table.rows.pivot(index="trial_id", columns="epoch", values=f"select_{metric}")
+    rungs = [REDUCTION**n for n in range(epochs) if REDUCTION**n < epochs]
+    rows = []
+    for rung in rungs:
+        told = [
+            foretold(
+                early[rung].loc[own.index].to_numpy(float),
+                own[f"final_{metric}"].fillna(chance).to_numpy(float),
+                1 / REDUCTION,
+            )
+            for _, own in final.groupby("seed")
+        ]
+        tau, recall = np.mean(told, axis=0)
+        rows.append({"epoch": rung, "tau": tau, "recall": recall})
+    return pd.DataFrame(rows)
 
 
 def _answers(
@@ -418,6 +452,25 @@ def _random(exhaustive: Exhaustive, most_runs: float) -> pd.DataFrame:
     return pd.DataFrame(
         {"trials": range(1, most + 1), "runs": cost * np.arange(1, most + 1)} | columns
     )
+
+
+def _restarts(
+    final: pd.DataFrame, trials: pd.DataFrame, comparison: SearchComparison, metric: str
+) -> pd.DataFrame:
+    """What starting a learned search again would bring; all recorded seeds of its cell count."""
+    parts = [pd.DataFrame(columns=["search", "starts", "runs", "test"])]
+    for name in comparison.learned:
+        cells = final[final["search"] == name]["cell"].dropna()
+        own = trials[trials["cell"].isin(cells)]
+        if len(own) < 2:
+            continue
+        starts = np.arange(1, len(own) + 1)
+        select, test = (own[f"{split}_{metric}"].to_numpy(float) for split in ("select", "test"))
+        best = expected_best(select, test, len(own))
+        cost = float(own["device_s"].mean()) / comparison.reference.device_s
+        row = {"search": name, "starts": starts, "runs": starts * cost, "test": best}
+        parts.append(pd.DataFrame(row))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def _landscape(

@@ -207,6 +207,19 @@ def interactions(scores: Array, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def foretold(early: Array, final: Array, kept: float) -> tuple[float, float]:
+    """How well scores in mid-training foretell final ones.
+
+    Kendall's tau-b of the two, and which share of the best tenth by `final` is among the share
+    `kept` that is best by `early`. NaN of `early` is worse than any other.
+    """
+    early = np.nan_to_num(early, nan=-np.inf)
+    best = np.argsort(-final, kind="stable")[: max(1, len(final) // 10)]
+    going_on = np.argsort(-early, kind="stable")[: max(1, int(kept * len(early)))]
+    tau = stats.kendalltau(early, final).statistic
+    return float(tau), float(np.isin(best, going_on).mean())
+
+
 def separately_best(scores: Array) -> tuple[int, ...]:
     """Of each axis of `[axis 1, ..., axis k]`, the value with the best mean over all others."""
     axes = range(scores.ndim)

@@ -138,6 +138,15 @@ def _chapters(compared: Searches, split: str) -> Iterator[Chapter]:
                 "search's whole run.",
             ],
         )
+    if compared.fidelity is not None and len(compared.fidelity):
+        yield Chapter(
+            title="What an early epoch tells",
+            tables=[_fidelity(compared.fidelity, compared.study.base.recipe.epochs)],
+            notes=[
+                "Over all cells of the table, by seed. A pruner can find the best only if it is "
+                "still among those that go on."
+            ],
+        )
     notes = [f"A choice looks better on {split} than it is, because it was chosen for it."]
     if plan.confirm:
         notes.append(
@@ -318,6 +327,18 @@ def _yields(compared: Searches) -> Table:
     return _table("yield", "Percent of answers; of the first column, of proposals", rows, "search")
 
 
+def _fidelity(fidelity: pd.DataFrame, epochs: int) -> Table:
+    rows = {
+        f"{row['epoch']:.0f} of {epochs}": {
+            "Kendall's τ with the final score": f"{row['tau']:.2f}",
+            "of the final best tenth, in the best third (%)": f"{100 * row['recall']:.0f}",
+        }
+        for _, row in fidelity.iterrows()
+    }
+    caption = "Selection scores at the rungs of ASHA and Hyperband, against final ones"
+    return _table("fidelity", caption, rows, "epoch")
+
+
 def _effects(stem: str, effects: pd.DataFrame, where: str) -> Table:
     rows = {}
     for _, row in effects.iterrows():
@@ -362,6 +383,13 @@ def _learned(compared: Searches, name: str) -> str:
             f"For its cost, random search is expected to find {drawn.iloc[-1]:.1f} %. "
             if len(drawn)
             else "For its cost, random search cannot train one configuration. "
+        )
+    again = compared.restarts[compared.restarts["search"] == name]
+    if len(again):
+        most = again.iloc[-1]
+        words += (
+            f"Started on {most['starts']:.0f} seeds ({most['runs']:.1f} full runs), with the best "
+            f"by selection kept, it is expected to reach {most['test']:.1f} %. "
         )
     if plan.tuning:
         tuned = plan.tuning_s / plan.reference.device_s

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from harness.store import append_line, read_lines
 from harness.table import read_table, tabulate
 from reports.page import write_report
 from reports.search_frames import load_searches
-from reports.search_words import verdict
+from reports.search_words import search_document, verdict
 
 SEEDS = (0, 1, 2)
 
@@ -156,6 +157,24 @@ def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
     assert (curve["test_low"] == curve["test_high"]).all()
 
 
+def test_what_the_rungs_of_a_pruner_can_know(tmp_path, made):
+    found = load_searches(folder_of(tmp_path, made, {"random": [[(rows(made, 0)[-1], {})]]}))
+    assert found.fidelity is not None and found.fidelity["epoch"].tolist() == [1, 3, 9]
+    table = read_table(made).rows
+    taus = []
+    for seed in SEEDS:
+        own = table[(table["seed"] == seed) & table["method"].isna()]
+        early = own[own["epoch"] == 3].set_index("cell")["select_class_mean"]
+        final = own.groupby("cell")["final_class_mean"].last().fillna(1 / 15)
+        pairs = list(combinations(early.reindex(final.index).fillna(-1).items(), 2))
+        signs = [
+            (np.sign(b - a), np.sign(final[right] - final[left])) for (left, a), (right, b) in pairs
+        ]
+        untied = [sum(each[k] != 0 for each in signs) for k in (0, 1)]
+        taus.append(sum(a * b for a, b in signs) / math.sqrt(untied[0] * untied[1]))
+    assert found.fidelity["tau"][1] == pytest.approx(np.mean(taus))
+
+
 def test_curves_begin_where_every_repeat_has_a_choice(tmp_path, made):
     trials = rows(made, 0)
     cheap, dear = sorted(trials[-6:], key=lambda t: t["device_s"])[::5]
@@ -164,6 +183,27 @@ def test_curves_begin_where_every_repeat_has_a_choice(tmp_path, made):
     assert curve["runs"].iloc[0] * load_searches(folder).comparison.reference.device_s == (
         pytest.approx(dear["device_s"])
     )
+
+
+def test_a_search_that_ends_after_one_trial_is_started_again_in_closed_form(tmp_path, made):
+    trials = read_table(made).trials
+    own = trials[trials["method"] == "metapeft"].sort_values("seed")
+    logs = {
+        "random": [[(trial, {}) for trial in rows(made, 0)[-3:]]],
+        "metapeft": [[(own.iloc[0].to_dict(), {})]],
+    }
+    found = load_searches(folder_of(tmp_path, made, logs, learned=("metapeft",)))
+    select, test = (100 * own[f"{name}_class_mean"].to_numpy() for name in ("final", "test"))
+    expected = [
+        np.mean([test[max(drawn, key=lambda i: select[i])] for drawn in combinations(range(3), n)])
+        for n in (1, 2, 3)
+    ]
+    assert found.restarts["test"].tolist() == pytest.approx(expected)
+    cost = own["device_s"].mean() / found.comparison.reference.device_s
+    assert found.restarts["runs"].tolist() == pytest.approx([cost, 2 * cost, 3 * cost])
+    words = " ".join(search_document(found, None, "").answer)
+    assert f"Started on 3 seeds ({3 * cost:.1f} full runs)" in words
+    assert f"reach {expected[-1]:.1f} %" in words
 
 
 def test_confirmation_judges_by_unseen_seeds(tmp_path, made):

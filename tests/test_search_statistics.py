@@ -15,6 +15,7 @@ from reports.search_statistics import (
     best_from,
     cost_to,
     expected_best,
+    foretold,
     interactions,
     judge,
     paired,
@@ -227,6 +228,20 @@ def test_a_shift_of_all_cells_by_a_seed_is_no_error():
     shifted = scores + rng.normal(0, 50, 5)
     plain, moved = (interactions(each, ["p", "d"])["F"] for each in (scores, shifted))
     assert moved.to_numpy() == pytest.approx(plain.to_numpy())
+
+
+def test_how_well_early_scores_foretell_final_ones_by_hand():
+    final = np.array([1.0, 2.0, 3.0, 4.0])
+    # One pair of six is in another order: tau = (5 - 1) / 6.
+    assert foretold(np.array([1.0, 3.0, 2.0, 4.0]), final, 0.5) == pytest.approx((4 / 6, 1.0))
+    # The best of all is last early, as what is missing is.
+    missing = np.array([1.0, 2.0, 3.0, np.nan])
+    assert foretold(missing, final, 0.75) == pytest.approx((0.0, 0.0))
+    assert foretold(missing, final, 1.0)[1] == 1.0
+    # Two of the 20 are the best tenth; one of them is in the best third (six).
+    early = np.arange(20.0)
+    early[18] = 12.5
+    assert foretold(early, np.arange(20.0), 1 / 3)[1] == 0.5
 
 
 def test_separately_best_values_can_miss_the_best_cell():
