@@ -55,6 +55,58 @@ def test_of_an_empty_root_it_is_said_what_to_get_and_where_to_put_it(name, tmp_p
     assert "\n" not in message
 
 
+# Folders of classes, `folder`'s as well: one rule for what does not belong there
+
+TREES = {
+    "folder": ({}, ("train/ship", "train/bridge", "test/ship", "test/bridge")),
+    "dota": ({"objects": "crops"}, ("train/ship", "train/bridge", "val/ship", "val/bridge")),
+    "eurosat": ({}, ("EuroSAT_RGB/River", "EuroSAT_RGB/Forest")),
+}
+
+
+def write_tree(root, name):
+    options, folders = TREES[name]
+    for folder in folders:
+        for stem in ("a", "b", "c"):
+            write(root / folder / f"{stem}.png")
+    return options, root / folders[0]
+
+
+def paths(found):
+    return sorted(item.path for item in (*found.train, *found.test))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_is_hidden_in_a_tree_is_passed_over_and_the_rest_is_counted(name, tmp_path):
+    options, place = write_tree(tmp_path, name)
+    clean = listing(name, tmp_path, **options)
+    hidden = (".ipynb_checkpoints/a-checkpoint.png", "._a.png", "../.Trash/x.png")
+    for path in (*hidden, "__MACOSX/._a.png", "../__MACOSX/ship/._a.png", "../.DS_Store"):
+        write(place / path)
+    assert listing(name, tmp_path, **options) == clean
+    write(place / "Thumbs.db")
+    write(place / "more/D.JPEG")
+    write(place.parent / "stray.png")
+    found = listing(name, tmp_path, **options)
+    inside, around = (path.relative_to(tmp_path).as_posix() for path in (place, place.parent))
+    assert paths(found) == sorted([*paths(clean), f"{inside}/more/D.JPEG"])
+    assert f"1 files in {inside} are no images by their name." in found.notes
+    assert f"1 images in {around}/ lie in no class folder and are left out." in found.notes
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_an_empty_class_folder_and_a_misleading_file_name_are_refused(name, tmp_path):
+    options, place = write_tree(tmp_path, name)
+    inside = place.relative_to(tmp_path).as_posix()
+    (place / "a.png").rename(place / "a::1.png")
+    with pytest.raises(UserError, match=f"Rename {inside}/a::1.png"):
+        listing(name, tmp_path, **options)
+    shutil.rmtree(place)
+    write(place / ".hidden.png")
+    with pytest.raises(UserError, match=f"Class folder {inside} has no image: put some in"):
+        listing(name, tmp_path, **options)
+
+
 # CIFAR-100-LT
 
 
@@ -521,7 +573,7 @@ def test_dota_crops_know_no_difficulty_and_no_other_class(tmp_path):
     write_crops(tmp_path)
     with pytest.raises(UserError, match="difficult=drop needs DOTA's label files"):
         listing("dota", tmp_path, objects="crops", difficult="drop")
-    (tmp_path / "val" / "ships").mkdir()
+    (tmp_path / "val" / "bridge").rename(tmp_path / "val" / "ships")
     with pytest.raises(UserError, match=r"val: 'ships'. Did you mean 'ship'"):
         listing("dota", tmp_path, objects="crops")
 

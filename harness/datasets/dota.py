@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.datasets.reading import absent, class_folders, numbered_lines, required
+from harness.datasets.reading import absent, known_class_folders, numbered_lines, required
 from harness.datasets.synth_rs_render import TARGET_CLASSES as CLASSES
 from harness.errors import UserError
 from harness.files import Item, Listing
@@ -68,22 +68,25 @@ or the ready-made crops, dota.tar of https://www.doem1997.com/metapeft, data.opt
         if options.objects == "crops":
             if options.difficult == "drop":
                 raise UserError("difficult=drop needs DOTA's label files; use objects=obb or hbb.")
-            parts = [class_folders(root, split, CLASSES, Dota.layout) for split in ("train", "val")]
-            notes: tuple[str, ...] = ()
+            notes: list[str] = []
+            parts = [
+                known_class_folders(root, split, CLASSES, Dota.layout, notes)
+                for split in ("train", "val")
+            ]
         else:
             marked = [list(_objects(root, split, options.objects)) for split in ("train", "val")]
             keep = options.difficult == "keep"
             parts = [
                 tuple(item for item, difficult in some if keep or not difficult) for some in marked
             ]
-            notes = tuple(
+            notes = [
                 f"{sum(difficult for _, difficult in some)} of {len(some)} objects in {split} are "
                 f"marked difficult and {'kept' if keep else 'left out'}"
                 for split, some in zip(("train", "val"), marked, strict=True)
-            )
+            ]
         train, test = parts
         groups = {name: tuple(map(CLASSES.index, members)) for name, members in GROUPS.items()}
-        return Listing(classes=CLASSES, train=train, test=test, groups=groups, notes=notes)
+        return Listing(classes=CLASSES, train=train, test=test, groups=groups, notes=tuple(notes))
 
 
 def _objects(root: Path, split: str, kind: str) -> Iterator[tuple[Item, bool]]:

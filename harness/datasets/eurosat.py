@@ -1,7 +1,7 @@
 """`eurosat`: Sentinel-2 patches of 10 land uses, as RGB or with all 13 bands.
 
-torchvision's EuroSAT has the RGB images only, in a folder of its own choice; its reader of class
-folders is used. Owns: folders, the order of bands, and the split, since EuroSAT ships none.
+torchvision's EuroSAT has the RGB images only, in a folder of its own choice. Owns: folders, the
+order of bands, and the split, since EuroSAT ships none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from harness.datasets.reading import absent, class_folders
+from harness.datasets.reading import absent, known_class_folders
 from harness.errors import UserError, unknown
 from harness.files import Item, Listing, LongTail
 from harness.registry import DATASETS
@@ -94,7 +94,8 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
         there = [folder for folder in FOLDERS[options.kind] if (root / folder).is_dir()]
         if not there:
             raise absent(root / FOLDERS[options.kind][0], EuroSat.layout)
-        items = class_folders(root, there[0], CLASSES, EuroSat.layout)
+        notes: list[str] = []
+        items = known_class_folders(root, there[0], CLASSES, EuroSat.layout, notes)
         train: list[Item] = []
         test: list[Item] = []
         for label in range(len(CLASSES)):
@@ -108,6 +109,7 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
             train=tuple(train),
             test=tuple(test),
             bands=options.band_indices(),
+            notes=tuple(notes),
         )
 
 

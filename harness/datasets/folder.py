@@ -20,14 +20,13 @@ import torch
 from pydantic import Field
 
 from harness.data import stratified
+from harness.datasets.reading import SUFFIXES, class_folders
 from harness.decode import image_column, member_bytes, printable, tar_members
 from harness.errors import UserError, unknown
 from harness.files import BorderMask, Item, Listing, LongTail, MissingData, read_csv
 from harness.registry import DATASETS
 from harness.rng import generator
 
-SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
-"""Files of a tree that count as images."""
 LIST = "split.csv"
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 
@@ -235,45 +234,16 @@ def _label_of_sample(text: bytes, origin: str) -> str:
 
 
 def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
-    top = _folders(root)
-    test = next((name for name in ("test", "val") if name in top), None)
-    if "train" in top and test is None:
+    is_parted = (root / "train").is_dir()
+    test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
+    if is_parted and test is None:
         raise UserError(f"{root} has train/ but neither test/ nor val/ beside it.")
-    parts = [("train", "train"), (str(test), "test")] if "train" in top else [("", None)]
-    if test == "test" and "val" in top and "train" in top:
+    if is_parted and test == "test" and (root / "val").is_dir():
         notes.append("val/ is left out: what is chosen on is drawn from train/.")
-    for folder, split in parts:
-        for label in _folders(root / folder):
-            place = os.path.join(folder, label)
-            count, others = 0, 0
-            for path in _files_in(root, place):
-                if os.path.splitext(path)[1].lower() not in SUFFIXES:
-                    others += 1
-                    continue
-                if "::" in path:
-                    raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")
-                count += 1
-                yield _Found(path, label, split, printable(place))
-            if others:
-                notes.append(f"{others} files in {printable(place)} are no images by their name.")
-            if not count:
-                raise UserError(
-                    f"Class folder {printable(place)} has no image: put some in, or remove it."
-                )
-
-
-def _folders(place: Path) -> list[str]:
-    with os.scandir(place) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and e.name[0] not in "._")
-
-
-def _files_in(root: Path, place: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root / place, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    )
+    for folder, split in [("train", "train"), (str(test), "test")] if is_parted else [("", None)]:
+        for label, paths in class_folders(root, folder, notes).items():
+            place = printable(os.path.join(folder, label))
+            yield from (_Found(path, label, split, place) for path in paths)
 
 
 def _lines(file: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reading what named datasets ship: lists of `path label`, folders of classes, and what is missing.
+"""Reading what datasets ship: lists of `path label`, folders of classes, and what is missing.
 
 Owns: how a line is read and how a wrong one is named. Must not know: any dataset's names, pixels.
 """
@@ -10,8 +10,12 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from harness.decode import printable
 from harness.errors import UserError, unknown
 from harness.files import Item, MissingData
+
+SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
+"""Files of a tree that count as images."""
 
 
 def absent(path: Path, layout: str, problem: str = "is missing") -> MissingData:
@@ -75,22 +79,77 @@ def labelled_paths(path: Path, classes: int) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def class_folders(root: Path, under: str, classes: Sequence[str], layout: str) -> tuple[Item, ...]:
-    """Images in `root/under/<class>/`, by class and name; other files are passed over.
+def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[str]]:
+    """Class -> its images, at any depth of `root/under/<class>/`, as paths from the root, sorted.
+
+    Hidden are names that begin with `.` or `__`, such as `.ipynb_checkpoints` and `__MACOSX`: they
+    are passed over. What else is left out is counted in `notes`: files that are no images by their
+    name, and images that lie in no class folder. Empty where there is no image at all.
+
+    Raises:
+        UserError: a class folder has no image, while others have some.
+    """
+    found, loose = {}, 0
+    for entry in sorted(os.scandir(root / under), key=lambda entry: entry.name):
+        if not entry.is_dir():
+            loose += not _is_hidden(entry.name) and _is_image(entry.name)
+        elif not _is_hidden(entry.name):
+            found[entry.name] = _images_in(root, os.path.join(under, entry.name), notes)
+    if loose:
+        place = f"{printable(under)}/" if under else "the data root"
+        notes.append(f"{loose} images in {place} lie in no class folder and are left out.")
+    if not any(found.values()):
+        return {}
+    for name, images in found.items():
+        if not images:
+            place = printable(os.path.join(under, name))
+            raise UserError(f"Class folder {place} has no image: put some in, or remove it.")
+    return found
+
+
+def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
+    images, others = [], 0
+    for folder, inner, names in os.walk(root / place, followlinks=True):
+        inner[:] = [name for name in inner if not _is_hidden(name)]
+        for name in names:
+            if _is_image(name) and not _is_hidden(name):
+                images.append(os.path.relpath(os.path.join(folder, name), root))
+            else:
+                others += not _is_hidden(name)
+    if others:
+        notes.append(f"{others} files in {printable(place)} are no images by their name.")
+    for path in images:
+        if "::" in path:
+            raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")
+    return sorted(images)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def known_class_folders(
+    root: Path, under: str, classes: Sequence[str], layout: str, notes: list[str]
+) -> tuple[Item, ...]:
+    """Images in `root/under/<class>/` (`class_folders`) of a dataset whose classes are fixed.
 
     Raises:
         MissingData: there is no such folder, or no image in it.
-        UserError: a folder is not named for a class.
+        UserError: a folder is not named for a class, or has no image.
     """
-    # Slow to import, and most datasets do without.
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
     folder = required(root / under, layout)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir() and entry.name not in classes:
-            raise unknown(f"class folder in {folder}:", entry.name, classes)
-    index = {name: label for label, name in enumerate(classes)}
-    found = make_dataset(str(folder), index, extensions=IMG_EXTENSIONS, allow_empty=True)
+    found = class_folders(root, under, notes)
     if not found:
         raise absent(folder, layout, "holds no image")
-    return tuple(Item(path=Path(path).relative_to(root).as_posix(), label=c) for path, c in found)
+    for name in found:
+        if name not in classes:
+            raise unknown(f"class folder in {folder}:", name, classes)
+    return tuple(
+        Item(path=path, label=label)
+        for label, name in enumerate(classes)
+        for path in found.get(name, ())
+    )
