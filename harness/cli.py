@@ -1076,7 +1076,7 @@ def _weights_file(
     )
 )
 def data() -> None:
-    """Look at, pack and time a dataset on disk. Nothing is downloaded."""
+    """Look at, pack and time a dataset on disk. Nothing is downloaded unasked."""
 
 
 _dataset_name = click.argument("name")
@@ -1087,27 +1087,42 @@ _dataset_name = click.argument("name")
         "data check mstar",
         "data check folder --data-root my_images",
         "data check mstar --data-root mstar --set data.options.imbalance=50",
+        "data check fusrs --data-root fusrs --set data.options.dedupe=true",
+        "data check cifar100_lt --data-root cifar --download",
     )
 )
 @_dataset_name
 @_data_root
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Get what is not there yet, with torchvision's loader, where it has one.",
+)
 @_set
 @_out
-def check(name: str, data_root: str | None, settings: tuple[str, ...], out: str) -> None:
+def check(
+    name: str, data_root: str | None, download: bool, settings: tuple[str, ...], out: str
+) -> None:
     """Read every image of a dataset, count its classes, and name what is wrong with it.
 
     Wrong are images that cannot be read, that are there twice or in train and in test, or have two
     labels; classes without a test image; and packs in --out that were damaged. Exits with 1 then.
-    Without --data-root, say what to download and where to put it.
+    Without --data-root, say what to download and where to put it. Options of a dataset are fields
+    for --set: data.options.imbalance=100 with data.options.tail=exp, pareto or a CSV of counts, ...
     """
     from harness.data_check import check as checked
+    from harness.download import download as fetch
     from harness.files import MissingData
 
     dataset, options = _file_dataset(name, settings)
     if data_root is None:
+        if download:
+            raise UserError("--download needs a folder to download into: give --data-root.")
         click.echo(dataset.layout)
         return
     try:
+        if download:
+            fetch(dataset, name, options, Path(data_root))
         found = checked(dataset, name, options, _root(data_root), _packs(out))
     except MissingData:
         click.echo(dataset.layout)

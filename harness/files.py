@@ -87,7 +87,8 @@ class FileDataset(Protocol):
     """A dataset on disk, as `DATASETS` holds it.
 
     One with a file format of its own also has `read(root, path)`, a static method from a listed
-    path, `file::member`, to pixels uint8 `[h, w, 3]`.
+    path, `file::member`, to pixels uint8 `[h, w, 3]`. One that torchvision can download also has
+    `download(options, root)`, a static method that calls torchvision's class for what is not there.
     """
 
     Options: ClassVar[Any]

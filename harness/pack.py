@@ -377,10 +377,6 @@ def _refuse(bad: BadImage, on_bad: OnBad) -> None:
         ) from bad
 
 
-def _label(item: Item) -> str:
-    return printable(item.path) + (f" {item.box}" if item.box else "")
-
-
 T = TypeVar("T")
 
 

@@ -34,7 +34,7 @@ FLAGS = {
     "pretrain": "--file --seed",
     "bench": "--trials --workers",
     "data": "",
-    "data check": "--data-root --out --set",
+    "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",
 }

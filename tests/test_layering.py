@@ -20,7 +20,7 @@ LAYERS = [
     {"harness.vit", "harness.files", "harness.heads"},
     {"harness.data", "harness.decode", "harness.views"},
     {"harness.pack"},
-    {"harness.packed", "harness.data_check", "harness.data_bench"},
+    {"harness.packed", "harness.data_check", "harness.data_bench", "harness.download"},
     {"harness.hooks"},
     {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
     {"harness.datasets.reading"},

@@ -68,6 +68,13 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
         )
 
     @staticmethod
+    def download(_options: Cifar100LTOptions, root: Path) -> None:
+        """The official archive. torchvision reads it too, once its checksums are right."""
+        from torchvision.datasets import CIFAR100
+
+        CIFAR100(str(root), download=True)
+
+    @staticmethod
     def read(root: Path, path: str) -> NDArray[np.uint8]:
         """The image uint8 `[32, 32, 3]` at a listed path, `FILE::ROW`."""
         name, _, row = path.partition("::")

@@ -37,10 +37,10 @@ BANDS = (
 """In the order of the files, where B8A is last and not beside B08."""
 
 FOLDERS = {
-    "rgb": ("EuroSAT_RGB", "2750"),
+    "rgb": ("EuroSAT_RGB", "2750", "eurosat/2750"),
     "ms": ("EuroSAT_MS", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"),
 }
-"""What the archives of today and of 2018 unpack to; the images are the same."""
+"""What the archives of today and of 2018 unpack to, and torchvision; the images are the same."""
 
 TEST_SHARE = 0.2
 
@@ -91,7 +91,7 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
     @staticmethod
     def listing(options: EuroSatOptions, root: Path) -> Listing:
         """All images, split within each class; both kinds are split alike."""
-        there = [folder for folder in FOLDERS[options.kind] if (root / folder).is_dir()]
+        there = _there(options, root)
         if not there:
             raise absent(root / FOLDERS[options.kind][0], EuroSat.layout)
         notes: list[str] = []
@@ -111,6 +111,27 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
             bands=options.band_indices(),
             notes=tuple(notes),
         )
+
+    @staticmethod
+    def download(options: EuroSatOptions, root: Path) -> None:
+        """The RGB images.
+
+        Raises:
+            UserError: those with 13 bands are asked for.
+        """
+        from torchvision.datasets import EuroSAT as Official
+
+        if options.kind == "ms":
+            raise UserError(
+                "torchvision downloads EuroSAT's RGB images only: get EuroSAT_MS.zip by hand, as "
+                "`harness data check eurosat` says."
+            )
+        if not _there(options, root):
+            Official(str(root), download=True)
+
+
+def _there(options: EuroSatOptions, root: Path) -> list[str]:
+    return [folder for folder in FOLDERS[options.kind] if (root / folder).is_dir()]
 
 
 def _lot(item: Item, seed: int) -> bytes:

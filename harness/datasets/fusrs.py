@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.datasets.reading import labelled_paths, require_folders, required
+from harness.datasets.reading import in_folders, labelled_paths, required
 from harness.files import Item, Listing
 from harness.registry import DATASETS
 from harness.spec import Frozen
@@ -40,7 +40,8 @@ class Fusrs:
 fusrs: get the images and lists of FUSRS from https://www.doem1997.com/metapeft
   FUSRSv25/train.txt   a path and a label in each line; FUSRSv17/ for data.options.version=v1.7
   FUSRSv25/test.txt
-  the images           where the lists say"""
+  the images           where the lists say
+The lists repeat images and leak test images into train; data.options.dedupe=true mends both."""
 
     @staticmethod
     def listing(options: FusrsOptions, root: Path) -> Listing:
@@ -48,10 +49,11 @@ fusrs: get the images and lists of FUSRS from https://www.doem1997.com/metapeft
         classes = CLASSES[options.version]
         folder = root / f"FUSRS{options.version.replace('.', '')}"
         train, test = (
-            labelled_paths(required(folder / f"{name}.txt", Fusrs.layout), len(classes))
-            for name in ("train", "test")
+            in_folders(
+                root, labelled_paths(required(file, Fusrs.layout), len(classes)), Fusrs.layout
+            )
+            for file in (folder / "train.txt", folder / "test.txt")
         )
-        require_folders(root, (*train, *test), Fusrs.layout)
         leaked = {item.path for item in train} & {item.path for item in test}
         notes = [*_notes("train", train), *_notes("test", test)]
         if leaked:

@@ -1,7 +1,7 @@
 """`inat2018`: iNaturalist 2018, from the official annotation files.
 
 torchvision's INaturalist reads folders alone: it has no split between train and val for 2018, and
-numbers classes by folder, not by species name.
+numbers classes by folder, not by species name; it can download the images.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.datasets.reading import absent, require_folders, required
+from harness.datasets.reading import absent, in_folders, required
 from harness.errors import UserError
 from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
+
+IMAGES = "train_val2018"
+OTHERS = {IMAGES: "2018"}
+"""As torchvision unpacks the images."""
 
 
 class INat2018Options(Frozen):
@@ -49,9 +53,10 @@ inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/
         classes = tuple(sorted(set(species.values())))
         rank = {name: label for label, name in enumerate(classes)}
         labels = {category: rank[name] for category, name in species.items()}
-        train = _items(train_file, train_json, labels)
-        test = _items(val_file, _read(val_file), labels)
-        require_folders(root, (*train, *test), INat2018.layout)
+        train, test = (
+            in_folders(root, _items(file, content, labels), INat2018.layout, OTHERS)
+            for file, content in ((train_file, train_json), (val_file, _read(val_file)))
+        )
         counts = Counter(item.label for item in train)
         return Listing(
             classes=classes,
@@ -59,6 +64,20 @@ inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/
             test=test,
             groups=count_groups(counts[label] for label in range(len(classes))),
         )
+
+    @staticmethod
+    def download(_options: INat2018Options, root: Path) -> None:
+        """The images, 120 GB, where there are none.
+
+        Raises:
+            MissingData: the annotations are not there; they are got by hand, and first.
+        """
+        from torchvision.datasets import INaturalist
+
+        for name in ("train", "val"):
+            required(root / f"{name}2018.json", INat2018.layout)
+        if not (root / IMAGES).is_dir():
+            INaturalist(str(root), version="2018", download=True)
 
 
 def _read(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """`places_lt`: the long-tailed subset of Places365, from its published lists.
 
-torchvision's Places365 knows the full dataset's own lists only, and refuses others by checksum.
+torchvision's Places365 knows the full dataset's own lists only, and refuses others by checksum; it
+can download the images.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
-from harness.datasets.reading import labelled_paths, require_folders, required
+from harness.datasets.reading import in_folders, labelled_paths, required
 from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
 
 CLASSES = 365
+LIST = "Places_LT_{}.txt"
+OTHERS = {"data_256": "data_256_standard"}
+"""As torchvision unpacks the training images."""
 
 
 class PlacesLTOptions(Frozen):
@@ -39,9 +43,8 @@ from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
         """The lists as they are; groups by the counts of the training list."""
         parts = []
         for name in ("train", "test"):
-            path = required(root / f"Places_LT_{name}.txt", PlacesLT.layout)
-            parts.append(labelled_paths(path, CLASSES))
-            require_folders(root, parts[-1], PlacesLT.layout)
+            items = labelled_paths(required(root / LIST.format(name), PlacesLT.layout), CLASSES)
+            parts.append(in_folders(root, items, PlacesLT.layout, OTHERS))
         train, test = parts
         counts = Counter(item.label for item in train)
         return Listing(
@@ -50,6 +53,21 @@ from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
             test=test,
             groups=count_groups(counts[label] for label in range(CLASSES)),
         )
+
+    @staticmethod
+    def download(_options: PlacesLTOptions, root: Path) -> None:
+        """The small images, 25 GB, where there are none.
+
+        Raises:
+            MissingData: the lists are not there; they are got by hand, and first.
+        """
+        from torchvision.datasets import Places365
+
+        for name in ("train", "test"):
+            required(root / LIST.format(name), PlacesLT.layout)
+        for split, folder in (("train-standard", "data_256"), ("val", "val_256")):
+            if not (root / folder).is_dir():
+                Places365(str(root), split=split, small=True, download=True)
 
 
 def _names(train: tuple[Item, ...]) -> tuple[str, ...]:

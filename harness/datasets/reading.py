@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.decode import printable
@@ -35,14 +35,30 @@ def required(path: Path, layout: str) -> Path:
     return path
 
 
-def require_folders(root: Path, items: Iterable[Item], layout: str) -> None:
-    """Check that the uppermost folders of `items` are there, without a look at every image.
+NO_OTHER: Mapping[str, str] = {}
+
+
+def in_folders(
+    root: Path, items: Iterable[Item], layout: str, others: Mapping[str, str] = NO_OTHER
+) -> tuple[Item, ...]:
+    """The items where they lie; of their uppermost folders alone it is checked that they are there.
+
+    `others` are second names of such folders, looked for where the listed one is absent.
 
     Raises:
         MissingData: one is not, as when lists are in place and archives are not unpacked.
     """
+    items = tuple(items)
+    place = {}
     for top in sorted({item.path.partition("/")[0] for item in items}):
-        required(root / top, layout)
+        is_renamed = not (root / top).exists() and (root / others.get(top, top)).exists()
+        place[top] = others[top] if is_renamed else top
+        required(root / place[top], layout)
+    return tuple(
+        item._replace(path="/".join([place[top], *rest]))
+        for item in items
+        for top, *rest in [item.path.split("/")]
+    )
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
