@@ -31,7 +31,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def subset(self, index: Tensor) -> Self:
-        """The images at some indices, which lie on the device of the labels."""
+        """The images at some indices, which lie on the CPU or on the device of the labels."""
 
     def to(self, device: torch.device) -> Self:
         """The same, with batches made on the device."""

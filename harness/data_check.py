@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path
     if isinstance(options, LongTail):
         used = tail_counts(options, train.tolist())
         groups = groups or count_groups(used, options.head_above, options.tail_below)
+    alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
+    if alone:
+        note = (
+            f"{_few(alone, 'class', 'classes')} with one training image, which is never chosen on."
+        )
+        listing = replace(listing, notes=(*listing.notes, note))
     return Checked(
         listing=listing,
         train=train,

@@ -1,4 +1,4 @@
-"""From an image file, a member of a tar file or a row of a Parquet file to bytes of pixels.
+"""From an image file, a member of a tar file or a row of a table to bytes of pixels.
 
 Owns: file formats, and how each becomes 8 bits per channel. Must not know: datasets, labels, packs.
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -244,14 +245,19 @@ def member_bytes(file: Path, names: Sequence[str]) -> list[bytes]:
 
 
 def _row(file: Path, row: int) -> bytes:
-    """The encoded image in a row of a Hugging Face Parquet file."""
+    """The encoded image in a row of a Hugging Face file, Parquet or Arrow."""
+    if file.suffix == ".arrow":
+        return _bytes_in(_mapped(file).column(image_column(file))[row].as_py())
     with _ROWS:
         starts = _row_groups(file)
         group = int(np.searchsorted(starts, row, side="right")) - 1
-        content = _images(file, group)[row - starts[group]]
-    if content is None:
+        return _bytes_in(_images(file, group)[row - starts[group]])
+
+
+def _bytes_in(cell: dict[str, Any] | None) -> bytes:
+    if cell is None or cell["bytes"] is None:
         raise BadImage("", "the row holds no image")
-    return bytes(content)
+    return bytes(cell["bytes"])
 
 
 _ROWS = threading.Lock()
@@ -266,22 +272,46 @@ def _row_groups(file: Path) -> NDArray[np.int64]:
 
 
 @functools.lru_cache(maxsize=2)
-def _images(file: Path, group: int) -> list[bytes | None]:
-    parquet = pq.ParquetFile(file)
+def _images(file: Path, group: int) -> list[dict[str, Any] | None]:
     column = image_column(file)
-    cells = parquet.read_row_group(group, columns=[column]).column(column).to_pylist()
-    return [None if cell is None else cell["bytes"] for cell in cells]
+    rows = pq.ParquetFile(file).read_row_group(group, columns=[column])
+    cells: list[dict[str, Any] | None] = rows.column(column).to_pylist()
+    return cells
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(file: Path) -> pa.Table:
+    """An Arrow file's rows, which are not read before they are asked for."""
+    return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+
+
+def schema_of(file: Path) -> pa.Schema:
+    """Columns of a Hugging Face file.
+
+    Raises:
+        UserError: it is neither Parquet nor Arrow, or ends early.
+    """
+    try:
+        return _mapped(file).schema if file.suffix == ".arrow" else pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file} cannot be read as a table: {error}.") from error
+
+
+def column_of(file: Path, name: str) -> list[Any]:
+    """All values of a column of a Hugging Face file."""
+    table = _mapped(file) if file.suffix == ".arrow" else pq.read_table(file, columns=[name])
+    values: list[Any] = table.column(name).to_pylist()
+    return values
 
 
 @functools.lru_cache(maxsize=64)
 def image_column(file: Path) -> str:
-    """Name of the column of {bytes, path} in a Hugging Face Parquet file.
+    """Name of the column of {bytes, path} in a Hugging Face file.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or cannot be read.
     """
-    schema = pq.read_schema(file)
-    for field in schema:
+    for field in schema_of(file):
         parts = [field.type.field(i).name for i in range(field.type.num_fields)]
         if "bytes" in parts:
             return str(field.name)

@@ -203,6 +203,10 @@ class PackedImages:
 
     def subset(self, index: Tensor | slice) -> PackedImages:
         rows = self.rows[index if isinstance(index, slice) else index.cpu()]
+        if isinstance(index, Tensor) and self.labels.is_cuda and not index.is_cuda:
+            # From pinned memory, or the GPU would be waited for: so the next batch is gathered
+            # while the GPU still computes on the last one.
+            index = index.pin_memory().to(self.labels.device, non_blocking=True)
         return PackedImages(store=self.store, rows=rows, labels=self.labels[index], size=self.size)
 
     def to(self, device: torch.device) -> PackedImages:
@@ -220,7 +224,7 @@ class PackedImages:
         return self._views(lambda sizes: test_boxes(sizes, self.size))
 
     def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
-        batch = self.subset(index.to(self.labels.device))
+        batch = self.subset(index)
         if recipe.augment == "none":
             return Images(pixels=batch.plain(), labels=batch.labels)
 

@@ -404,6 +404,29 @@ def test_batches_depend_on_seed_and_epoch_alone(tmp_path):
     torch.testing.assert_close(parts, data.train.plain(), rtol=0, atol=0)
 
 
+@pytest.mark.gpu
+def test_batches_of_a_streamed_pack_are_those_of_a_whole_one_and_nothing_is_waited_for(
+    tmp_path, monkeypatch
+):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    data, gpu = dataset(two_splits(tmp_path / "data"), tmp_path / "packs"), torch.device("cuda")
+    whole = data.train.to(gpu)
+    monkeypatch.setattr("harness.packed.SHARE_OF_MEMORY", 0.0)
+    streamed = dataset(tmp_path / "data", tmp_path / "packs").train.to(gpu)
+    assert whole.store.flat.is_cuda and not streamed.store.flat.is_cuda
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        one, other = (
+            list(epoch_batches(images, Recipe(batch_size=4), 0, 0)) for images in (whole, streamed)
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    for left, right in zip(one, other, strict=True):
+        assert torch.equal(left.pixels, right.pixels) and torch.equal(left.labels, right.labels)
+
+
 # long tails
 
 
@@ -575,7 +598,27 @@ def test_webdataset_shards(tmp_path):
         listed(root)
 
 
-def test_a_hugging_face_folder(tmp_path):
+def write_arrow(table, file):
+    """As `save_to_disk` does, in batches of 2 rows, with the leftovers of a `map` beside it."""
+    file.parent.mkdir(parents=True)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    (file.parent / "cache-0123456789abcdef.arrow").write_bytes(b"of a map")
+    (file.parent / "state.json").write_text('{"_data_files": [{"filename": "' + file.name + '"}]}')
+
+
+HUGGING_FACE = {
+    "hub": (
+        "data/{}-00000-of-00001.parquet",
+        lambda table, file: pq.write_table(table, file, row_group_size=2),
+    ),
+    "save_to_disk": ("{}/data-00000-of-00001.arrow", write_arrow),
+}
+
+
+@pytest.mark.parametrize("form", HUGGING_FACE)
+def test_a_hugging_face_folder(form, tmp_path):
+    name, write = HUGGING_FACE[form]
     root = tmp_path / "data"
     (root / "data").mkdir(parents=True)
     features = {
@@ -586,8 +629,7 @@ def test_a_hugging_face_folder(tmp_path):
         rows = [{"bytes": encoded(10 * part + i), "path": None} for i in range(5)]
         table = pa.table({"image": rows, "target": [0, 1, 0, 1, 1]})
         meta = {"huggingface": json.dumps({"info": {"features": features}})}
-        file = root / "data" / f"{split_name}-00000-of-00001.parquet"
-        pq.write_table(table.replace_schema_metadata(meta), file, row_group_size=2)
+        write(table.replace_schema_metadata(meta), root / name.format(split_name))
     listing = listed(root)
     assert listing.classes == ("cat", "ant")  # in the file's order
     assert [item.label for item in listing.train] == [0, 1, 0, 1, 1]
@@ -595,6 +637,11 @@ def test_a_hugging_face_folder(tmp_path):
     start, (height, width) = found.index.offsets[4], found.index.sizes[4]
     pixels = found.pixels[start : start + height * width * 3].reshape(height, width, 3)
     np.testing.assert_array_equal(pixels, np.asarray(picture(4)))
+    broken = root / name.format("zzz")
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"no table")
+    with pytest.raises(UserError, match=f"{broken.name} cannot be read as a table"):
+        listed(root)
 
 
 def test_classes_and_groups_from_files(tmp_path):
@@ -683,6 +730,40 @@ def test_check_counts_and_names_what_is_wrong(tmp_path):
         "1 image (train/a/1.png = train/b/2.bmp) under several labels",
     ):
         assert words in text, text
+
+
+def test_check_of_a_folder_in_which_everything_is_odd(tmp_path):
+    root = two_splits(tmp_path / "data", {"a": 5, "b": 4, "one": 1, "untested": 3})
+    tree(root / "test", {"one": 1}, start=2000)
+    odd = root / "train/a"
+    picture(3000, 200, 200).save(odd / "cut.jpg")
+    (odd / "cut.jpg").write_bytes((odd / "cut.jpg").read_bytes()[:1500])
+    (odd / "void.jpg").write_bytes(b"")
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70).save(odd / "16.png")
+    picture(3001).convert("P", palette=Image.Palette.ADAPTIVE).save(odd / "palette.png")
+    picture(3002).convert("CMYK").save(odd / "cmyk.jpg")
+    picture(3003).save(os.path.join(os.fsencode(odd), b"caf\xe9.png"))
+    os.rename(root / "train/b", os.path.join(os.fsencode(root), b"train/b\xe9"))
+    os.rename(root / "test/b", os.path.join(os.fsencode(root), b"test/b\xe9"))
+    args = ["data", "check", "folder", "--data-root", root, "--out", tmp_path / "out"]
+    found = harness(*args)
+    assert found.exit_code == 1
+    assert [line.split()[::2] for line in found.stdout.splitlines()[1:5]] == [
+        ["a", "11", "3"],
+        ["b\\xe9", "4", "3"],
+        ["one", "1", "1"],
+        ["untested", "3", "0"],
+    ]
+    assert [line for line in found.stdout.splitlines() if line.startswith(("Note", "Problem"))] == [
+        "Note: 1 class (one) with one training image, which is never chosen on.",
+        "Problem: 1 class (untested) without a test image.",
+        "Problem: 2 images (train/a/cut.jpg (image file is truncated (8 bytes not processed)), "
+        "train/a/void.jpg (the file is empty)) that cannot be read.",
+    ]
+    (root / "names.txt").write_text("a\none\nuntested\n")
+    wrong = harness(*args, "--set", "data.options.classes=names.txt")
+    assert wrong.exit_code == 2 and wrong.stderr.count("\n") == 1
+    assert "label 'b\\udce9' is not in names.txt" in wrong.stderr
 
 
 def test_check_without_files_says_what_belongs_there(tmp_path):

@@ -1,7 +1,8 @@
 """`folder`: a user's own images, in any of the usual forms; and `rsscn7` and `mstar`, thin over it.
 
-In the order in which they are looked for: a list (CSV or Parquet), Parquet files as Hugging Face
-writes them, webdataset shards (`*.tar`), `train/<class>/` with `test/` or `val/`, and `<class>/`.
+In the order in which they are looked for: a list (CSV or Parquet), Hugging Face's Parquet files or
+what its `save_to_disk` writes (Arrow), webdataset shards (`*.tar`), `train/<class>/` with `test/`
+or `val/`, and `<class>/`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from pydantic import Field
 
 from harness.data import stratified
 from harness.datasets.reading import SUFFIXES, class_folders
-from harness.decode import image_column, member_bytes, printable, tar_members
+from harness.decode import (
+    column_of,
+    image_column,
+    member_bytes,
+    printable,
+    schema_of,
+    tar_members,
+)
 from harness.errors import UserError, unknown
 from harness.files import BorderMask, Item, Listing, LongTail, MissingData, read_csv
 from harness.registry import DATASETS
@@ -70,7 +78,7 @@ folder: --data-root is a folder with one of
   train/<class>/*.jpg   and test/<class>/*.jpg or val/<class>/*.jpg
   <class>/*.jpg         a share of every class (data.options.test_fraction) is kept for testing
   *.tar                 webdataset shards, with .cls or .json beside each image
-  *.parquet             as Hugging Face writes them: an image column and a label column"""
+  *.parquet, *.arrow    as Hugging Face writes them: an image column and a label column"""
 
     @staticmethod
     def listing(options: FolderOptions, root: Path) -> Listing:
@@ -105,8 +113,11 @@ def _found(
     """All images, and the classes in order where the files say so."""
     if options.list is not None or (root / LIST).is_file():
         return list(_of_list(root / (options.list or LIST), notes)), None
-    if files := _below(root, ".parquet"):
-        return _of_parquet(root, files)
+    arrow = _below(root, ".arrow")
+    # Hugging Face keeps what `map` has made beside the data.
+    saved = [file for file in arrow if not os.path.basename(file).startswith("cache-")]
+    if files := _below(root, ".parquet") or saved:
+        return _of_tables(root, files)
     if files := _below(root, ".tar"):
         return list(_of_shards(root, files)), None
     found = list(_of_tree(root, notes))
@@ -161,15 +172,14 @@ def _of_list(file: Path, notes: list[str]) -> Iterator[_Found]:
         notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
 
 
-def _of_parquet(root: Path, files: list[str]) -> tuple[list[_Found], list[str] | None]:
+def _of_tables(root: Path, files: list[str]) -> tuple[list[_Found], list[str] | None]:
     names: list[str] | None = None
     found = []
     for file in files:
         image_column(root / file)
         column, known = _label_column(root / file)
         names = names or known
-        labels = pq.read_table(root / file, columns=[column]).column(column).to_pylist()
-        for row, label in enumerate(labels):
+        for row, label in enumerate(column_of(root / file, column)):
             origin = f"{file}, row {row}"
             if label is None or (known and isinstance(label, int) and not 0 <= label < len(known)):
                 raise UserError(f"{origin}: label {label!r} is none of its {len(known or [])}.")
@@ -180,7 +190,7 @@ def _of_parquet(root: Path, files: list[str]) -> tuple[list[_Found], list[str] |
 
 def _label_column(file: Path) -> tuple[str, list[str] | None]:
     """Name of the column of labels, and the names of the classes where the file holds them."""
-    schema = pq.read_schema(file)
+    schema = schema_of(file)
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = info.get("info", {}).get("features", {})
     for name, feature in features.items():
