@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import tarfile
 
 import numpy as np
@@ -754,10 +755,12 @@ def test_check_of_a_folder_in_which_everything_is_odd(tmp_path):
         ["one", "1", "1"],
         ["untested", "3", "0"],
     ]
-    assert [line for line in found.stdout.splitlines() if line.startswith(("Note", "Problem"))] == [
+    # How many bytes are left of the truncated file is PIL's affair.
+    text = re.sub(r" \(\d+ bytes not processed\)", "", found.stdout)
+    assert [line for line in text.splitlines() if line.startswith(("Note", "Problem"))] == [
         "Note: 1 class (one) with one training image, which is never chosen on.",
         "Problem: 1 class (untested) without a test image.",
-        "Problem: 2 images (train/a/cut.jpg (image file is truncated (8 bytes not processed)), "
+        "Problem: 2 images (train/a/cut.jpg (image file is truncated), "
         "train/a/void.jpg (the file is empty)) that cannot be read.",
     ]
     (root / "names.txt").write_text("a\none\nuntested\n")

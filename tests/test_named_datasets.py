@@ -705,6 +705,20 @@ def test_eurosat_bands_are_those_of_the_files_in_the_order_asked_for(tmp_path):
     assert renamed == [item.path for item in rgb.test]
 
 
+def test_eurosat_files_of_13_bands_are_packed(tmp_path):
+    pytest.importorskip("tifffile")
+    write_eurosat(tmp_path, "EuroSAT_MS", "tif")
+    found = listing("eurosat", tmp_path, kind="ms", bands="B04,B8A")
+    packed = pack(found, name="eurosat", root=tmp_path, folder=tmp_path / "p", side=64)
+    assert not packed.info.bad and packed.info.channels == 2
+    low, high = np.array(packed.info.scaling.low), np.array(packed.info.scaling.high)
+    np.testing.assert_allclose([low[1] - low[0], high[1] - high[0]], 12 - 3)
+    number = int(found.train[0].path.removesuffix(".tif").rpartition("_")[2])
+    share = (number + np.array([3, 12]) - low) / (high - low)
+    expected = np.rint(share.clip(0, 1) * 255)
+    np.testing.assert_array_equal(packed.pixels[:8].reshape(4, 2), [expected] * 4)
+
+
 @pytest.mark.parametrize(
     "options, reason",
     [
