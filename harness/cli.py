@@ -1304,8 +1304,8 @@ def _runtime(
     """
     import torch
 
+    from harness.backbones import unused_tensors
     from harness.trial import Runtime, default_device
-    from harness.vit import unused_tensors
     from harness.weights import left_over
 
     name = device or default_device()
@@ -1526,8 +1526,8 @@ def _list_datasets() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_backbones() -> tuple[list[str], list[list[str]]]:
+    from harness.backbones import EMBEDDED, PRESETS
     from harness.blocks import SUPPORTED
-    from harness.vit import EMBEDDED, PRESETS
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
     rows += [[name, words] for name, words in PRESETS.items()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.arms import Arms, Run
+from harness.backbones import dims
 from harness.comparison import Comparison
 from harness.errors import UserError, unknown
 from harness.insertion import get_method
@@ -17,7 +18,6 @@ from harness.spec import TrialRequest
 from harness.store import Store
 from harness.study import Study
 from harness.trial import Runtime
-from harness.vit import dims
 
 RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
 """Learning rates that every arm chooses from, as multiples of the recipe's: full fine-tuning needs

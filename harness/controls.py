@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.arms import Arms, Run
+from harness.backbones import dims
 from harness.comparison import Comparison
 from harness.errors import UserError
 from harness.insertion import get_method
@@ -21,7 +22,6 @@ from harness.spec import Placement, TrialRequest
 from harness.store import Store
 from harness.study import Study
 from harness.trial import Runtime, resolve
-from harness.vit import dims
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""

@@ -5,10 +5,10 @@ Owns: the estimate of `harness list studies`. Must not know: stores, and what ha
 
 from __future__ import annotations
 
+from harness.backbones import dims
 from harness.spec import TrialRequest, TrialSpec
 from harness.study import Study
 from harness.trial import Runtime, count_params, probe_seconds, resolve
-from harness.vit import dims
 
 
 class Estimate:

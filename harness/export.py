@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from harness.backbones import load_backbone
 from harness.blocks import Backbone, layer_at, layer_name
 from harness.errors import UserError
 from harness.insertion import QKV, LowRank, get_method
 from harness.placements import PlacementFile
 from harness.spec import BackboneSpec, Site
 from harness.store import Store, TrialRecord, write_atomically
-from harness.vit import load_backbone
 
 
 def export_weights(record: TrialRecord, store: Store, folder: Path) -> list[Path]:

@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from harness.backbones import PICO
 from harness.data import Dataset, Images, epoch_batches, normalised
 from harness.datasets.synth_rs import source_domain
 from harness.datasets.synth_rs_render import SOURCE_CLASSES
 from harness.spec import Recipe
-from harness.vit import PICO
 
 TRAIN_PER_CLASS = 1200
 TEST_PER_CLASS = 100

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.backbones import dims
 from harness.errors import UserError, unknown
 from harness.insertion import get_method
 from harness.named_searches import POPULATION, find_search, installed_searches, restarts
@@ -23,7 +24,6 @@ from harness.spec import TrialSpec
 from harness.study import Study
 from harness.sweep import known_points
 from harness.trial import Runtime, full_run_flops, resolve
-from harness.vit import dims
 
 DEFAULT_BUDGET = "24"
 

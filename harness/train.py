@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.backbones import features
 from harness.blocks import Backbone
 from harness.clock import Spent, Stopwatch
 from harness.data import Dataset, Images, ImageSet, Split, epoch_batches, normalised
@@ -29,7 +30,6 @@ from harness.hooks import Inner
 from harness.insertion import Attachment
 from harness.metrics import SplitMetrics, split_metrics
 from harness.spec import Change, Recipe
-from harness.vit import features
 from harness.world import World
 
 EVAL_BATCH = 500

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from harness import __version__
+from harness.backbones import dims, input_size, load_backbone, weights_sha256
 from harness.blocks import Backbone
 from harness.clock import Stopwatch
 from harness.data import Dataset, Split, normalised, one_of, split
@@ -49,7 +50,6 @@ from harness.spec import (
 from harness.storage import check_storage
 from harness.store import Claim, Cost, Status, Store, TrialRecord
 from harness.train import ALONE, Classifier, Trained, class_means, embed, flops_per_image, train
-from harness.vit import dims, input_size, load_backbone, weights_sha256
 from harness.world import World
 
 OOM_PARTS = 4

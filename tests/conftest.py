@@ -8,8 +8,8 @@ from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
+from harness.backbones import load_backbone
 from harness.spec import BackboneSpec
-from harness.vit import load_backbone
 
 torch.set_num_threads(1)
 

@@ -15,11 +15,11 @@ from conftest import BACKBONES
 from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
+from harness.backbones import dims, features, input_size, load_backbone, unused_tensors
 from harness.cli import _weights_file, main
 from harness.errors import UserError
 from harness.spec import BackboneSpec, TrialRequest
 from harness.trial import Runtime, resolve
-from harness.vit import dims, features, input_size, load_backbone, unused_tensors
 from harness.weights import sha256_of
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ LAYERS = [
     {"harness.runs", "harness.index", "harness.command"},
     {"harness.status", "harness.export_run", "harness.table"},
     {"harness.weights", "harness.blocks", "harness.storage", "harness.clock"},
-    {"harness.vit", "harness.files", "harness.heads"},
+    {"harness.backbones", "harness.files", "harness.heads"},
     {"harness.data", "harness.decode", "harness.views"},
     {"harness.pack"},
     {"harness.packed", "harness.data_check", "harness.data_bench", "harness.download"},
@@ -43,7 +43,15 @@ LAYERS = [
 
 FORBIDDEN = {
     "studies": {"torch", "optuna", "ray", "harness.train", "harness.trial", "harness.store"},
-    "reports": {"torch", "timm", "optuna", "ray", "harness.train", "harness.trial", "harness.vit"},
+    "reports": {
+        "torch",
+        "timm",
+        "optuna",
+        "ray",
+        "harness.train",
+        "harness.trial",
+        "harness.backbones",
+    },
     "baselines": {"optuna", "ray", "pandas", "harness.store", "harness.study", "harness.train"},
 }
 

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from baselines.lora import LoRADelta, LoRAOptions
 from baselines.metapeft.hypergradient import Bilevel, InnerStep, parse_hypergradient
 from baselines.metapeft.sampling import ValSampler, quotas
+from harness.backbones import features
 from harness.blocks import dims_of
 from harness.data import Dataset, Images, Split, epoch_batches
 from harness.heads import make_head
@@ -24,7 +25,6 @@ from harness.spec import LINEAR_POSITIONS, Placement, Recipe, Site
 from harness.store import Store
 from harness.train import Classifier, class_means, train
 from harness.trial import Runtime, resolve, run_trial
-from harness.vit import features
 
 # A quadratic bi-level problem whose hypergradient has a closed form:
 # inner ½ φᵀAφ − φᵀBγ (+ decay), outer ½|φ − c|² + dᵀγ + ½|γ|².

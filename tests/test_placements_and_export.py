@@ -11,13 +11,13 @@ from test_cli import harness
 from test_methods import images
 from test_store_and_sweep import TINY, publish
 
+from harness.backbones import features, load_backbone
 from harness.errors import UserError
 from harness.export import export_lora_config, export_peft, export_weights
 from harness.placements import PlacementFile, derive, read_placement
 from harness.spec import BackboneSpec, Placement
 from harness.store import Store
 from harness.trial import Runtime, resolve, run_trial
-from harness.vit import features, load_backbone
 
 LEARNED = Placement({"0.q": 0.2, "0.mlp1": 1.8, "1.q": 0.6, "1.mlp1": 1.0})
 OTHER = Placement({"0.q": 0.4, "0.mlp1": 1.4, "1.q": 0.2, "1.mlp1": 1.2})
