@@ -25,14 +25,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.arms import Run
 from harness.engine import Engine
 from harness.index import Summary
-from harness.searches import Search
+from harness.searches import GridSearch, Search
 from harness.spec import TrialRequest
 from harness.store import Store, TrialRecord
 from harness.study import Metric
 from harness.sweep import drive
-from harness.trial import Runtime
+from harness.trial import Runtime, resolve
 
 EXIT_FAILED_TRIALS = 1
 EXIT_INTERRUPTED = 130
@@ -131,6 +132,30 @@ class Batch:
         if self._stop.is_set():
             click.echo("Stopped. The same command continues from here.", err=True)
             sys.exit(EXIT_INTERRUPTED)
+
+
+def runner(
+    start_engine: Callable[[bool], Engine],
+    *,
+    store: Store,
+    runtime: Runtime,
+    base: TrialRequest,
+    title: str,
+    objective: Metric,
+) -> Run:
+    """What runs requests that the store has no results of, and ends the program if one fails."""
+
+    def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
+        specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
+        left = [spec for key, spec in specs.items() if store.state(key) != "done"]
+        batch = Batch(store=store, runtime=runtime, base=base, start_engine=start_engine)
+        with batch:
+            batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
+        batch.exit_if_incomplete()
+        records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
+        return [record for record in records if record is not None]
+
+    return run
 
 
 @contextmanager

@@ -98,6 +98,11 @@ class _Contest:
         return self.makers[name](task)
 
 
+def default_budget(smoke: bool) -> str:
+    """What each search may spend where nothing else is asked for."""
+    return SMOKE_BUDGET if smoke else BUDGET
+
+
 def replay_searches(
     wanted: Wanted, path: Path, asked: str | None, studies: Path, say: Callable[[str], None]
 ) -> Path:

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from harness.errors import NotSavedError, UserError
 from harness.spec import TrialSpec
 from harness.store import Store
@@ -57,6 +59,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End all workers, and with them any trial that still runs."""
+
+
+def local_workers(asked: int | None, runtime: Runtime) -> int:
+    """Processes on this machine: as many as asked for, or one per core or GPU."""
+    if runtime.device == "cuda":
+        return asked or torch.cuda.device_count()
+    return asked or (1 if runtime.device.startswith("cuda") else len(os.sched_getaffinity(0)))
 
 
 class LocalEngine:

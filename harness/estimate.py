@@ -6,9 +6,18 @@ Owns: the estimate of `harness list studies`. Must not know: stores, and what ha
 from __future__ import annotations
 
 from harness.backbones import dims
+from harness.compare_searches import BUDGET, REPEATS_LIVE, Wanted
 from harness.spec import TrialRequest, TrialSpec
 from harness.study import Study
 from harness.trial import Runtime, count_params, probe_seconds, resolve
+
+
+def trial_count(study: Study) -> int:
+    """Trials of a study: of its cells, or of the searches that it compares."""
+    if study.searches is not None:
+        searches = Wanted(searches=study.searches, budget=BUDGET).names([])
+        return len(searches) * REPEATS_LIVE * int(BUDGET)
+    return len(study.cells()) * len(study.seeds) if study.trains else 0
 
 
 class Estimate:
@@ -28,15 +37,15 @@ class Estimate:
     def device_s(self, study: Study) -> float | None:
         """Device seconds of every trial of a study; None on another backbone or other data."""
         known = self._reference
-        total = 0.0
-        for _, request in study.cell_requests() if study.trains else ():
+        total, cells = 0.0, list(study.cell_requests()) if study.trains else []
+        for _, request in cells:
             if request.data.name != known.data.name:
                 return None  # and its files need not be there
             spec = resolve(request, self._runtime)
             if spec.backbone != known.backbone:
                 return None
             total += _work(spec)
-        return self._unit * total * len(study.seeds)
+        return self._unit * total / max(1, len(cells)) * trial_count(study)
 
 
 def _work(spec: TrialSpec) -> float:

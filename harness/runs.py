@@ -80,6 +80,13 @@ def known_run(name: str, root: Path) -> Path:
     return folder
 
 
+def variant(values: dict[str, Any]) -> str:
+    """Part of a run's name that tells changed settings, field by field, from a study's own."""
+    shown = {f: v[:8] if f == "backbone.sha256" else v for f, v in values.items()}
+    words = [f"{field}={value}" for field, value in sorted(shown.items())]
+    return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+
+
 def write_command(folder: Path, command: Command) -> None:
     """Put how a run was asked for into its folder.
 
@@ -131,6 +138,14 @@ def read_comparison(folder: Path) -> Comparison:
             f"{folder.name} compares no arms; name a run of `harness train --controls`."
         )
     return Comparison.model_validate_json(path.read_text())
+
+
+def members(name: str, root: Path) -> tuple[str, ...]:
+    """The trials that a name stands for: those of a comparison's first arm, or the one itself."""
+    folder = root / "studies" / name
+    if not (folder / "comparison.json").is_file():
+        return (name,)
+    return read_comparison(folder).arms[0].trials
 
 
 def write_counts(folder: Path, counts: dict[str, Counted]) -> None:

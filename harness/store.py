@@ -24,7 +24,7 @@ import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.errors import UserError, saving
+from harness.errors import UserError, saving, unknown
 from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
 
@@ -176,6 +176,18 @@ class Store:
             if isinstance(error, UserError):
                 raise
             raise self.damaged(path) from error
+
+    def known_record(self, trial_id: str) -> TrialRecord:
+        """As `record`.
+
+        Raises:
+            UserError: there is none; names the nearest.
+        """
+        record = self.record(trial_id)
+        if record is None:
+            known = [path.parent.name for path in self.trials.glob("*/record.json")]
+            raise unknown("trial", trial_id, known)
+        return record
 
     def spec(self, trial_id: str) -> TrialSpec | None:
         """What a started trial was to be, or None; faster to read than its record.

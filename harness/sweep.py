@@ -19,7 +19,7 @@ from harness.engine import Engine, Reported
 from harness.errors import UserError
 from harness.index import Summary, in_bulk, summaries
 from harness.runs import Cell, read_run
-from harness.searches import Outcome, Search
+from harness.searches import Budget, Outcome, Search
 from harness.space import Params, SearchSpace, Values
 from harness.spec import TrialSpec
 from harness.store import State, Store, TrialRecord, state_of
@@ -90,6 +90,18 @@ def make_plan(
         failed=sum(state == "failed" for state in states.values()),
         to_run=[spec for i, spec in specs.items() if states[i] != "done"],
     )
+
+
+def trials_in(budget: str, study: Study) -> int:
+    """Trials of a study's grid that a budget pays for, counted from the first cell.
+
+    Raises:
+        UserError: it is not a budget in trials or epochs.
+    """
+    limit = Budget.parse(budget)
+    if limit.unit not in ("trials", "epochs"):
+        raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
+    return int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
 
 
 def _unfinished(store: Store, trial_id: str) -> State:

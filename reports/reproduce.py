@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.cli import TABLE
+from harness.cli.compare import TABLE
 from harness.study import load_study, study_names
 
 GALLERY = Path(__file__).parent / "gallery"

@@ -16,7 +16,8 @@ from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
 from harness.backbones import dims, features, input_size, load_backbone, unused_tensors
-from harness.cli import _weights_file, main
+from harness.cli import main
+from harness.cli.given import settings_and_weights
 from harness.errors import UserError
 from harness.spec import BackboneSpec, TrialRequest
 from harness.trial import Runtime, resolve
@@ -248,17 +249,17 @@ def test_a_trial_knows_its_file_by_hash_and_not_by_path(tmp_path):
 def test_the_flag_is_short_for_the_field(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(random_state(SMALL), path)
-    by_flag = _weights_file(("recipe.lr=1",), str(path))
-    assert by_flag == _weights_file(("recipe.lr=1", f"backbone.weights={path}"), None)
+    by_flag = settings_and_weights(("recipe.lr=1",), str(path))
+    assert by_flag == settings_and_weights(("recipe.lr=1", f"backbone.weights={path}"), None)
     settings, file = by_flag
     assert file == path and set(settings) == {
         "recipe.lr=1",
         "backbone.weights=file",
         f"backbone.sha256={sha256_of(path)}",
     }
-    assert _weights_file(("backbone.weights=random",), None)[1] is None
+    assert settings_and_weights(("backbone.weights=random",), None)[1] is None
     with pytest.raises(UserError, match="give one of them"):
-        _weights_file(("backbone.weights=random",), str(path))
+        settings_and_weights(("backbone.weights=random",), str(path))
 
 
 def test_fields_added_later_leave_identities_alone():

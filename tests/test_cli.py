@@ -381,9 +381,9 @@ def test_ctrl_c_finishes_the_running_trial(tmp_path):
 
 
 def test_set_reads_json_and_words():
-    from harness.cli import _settings
+    from harness.cli.given import parse_settings
 
-    values = _settings(("recipe.lr=0.5", "method=lora", 'options={"rank": 2}', "a=b=c"))
+    values = parse_settings(("recipe.lr=0.5", "method=lora", 'options={"rank": 2}', "a=b=c"))
     assert values == {"recipe.lr": 0.5, "method": "lora", "options": {"rank": 2}, "a": "b=c"}
     assert json.dumps(values)
 

@@ -1,0 +1,65 @@
+"""The command line: the only place that joins studies, searches, engines, the store and reports.
+
+A module for every family of commands. They import torch, optuna, ray and pandas inside commands
+only, so that `--help` answers at once. Owns: the program `harness` and its exit codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from harness import __version__
+from harness.cli import compare, data, lists, results, sweep, train, upkeep
+from harness.cli.options import examples
+from harness.errors import NotSavedError, UserError
+
+EXIT_USER_ERROR = 2
+EXIT_NOT_SAVED = 3
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one sentence and an exit code, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(EXIT_USER_ERROR)
+        except BrokenPipeError:
+            raise  # the reader, such as `head`, has seen enough; click ends quietly
+        except (NotSavedError, OSError) as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(EXIT_NOT_SAVED)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "sweep --study depth_vs_position",
+        "train --method lora --sites mlp1 --depth last:8 --alpha 4",
+        "list studies",
+    ),
+)
+@click.version_option(__version__)
+def main() -> None:
+    """Where, how deep and how strongly to insert PEFT modules in a vision transformer.
+
+    Every command reads and writes one store (--out): a trial that has finished is never run again,
+    and any command that was interrupted continues when it is given again.
+    """
+
+
+for command in (
+    sweep.sweep,
+    train.train,
+    compare.compare,
+    *(results.derive, results.export, results.tabulate, results.status, results.report),
+    lists.list_,
+    data.data,
+    *(upkeep.pretrain, upkeep.bench),
+):
+    main.add_command(command)

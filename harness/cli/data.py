@@ -1,0 +1,204 @@
+"""`harness data`: datasets on disk, before anything is trained on them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.given import packs_folder, parse_settings
+from harness.cli.options import (
+    bad_image_option,
+    data_root_option,
+    examples,
+    out_option,
+    set_option,
+)
+from harness.cli.show import print_table
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.data_check import Checked
+    from harness.files import Counts, FileDataset
+
+EXIT_PROBLEMS = 1
+
+
+@click.group(
+    epilog=examples(
+        "data check folder --data-root my_images",
+        "data pack mstar --data-root mstar --size 96",
+        "data bench rsscn7 --data-root rsscn7 --size 96",
+    )
+)
+def data() -> None:
+    """Look at, pack and time a dataset on disk. Nothing is downloaded unasked."""
+
+
+dataset_name = click.argument("name")
+
+
+@data.command(
+    epilog=examples(
+        "data check mstar",
+        "data check folder --data-root my_images",
+        "data check mstar --data-root mstar --set data.options.imbalance=50",
+        "data check fusrs --data-root fusrs --set data.options.dedupe=true",
+        "data check cifar100_lt --data-root cifar --download",
+    )
+)
+@dataset_name
+@data_root_option
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Get what is not there yet, with torchvision's loader, where it has one.",
+)
+@set_option
+@out_option
+def check(
+    name: str, data_root: str | None, download: bool, settings: tuple[str, ...], out: str
+) -> None:
+    """Read every image of a dataset, count its classes, and name what is wrong with it.
+
+    Wrong are images that cannot be read, that are there twice or in train and in test, or have two
+    labels; classes without a test image; and packs in --out that were damaged. Exits with 1 then.
+    Without --data-root, say what to download and where to put it. Options of a dataset are fields
+    for --set: data.options.imbalance=100 with data.options.tail=exp, pareto or a CSV of counts, ...
+    """
+    from harness.data_check import check as checked
+    from harness.download import download as fetch
+    from harness.files import MissingData
+
+    dataset, options = _file_dataset(name, settings)
+    if data_root is None:
+        if download:
+            raise UserError("--download needs a folder to download into: give --data-root.")
+        click.echo(dataset.layout)
+        return
+    try:
+        if download:
+            fetch(dataset, name, options, Path(data_root))
+        found = checked(dataset, name, options, _root(data_root), packs_folder(out))
+    except MissingData:
+        click.echo(dataset.layout)
+        raise
+    group_of = {label: group for group, labels in found.groups.items() for label in labels}
+    rows = [
+        [cls, group_of.get(label, "-"), *(str(part[label]) for part in _counted(found))]
+        for label, cls in enumerate(found.listing.classes)
+    ]
+    for group, labels in found.groups.items():
+        counts = (str(part[list(labels)].sum()) for part in _counted(found))
+        rows.append([f"all {len(labels)} of", group, *counts])
+    rows.append(["all", "", *(str(part.sum()) for part in _counted(found))])
+    print_table(["class", "group", "train", "train used", "test"], rows)
+    for note in found.listing.notes:
+        click.echo(f"Note: {note}")
+    for problem in found.problems:
+        click.echo(f"Problem: {problem}.")
+    if found.problems:
+        sys.exit(EXIT_PROBLEMS)
+    click.echo("No problem found.")
+
+
+@data.command(epilog=examples("data pack mstar --data-root mstar --size 224"))
+@dataset_name
+@data_root_option
+@click.option(
+    "--size",
+    type=click.IntRange(min=8),
+    default=224,
+    show_default=True,
+    help="Side of the backbone's input, in pixels.",
+)
+@bad_image_option
+@set_option
+@out_option
+def pack(
+    name: str,
+    data_root: str | None,
+    size: int,
+    on_bad_image: str,
+    settings: tuple[str, ...],
+    out: str,
+) -> None:
+    """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
+    from harness.pack import open_pack, pack_folder, side_for
+
+    sha256 = _pack(name, data_root, size, on_bad_image, settings, out)
+    folder = pack_folder(packs_folder(out), name, side_for(size), sha256)
+    opened = open_pack(folder)
+    megabytes = len(opened.pixels) / 2**20
+    click.echo(f"{folder}: {len(opened.index.labels)} images, {megabytes:.0f} MiB, sha256 {sha256}")
+
+
+@data.command("bench", epilog=examples("data bench rsscn7 --data-root rsscn7 --size 96"))
+@dataset_name
+@data_root_option
+@click.option("--size", type=click.IntRange(min=8), default=96, show_default=True)
+@set_option
+@out_option
+def bench_(
+    name: str, data_root: str | None, size: int, settings: tuple[str, ...], out: str
+) -> None:
+    """Training views per second: a pack on 2 threads, and PIL in a loader of 2 processes."""
+    from harness.data_bench import measure
+    from harness.packed import load_packed
+    from harness.spec import DataSpec
+
+    sha256 = _pack(name, data_root, size, "stop", settings, out)
+    dataset, options = _file_dataset(name, settings)
+    spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
+    root = Path(str(data_root))  # packing has looked at it
+    items = dataset.listing(options, root).train
+    speed = measure(load_packed(spec, size, str(packs_folder(out))).train, items, root, size)
+    rows = [
+        ["PIL loader, 2 processes", f"{speed.loader:.0f}"],
+        ["pack, 2 threads", f"{speed.packed:.0f}"],
+    ]
+    print_table([f"views of {size} px on 2 cores", "images/s"], rows)
+    click.echo(f"Ratio: {speed.packed / speed.loader:.1f}")
+
+
+def _counted(found: Checked) -> tuple[Counts, ...]:
+    return found.train, found.used, found.test
+
+
+def _root(data_root: str) -> Path:
+    root = Path(data_root)
+    if not root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder.")
+    return root
+
+
+def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, Any]:
+    """A dataset on disk and its options"""
+    from harness.packed import is_on_disk
+    from harness.registry import DATASETS
+    from harness.spec import TrialRequest, validated
+
+    if not is_on_disk(name):
+        raise UserError(f"Dataset {name} is drawn, not read from files: there is nothing to check.")
+    values = {"data": name, **parse_settings(settings)}
+    request = TrialRequest().with_values(values, source="--set")
+    dataset = DATASETS.get(name)
+    return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")
+
+
+def _pack(
+    name: str,
+    data_root: str | None,
+    size: int,
+    on_bad_image: str,
+    settings: tuple[str, ...],
+    out: str,
+) -> str:
+    from harness.packed import pack_of
+
+    _, options = _file_dataset(name, settings)
+    place = (data_root, str(packs_folder(out)), on_bad_image)
+    info = pack_of(name, options.model_dump_json(), size, *place)
+    return info.sha256

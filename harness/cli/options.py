@@ -1,0 +1,49 @@
+"""Options that several commands have, and how their examples are written.
+
+Owns: each such option's flag, default and help. Must not know: what is made of its value.
+"""
+
+from __future__ import annotations
+
+import click
+
+
+def examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  harness {line}" for line in lines)
+
+
+out_option = click.option(
+    "--out", default="runs", show_default=True, help="Folder of the store and the reports."
+)
+device_option = click.option(
+    "--device", help="cpu, cuda or cuda:N.  [default: cuda if there is one]"
+)
+data_root_option = click.option(
+    "--data-root",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Where the files of a dataset lie; see `harness data check NAME`.",
+)
+bad_image_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="An image that cannot be read: stop, or leave it out and say so.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change any field of the trial, e.g. recipe.epochs=5; repeatable.",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Local weights of the backbone: safetensors, or torch's; timm, MAE, DINO or CLIP keys.",
+)

@@ -1,0 +1,265 @@
+"""What is made of results that are there: `derive`, `export`, `tabulate`, `status` and `report`.
+
+They train nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import examples, out_option
+from harness.cli.show import print_table, write_report
+from harness.errors import UserError, saving
+
+MOST_FAILURES = 5
+"""Failed trials that `status` names."""
+
+
+@click.command(
+    epilog=examples(
+        "derive 1d0932a60454a8f7 --rule topk --value 24 --file placement.json",
+        "derive depth_vs_position+metapeft_lora --rule as_is --file mean.json",
+        "train --method lora --sites placement.json",
+    )
+)
+@click.argument("trials", nargs=-1, required=True)
+@click.option(
+    "--rule",
+    type=click.Choice(["as_is", "threshold", "topk"]),
+    required=True,
+    help="Keep every site, those of at least --value, or the --value strongest.",
+)
+@click.option("--value", type=float, help="[default: 0.5 for threshold, half the sites for topk]")
+@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@out_option
+def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
+    """Turn learned strengths into a fixed placement for any method.
+
+    TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
+    """
+    from harness.insertion import get_method
+    from harness.placements import PlacementFile
+    from harness.placements import derive as derived
+    from harness.runs import members
+    from harness.store import Store, write_atomically
+
+    store = Store(Path(out))
+    ids = [each for name in trials for each in members(name, store.root)]
+    records = [store.known_record(trial_id) for trial_id in ids]
+    without = [record.trial_id for record in records if record.learned is None]
+    if without:
+        raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
+    learned = [record.learned for record in records if record.learned is not None]
+    spec = records[0].spec
+    method = get_method(spec.method)
+    base, options = method.unwrapped(method.parse_options(spec.options))
+    content = PlacementFile(
+        placement=derived(learned, rule, value),  # type: ignore[arg-type]
+        method=base,
+        options=options,
+        backbone=spec.backbone,
+        rule=rule,  # type: ignore[arg-type]
+        value=value,
+        trials=tuple(record.trial_id for record in records),
+    )
+    write_atomically(Path(path), content.model_dump_json(indent=1))
+    strengths = list(content.placement.root.values())
+    click.echo(
+        f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
+        f"{min(strengths):.3g} to {max(strengths):.3g}.\n"
+        f"Next: harness train --method {base} --sites {path}"
+    )
+
+
+@click.command(
+    epilog=examples(
+        "export 1d0932a60454a8f7 --weights adapter/",
+        "export 1d0932a60454a8f7 --peft adapter/",
+        "export placement.json --peft config/",
+        "export depth_vs_position --csv trials.csv --parquet trials.parquet",
+        "export depth_vs_position+tpe --optuna sqlite:///tpe.db",
+    )
+)
+@click.argument("source")
+@click.option(
+    "--weights", type=click.Path(file_okay=False), help="Folder for safetensors and JSON."
+)
+@click.option(
+    "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
+)
+@click.option("--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial.")
+@click.option("--parquet", type=click.Path(dir_okay=False), help="Of a run: the same, typed.")
+@click.option("--optuna", metavar="URL", help="Of a run: database for optuna-dashboard.")
+@click.option(
+    "--tensorboard", type=click.Path(file_okay=False), help="Of a run: folder for its curves."
+)
+@out_option
+def export(
+    source: str,
+    weights: str | None,
+    peft: str | None,
+    csv: str | None,
+    parquet: str | None,
+    optuna: str | None,
+    tensorboard: str | None,
+    out: str,
+) -> None:
+    """Write trained modules, a placement to be trained, or a run's trials for other tools.
+
+    SOURCE is a trial that `harness train` ran, a file from `harness derive`, or a run.
+    """
+    from harness.runs import find_run
+
+    store_root = Path(out)
+    of_a_trial = {"weights": weights, "peft": peft}
+    of_a_run = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
+    is_run = find_run(source, store_root) is not None
+    wrong = of_a_trial if is_run else of_a_run
+    flags = [flag for flag, value in wrong.items() if value is not None]
+    if flags:
+        kind = "run" if is_run else "trial or placement"
+        raise UserError(f"--{flags[0]} is not for a {kind} such as {source!r}.")
+    given = of_a_run if is_run else of_a_trial
+    if not any(given.values()):
+        raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
+    for path in (_export_run if is_run else _export_trial)(source, store_root, given):
+        click.echo(f"Wrote {path}")
+
+
+def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
+    from harness.export import export_lora_config, export_peft, export_weights
+    from harness.placements import read_placement
+    from harness.store import Store
+
+    weights, peft = wanted["weights"], wanted["peft"]
+    if source.endswith(".json"):
+        if peft is None or weights is not None:
+            raise UserError("A placement file has no weights: export it with --peft alone.")
+        return export_lora_config(read_placement(Path(source)), Path(peft))
+    store = Store(root)
+    record = store.known_record(source)
+    written = []
+    if weights is not None:
+        written += export_weights(record, store, Path(weights))
+    if peft is not None:
+        written += export_peft(record, store, Path(peft))
+    return written
+
+
+def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
+    from harness.export_run import export_optuna, export_tensorboard
+    from harness.runs import known_run, refuse_replayed
+    from harness.store import Store
+    from reports.frames import load_run
+
+    folder = known_run(source, root)
+    refuse_replayed(folder)
+    written = []
+    trials = load_run(folder).trials
+    csv, parquet = wanted["csv"], wanted["parquet"]
+    if csv is not None:
+        with saving(Path(csv)):
+            trials.to_csv(csv, index=False)
+        written.append(Path(csv))
+    if parquet is not None:
+        with saving(Path(parquet)):
+            trials.to_parquet(parquet, index=False)
+        written.append(Path(parquet))
+    if wanted["optuna"] is not None:
+        click.echo(f"Wrote {export_optuna(folder, Store(root), wanted['optuna'])} trials.")
+    if wanted["tensorboard"] is not None:
+        written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
+    return written
+
+
+@click.command(
+    epilog=examples(
+        "tabulate joint_space --file joint_space.parquet",
+        "tabulate joint_space joint_space+metapeft --file joint_space.parquet",
+    )
+)
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@out_option
+def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
+    """Put a finished sweep into one table, for searches to be replayed on.
+
+    RUNS are an exhaustive sweep and, if wanted, other finished runs of the same study.
+    """
+    from harness.runs import known_run
+    from harness.table import tabulate as put
+
+    info = put([known_run(run, Path(out)) for run in runs], Path(path))
+    click.echo(
+        f"Wrote {path}: {info.cells} cells, {sum(info.devices.values())} trials, seeds "
+        f"{', '.join(map(str, info.study.seeds))}; one full run takes "
+        f"{info.reference.device_s:.1f} device s."
+    )
+
+
+@click.command(epilog=examples("status depth_vs_position", "status depth_vs_position+tpe"))
+@click.argument("run")
+@out_option
+def status(run: str, out: str) -> None:
+    """Show how far a run is, from any terminal: progress, best so far, failures, time left, cost.
+
+    Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
+    """
+    from harness.batch import duration
+    from harness.runs import known_run
+    from harness.status import look
+    from harness.study import in_words
+
+    seen = look(known_run(run, Path(out)))
+    click.echo(f"{seen.name}: {seen.question}")
+    known = f"of {seen.asked} " if seen.is_grid else ""
+    counts = ", ".join(f"{count} {word}" for word, count in seen.counts.items() if count)
+    click.echo(f"Trials: {counts or 'none yet'} {known}".rstrip() + ".")
+    driver = seen.driver or "none; the same command continues the run"
+    click.echo(f"Driver: {driver}.")
+    if seen.best is not None:
+        words = ", ".join(f"{f} = {in_words(value)}" for f, value in seen.best.cell.items())
+        score = f"{100 * seen.best.score:.1f} % {seen.metric} on {seen.split}"
+        click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")
+    if seen.left_s is not None:
+        click.echo(f"Time left: about {duration(seen.left_s)} at {seen.running} at once.")
+    rows = [[device, str(n), duration(s)] for device, (n, s) in seen.devices.items()]
+    if rows:
+        print_table(["device", "trials", "device time"], rows)
+    for trial_id, error in seen.failures[:MOST_FAILURES]:
+        click.echo(f"Failed: {trial_id}: {error}")
+    if len(seen.failures) > MOST_FAILURES:
+        click.echo(f"... and {len(seen.failures) - MOST_FAILURES} more.")
+
+
+@click.command(
+    epilog=examples(
+        "report depth_vs_position", "report runs/studies/depth_vs_position", "report --paper"
+    )
+)
+@click.argument("run", required=False)
+@click.option("--paper", is_flag=True, help="Recompute the paper's own averages from its cells.")
+@out_option
+def report(run: str | None, paper: bool, out: str) -> None:
+    """Draw a run's figures and tables again, without training. RUN is its name or folder."""
+    if paper == (run is not None):
+        raise UserError("Give either a run, as in `harness report depth_vs_position`, or --paper.")
+    if run is not None:
+        from harness.runs import known_run
+
+        write_report(known_run(run, Path(out)))
+        return
+    from reports.paper_check import by_table, check, clashes, mixture
+
+    checked = check()
+    table = by_table(checked)
+    print_table(list(table.columns), table.to_numpy().tolist())
+    rules = mixture(checked)
+    if len(rules) > 1:
+        words = "; ".join(f"{rule} in {', '.join(tables)}" for rule, tables in rules.items())
+        click.echo(f"\nNo single rule gives all averages: {words}.")
+    click.echo("\nThe same cells, with other averages or under other names:")
+    rows = [list(clash) for clash in clashes()]
+    print_table(["dataset", "one", "other"], rows)

@@ -1,0 +1,209 @@
+"""`harness train`: one configuration, on one seed or several, or against its controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.given import (
+    engine_starter,
+    make_runtime,
+    parse_settings,
+    settings_and_weights,
+    typed_command,
+)
+from harness.cli.options import (
+    bad_image_option,
+    data_root_option,
+    device_option,
+    examples,
+    out_option,
+    set_option,
+    weights_option,
+    workers_option,
+)
+from harness.cli.show import print_markdown, print_table, write_report
+
+if TYPE_CHECKING:
+    from harness.store import TrialRecord
+
+
+@click.command(
+    epilog=examples(
+        "train --method lora --sites mlp1 --depth last:8 --alpha 4",
+        "train --method lora+adaptformer --seeds 5",
+        "train --method metapeft --base lora --seeds 5 --controls",
+        "train --method lora --sites placement.json",
+        "train --method lora --set recipe.lr=0.05 --set options.init=released",
+    )
+)
+@click.option("--method", required=True, help="See `harness list methods`; a+b combines two.")
+@click.option("--base", help="For metapeft: the method whose sites it modulates.  [default: lora]")
+@click.option(
+    "--sites", help="Positions, as in q,v, or a file from `derive`.  [default: the method's own]"
+)
+@click.option(
+    "--depth", default="all", show_default=True, help="all, last:N, first:N, block:L, blocks:A-B."
+)
+@click.option("--alpha", type=float, default=1.0, show_default=True, help="Strength at every site.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1 instead of --seed.")
+@click.option(
+    "--controls",
+    is_flag=True,
+    help="Also train what a learned placement must be judged against, and compare.",
+)
+@workers_option
+@click.option(
+    "--study",
+    "study_name",
+    default="depth_vs_position",
+    show_default=True,
+    help="Study whose data, backbone and recipe are used.",
+)
+@set_option
+@weights_option
+@data_root_option
+@bad_image_option
+@device_option
+@out_option
+def train(
+    method: str,
+    base: str | None,
+    sites: str | None,
+    depth: str,
+    alpha: float,
+    seed: int,
+    seeds: int | None,
+    controls: bool,
+    workers: int | None,
+    study_name: str,
+    settings: tuple[str, ...],
+    weights: str | None,
+    data_root: str | None,
+    on_bad_image: str,
+    device: str | None,
+    out: str,
+) -> None:
+    """Train one configuration and print its scores; finished trials are shown from the store.
+
+    The trained tensors are kept (see `export`), and what the method learned is drawn.
+    """
+    from dataclasses import replace
+
+    from harness.batch import runner
+    from harness.placements import read_placement
+    from harness.spec import TrialRequest
+    from harness.store import Store, driving
+    from harness.study import load_study
+    from harness.trial import provenance, resolve
+
+    study = load_study(study_name)
+    request = TrialRequest(
+        data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
+    )
+    chosen: dict[str, Any] = {}
+    if depth != "all":
+        chosen["depth"] = depth
+    if alpha != 1:
+        chosen["alpha"] = alpha
+    if sites is not None and sites.endswith(".json"):
+        chosen["placement"] = read_placement(Path(sites)).placement.root
+    elif sites is not None:
+        chosen["positions"] = sites
+    named = {"method": method, "seed": seed, **({"options.base": base} if base else {})}
+    request = request.with_values({**named, **chosen}, source="command line")
+    settings, file = settings_and_weights(settings, weights)
+    values = parse_settings(settings)
+    request = request.with_values(values, source="--set")
+    where = (out, data_root, on_bad_image)
+    runtime = replace(make_runtime(device, where, request.backbone, file), keep_weights=True)
+    store = Store(Path(out))
+    numbers = (seed,) if seeds is None else tuple(range(seeds))
+    requests = [request.model_copy(update={"seed": number}) for number in numbers]
+    ids = [resolve(each, runtime).trial_id for each in requests]
+
+    run = runner(
+        engine_starter("local", store, runtime, workers, None, None),
+        store=store,
+        runtime=runtime,
+        base=request,
+        title=method,
+        objective=study.objective,
+    )
+    if controls:
+        from harness.controls import Controls
+        from harness.runs import Command, variant, write_command, write_comparison
+
+        everything = Controls(
+            request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
+        )
+        words = "_".join([method, base] if base else [method])
+        if "placement" in chosen:
+            chosen["placement"] = Path(str(sites)).stem
+        run_name = f"{study.name}+{words}" + variant({**chosen, **values})
+        folder = store.root / "studies" / run_name
+        with driving(folder):
+            compared = everything.compare()
+            write_comparison(folder, compared, provenance(runtime.device))
+            write_command(folder, Command(typed_command(), "Every arm once for every seed."))
+        write_report(folder)
+        print_markdown(folder / "report" / "report.md")
+        return
+    records = run(requests)
+    _print_records(records)
+    _write_gamma([store.trials / trial_id for trial_id in ids])
+
+
+def _print_records(records: list[TrialRecord]) -> None:
+    """Identity and cost of each trial, and their mean scores."""
+    from pandas import Series
+
+    from harness.insertion import get_method
+    from reports.frames import mean_and_half_width
+    from reports.words import with_interval
+
+    for record in records:
+        spec, cost = record.spec, record.cost
+        sites = ", ".join(spec.placement.root) or "none"
+        if len(spec.placement) > 6:
+            sites = f"{len(spec.placement)} sites"
+        method = get_method(spec.method)
+        name = method.label(spec.method, method.parse_options(spec.options))
+        click.echo(f"{record.trial_id}  {name}  {sites}  seed {spec.seed}  {record.status}")
+        click.echo(
+            f"  {record.trainable_params} PEFT + {record.head_params} head parameters; "
+            f"{cost.device_s:.1f} device s, {cost.flops / 1e12:.2f} TFLOP, "
+            f"{record.epochs_run} epochs"
+        )
+    scored = [record for record in records if record.test is not None]
+    if not scored:
+        return
+    assert scored[0].test is not None
+    label = "validation" if scored[0].spec.data.select_on == "val" else "test (selected on)"
+    rows = []
+    for name, part in ((label, "select"), ("test", "test")):
+        scores = [getattr(record, part) for record in scored]
+        columns = [[s.groups[group] for s in scores] for group in scored[0].test.groups]
+        columns += [[getattr(s, m) for s in scores] for m in ("class_mean", "group_mean", "micro")]
+        values = [mean_and_half_width(100 * Series(column, dtype=float)) for column in columns]
+        rows.append([name, *(with_interval(*value) for value in values)])
+    header = ["accuracy %", *scored[0].test.groups, "class mean", "group mean", "micro"]
+    print_table(header, rows)
+    if len(scored) > 1:
+        click.echo(f"Mean ± 95 % interval over {len(scored)} seeds.")
+
+
+def _write_gamma(trials: list[Path]) -> None:
+    """Say what the trials learned, if they did, and draw it beside each one's record."""
+    from reports.content import say_learned
+    from reports.page import write_gamma
+
+    sentence = say_learned(trials)
+    if sentence is not None:
+        click.echo(sentence)
+    for trial in trials:
+        for path in write_gamma(trial):
+            click.echo(f"Wrote {path}")
