@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import resource
 import subprocess
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ from harness import __version__
 from harness.backbones import dims, input_size, load_backbone, weights_sha256
 from harness.blocks import Backbone
 from harness.clock import Stopwatch
-from harness.data import Dataset, Split, normalised, one_of, split
+from harness.data import Dataset, ImageSet, Split, normalised, one_of, split
 from harness.errors import NotSavedError, UserError, unknown
 from harness.heads import make_head
 from harness.insertion import PeftMethod, get_method
@@ -308,20 +308,33 @@ def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) ->
 
 
 def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
-    """Estimate a trial's seconds from a few batches of it, after one to warm up."""
+    """Estimate a trial's device seconds from a few batches of it, after as many to warm up.
+
+    Of all its images the same share is trained on and scored, as often as in one of its epochs.
+    """
     _fix_arithmetic()
-    whole = _prepare(spec, runtime).split
-    some = torch.arange(min(len(whole.train), PROBE_BATCHES * spec.recipe.batch_size))
-    part = whole.train.subset(some.to(whole.train.labels.device))
-    small = replace(whole, train=part, select=part, test=part)
+    whole, epochs = _prepare(spec, runtime).split, spec.recipe.epochs
+    share = min(1.0, PROBE_BATCHES * spec.recipe.batch_size / len(whole.train))
+    select = _some(whole.select, share)
+    small = replace(
+        whole,
+        train=_some(whole.train, share),
+        select=select,
+        test=select if whole.test is whole.select else _some(whole.test, share / epochs),
+    )
     recipe = spec.recipe.model_copy(update={"epochs": 1})
     with _attached(spec, runtime) as (classifier, prepared):
         seconds = 0.0
         for _ in range(2):
-            start = time.perf_counter()
+            watch = Stopwatch(torch.device(runtime.device))
             train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
-            seconds = time.perf_counter() - start
-    return seconds * spec.recipe.epochs * len(whole.train) / len(part)
+            _, seconds = watch.spent
+    return seconds * epochs / share
+
+
+def _some(images: ImageSet, share: float) -> ImageSet:
+    index = torch.arange(math.ceil(share * len(images)), device=images.labels.device)
+    return images.subset(index)
 
 
 def count_params(spec: TrialSpec) -> Counted:
