@@ -22,7 +22,6 @@ from harness.errors import UserError
 from harness.files import (
     BorderMask,
     LongTail,
-    MissingData,
     count_groups,
     kept,
     tail_counts,
@@ -42,6 +41,23 @@ def is_on_disk(name: str) -> bool:
     return hasattr(DATASETS.get(name), "listing")
 
 
+def data_folder(name: str, data_root: str | None) -> Path:
+    """Where the files of a dataset lie.
+
+    Raises:
+        UserError: no folder is given, or it is none.
+    """
+    if data_root is None:
+        raise UserError(
+            f"Dataset {name} is read from files: give their folder with --data-root "
+            f"(`harness data check {name}` says what belongs there)."
+        )
+    root = Path(data_root)
+    if not root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder.")
+    return root
+
+
 @functools.lru_cache(maxsize=64)
 def pack_of(
     name: str, options_json: str, size: int, data_root: str | None, packs: str, on_bad: OnBad
@@ -52,14 +68,7 @@ def pack_of(
         UserError: no data root, files that are absent, or an image that cannot be read.
     """
     dataset = DATASETS.get(name)
-    if data_root is None:
-        raise UserError(
-            f"Dataset {name} is read from files: give their folder with --data-root "
-            f"(`harness data check {name}` says what belongs there)."
-        )
-    root = Path(data_root)
-    if not root.is_dir():
-        raise MissingData(f"--data-root {data_root} is not a folder.")
+    root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
     made = pack(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,6 +70,7 @@ def check(
     from harness.data_check import check as checked
     from harness.download import download as fetch
     from harness.files import MissingData
+    from harness.packed import data_folder
 
     dataset, options = _file_dataset(name, settings)
     if data_root is None:
@@ -81,7 +81,8 @@ def check(
     try:
         if download:
             fetch(dataset, name, options, Path(data_root))
-        found = checked(dataset, name, options, _root(data_root), packs_folder(out))
+        root = data_folder(name, data_root)
+        found = checked(dataset, name, options, root, packs_folder(out))
     except MissingData:
         click.echo(dataset.layout)
         raise
@@ -127,12 +128,17 @@ def pack(
 ) -> None:
     """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
     from harness.pack import open_pack, pack_folder, side_for
+    from harness.packed import pack_of
 
-    sha256 = _pack(name, data_root, size, on_bad_image, settings, out)
-    folder = pack_folder(packs_folder(out), name, side_for(size), sha256)
+    _, options = _file_dataset(name, settings)
+    packs = packs_folder(out)
+    info = pack_of(name, options.model_dump_json(), size, data_root, str(packs), on_bad_image)
+    folder = pack_folder(packs, name, side_for(size), info.sha256)
     opened = open_pack(folder)
     megabytes = len(opened.pixels) / 2**20
-    click.echo(f"{folder}: {len(opened.index.labels)} images, {megabytes:.0f} MiB, sha256 {sha256}")
+    click.echo(
+        f"{folder}: {len(opened.index.labels)} images, {megabytes:.0f} MiB, sha256 {info.sha256}"
+    )
 
 
 @data.command("bench", epilog=examples("data bench rsscn7 --data-root rsscn7 --size 96"))
@@ -146,15 +152,15 @@ def bench_(
 ) -> None:
     """Training views per second: a pack on 2 threads, and PIL in a loader of 2 processes."""
     from harness.data_bench import measure
-    from harness.packed import load_packed
+    from harness.packed import data_folder, load_packed, pack_of
     from harness.spec import DataSpec
 
-    sha256 = _pack(name, data_root, size, "stop", settings, out)
     dataset, options = _file_dataset(name, settings)
-    spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
-    root = Path(str(data_root))  # packing has looked at it
+    root, packs = data_folder(name, data_root), str(packs_folder(out))
+    info = pack_of(name, options.model_dump_json(), size, data_root, packs, "stop")
+    spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=info.sha256)
     items = dataset.listing(options, root).train
-    speed = measure(load_packed(spec, size, str(packs_folder(out))).train, items, root, size)
+    speed = measure(load_packed(spec, size, packs).train, items, root, size)
     rows = [
         ["PIL loader, 2 processes", f"{speed.loader:.0f}"],
         ["pack, 2 threads", f"{speed.packed:.0f}"],
@@ -167,15 +173,8 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
     return found.train, found.used, found.test
 
 
-def _root(data_root: str) -> Path:
-    root = Path(data_root)
-    if not root.is_dir():
-        raise UserError(f"--data-root {data_root} is not a folder.")
-    return root
-
-
 def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, Any]:
-    """A dataset on disk and its options"""
+    """A dataset on disk and its options."""
     from harness.packed import is_on_disk
     from harness.registry import DATASETS
     from harness.spec import TrialRequest, validated
@@ -186,19 +185,3 @@ def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, An
     request = TrialRequest().with_values(values, source="--set")
     dataset = DATASETS.get(name)
     return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")
-
-
-def _pack(
-    name: str,
-    data_root: str | None,
-    size: int,
-    on_bad_image: str,
-    settings: tuple[str, ...],
-    out: str,
-) -> str:
-    from harness.packed import pack_of
-
-    _, options = _file_dataset(name, settings)
-    place = (data_root, str(packs_folder(out)), on_bad_image)
-    info = pack_of(name, options.model_dump_json(), size, *place)
-    return info.sha256
