@@ -13,24 +13,11 @@ from typing import ClassVar, Literal
 
 from harness.datasets.reading import absent, known_class_folders, numbered_lines, required
 from harness.datasets.synth_rs_render import TARGET_CLASSES as CLASSES
+from harness.datasets.synth_rs_render import TARGET_GROUPS as GROUPS
 from harness.errors import UserError
 from harness.files import Item, Listing
 from harness.registry import DATASETS
 from harness.spec import Frozen
-
-GROUPS = {
-    "head": ("ship", "small-vehicle", "large-vehicle"),
-    "medium": ("plane", "harbor", "storage-tank", "tennis-court", "bridge", "swimming-pool"),
-    "tail": (
-        "helicopter",
-        "basketball-court",
-        "baseball-diamond",
-        "roundabout",
-        "soccer-ball-field",
-        "ground-track-field",
-    ),
-}
-"""Named by the paper's release, not made by thresholds (paper-facts, section 4)."""
 
 HEADER = ("imagesource:", "gsd:")
 

@@ -18,6 +18,7 @@ from harness.data import Dataset, Images
 from harness.datasets.synth_rs_render import (
     SOURCE_CLASSES,
     TARGET_CLASSES,
+    TARGET_GROUPS,
     render_source,
     render_target,
 )
@@ -43,9 +44,6 @@ TRAIN_COUNTS = {
 }
 """DOTA-v1.0's training counts divided by 109 (paper-facts, section 4): 911 images, imbalance 86."""
 
-GROUP_SIZES = {"head": 3, "medium": 6, "tail": 6}
-"""DOTA's groups, in the order of `TRAIN_COUNTS`."""
-
 
 class SynthRSOptions(Frozen):
     """`seed` draws the images; `test_per_class` sizes the balanced test set."""
@@ -67,10 +65,10 @@ class SynthRS:
         index = {name: TARGET_CLASSES.index(name) for name in names}
         train = [index[name] for name in names for _ in range(TRAIN_COUNTS[name])]
         test = [c for c in range(len(TARGET_CLASSES)) for _ in range(options.test_per_class)]
-        groups, start = {}, 0
-        for group, size in GROUP_SIZES.items():
-            groups[group] = tuple(index[name] for name in names[start : start + size])
-            start += size
+        groups = {
+            group: tuple(index[name] for name in members)
+            for group, members in TARGET_GROUPS.items()
+        }
         return Dataset(
             train=_images(train, 2 * options.seed),
             test=_images(test, 2 * options.seed + 1),

@@ -41,6 +41,20 @@ TARGET_CLASSES = (
 )
 """DOTA's class names, in DOTA's order."""
 
+TARGET_GROUPS = {
+    "head": ("ship", "small-vehicle", "large-vehicle"),
+    "medium": ("plane", "harbor", "storage-tank", "tennis-court", "bridge", "swimming-pool"),
+    "tail": (
+        "helicopter",
+        "basketball-court",
+        "baseball-diamond",
+        "roundabout",
+        "soccer-ball-field",
+        "ground-track-field",
+    ),
+}
+"""DOTA's, named by the paper's release, not made by thresholds (paper-facts, section 4)."""
+
 SOURCE_OBJECTS = (
     "bridge",
     "ground-track-field",
