@@ -12,10 +12,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.optuna_search import PRUNERS, SAMPLERS, OptunaSearch, Pruner, Sampler
+from harness.optuna_search import PRUNERS, SAMPLERS, OnRepeat, OptunaSearch, Pruner, Sampler
 from harness.population import PopulationSearch, population_size
 from harness.searches import Restarts, Search, SearchMaker, SearchTask
-from harness.space import Values
+from harness.space import Params, Values
 
 POPULATION = "pbt"
 GROUP = "harness.searches"
@@ -43,7 +43,7 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
     stops = [each for each in PRUNERS if each != "none"]
     if sampler in SAMPLERS and (not plus or pruner in stops):
         known: Any = (sampler, pruner or "none")
-        return partial(_optuna, *known)
+        return optuna_search(*known)
     pruned = [f"{each}+{stop}" for each in SAMPLERS for stop in stops] if plus else []
     raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *installed, *beside])
 
@@ -58,20 +58,31 @@ def restarts(cell: Values, count: int) -> SearchMaker:
     return start
 
 
-def _optuna(sampler: Sampler, pruner: Pruner, task: SearchTask) -> Search:
-    return OptunaSearch(
-        sampler,
-        task.space,
-        task.make,
-        name=task.name,
-        first_seed=task.seed,
-        on_repeat="cached",
-        budget=task.budget,
-        full_run_flops=task.full_run_flops,
-        log=task.log,
-        pruner=pruner,
-        epochs=task.epochs,
-    )
+def optuna_search(
+    sampler: Sampler,
+    pruner: Pruner,
+    on_repeat: OnRepeat = "cached",
+    warm: Sequence[tuple[Params, float]] = (),
+) -> SearchMaker:
+    """A sampler of Optuna's, as a search; see `OptunaSearch`."""
+
+    def start(task: SearchTask) -> Search:
+        return OptunaSearch(
+            sampler,
+            task.space,
+            task.make,
+            name=task.name,
+            first_seed=task.seed,
+            on_repeat=on_repeat,
+            budget=task.budget,
+            full_run_flops=task.full_run_flops,
+            log=task.log,
+            pruner=pruner,
+            epochs=task.epochs,
+            warm=warm,
+        )
+
+    return start
 
 
 def _population(task: SearchTask) -> Search:

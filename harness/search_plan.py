@@ -6,7 +6,7 @@ Owns: which searches there are, and what each takes. Must not know: how they are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,14 @@ from typing import Any
 from harness.backbones import dims
 from harness.errors import UserError, unknown
 from harness.insertion import get_method
-from harness.named_searches import POPULATION, find_search, installed_searches, restarts
-from harness.optuna_search import SAMPLERS, OnRepeat, OptunaSearch, Pruner
+from harness.named_searches import (
+    POPULATION,
+    find_search,
+    installed_searches,
+    optuna_search,
+    restarts,
+)
+from harness.optuna_search import SAMPLERS, OnRepeat, Pruner
 from harness.population import population_size
 from harness.registry import METHODS
 from harness.searches import Budget, Make, Search, SearchTask
@@ -89,22 +95,11 @@ def _optuna(
     warm = [] if known is None else known_points(known, space, make, study.objective)
     pruner = wanted.pruner or "none"
 
+    sampler: Any = wanted.name
+    maker = optuna_search(sampler, pruner, wanted.on_repeat or "cached", warm)
+
     def start(repeat: int) -> Search:
-        name: Any = wanted.name
-        return OptunaSearch(
-            name,
-            space,
-            make,
-            name=f"{folder.name}/{repeat}",
-            first_seed=study.seeds[0],
-            on_repeat=wanted.on_repeat or "cached",
-            budget=budget,
-            full_run_flops=flops,
-            log=_log(folder, repeat),
-            pruner=pruner,
-            epochs=study.base.recipe.epochs,
-            warm=warm,
-        )
+        return maker(_task(study, folder, repeat, space, make, budget, flops))
 
     return SearchPlan(
         words=(
@@ -124,23 +119,14 @@ def _from_name(
     """A population, or a search that a user has installed: all they take is a budget."""
     wanted.refuse("pruner", "on_repeat", "warm_start")
     budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
-    epochs = study.base.recipe.epochs
     words = f"budget {budget.amount:g} {budget.unit}"
     if wanted.name == POPULATION:
-        words = f"a population of {population_size(space, budget, epochs)}"
+        size = population_size(space, budget, study.base.recipe.epochs)
+        words = f"a population of {size}"
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
 
     def start(repeat: int) -> Search:
-        task = SearchTask(
-            space=space,
-            make=make,
-            name=f"{folder.name}/{repeat}",
-            seed=study.seeds[0],
-            budget=budget,
-            full_run_flops=flops,
-            epochs=epochs,
-            log=_log(folder, repeat),
-        )
+        task = _task(study, folder, repeat, space, make, budget, flops)
         return find_search(wanted.name)(task)
 
     return SearchPlan(
@@ -163,17 +149,8 @@ def _restarts(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> S
     cell = learning_cell(study, wanted.name)
 
     def start(repeat: int) -> Search:
-        task = SearchTask(
-            space=space,
-            make=make,
-            name=f"{folder.name}/{repeat}",
-            seed=study.seeds[0] + repeat * count,
-            budget=budget,
-            full_run_flops=1,
-            epochs=study.base.recipe.epochs,
-            log=_log(folder, repeat),
-        )
-        return restarts(cell, count)(task)
+        task = _task(study, folder, repeat, space, make, budget, flops=1)
+        return restarts(cell, count)(replace(task, seed=task.seed + repeat * count))
 
     return SearchPlan(
         words=(
@@ -220,8 +197,26 @@ def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runt
     return full_run_flops(make(values, study.seeds[0]), runtime)
 
 
-def _log(folder: Path, repeat: int) -> Path:
-    return folder / f"search-{repeat}.jsonl"
+def _task(
+    study: Study,
+    folder: Path,
+    repeat: int,
+    space: SearchSpace,
+    make: Make,
+    budget: Budget,
+    flops: int,
+) -> SearchTask:
+    """What one repeat is started with."""
+    return SearchTask(
+        space=space,
+        make=make,
+        name=f"{folder.name}/{repeat}",
+        seed=study.seeds[0],
+        budget=budget,
+        full_run_flops=flops,
+        epochs=study.base.recipe.epochs,
+        log=folder / f"search-{repeat}.jsonl",
+    )
 
 
 def _size(space: SearchSpace) -> str:
