@@ -18,6 +18,16 @@ FALLBACK = "depth_vs_position"
 """Study whose data, backbone and recipe a command starts from where the run's own has no name."""
 
 
+def places(spec: TrialSpec) -> dict[str, str]:
+    """Flags that say where files lie -> the word that a command has for each.
+
+    Paths are no part of a trial: they differ between machines, and whoever types the command puts
+    the own ones there. The words are those of `--help`.
+    """
+    weights = {"--weights": "FILE"} if spec.backbone.weights == "file" else {}
+    return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
+
+
 class TrainCommands:
     """Commands for the trials that were made from one request.
 
@@ -47,8 +57,7 @@ class TrainCommands:
                 for each in spec.changes
             ]
         words += ["--seed", str(spec.seed)]
-        if spec.backbone.weights == "file":
-            words += ["--weights", "FILE"]
+        words += [word for flag, place in places(spec).items() for word in (flag, place)]
         for field, value in settings.items():
             words += ["--set", f"{field}={_as_setting(value)}"]
         return shlex.join(words)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.command import places
 from harness.runs import Command, read_command
 from harness.spec import TrialRequest, TrialSpec
 from harness.study import Axis, Range, Study, in_words
@@ -76,6 +77,8 @@ class Page:
     command: Command | None
     precision: str | None
     """What the device made of `auto`; None where the study names the precision."""
+    places: dict[str, str]
+    """Flags of the commands -> the word where a path of the reader's machine belongs."""
     files: list[str]
 
 
@@ -126,6 +129,7 @@ def sweep_page(
         trials=trials,
         command=command,
         precision=_precision(study.base, trials.example),
+        places=_places(trials.example),
         files=[path.name for path in written],
     )
     return _rendered(page)
@@ -189,6 +193,7 @@ def comparison_page(
         trials=trials,
         command=command,
         precision=_precision(compared.request, trials.example),
+        places=_places(trials.example),
         files=[path.name for path in written],
     )
     return _rendered(page)
@@ -218,6 +223,7 @@ def document_page(folder: Path, content: Document, written: Sequence[Path]) -> s
         trials=None,
         command=command,
         precision=None,
+        places={},
         files=[path.name for path in written],
     )
     return _rendered(page)
@@ -300,6 +306,10 @@ def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _places(example: TrialSpec | None) -> dict[str, str]:
+    return {} if example is None else places(example)
 
 
 def _precision(request: TrialRequest, example: TrialSpec | None) -> str | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import re
 import shlex
+import shutil
+from importlib import resources
 
 import pytest
 from test_cli import harness
+from test_files_and_packs import two_splits
 from test_store_and_sweep import TINY, publish
 
 from harness.command import TrainCommands
@@ -17,6 +20,7 @@ from harness.store import Store
 from harness.study import load_study
 from harness.sweep import make_plan
 from harness.trial import Runtime, resolve
+from harness.weights import sha256_of
 
 BASE = load_study("k_steps").base
 CHANGES = [
@@ -113,4 +117,38 @@ def test_a_page_prints_the_command_of_the_run_and_of_every_trial(tmp_path):
     for words, (_, spec) in zip(trials, plan.cells, strict=True):
         shown = harness(*shlex.split(words)[1:], *place)
         assert shown.stdout.startswith(f"{spec.trial_id}  ")
+    assert {path.name for path in store.trials.iterdir()} == {s.trial_id for s in plan.to_run}
+
+
+def test_the_commands_of_a_run_on_files_leave_open_where_they_lie(tmp_path):
+    root, file = two_splits(tmp_path / "my images"), tmp_path / "vit.safetensors"
+    shutil.copy(str(resources.files("harness") / "assets" / "vit_pico.safetensors"), file)
+    values = {"data": "folder", "backbone.weights": "file", "backbone.sha256": sha256_of(file)}
+    study = load_study("depth_vs_position").at_smoke_scale()
+    study = study.derive(base=study.base.with_values(values, source="test"))
+    runtime = Runtime(data_root=str(root), packs=str(tmp_path / "packs"), weights=file)
+    store = Store(tmp_path)
+    plan = make_plan(study, store=store, run_name="any", runtime=runtime)
+    for spec in plan.to_run:
+        publish(store, spec)
+    given = ("sweep", "--study", "depth_vs_position", "--smoke", "--set", "data=folder")
+    place = ("--out", tmp_path, "--workers", 1)
+    ran = harness(*given, "--weights", file, "--data-root", root, *place)
+    assert ran.exit_code == 0 and "4 done" in ran.stdout, ran.output
+    (folder,) = (tmp_path / "studies").iterdir()
+    (command,) = printed(folder, "harness sweep")
+    left_open = ("--weights", "FILE", "--data-root", "FOLDER")
+    assert command == shlex.join(["harness", *given, *left_open])
+    page = (folder / "report" / "index.html").read_text()
+    assert str(tmp_path) not in page
+    assert "<code>--weights FILE</code> and <code>--data-root FOLDER</code>" in page
+
+    def typed(words):
+        here = {"FILE": file, "FOLDER": root}
+        return harness(*(here.get(word, word) for word in shlex.split(words)[1:]), *place)
+
+    assert "4 done, 0 running, 0 failed (will be tried again), 0 to run" in typed(command).stdout
+    trials = printed(folder, "harness train")
+    for words, (_, spec) in zip(trials, plan.cells, strict=True):
+        assert typed(words).stdout.startswith(f"{spec.trial_id}  ")
     assert {path.name for path in store.trials.iterdir()} == {s.trial_id for s in plan.to_run}

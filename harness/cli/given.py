@@ -173,13 +173,18 @@ def engine_starter(
 
 NO_IDENTITY = {
     *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries", "keep"),
-    *("data_root", "dry_run"),
+    "dry_run",
 }
 """Parameters that cannot change a trial's numbers."""
+PLACES = {"weights", "data_root"}
+"""Parameters whose paths differ between machines; a trial knows what lies there by its hash."""
 
 
 def typed_command() -> str:
-    """The command that is being run, without what cannot change a number."""
+    """The command that is being run, without what cannot change a number.
+
+    Where files lie is left open: `--data-root FOLDER`, in the words of `--help`.
+    """
     context = click.get_current_context()
     words = ["harness", str(context.info_name)]
     for parameter in context.command.params:
@@ -187,7 +192,7 @@ def typed_command() -> str:
         source = context.get_parameter_source(name)
         if name in NO_IDENTITY or source is not click.core.ParameterSource.COMMANDLINE:
             continue
-        value = context.params[name]
+        value = parameter.metavar if name in PLACES else context.params[name]
         if value is True:
             words.append(parameter.opts[-1])
             continue
