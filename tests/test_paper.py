@@ -19,7 +19,7 @@ from harness.spec import explain
 from harness.store import Store
 from harness.study import Axis, Bubbles, Points, load_study, study_names
 from harness.sweep import make_plan
-from harness.trial import Runtime
+from harness.trial import Runtime, probe_seconds, resolve
 from reports.frames import bubbles_of, by_value, choose, load_run, read_paper, summarise
 from reports.page import write_report
 from reports.paper_check import best_rules, check, clashes, compare, exceptions, mixture
@@ -394,3 +394,17 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
     assert seconds(learned) == pytest.approx(15)
     assert seconds({"backbone.name": "vit_small_patch16_224"}) is None
     assert estimate.device_s(load_study("module_size")) == 0
+
+
+def test_a_timing_scores_as_many_images_as_a_trial_does_for_those_it_trains_on(monkeypatch):
+    splits = []
+    monkeypatch.setattr("harness.trial.train", lambda *args, **kwargs: splits.append(args[2]))
+    base = load_study("depth_vs_position").base.with_values(
+        {"recipe.batch_size": 32, "recipe.epochs": 5}, source="test"
+    )
+    probe_seconds(resolve(base, Runtime()), Runtime())
+    part = splits[-1]
+    assert len(part.train) == 6 * 32
+    # Of synth-rs 20 % of 911 images are scored in every epoch, and 1,200 once in five of them.
+    assert len(part.select) / len(part.train) == pytest.approx(0.2 / 0.8, rel=0.05)
+    assert len(part.test) / len(part.train) == pytest.approx(1200 / 5 / (0.8 * 911), rel=0.05)
