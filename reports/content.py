@@ -30,6 +30,7 @@ from reports.frames import (
     paper_by_dataset,
     paper_grid,
     paper_tables,
+    projected,
     proposals,
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
@@ -284,8 +285,8 @@ def _caption(run: Run, what: str) -> str:
     return f"{what}{over}; choices are made on {split_words(run)}; × diverged, - no result"
 
 
-def _accuracy_caption(run: Run) -> str:
-    return _caption(run, f"Test accuracy (%), {_metric_words(run)}")
+def _accuracy_caption(run: Run, at: str = "") -> str:
+    return _caption(run, f"Test accuracy (%), {_metric_words(run)}{at}")
 
 
 def _paper_caption(title: str, source: str) -> str:
@@ -346,11 +347,13 @@ def _grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: V
     cells["mean"] = [with_interval(value) for value in mean.mean(axis=1)]
     cells.loc["mean"] = [*(with_interval(value) for value in mean.mean()), ""]
     params = grid(run, summary, view.rows, view.columns, "trainable_params")
+    further = projected(run, view.rows, view.columns)
+    at = f", at the {' and '.join(further)} that is best on {split_words(run)}" if further else ""
     counted = params.map(lambda value: "-" if pd.isna(value) else f"{int(value)}")
     return [
         Table(
             stem=stem(view),
-            caption=_accuracy_caption(run),
+            caption=_accuracy_caption(run, at),
             corner=_corner(run, view),
             words=cells,
             has_means=True,

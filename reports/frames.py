@@ -323,6 +323,11 @@ def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     fields = [field for field in run.fields if field not in nuisance]
     if len(fields) == len(run.fields):
         return summary
+    return _preferred(run, summary, fields)
+
+
+def _preferred(run: Run, summary: pd.DataFrame, fields: list[str]) -> pd.DataFrame:
+    """Of the rows with equal `fields`, the one with the best selection score."""
     # Without any score the first row stands for the cell, so that holes stay visible.
     score = summary[f"select_{run.study.objective}"].fillna(-1.0)
     best = score.groupby([summary[field] for field in fields], sort=False).idxmax()
@@ -332,11 +337,19 @@ def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
 def grid(run: Run, summary: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
     """`value` as a rows x columns table with every cell of the axes, in the study's order.
 
-    Further scientific axes are averaged over.
+    Further axes take the values that the selection score prefers there, as a user would choose
+    them: a mean over them would be that of settings that nobody would use.
     """
-    # Averaging NaN alone gives NaN, so a hole stays a hole.
-    table = summary.groupby([rows, columns], sort=False)[value].mean().unstack(columns)
+    shown = _preferred(run, summary, [rows, columns])
+    table = shown.set_index([rows, columns])[value].unstack(columns)
     return table.reindex(index=run.order(rows), columns=run.order(columns))
+
+
+def projected(run: Run, rows: str, columns: str) -> list[str]:
+    """Labels of the axes that a table of two does not show, apart from nuisance ones."""
+    shown = (rows, columns)
+    axes = run.study.axes
+    return [a.label for a in axes if a.field not in shown and a.role == "scientific"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from reports.frames import (
     grid,
     paper_grid,
     paper_tables,
+    projected,
 )
 from reports.gamma_frames import Learned, block_map, positions_of
 from reports.search_frames import Searches
@@ -496,7 +497,9 @@ def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
     where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
     mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
     mark = mark or "Red box: the cell"
-    return f"{mark} chosen on {where}."
+    further = projected(run, view.rows, view.columns) if isinstance(view, View) else []
+    over = f" Everywhere the {' and '.join(further)} that is best on {where}." if further else ""
+    return f"{mark} chosen on {where}.{over}"
 
 
 def _finish(figure: Figure, run: Run, view: AnyView, box: str) -> None:

@@ -98,6 +98,21 @@ def folder(tmp_path):
     return made_run(tmp_path, study(), RESULTS)
 
 
+def test_an_axis_that_a_figure_does_not_show_is_at_what_validation_prefers(tmp_path):
+    alphas = Axis(field="alpha", values=(1.0, 4.0), label="alpha")
+    axes = (*study().axes[:1], Axis(field="depth", values=("last:1",), label="depth"), alphas)
+    results = [[(0.5, 0.3)], [(0.4, 0.9)], [(0.2, 0.6)], ["DIVERGED"]]
+    folder = made_run(tmp_path, study(axes=axes, seeds=(0,), reference=None), results)
+    run = load_run(folder)
+    shown = grid(run, summarise(run), "positions", "depth", "test_class_mean")
+    # The better test score of mlp1 at 4 is not shown, nor is it in a mean.
+    assert shown["last:1"].to_dict() == pytest.approx({"mlp1": 30.0, "q": 60.0})
+    assert grid(run, summarise(run), "positions", "depth", "DIVERGED")["last:1"].sum() == 0
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text()
+    assert "class mean, at the alpha that is best on validation" in text
+
+
 def test_every_trial_has_a_row_and_no_score_is_invented(folder):
     trials = load_run(folder).trials
     assert trials["status"].tolist() == (
