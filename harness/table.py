@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from harness.comparison import Reference
 from harness.errors import UserError, saving
 from harness.index import BY_GROUP, OVERALL, Summary, summaries
-from harness.runs import Asked, RunFiles, read_run
+from harness.runs import Asked, RunFiles, read_command, read_run
 from harness.space import SearchSpace
 from harness.spec import Frozen
 from harness.store import Store
@@ -126,7 +126,7 @@ def tabulate(folders: Sequence[Path], path: Path) -> TableInfo:
         groups=tuple(scored.groups),
         num_classes=scored.num_classes,
         commands=(
-            *(_command(folder.name, run.study) for folder, run in runs.items()),
+            *(_command(folder, run.study) for folder, run in runs.items()),
             f"harness tabulate {' '.join(folder.name for folder in folders)} --file {path.name}",
         ),
     )
@@ -147,7 +147,7 @@ def _finished(folder: Path, run: RunFiles, store: Store) -> dict[str, Summary]:
         raise UserError(
             f"{folder.name} is not finished: of {len(asked)} trials {len(lacking) - failed} are "
             f"missing and {failed} failed, the first at {words}, seed {lacking[0].seed}; give "
-            f"`{_command(folder.name, run.study)}` again."
+            f"`{_command(folder, run.study)}` again."
         )
     return whole
 
@@ -219,15 +219,10 @@ def _plain(value: JsonValue) -> JsonValue:
     return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
-def _command(run: str, study: Study) -> str:
-    """What starts a run of this name."""
-    words = []
-    for part in run.split("+")[1:]:
-        if "=" in part:
-            words.append(f"--set {part}")
-        else:
-            words.append("--smoke" if part == "smoke" else f"--search {part}")
-    return " ".join([f"harness sweep --study {study.name}", f"--seeds {len(study.seeds)}", *words])
+def _command(folder: Path, study: Study) -> str:
+    """What started a run."""
+    known = read_command(folder)
+    return f"harness sweep --study {study.name}" if known is None else known.line
 
 
 def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:

@@ -699,8 +699,7 @@ def anytime(compared: Searches) -> Figure:
         if field == "test":
             _restart_lines(axis, compared)
         axis.axvline(compared.at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
-        y, side = (0.02, "bottom") if field == "test" else (0.98, "top")
-        _note(axis, compared.at, y, "compared here", rotation=90, va=side, ha="right")
+        _note(axis, compared.at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _leads(value) else "")

@@ -304,6 +304,16 @@ def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     assert {p.name: p.read_bytes() for p in (folder / "report").iterdir()} == report
 
 
+def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
+    args = ["--search", "random,metapeft_lora", "--replay", "--repeats", 2, "--budget", 3]
+    result = harness("compare", *args, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    found = load_searches(tmp_path / "studies" / "joint_space+searches")
+    assert found.exhaustive is not None and found.exhaustive.select.shape == (6, 12, 12, 1)
+    assert found.study.seeds == (0,) and found.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
+    assert found.final["test"].between(100 / 15, 100).all()
+
+
 def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
     args = ["--search", "random", "--repeats", 2, "--budget", 2]
     assert compare(tmp_path, made, *args).exit_code == 0

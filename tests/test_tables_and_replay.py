@@ -18,7 +18,7 @@ from harness.controls import Controls
 from harness.errors import UserError
 from harness.named_searches import find_search
 from harness.replay import Recording
-from harness.runs import read_run, write_comparison
+from harness.runs import Command, read_run, write_command, write_comparison
 from harness.searches import Budget, SearchTask
 from harness.store import Store, read_lines
 from harness.study import Range, load_study
@@ -41,6 +41,8 @@ def made(tmp_path_factory):
     """A store, its sweep and MetaPEFT's run, and their table."""
     root = tmp_path_factory.mktemp("made")
     folders = [made_sweep(root, small_study()), made_metapeft(root, small_study())]
+    typed = "harness sweep --study joint_space --search metapeft --budget 2"
+    write_command(folders[1], Command(typed, "2 restarts"))
     tabulate(folders, root / "t.parquet")
     return root, folders, root / "t.parquet"
 
@@ -89,8 +91,8 @@ def test_a_table_says_where_it_comes_from(made):
     _, _, path = made
     info = read_table(path).info
     assert info.environment == {"semantics": "1", "device": "made up"}
-    assert info.commands[0] == "harness sweep --study joint_space --seeds 2"
-    assert info.commands[1] == "harness sweep --study joint_space --seeds 2 --search metapeft"
+    assert info.commands[0] == "harness sweep --study joint_space"
+    assert info.commands[1] == "harness sweep --study joint_space --search metapeft --budget 2"
     assert "tabulate joint_space joint_space+metapeft --file t.parquet" in info.commands[2]
     full = info.reference
     assert full.cell == {"positions": "mlp1", "depth": "last:12", "alpha": 4.0}
