@@ -170,7 +170,7 @@ def load_searches(folder: Path) -> Searches:
         final=final,
         curves=_curves(everything),
         random=None if exhaustive is None else _random(exhaustive, spent.max()),
-        restarts=_restarts(final, trials, comparison, metric),
+        restarts=_restarts(everything, trials, comparison, metric),
         table=summary,
         judgement=judgement,
         reference=reference,
@@ -455,13 +455,13 @@ def _random(exhaustive: Exhaustive, most_runs: float) -> pd.DataFrame:
 
 
 def _restarts(
-    final: pd.DataFrame, trials: pd.DataFrame, comparison: SearchComparison, metric: str
+    everything: pd.DataFrame, trials: pd.DataFrame, comparison: SearchComparison, metric: str
 ) -> pd.DataFrame:
     """What starting a learned search again would bring; all recorded seeds of its cell count."""
     parts = [pd.DataFrame(columns=["search", "starts", "runs", "test"])]
     for name in comparison.learned:
-        cells = final[final["search"] == name]["cell"].dropna()
-        own = trials[trials["cell"].isin(cells)]
+        ran = trials["cell"].loc[everything[everything["search"] == name]["trial_id"]]
+        own = trials[trials["cell"].isin(ran)]
         if len(own) < 2:
             continue
         starts = np.arange(1, len(own) + 1)
