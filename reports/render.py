@@ -718,7 +718,10 @@ def anytime(compared: Searches) -> Figure:
         _note(axes[1], 0.02, best.target, f"found: {best.target:.1f} points", va="top")
         axes[1].set_yscale("symlog", linthresh=1, linscale=0.5)
         axes[1].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-        axes[1].set_ylim(0, 1.5 * max(1.0, compared.curves["regret"].max()))
+        # Empty space below the target says nothing when no search comes near it.
+        nearest = compared.curves["regret"].min()
+        bottom = 0.0 if nearest <= best.target else 0.8 * best.target
+        axes[1].set_ylim(bottom, 1.5 * max(1.0, compared.curves["regret"].max()))
     room = max(0.5, 0.08 * (highest - lowest))
     axes[0].set_ylim(lowest - room, highest + room)
     handles, names = axes[0].get_legend_handles_labels()
