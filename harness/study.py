@@ -257,9 +257,12 @@ def _refuse_fields_set_twice(axes: list[Axis]) -> None:
 
 
 def in_words(value: JsonValue) -> str:
-    """A cell's value for a sentence: a placement by the number of its sites, changes in turn."""
+    """A cell's value for a sentence: a placement by the number of its sites, options by name,
+    changes in turn."""
     if isinstance(value, dict):
-        return f"{len(value)} sites"
+        if all(name[:1].isdigit() for name in value):  # as in `11.mlp1`
+            return f"{len(value)} sites"
+        return ", ".join(f"{name} {in_words(each)}" for name, each in value.items())
     if not isinstance(value, list | tuple):
         return "none" if value is None else str(value)
     parts = []

@@ -207,14 +207,17 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
     binomial = ", ".join(
         f"{group} {run.trials[f'binomial_{group}'].mean():.1f}" for group in run.groups
     )
-    notes = [
+    several = [
         f"Cells range from {scores.min():.1f} to {scores.max():.1f} % on test.",
         f"The best cell on test, which only hindsight knows, is {cell_words(run, choice.oracle)} "
         f"with {choice.oracle_score:.1f} %: choosing on {split} cost {gap:.1f} points.",
+    ]
+    notes = [
+        *(several if len(summary) > 1 else ()),
         "Binomial standard error of one trial's group accuracy, from the number of test images "
         f"alone: {binomial} points.",
     ]
-    if len(run.study.seeds) < 2:
+    if len(run.seeds) < 2 and len(summary) > 1:
         notes.append(
             "One seed: differences between cells have no interval. Run more with `--seeds N`."
         )
@@ -280,7 +283,7 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
 
 
 def _caption(run: Run, what: str) -> str:
-    seeds = len(run.study.seeds)
+    seeds = len(run.seeds)
     over = f", mean ± 95 % interval over {seeds} seeds" if seeds > 1 else ""
     return f"{what}{over}; choices are made on {split_words(run)}; × diverged, - no result"
 

@@ -53,6 +53,11 @@ class Run:
         return list(dict.fromkeys(field for cell in self.cells for field in cell))
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Training seeds; a search may add to those of the study."""
+        return tuple(sorted({*self.study.seeds, *map(int, self.trials["seed"])}))
+
+    @property
     def selected_on_test(self) -> bool:
         return self.study.base.data.select_on == "test"
 

@@ -113,7 +113,7 @@ def sweep_page(
         else "The test set is scored once per trial and enters no choice."
     )
     definition = {
-        "Seeds": ", ".join(map(str, study.seeds)),
+        "Seeds": ", ".join(map(str, run.seeds)),
         "Selection rule": rule,
         "Search and budget": command.plan if command else "not recorded",
         "Held fixed": study.fixed or "-",

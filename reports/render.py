@@ -517,7 +517,7 @@ def _finish(figure: Figure, run: Run, view: AnyView, box: str) -> None:
 
 def caption(run: Run) -> str:
     """What was held fixed, on what, with how many seeds: the words under every figure."""
-    where = setting(run.study.base, len(run.study.seeds))
+    where = setting(run.study.base, len(run.seeds))
     return f"Test accuracy. Fixed: {run.study.fixed}. {where}{MARKED}"
 
 

@@ -351,6 +351,16 @@ def test_tuning_of_a_learned_search_is_charged_apart(tmp_path, made):
     assert f"joint_space+metapeft at {runs:.1f} full runs, which are charged apart" in text
 
 
+def test_starts_on_further_seeds_are_counted_and_their_options_named(tmp_path):
+    folder = made_metapeft(tmp_path, small_study(seeds=SEEDS))
+    write_run(folder, small_study(seeds=(0,)), [], {"device": "made up"})
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text()
+    assert "10 epochs, 3 seeds." in text and "One seed" not in text
+    assert "method = metapeft, options = base lora, base_options rank 4 (" in text
+    assert "Cells range" not in text  # there is one
+
+
 def test_a_folder_without_answers_is_refused(tmp_path, made):
     folder = folder_of(tmp_path, made, {"random": [[]]})
     with pytest.raises(UserError, match="no trial of a search has finished"):
