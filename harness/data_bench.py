@@ -6,10 +6,11 @@ Owns: the measurement. Must not know: models, trials.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +24,20 @@ from harness.data import ImageSet
 from harness.decode import file_of
 from harness.errors import UserError
 from harness.files import Item
+from harness.packed import load_packed
 from harness.rng import generator
-from harness.spec import Recipe
+from harness.spec import DataSpec, Recipe
 
 WORKERS = 2
-"""Processes of the loader, and threads of the pack."""
+"""Processes of the loader, and of the pack, whose batches stay in the process that makes them, as
+they do in a worker that trains."""
 BATCH = 128
 SECONDS = 3.0
 ROUNDS = 3
 """The two are timed in turn, and the best of each counts: other programs only slow them down."""
-PREPARED = 2 * WORKERS
-"""Batches that lie ready when a round starts, and are not timed."""
+PREPARED = 16
+"""As many batches at most lie ready when a round starts, and are not timed: the pack's processes
+are asked for so many at once, a loader keeps fewer."""
 
 
 class Speed(NamedTuple):
@@ -61,7 +65,7 @@ class _Files(torch.utils.data.Dataset[Tensor]):
         return view
 
 
-def measure(images: ImageSet, items: Sequence[Item], root: Path, size: int) -> Speed:
+def measure(spec: DataSpec, packs: str, items: Sequence[Item], root: Path, size: int) -> Speed:
     """Both ways on the same images, transform and cores, one after the other.
 
     Raises:
@@ -70,12 +74,19 @@ def measure(images: ImageSet, items: Sequence[Item], root: Path, size: int) -> S
     if any(item.box or file_of(item.path) != item.path for item in items):
         raise UserError("The usual loader reads files, not boxes, tar members or rows of a table.")
     cores = sorted(os.sched_getaffinity(0))
+    workers = ProcessPoolExecutor(
+        WORKERS,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_open,
+        initargs=(spec, size, packs),
+    )
     torch.set_num_threads(1)
     try:
         os.sched_setaffinity(0, cores[:WORKERS])
-        loader, packed = _loader(items, root, size), _packed(images)
-        rounds = [(_rate(loader), _rate(packed)) for _ in range(ROUNDS)]
-        return Speed(max(a for a, _ in rounds), max(b for _, b in rounds))
+        with workers:
+            loader, packed = _loader(items, root, size), _packed(workers)
+            rounds = [(_rate(loader), _rate(packed)) for _ in range(ROUNDS)]
+            return Speed(max(a for a, _ in rounds), max(b for _, b in rounds))
     finally:
         os.sched_setaffinity(0, cores)
 
@@ -94,17 +105,26 @@ def _loader(items: Sequence[Item], root: Path, size: int) -> Iterator[int]:
         yield from (len(batch) for batch in loader)
 
 
-def _packed(images: ImageSet) -> Iterator[int]:
-    recipe = Recipe()
+_images: ImageSet
+"""In a process of the pack's: its training images."""
 
-    def batch(number: int) -> int:
-        rng = generator(0, "bench", number)
-        index = torch.randint(len(images), (BATCH,), generator=rng)
-        return len(images.augmented(index, recipe, rng))
 
-    with ThreadPoolExecutor(WORKERS) as threads:
-        for start in itertools.count(step=PREPARED):
-            yield from threads.map(batch, range(start, start + PREPARED))
+def _open(spec: DataSpec, size: int, packs: str) -> None:
+    global _images
+    torch.set_num_threads(1)
+    _images = load_packed(spec, size, packs).train
+
+
+def _batch(number: int) -> int:
+    rng = generator(0, "bench", number)
+    index = torch.randint(len(_images), (BATCH,), generator=rng)
+    return len(_images.augmented(index, Recipe(), rng))
+
+
+def _packed(workers: Executor) -> Iterator[int]:
+    """Lengths of batches, as they come."""
+    for start in itertools.count(step=PREPARED):
+        yield from workers.map(_batch, range(start, start + PREPARED))
 
 
 def _rate(batches: Iterator[int]) -> float:
