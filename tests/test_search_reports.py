@@ -17,7 +17,7 @@ from test_tables_and_replay import compare, small_study
 
 from harness.comparison import SearchComparison
 from harness.errors import UserError
-from harness.runs import search_log, write_run, write_search_comparison
+from harness.runs import read_command, search_log, write_run, write_search_comparison
 from harness.searches import best_cells
 from harness.store import append_line, read_lines
 from harness.table import read_table, tabulate
@@ -311,6 +311,8 @@ def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     found = load_searches(tmp_path / "studies" / "joint_space+searches")
     assert found.exhaustive is not None and found.exhaustive.select.shape == (6, 12, 12, 1)
     assert found.study.seeds == (0,) and found.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
+    typed = read_command(tmp_path / "studies" / "joint_space+searches")
+    assert typed is not None and typed.line.endswith("--replay --budget 3 --repeats 2")  # no path
     by_search = found.final.groupby("search")["test"].mean()  # MetaPEFT ends at a higher cost
     assert by_search["random"] > 100 / 15 and math.isnan(by_search["metapeft"])
 

@@ -193,7 +193,8 @@ def typed_command() -> str:
         if name in NO_IDENTITY or source is not click.core.ParameterSource.COMMANDLINE:
             continue
         value = parameter.metavar if name in PLACES else context.params[name]
-        if value is True:
+        # A flag, or an option whose value was left out.
+        if value is True or value == getattr(parameter, "flag_value", None):
             words.append(parameter.opts[-1])
             continue
         for each in value if isinstance(value, tuple) else (value,):
