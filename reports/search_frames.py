@@ -458,19 +458,17 @@ def _restarts(
     everything: pd.DataFrame, trials: pd.DataFrame, comparison: SearchComparison, metric: str
 ) -> pd.DataFrame:
     """What starting a learned search again would bring; all recorded seeds of its cell count."""
-    parts = [pd.DataFrame(columns=["search", "starts", "runs", "test"])]
+    rows = []
     for name in comparison.learned:
         ran = trials["cell"].loc[everything[everything["search"] == name]["trial_id"]]
         own = trials[trials["cell"].isin(ran)]
         if len(own) < 2:
             continue
-        starts = np.arange(1, len(own) + 1)
         select, test = (own[f"{split}_{metric}"].to_numpy(float) for split in ("select", "test"))
-        best = expected_best(select, test, len(own))
         cost = float(own["device_s"].mean()) / comparison.reference.device_s
-        row = {"search": name, "starts": starts, "runs": starts * cost, "test": best}
-        parts.append(pd.DataFrame(row))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+        for starts, best in enumerate(expected_best(select, test, len(own)), 1):
+            rows.append({"search": name, "starts": starts, "runs": starts * cost, "test": best})
+    return pd.DataFrame(rows, columns=["search", "starts", "runs", "test"])
 
 
 def _landscape(

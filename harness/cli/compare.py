@@ -14,16 +14,7 @@ from harness.cli.given import (
     settings_and_weights,
     typed_command,
 )
-from harness.cli.options import (
-    bad_image_option,
-    data_root_option,
-    device_option,
-    examples,
-    out_option,
-    set_option,
-    weights_option,
-    workers_option,
-)
+from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import print_markdown, write_report
 from harness.errors import UserError
 
@@ -97,12 +88,7 @@ TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
 )
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @workers_option
-@set_option
-@weights_option
-@data_root_option
-@bad_image_option
-@device_option
-@out_option
+@trial_options
 def compare(
     methods: str | None,
     search: str | None,

@@ -5,6 +5,8 @@ Owns: each such option's flag, default and help. Must not know: what is made of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -47,3 +49,13 @@ weights_option = click.option(
     metavar="FILE",
     help="Local weights of the backbone: safetensors, or torch's; timm, MAE, DINO or CLIP keys.",
 )
+
+
+def trial_options(command: Any) -> Any:
+    """The options that every command which runs trials ends with."""
+    for option in (
+        *(out_option, device_option, bad_image_option, data_root_option, weights_option),
+        set_option,
+    ):  # click puts the last one first
+        command = option(command)
+    return command

@@ -15,16 +15,7 @@ from harness.cli.given import (
     settings_and_weights,
     typed_command,
 )
-from harness.cli.options import (
-    bad_image_option,
-    data_root_option,
-    device_option,
-    examples,
-    out_option,
-    set_option,
-    weights_option,
-    workers_option,
-)
+from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import write_report
 from harness.errors import UserError
 
@@ -103,12 +94,7 @@ if TYPE_CHECKING:
 )
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and its cost, then stop.")
-@set_option
-@weights_option
-@data_root_option
-@bad_image_option
-@device_option
-@out_option
+@trial_options
 def sweep(
     study_name: str,
     search: str,

@@ -14,16 +14,7 @@ from harness.cli.given import (
     settings_and_weights,
     typed_command,
 )
-from harness.cli.options import (
-    bad_image_option,
-    data_root_option,
-    device_option,
-    examples,
-    out_option,
-    set_option,
-    weights_option,
-    workers_option,
-)
+from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import print_markdown, print_table, write_report
 
 if TYPE_CHECKING:
@@ -63,12 +54,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Study whose data, backbone and recipe are used.",
 )
-@set_option
-@weights_option
-@data_root_option
-@bad_image_option
-@device_option
-@out_option
+@trial_options
 def train(
     method: str,
     base: str | None,
