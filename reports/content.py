@@ -293,10 +293,9 @@ def _accuracy_caption(run: Run, at: str = "") -> str:
 
 
 def _paper_caption(title: str, source: str) -> str:
-    return (
-        f"Paper, {title} ({source}; some cells are less exact, see `baselines/paper`), beside ours "
-        "and never mixed in"
-    )
+    exact = "some cells are less exact, see `baselines/paper`"
+    how = exact if title.startswith(source) else f"{source}; {exact}"
+    return f"Paper, {title} ({how}), beside ours and never mixed in"
 
 
 def _paper_grid(run: Run, view: View) -> list[Table]:
@@ -401,7 +400,7 @@ def _silhouette_table(run: Run, view: Embedding) -> Table:
                 for group in ("all", *run.groups)
             },
             index=found.index,
-        ),
+        ).assign(**{"seeds with features": found["seeds"].map("{:.0f}".format)}),
     )
 
 

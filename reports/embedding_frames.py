@@ -25,7 +25,8 @@ class Embedded:
     planes: dict[Any, pd.DataFrame | None]
     """Value -> the images of its first seed; None where no features were kept."""
     silhouettes: pd.DataFrame
-    """A row per value: mean and half-width `_ci` over seeds, for `all` images and each group."""
+    """A row per value: mean and half-width `_ci` over the `seeds` whose features were kept, for
+    `all` images and each group."""
 
 
 def load_embedded(run: Run, rows: str) -> Embedded:
@@ -37,7 +38,7 @@ def load_embedded(run: Run, rows: str) -> Embedded:
         trials = [run.store / "trials" / trial_id for trial_id in own["trial_id"]]
         planes[value] = plane(trials[0]) if trials else None
         found = [each for trial in trials if (each := silhouettes(trial)) is not None]
-        row: dict[str, float] = {}
+        row: dict[str, float] = {"seeds": len(found)}
         for group in ("all", *run.groups):
             means = [each.loc[each.index.isin([group]) | (group == "all")].mean() for each in found]
             row[group], row[f"{group}_ci"] = mean_and_half_width(pd.Series(means, dtype=float))

@@ -276,7 +276,7 @@ class Choice:
     cell: dict[str, Any]
     row: pd.Series[Any]
     at_edge: tuple[str, ...]
-    """Ordered axes at whose end the choice lies, so that more might lie beyond."""
+    """Axes of numbers at whose end the choice lies, so that more might lie beyond."""
     oracle: dict[str, Any]
     oracle_score: float
     """The cell with the best test score, which no honest search can know; percent."""
@@ -318,8 +318,9 @@ def _at_edge(run: Run, field: str, value: Any) -> bool:
     if not run.on_axes:
         return False
     values = run.order(field)
-    ordered = field == "depth" or all(isinstance(v, int | float) for v in values)
-    return ordered and len(values) > 1 and value in (values[0], values[-1])
+    # Not depths, which end where the network does; nor 0, below which no strength or weight lies.
+    numbers = all(isinstance(v, int | float) for v in values)
+    return numbers and len(values) > 1 and value in (values[0], values[-1]) and value != 0
 
 
 def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:

@@ -18,10 +18,11 @@ from harness.errors import UserError
 from harness.metrics import SplitMetrics
 from harness.runs import write_run
 from harness.store import Store
-from harness.study import Axis, Points, Study, View
+from harness.study import Axis, Embedding, Points, Study, View
 from harness.sweep import make_plan
 from harness.trial import Runtime
 from reports.content import Table
+from reports.embedding_frames import load_embedded
 from reports.frames import choose, grid, load_run, mean_and_half_width, over_nuisance, summarise
 from reports.latex import to_latex
 from reports.page import write_report
@@ -158,11 +159,44 @@ def test_choice_is_made_on_selection_scores_alone(folder):
     assert choice.at_edge == ()
 
 
-def test_ties_go_to_the_first_cell_and_edges_are_flagged(tmp_path):
+def test_ties_go_to_the_first_cell(tmp_path):
     run = load_run(made_run(tmp_path, study(), [[(0.5, 0.5), (0.5, 0.5)]] * 6))
     choice = choose(run, summarise(run))
     assert choice.cell == {"positions": "mlp1", "depth": "last:1"}
-    assert choice.at_edge == ("depth",)
+    assert choice.at_edge == ()  # beyond the ends of a network there is nothing
+
+
+@pytest.mark.parametrize(
+    "best,flagged", [(0, ()), (1, ()), (2, ("recipe.weight_decay",))], ids=["zero", "inner", "end"]
+)
+def test_a_choice_at_the_end_of_its_range_is_flagged(tmp_path, best, flagged):
+    axes = (Axis(field="recipe.weight_decay", values=(0.0, 0.1, 0.2), label="decay"),)
+    made = study(axes=axes, views=(Points(rows="recipe.weight_decay", title="t"),), reference=None)
+    results = [[(0.5 + 0.1 * (cell == best), 0.5)] * 2 for cell in range(3)]
+    run = load_run(made_run(tmp_path, made, results))
+    assert choose(run, summarise(run)).at_edge == flagged
+
+
+def test_a_silhouette_counts_the_seeds_whose_features_were_kept(tmp_path):
+    axes = (Axis(field="alpha", values=(1.0, 2.0), label="alpha"),)
+    made = study(axes=axes, views=(Embedding(rows="alpha", title="Plane"),), reference=None)
+    folder = made_run(tmp_path, made, [[(0.5, 0.5)] * 2] * 2)
+    run = load_run(folder)
+    rng = np.random.default_rng(0)
+    for trial_id in run.trials["trial_id"].iloc[:3]:
+        np.savez(
+            run.store / "trials" / trial_id / "features.npz",
+            features=rng.normal(size=(8, 4)),
+            labels=np.arange(8) % 2,
+            groups=np.array(["head", "tail"] * 4),
+        )
+    found = load_embedded(run, "alpha").silhouettes
+    assert found["seeds"].to_dict() == {1.0: 2, 2.0: 1}
+    assert math.isnan(found.loc[2.0, "all_ci"])
+    write_report(folder)
+    lines = (folder / "report" / "report.md").read_text().splitlines()
+    (header,) = [line for line in lines if "seeds with features" in line]
+    assert [cell.strip() for cell in lines[lines.index(header) + 3].split("|")][-2] == "1"
 
 
 def test_nothing_finished_is_said_not_crashed(tmp_path):
