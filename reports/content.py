@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.index import OVERALL
 from harness.study import AnyView, Bubbles, Embedding, Points, View
-from reports import render
+from reports.captions import DISTANCE, MARKED, caption, legend, setting, shows_accuracy
 from reports.comparison_frames import Arms
 from reports.embedding_frames import load_embedded
 from reports.frames import (
@@ -126,7 +126,7 @@ def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> Swe
         title=run.study.name,
         question=f"{run.study.question} (paper: {run.study.paper})",
         warning=warning if run.selected_on_test else None,
-        caption=render.caption(run),
+        caption=caption(run),
         counts=_counts(run),
         searches=_searches(run),
         answer=None if choice is None else _answer(run, summary, choice),
@@ -268,7 +268,7 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
     span = ""
     if is_accuracy and len(scores):
         span = f", from {scores.min():.1f} to {scores.max():.1f} %"
-    marks = render.MARKED if render.shows_accuracy(view) else ""
+    marks = MARKED if shows_accuracy(view) else ""
     has_paper = any(table.is_paper for table in tables)
     beside = ", the paper's numbers in panels of their own" if has_paper else ""
     groups = f", all classes and {', '.join(run.groups)}" if is_accuracy and run.groups else ""
@@ -277,7 +277,7 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
         figure=stem(view),
         alt=f"{view.kind.capitalize()} of {what} by {over}{groups}{span}{beside}. Its numbers are "
         "in the tables below.",
-        caption=f"{render.legend(run, choice, view)}{marks}",
+        caption=f"{legend(run, choice, view)}{marks}",
         tables=tables,
     )
 
@@ -459,7 +459,7 @@ def _point_tables(
         index=rows.index,
     )
     corner = run.axis(view.rows).label
-    distances = _caption(run, render.DISTANCE.rstrip("."))
+    distances = _caption(run, DISTANCE.rstrip("."))
     found = [
         Table(
             stem=stem(view),
@@ -556,7 +556,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     found = paper_by_dataset(compared.reference, "variant") if compared.reference else []
     return ComparisonContent(
         title=compared.title,
-        caption=render.setting(compared.request, count),
+        caption=setting(compared.request, count),
         verdict=_verdict(arms),
         arms=Table(
             stem="arms",

@@ -26,7 +26,7 @@ from reports.comparison_frames import Arms, front
 from reports.content import ComparisonContent, Section, SweepContent, Table
 from reports.document import Document
 from reports.frames import Choice, Run
-from reports.render import DPI
+from reports.style import DPI
 from reports.templating import template
 from reports.trial_list import TrialList, list_arms, list_sweep
 

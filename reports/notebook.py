@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from harness.errors import UserError, unknown
 from harness.runs import known_run
 from harness.study import View
-from reports import render
+from reports.captions import searches_caption
 from reports.comparison_frames import Arms, load_arms
 from reports.content import comparison_content, sweep_content
 from reports.frames import Run, choose, load_run, over_nuisance, summarise
+from reports.render import draw
 from reports.search_frames import Searches, load_searches
 from reports.search_words import verdict
 
@@ -111,7 +112,7 @@ class SweepResults(Results):
         view = View(
             kind="heatmap", rows=chosen[0], columns=chosen[1], title=" × ".join(labels).capitalize()
         )
-        return render.draw(run, self._summary, self._choice, view)
+        return draw(run, self._summary, self._choice, view)
 
     def _repr_html_(self) -> str:
         content = sweep_content(self._run, self._summary, self._choice)
@@ -180,7 +181,7 @@ class SearchesResults(Results):
         raise UserError(f"{self.name} compares searches and has no axes: see table().")
 
     def _repr_html_(self) -> str:
-        caption = render.searches_caption(self._compared)
+        caption = searches_caption(self._compared)
         return _html(self.name, [caption, verdict(self._compared)], "")
 
 

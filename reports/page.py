@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from harness.index import COSTS
 from harness.store import write_atomically
-from reports import render
+from reports import render_comparisons, render_searches
+from reports.captions import searches_caption
 from reports.comparison_frames import load_arms
 from reports.content import (
     Table,
@@ -28,8 +29,10 @@ from reports.frames import choose, load_run, over_nuisance, search_answers, summ
 from reports.gamma_frames import Learned, load_learned
 from reports.html import comparison_page, document_page, sweep_page
 from reports.latex import to_latex
+from reports.render import draw
 from reports.search_frames import load_searches
 from reports.search_words import search_document
+from reports.style import DPI, style
 from reports.templating import template
 
 
@@ -61,7 +64,7 @@ def write_report(folder: Path) -> list[Path]:
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
     for view in views(run):
-        written += _save(out / stem(view), render.draw(run, summary, choice, view))
+        written += _save(out / stem(view), draw(run, summary, choice, view))
     if run.searches:
         written.append(_csv(out / "search.csv", search_answers(run)))
     content = sweep_content(run, summary, choice)
@@ -79,7 +82,7 @@ def write_gamma(trial: Path) -> list[Path]:
 
 def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
     table = _csv(folder / "gamma.csv", learned.final)
-    return [table, *_save(folder / "gamma", render.gamma(learned, title))]
+    return [table, *_save(folder / "gamma", render_comparisons.gamma(learned, title))]
 
 
 def _write_comparison(folder: Path) -> list[Path]:
@@ -90,13 +93,13 @@ def _write_comparison(folder: Path) -> list[Path]:
     trials = folder.parent.parent / "trials"
     learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
-    written += _save(out / "arms", render.arms(arms))
-    written += _save(out / "pareto", render.pareto(arms))
+    written += _save(out / "arms", render_comparisons.arms(arms))
+    written += _save(out / "pareto", render_comparisons.pareto(arms))
     if learned is not None:
         written += _gamma(out, learned, f"Learned strengths, {compared.title}")
     content = comparison_content(arms, learned)
     if learned is not None and content.has_swept:
-        written += _save(out / "gamma_and_sweep", render.gamma_and_sweep(learned, arms))
+        written += _save(out / "gamma_and_sweep", render_comparisons.gamma_and_sweep(learned, arms))
     written += [_latex(out, table) for table in (content.arms, *content.papers)]
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))
@@ -130,14 +133,14 @@ def _write_searches(folder: Path) -> list[Path]:
         written.append(_csv(out / "restarts.csv", compared.restarts))
     if compared.effects is not None:
         written.append(_csv(out / "interactions.csv", compared.effects))
-    written += _save(out / "anytime", render.anytime(compared))
-    written += _save(out / "choices", render.finals(compared))
+    written += _save(out / "anytime", render_searches.anytime(compared))
+    written += _save(out / "choices", render_searches.finals(compared))
     controls = None
     if compared.comparison.controls is not None:
         arms = load_arms(folder.parent / compared.comparison.controls)
-        written += _save(out / "controls", render.arms(arms))
+        written += _save(out / "controls", render_comparisons.arms(arms))
         controls = comparison_content(arms, None)
-    document = search_document(compared, controls, render.searches_caption(compared))
+    document = search_document(compared, controls, searches_caption(compared))
     return _document(folder, document, written)
 
 
@@ -164,8 +167,8 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
 
 def _save(path: Path, figure: Figure) -> list[Path]:
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
-    with render.style():
-        figure.savefig(paths[0], dpi=render.DPI)
+    with style():
+        figure.savefig(paths[0], dpi=DPI)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
 

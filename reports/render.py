@@ -1,25 +1,19 @@
-"""Figures of a report: draws tables that `frames` computed, and computes nothing itself."""
+"""Figures of a study's views: draws tables that `frames` computed, and computes nothing itself."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from harness.index import OVERALL
-from harness.spec import TrialRequest
 from harness.study import AnyView, Bubbles, Embedding, Points, View
-from reports.comparison_frames import Arms, front
+from reports.captions import caption, legend
 from reports.embedding_frames import load_embedded
 from reports.frames import (
     COST_UNITS,
@@ -31,41 +25,12 @@ from reports.frames import (
     grid,
     paper_grid,
     paper_tables,
-    projected,
 )
-from reports.gamma_frames import Learned, block_map, positions_of
-from reports.search_frames import Searches
+from reports.style import COLOURS, MARKERS, heat_cells, line_look, style
 
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "svg.hashsalt": "harness",  # the same SVG for the same numbers
-    "svg.fonttype": "none",
-}
-MARKED = " ×: diverged; hatched: no result."
-DPI = 200
-"""Pixels per inch of a figure's PNG."""
-
-MAP = "cividis"
-COLOURS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#56b4e9", "#333333", "#d55e00", "#949494")
-"""Told apart by the colour-blind as well; dashes and markers tell them apart without colour."""
-DISTANCE = (
-    "Mean cosine distance of a class's mean test feature to those of all other classes, averaged "
-    "over the group's classes."
-)
-MARKERS = "osD^vPX*<>"
 PAPER_COLUMNS = ("head", "medium", "tail", "average")
 BUBBLE_POINTS = 55.0
 """Diameter of the largest bubble, in typographic points."""
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """For what draws or saves a figure, so that a notebook's own style stays as it is."""
-    with matplotlib.rc_context(STYLE):
-        yield
 
 
 def draw(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Figure:
@@ -99,7 +64,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
     _heat(axes[0], run, summary, choice, view, ours, _name(run, metric))
     if paper:
         table = paper[0]
-        _cells(axes[1], table, size=6.5)
+        heat_cells(axes[1], table, size=6.5)
         axes[1].set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16 (own colour scale)")
         _axis_labels(axes[1], run, view)
     if bottom is not None:
@@ -108,7 +73,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
         ):
             table = grid(run, summary, view.rows, view.columns, f"test_{group}")
             _heat(axis, run, summary, choice, view, table, f"{group} classes")
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -121,7 +86,7 @@ def _heat(
     table: pd.DataFrame,
     title: str,
 ) -> None:
-    _cells(axis, table, size=5.5 if title.endswith("classes") else 6.5)
+    heat_cells(axis, table, size=5.5 if title.endswith("classes") else 6.5)
     diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
     for y, row in enumerate(table.index):
         for x, column in enumerate(table.columns):
@@ -135,34 +100,6 @@ def _heat(
         axis.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor="red", linewidth=2))
     axis.set_title(title)
     _axis_labels(axis, run, view)
-
-
-def _cells(
-    axis: Axes,
-    table: pd.DataFrame,
-    *,
-    size: float,
-    fmt: str = ".1f",
-    unit: str = "accuracy (%)",
-) -> None:
-    values = table.to_numpy(dtype=float)
-    known = values[np.isfinite(values)]
-    axis.set_facecolor("0.85")
-    axis.patch.set(hatch="////", edgecolor="0.6")
-    sns.heatmap(
-        pd.DataFrame(values, index=table.index, columns=[_tick(c) for c in table.columns]),
-        ax=axis,
-        cmap=MAP,
-        vmin=known.min() if len(known) else 0,
-        vmax=known.max() if len(known) else 100,
-        annot=True,
-        fmt=fmt,
-        annot_kws={"size": size},
-        linewidths=0.3,
-        linecolor="white",
-        cbar_kws={"label": unit, "pad": 0.02},
-    )
-    axis.tick_params(axis="both", rotation=0, length=0)
 
 
 def _axis_labels(axis: Axes, run: Run, view: View) -> None:
@@ -197,7 +134,7 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
         axis = axes[len(panels)]
         for index, row in enumerate(paper[0].index):
             line = paper[0].loc[row]
-            axis.plot(line.index, line.to_numpy(float), **_look(index, colours[row]))
+            axis.plot(line.index, line.to_numpy(float), **line_look(index, colours[row]))
         axis.set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16")
     for axis in axes[:count]:
         axis.set_xscale("log", base=2)
@@ -217,7 +154,7 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
         {"loc": "center"} if count < len(axes) else {"loc": "outside right upper"}
     )
     room.legend(handles, names, title=run.axis(view.rows).label, **place)
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -277,7 +214,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         axis.set_yticks(range(len(values)), [str(value) for value in values])
         axis.set_ylim(len(values) - 0.5, -0.5)
         axis.set_ylabel(run.axis(view.rows).label)
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -301,7 +238,7 @@ def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     axes[0].set_yticks(range(len(values)), [str(value) for value in values])
     axes[0].set_ylim(len(values) - 0.5, -0.5)
     axes[0].set_ylabel(run.axis(view.rows).label)
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -330,7 +267,7 @@ def embedding(run: Run, choice: Choice | None, view: Embedding) -> Figure:
     handles, names = axes[-1].get_legend_handles_labels()
     if names:
         figure.legend(handles, names, loc="outside right upper", title="classes", markerscale=2)
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -345,7 +282,7 @@ def _paper_points(axis: Axes, paper: Paper, values: list[Any], spread: float = 0
 
 
 def _marks(index: int) -> dict[str, Any]:
-    return _look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+    return line_look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
 
 
 @style()
@@ -386,7 +323,7 @@ def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Poi
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside right upper", title="classes"
         )
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
 
 
@@ -437,13 +374,8 @@ def bubbles(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Bubble
         axis.set_ylabel("test accuracy, tail classes (%)")
     ours.set_xlabel(f"test accuracy, {_words(run.study.objective)} (%)")
     figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    _finish(figure, run, view, legend(run, choice, view))
+    _finish(figure, run, view, choice)
     return figure
-
-
-def _look(index: int, colour: Any) -> dict[str, Any]:
-    dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
-    return {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.4}
 
 
 def _lines(
@@ -454,7 +386,7 @@ def _lines(
     diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
     for index, row in enumerate(table.index):
         x, y = table.columns.to_numpy(float), table.loc[row].to_numpy(float)
-        axis.plot(x, y, label=str(row), **_look(index, colours[row]))
+        axis.plot(x, y, label=str(row), **line_look(index, colours[row]))
         band = half.loc[row].to_numpy(float)
         if np.isfinite(band).any():
             axis.fill_between(x, y - band, y + band, color=colours[row], alpha=0.15, linewidth=0)
@@ -473,375 +405,10 @@ def _words(metric: str) -> str:
     return words.get(metric, metric.replace("_", " "))
 
 
-def _tick(value: Any) -> str:
-    return str(value).removeprefix("last:") if isinstance(value, str) else f"{value:g}"
-
-
-def shows_accuracy(view: AnyView) -> bool:
-    """Whether a figure's numbers are test accuracies."""
-    is_other = isinstance(view, Points) and view.value != "accuracy"
-    return not is_other and not isinstance(view, Embedding)
-
-
-def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
-    """What is marked in red."""
-    if choice is None:
-        return "No trial has finished yet."
-    if isinstance(view, Embedding):
-        return (
-            "t-SNE keeps neighbours, not distances: compare the silhouettes, which are taken in "
-            "the space of the features."
-        )
-    if isinstance(view, Points) and view.value == "cost":
-        return "Diamonds: mean over seeds. Nothing is merged for inference."
-    where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
-    mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
-    mark = mark or "Red box: the cell"
-    further = projected(run, view.rows, view.columns) if isinstance(view, View) else []
-    over = f" Everywhere the {' and '.join(further)} that is best on {where}." if further else ""
-    return f"{mark} chosen on {where}.{over}"
-
-
-def _finish(figure: Figure, run: Run, view: AnyView, box: str) -> None:
+def _finish(figure: Figure, run: Run, view: AnyView, choice: Choice | None) -> None:
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
     figure.suptitle(view.title, fontsize=12, fontweight="bold")
-    words = f"{caption(run)} {box}"
+    words = f"{caption(run, view)} {legend(run, choice, view)}"
     width = round(12 * figure.get_figwidth())
-    if isinstance(view, Points) and view.value == "distance":
-        words = words.replace("Test accuracy.", DISTANCE)
-    elif not shows_accuracy(view):
-        words = words.replace("Test accuracy. ", "").replace(MARKED, "")
     figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")
-
-
-def caption(run: Run) -> str:
-    """What was held fixed, on what, with how many seeds: the words under every figure."""
-    where = setting(run.study.base, len(run.seeds))
-    return f"Test accuracy. Fixed: {run.study.fixed}. {where}{MARKED}"
-
-
-def setting(base: TrialRequest, seeds: int) -> str:
-    """Backbone, data, recipe and number of seeds in one sentence."""
-    recipe = base.recipe
-    data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
-    return (
-        f"{base.backbone.name} on {data}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
-        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}."
-    )
-
-
-@style()
-def gamma(learned: Learned, title: str) -> Figure:
-    """Learned strengths: maps of block x position along the run, and the paths of the positions."""
-    figure = Figure(figsize=(12, 6.4), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.05])
-    top, bottom = parts
-    moments = (0.0, 0.25, 0.5, 1.0)
-    maps = [block_map(learned, moment) for moment in moments]
-    values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in maps])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    axes = top.subplots(1, len(moments), sharey=True)
-    for axis, moment, table in zip(axes, moments, maps, strict=True):
-        axis.set_facecolor("0.85")
-        sns.heatmap(
-            table,
-            ax=axis,
-            cmap=MAP,
-            vmin=low,
-            vmax=high,
-            cbar=False,
-            linewidths=0.3,
-            linecolor="white",
-        )
-        names = {0.0: "start", 1.0: "end"}
-        axis.set_title(names.get(moment, f"{100 * moment:.0f} % of the outer steps"))
-        axis.set_xlabel("block (0 is next to the input)")
-        axis.set_ylabel("position" if axis is axes[0] else "")
-        axis.tick_params(axis="both", rotation=0, length=0)
-    top.colorbar(axes[0].collections[0], ax=list(axes), label="strength γ", pad=0.01)
-    paths, ends = bottom.subplots(1, 2, width_ratios=[1.4, 1])
-    for index, position in enumerate(positions_of(learned)):
-        own = learned.paths[learned.paths["position"] == position]
-        sites = own.groupby(["outer_step", "site"])["strength"].mean().unstack("site")
-        paths.plot(sites.index, sites, color=COLOURS[index], linewidth=0.5, alpha=0.35)
-        look = _look(index, COLOURS[index]) | {"markevery": max(1, len(sites) // 8)}
-        paths.plot(sites.index, sites.mean(axis=1), label=position, **look)
-        last = learned.final[learned.final["position"] == position]
-        look = _look(index, COLOURS[index])
-        ends.errorbar(last["block"], last["strength"], yerr=last["sd"], capsize=2, **look)
-    count = len(learned.trials)
-    mean = f", mean over {count} seeds" if count > 1 else ""
-    paths.set_title(f"every site (thin) and the mean of a position (thick){mean}")
-    paths.set_xlabel("outer step")
-    paths.set_ylabel("strength γ")
-    paths.legend(title="position", ncols=2, fontsize=8)
-    ends.set_title("at the end" + (f", mean ± SD of {count} seeds" if count > 1 else ""))
-    ends.set_xlabel("block")
-    for axis in (paths, ends):
-        axis.axhline(learned.final["start"].mean(), color="0.4", linestyle=(0, (1, 2)), linewidth=1)
-        axis.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    return figure
-
-
-@style()
-def gamma_and_sweep(learned: Learned, compared: Arms) -> Figure:
-    """The strengths where learning ended, and the map of the sweep that they stand in for."""
-    swept, found = compared.swept, compared.comparison.swept
-    assert swept is not None and found is not None
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _cells(left, block_map(learned, 1.0), size=6.5, fmt=".2f", unit="strength γ")
-    left.set_title(f"learned: {compared.comparison.arms[0].name}")
-    left.set_xlabel("block (0 is next to the input)")
-    left.set_ylabel("position")
-    _cells(right, swept, size=6.5)
-    right.set_title(f"swept: test accuracy, {found.study} ({found.fixed})")
-    rows, columns = found.labels.values()
-    right.set_xlabel(columns)
-    right.set_ylabel(rows)
-    seeds = len(compared.comparison.seeds)
-    figure.suptitle("What is learned beside what is swept", fontsize=12, fontweight="bold")
-    words = (
-        f"Means over the same {seeds} seed{'s' if seeds > 1 else ''}; each map has a colour scale "
-        f"of its own. {setting(compared.comparison.request, seeds)}"
-    )
-    figure.supxlabel(words, fontsize=8, color="0.25")
-    return figure
-
-
-@style()
-def arms(compared: Arms) -> Figure:
-    """Test accuracy of every arm, all classes and by group, with intervals and every seed's dot."""
-    table, scores = compared.table, compared.scores
-    names = [compared.comparison.objective, *compared.groups]
-    figure = Figure(figsize=(13, 0.42 * len(table) + 1.6), layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
-    for axis, name in zip(axes, names, strict=True):
-        for y, (_, row) in enumerate(table.iterrows()):
-            colour = COLOURS[0] if y == 0 else "0.25"
-            own = scores[scores["arm"] == row["arm"]][f"test_{name}"]
-            axis.plot(own, [y] * len(own), "o", color=colour, alpha=0.3, markersize=3)
-            half = row[f"{name}_ci"]
-            error = None if math.isnan(half) else half
-            axis.errorbar(row[name], y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
-        axis.axvline(table[name].iloc[0], color=COLOURS[0], linestyle=":", linewidth=1)
-        axis.set_title("all classes" if name in OVERALL else f"{name} classes")
-        axis.set_xlabel("test accuracy (%)")
-        axis.grid(alpha=0.3, axis="x")
-    labels = [f"{row['arm']}  [{row['runs_per_seed']:.1f} runs]" for _, row in table.iterrows()]
-    axes[0].set_yticks(range(len(table)), labels)
-    axes[0].invert_yaxis()
-    figure.suptitle(compared.comparison.title, fontsize=12, fontweight="bold")
-    return figure
-
-
-@style()
-def pareto(compared: Arms) -> Figure:
-    """Test accuracy of every arm against what finding it and training it cost, and its front."""
-    table, score = compared.table, compared.comparison.objective
-    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
-    axis = figure.subplots()
-    best = front(table, "runs_per_seed", score)
-    for index, (_, row) in enumerate(table.iterrows()):
-        half = row[f"{score}_ci"]
-        axis.errorbar(
-            row["runs_per_seed"],
-            row[score],
-            yerr=None if math.isnan(half) else half,
-            fmt=MARKERS[index % len(MARKERS)],
-            color=COLOURS[index % len(COLOURS)],
-            ms=8 if row["arm"] in best else 5,
-            elinewidth=0.8,
-            capsize=2,
-            label=row["arm"],
-        )
-    line = table.set_index("arm").loc[best]
-    axis.step(line["runs_per_seed"], line[score], where="post", color="0.4", lw=0.9, zorder=0)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    is_narrow = table["runs_per_seed"].max() < 10 * table["runs_per_seed"].min()
-    axis.xaxis.set_minor_formatter(
-        lambda value, _: f"{value:g}" if is_narrow or _leads(value) else ""
-    )
-    axis.tick_params(axis="x", which="minor", labelsize=7)
-    axis.set_xlabel("cost per seed (full runs)")
-    axis.set_ylabel("test accuracy, all classes (%)")
-    axis.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=7)
-    title = f"{compared.comparison.title}: accuracy and cost"
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    return figure
-
-
-@style()
-def anytime(compared: Searches) -> Figure:
-    """Incumbents against cost: test accuracy and, with a table, regret; medians and quartiles."""
-    fields = [("test", "test accuracy of the incumbent (%)")]
-    if compared.exhaustive is not None:
-        fields.append(("regret", "regret on validation (points)"))
-    figure = Figure(figsize=(5.2 * len(fields) + 2.2, 4.6), layout="constrained")
-    axes = figure.subplots(1, len(fields), squeeze=False)[0]
-    end = float(compared.curves["runs"].max())
-    for axis, (field, label) in zip(axes, fields, strict=True):
-        for index, (name, own) in enumerate(compared.curves.groupby("search", sort=False)):
-            _anytime_line(axis, compared, str(name), own, field, end, index)
-        if compared.random is not None:
-            line = compared.random[compared.random["runs"] <= end]
-            axis.plot(
-                *(line["runs"], line[field]),
-                color="black",
-                linewidth=1,
-                label="random, expected (closed form)",
-            )
-        if field == "test":
-            _restart_lines(axis, compared)
-        axis.axvline(compared.at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
-        _note(axis, compared.at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _leads(value) else "")
-        axis.tick_params(axis="x", which="minor", labelsize=7)
-        axis.set_xlabel("cost (full runs)")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    # Collapsed first choices would flatten everything else; bands may leave the frame.
-    lowest, highest = compared.curves["test"].min(), compared.curves["test_high"].max()
-    if compared.exhaustive is not None:
-        best = compared.exhaustive
-        highest = max(highest, best.best_test)
-        axes[0].axhline(best.best_test, color="0.4", linestyle="--", linewidth=0.8)
-        _note(axes[0], 0.02, best.best_test, "best cell on test, by hindsight", va="bottom")
-        axes[1].axhline(best.target, color="0.4", linestyle="--", linewidth=0.8)
-        _note(axes[1], 0.02, best.target, f"found: {best.target:.1f} points", va="top")
-        axes[1].set_yscale("symlog", linthresh=1, linscale=0.5)
-        axes[1].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-        # Empty space below the target says nothing when no search comes near it.
-        nearest = compared.curves["regret"].min()
-        bottom = 0.0 if nearest <= best.target else 0.8 * best.target
-        axes[1].set_ylim(bottom, 1.5 * max(1.0, compared.curves["regret"].max()))
-    room = max(0.5, 0.08 * (highest - lowest))
-    axes[0].set_ylim(lowest - room, highest + room)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=8)
-    figure.suptitle(
-        f"{compared.study.name}: chosen on validation, shown on test",
-        fontsize=12,
-        fontweight="bold",
-    )
-    figure.supxlabel(textwrap.fill(searches_caption(compared), 140), fontsize=8, color="0.25")
-    return figure
-
-
-def _anytime_line(
-    axis: Axes,
-    compared: Searches,
-    name: str,
-    own: pd.DataFrame,
-    field: str,
-    end: float,
-    index: int,
-) -> None:
-    colour = COLOURS[index % len(COLOURS)]
-    x = np.append(own["runs"].to_numpy(float), end)
-    middle, low, high = (
-        np.append(own[column].to_numpy(float), own[column].iloc[-1])
-        for column in (field, f"{field}_low", f"{field}_high")
-    )
-    look = _look(index, colour) | {"marker": "", "linewidth": 1.6}
-    is_one = name in compared.comparison.learned
-    words = f"{name} (one trial)" if is_one else name
-    axis.step(x, middle, where="post", label=words, **look)
-    axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
-    axis.plot(x[0], middle[0], MARKERS[index % len(MARKERS)], color=colour, markersize=5)
-    if is_one and compared.comparison.tuning:
-        tuned = x[0] + compared.comparison.tuning_s / compared.comparison.reference.device_s
-        axis.plot(
-            *(tuned, middle[0]),
-            marker="s",
-            linestyle="none",
-            mfc="none",
-            color=colour,
-            label=f"{name}, with its tuning",
-        )
-
-
-def _restart_lines(axis: Axes, compared: Searches) -> None:
-    """Of each search that ends after one trial: what starting it again is expected to bring."""
-    order = list(compared.curves["search"].unique())
-    for name, own in compared.restarts.groupby("search", sort=False):
-        axis.plot(
-            *(own["runs"], own["test"]),
-            marker=".",
-            linestyle=":",
-            color=COLOURS[order.index(name) % len(COLOURS)],
-            label=f"{name}, best of n starts (expected)",
-        )
-
-
-def _note(axis: Axes, x: float, y: float, words: str, **place: Any) -> None:
-    """Small words at a line: along the axis it crosses in its units, else as a share."""
-    across = place.get("rotation") is not None
-    transform = axis.get_xaxis_transform() if across else axis.get_yaxis_transform()
-    axis.text(x, y, words, transform=transform, fontsize=7, color="0.3", **place)
-
-
-def _leads(value: float) -> bool:
-    """A minor tick that is labelled: 2 or 5 times a power of ten."""
-    return round(value / 10 ** math.floor(math.log10(value))) in (2, 5)
-
-
-def finals(compared: Searches) -> Figure:
-    """Test accuracy of every search's choice at the common cost: all classes and by group."""
-    table, final = compared.table, compared.final
-    names = ["test", *compared.groups]
-    figure = Figure(figsize=(13, 0.42 * len(table) + 1.9), layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
-    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        for y, search in enumerate(table.index):
-            colour = COLOURS[y % len(COLOURS)]
-            own = final[final["search"] == search][name]
-            axis.plot(own, [y + 0.2] * len(own), "o", color=colour, alpha=0.35, markersize=3)
-            half = table[f"{name}_ci"].loc[search]
-            error = None if math.isnan(half) else half
-            mean = table[name].loc[search]
-            axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
-        axis.axvline(table[name].loc[compared.reference], color="0.4", linestyle=":", linewidth=1)
-        if name == "test":
-            axis.set_title(f"all classes ({compared.study.objective.replace('_', ' ')})")
-        else:
-            error = table[f"binomial_{name}"].mean()
-            axis.set_title(f"{name} classes\nbinomial s.e. of one trial {error:.1f}", fontsize=9)
-        axis.set_xlabel("test accuracy (%)")
-        axis.grid(alpha=0.3, axis="x")
-    axis = np.atleast_1d(axes)[0]
-    axis.set_yticks(
-        range(len(table)), [f"{s}  [{table['runs'].loc[s]:.1f} runs]" for s in table.index]
-    )
-    axis.set_ylim(len(table) - 0.5, -0.5)
-    figure.suptitle(
-        f"{compared.study.name}: choices at the cost of {compared.at:.1f} full runs",
-        fontsize=12,
-        fontweight="bold",
-    )
-    figure.supxlabel(textwrap.fill(searches_caption(compared), 170), fontsize=8, color="0.25")
-    return figure
-
-
-def searches_caption(compared: Searches) -> str:
-    """How searches were compared, on what, and how often: the words under their figures."""
-    plan = compared.comparison
-    how = "Live" if plan.table is None else "Replayed from a table of every cell"
-    seeds = f"{len(plan.seeds)} training seed{'s' if len(plan.seeds) > 1 else ''}"
-    labels = {axis.field: axis.label for axis in compared.study.axes}
-    cell = plan.reference.cell.items()
-    one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
-    base = setting(compared.study.base, len(plan.seeds)).rsplit(", ", 1)[0]
-    return (
-        f"{how}: {plan.repeats} repeat{'s' if plan.repeats > 1 else ''} over {seeds}, "
-        f"budget {plan.budget}, "
-        f"{plan.workers} worker{'s' if plan.workers > 1 else ''}. "
-        f"A full run: {one_run} ({plan.reference.device_s:.1f} device s). {base}."
-    )

@@ -331,7 +331,7 @@ def test_evenness():
 
 
 def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
-    from reports.render import gamma
+    from reports.render_comparisons import gamma
 
     learned = load_learned([write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))])
     words = texts(gamma(learned, "Learned"))
