@@ -230,9 +230,11 @@ def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
             own = run.trials[run.trials[view.rows] == value][name] / unit.size
             axis.plot(own, [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
             axis.plot(rows[name].iloc[y], y, "D", color="0.25", ms=5)
-        if rows[name].max() > 50 * max(rows[name].median(), 1e-9):
+        most = max(rows[name].max(), run.trials[name].max() / unit.size, 1e-9)
+        is_wide = rows[name].max() > 50 * max(rows[name].median(), 1e-9)
+        if is_wide:
             axis.set_xscale("symlog", linthresh=1.0)
-        axis.set_xlim(0, 1.08 * max(rows[name].max(), run.trials[name].max() / unit.size, 1e-9))
+        axis.set_xlim(*((-0.2, 1.8 * most) if is_wide else (0, 1.08 * most)))
         axis.set_xlabel(unit.words.replace(" (", "\n("))
         axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(values)), [str(value) for value in values])
