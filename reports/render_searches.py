@@ -22,7 +22,8 @@ def anytime(compared: Searches) -> Figure:
     fields = [("test", "test accuracy of the incumbent (%)")]
     if compared.exhaustive is not None:
         fields.append(("regret", "regret on validation (points)"))
-    figure = Figure(figsize=(5.2 * len(fields) + 2.2, 4.6), layout="constrained")
+    width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
+    figure = Figure(figsize=(width, 4.6), layout="constrained")
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
     end = float(compared.curves["runs"].max())
     for axis, (field, label) in zip(axes, fields, strict=True):
