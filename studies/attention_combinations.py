@@ -5,7 +5,7 @@ its second row cannot be told from our copy of the table, so both candidates are
 
     harness sweep --study attention_combinations
 
-Cost: not measured (12 trials). Recipe: see `depth_vs_position`.
+Cost: 1 minute on 2 CPU cores (12 trials of 13 to 14 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

@@ -5,7 +5,7 @@ not the best pair. Depth N means LoRA in the last N blocks, so deeper also means
 
     harness sweep --study depth_vs_position
 
-Cost: 4 minutes on 2 CPU cores (72 trials of 3 to 9 s).
+Cost: 5 minutes on 2 CPU cores (72 trials of 5 to 13 s).
 
 Learning rate, batch and crop differ from the released recipe because the benchmark is small. They
 were fixed at one cell (mlp1, last:12, seed 0) while the benchmark's difficulty was set, with test

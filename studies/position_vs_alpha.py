@@ -5,7 +5,7 @@ depends on the position. LoRA is in all blocks.
 
     harness sweep --study position_vs_alpha
 
-Cost: 5 minutes on 2 CPU cores (72 trials of 8 s). Recipe: see `depth_vs_position`.
+Cost: 7 minutes on 2 CPU cores (72 trials of 10 to 15 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Study, View

@@ -5,8 +5,7 @@ rank 32 does not.
 
     harness sweep --study rank_vs_alpha
 
-Cost: 4 minutes on 2 CPU cores (36 trials of 8 to 12 s; not measured). Recipe: see
-`depth_vs_position`.
+Cost: 4 minutes on 2 CPU cores (36 trials of 13 to 15 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Study, View

@@ -6,8 +6,9 @@ are what can be compared.
 
     harness sweep --study tsne
 
-Cost: not measured. Features are kept by the trials themselves: in a store where the same trials
-have already finished without, use another `--out`. Recipe: see `depth_vs_position`.
+Cost: 1 minute on 2 CPU cores (9 trials of 6 to 31 s). Features are kept by the trials themselves:
+in a store where the same trials have already finished without, use another `--out`. Recipe: see
+`depth_vs_position`.
 """
 
 from harness.study import Axis, Embedding, Points, Study
