@@ -18,12 +18,15 @@ from harness.trial import Runtime, resolve
 
 Run = Callable[[Sequence[TrialRequest]], list[TrialRecord]]
 """Runs what the store lacks; gives the records in the order of the requests."""
+Tried = dict[float, list[TrialRecord]]
+"""Learning rate, as a multiple of the recipe's -> a record per seed."""
 
 
 class Arms:
     """Arms and notes of a comparison, in the order of running.
 
-    `rates` are the learning rates tried where one is chosen, as multiples of the recipe's.
+    `rates` are the learning rates tried where one is chosen, rising, as multiples of the recipe's;
+    up to `further` ones follow where the best lies at an end.
     """
 
     def __init__(
@@ -35,9 +38,10 @@ class Arms:
         store: Store,
         runtime: Runtime,
         rates: Sequence[float],
+        further: int = 0,
     ) -> None:
         self.seeds, self.study, self.run = seeds, study, run
-        self.store, self.runtime, self.rates = store, runtime, rates
+        self.store, self.runtime, self.rates, self.further = store, runtime, rates, further
         self.arms: list[Arm] = []
         self.swept: Swept | None = None
         self.notes: list[str] = []
@@ -45,25 +49,43 @@ class Arms:
     def add_tuned(self, plain: dict[str, TrialRequest], tuned: dict[str, TrialRequest]) -> None:
         """Run the plain arms, and those whose rate is chosen by the seeds' mean selection score.
 
-        A tuned arm is charged for all of `rates`.
+        A tuned arm is charged for all rates that were tried.
         """
         cases = {(name, 1.0): request for name, request in plain.items()}
         for name, request in tuned.items():
-            for rate in self.rates:
-                changed = request.recipe.model_copy(update={"lr": rate * request.recipe.lr})
-                cases[name, rate] = request.model_copy(update={"recipe": changed})
+            cases |= {(name, rate): _at_rate(request, rate) for rate in self.rates}
         results = self._run_seeds(cases)
         for name in plain:
             self.add(name, results[name, 1.0])
-        for name in tuned:
-            tried = {rate: results[name, rate] for rate in self.rates}
-            best = max(self.rates, key=lambda rate: self.score(tried[rate]))
-            if best in (self.rates[0], self.rates[-1]):
+        tried = {name: {rate: results[name, rate] for rate in self.rates} for name in tuned}
+        for _ in range(self.further):
+            beyond = {
+                (name, rate): _at_rate(request, rate)
+                for name, request in tuned.items()
+                if (rate := self._beyond(tried[name])) is not None
+            }
+            if not beyond:
+                break
+            for (name, rate), records in self._run_seeds(beyond).items():
+                tried[name][rate] = records
+        for name, results_of in tried.items():
+            best = self._best(results_of)
+            if self._beyond(results_of) is not None:
                 self.notes.append(
-                    f"{name}: × {best:g} is the end of the range; better rates may lie beyond."
+                    f"{name}: × {best:.3g} is the end of the range; better rates may lie beyond."
                 )
-            charged = [record for records in tried.values() for record in records]
-            self.add(f"{name} (× {best:g})", tried[best], charged)
+            charged = [record for records in results_of.values() for record in records]
+            self.add(f"{name} (× {best:.3g})", results_of[best], charged)
+
+    def _best(self, tried: Tried) -> float:
+        return max(sorted(tried), key=lambda rate: self.score(tried[rate]))
+
+    def _beyond(self, tried: Tried) -> float | None:
+        """The next rate where the best one is the first or the last."""
+        rates, best = sorted(tried), self._best(tried)
+        if best == rates[0]:
+            return rates[0] ** 2 / rates[1]
+        return rates[-1] ** 2 / rates[-2] if best == rates[-1] else None
 
     def add_best_cell(self, request: TrialRequest) -> None:
         """The study's best cell by the selection score, if it has been run with these seeds, on
@@ -125,3 +147,8 @@ class Arms:
         ids = tuple(record.trial_id for record in records)
         spent = ids if charged is None else tuple(record.trial_id for record in charged)
         self.arms.append(Arm(name=name, trials=ids, charged=tuple(dict.fromkeys(spent))))
+
+
+def _at_rate(request: TrialRequest, rate: float) -> TrialRequest:
+    recipe = request.recipe.model_copy(update={"lr": rate * request.recipe.lr})
+    return request.model_copy(update={"recipe": recipe})

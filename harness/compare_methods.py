@@ -20,8 +20,10 @@ from harness.study import Study
 from harness.trial import Runtime
 
 RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
-"""Learning rates that every arm chooses from, as multiples of the recipe's: full fine-tuning needs
-a small one, a few parameters a large one, and nobody may choose from more than the others."""
+"""Learning rates that every arm chooses from, as multiples of the recipe's."""
+FURTHER = 4
+"""Rates tried beyond them, a factor of four each, by an arm whose best is at an end: full
+fine-tuning needs a small one, a few parameters a large one. It is charged for them."""
 REFERENCE = "lora"
 """The first arm, with which the others are compared."""
 
@@ -63,23 +65,35 @@ def compare_methods(
     )
     sizes = dims(base.backbone)
     requests: dict[str, TrialRequest] = {}
+    pairs: dict[str, str] = {}
     for name in names:
         method = get_method(name)
         options = method.parse_options({})
         own = base.model_copy(update={"method": name})
-        requests[_label(name, method.default_positions_on(sizes, options))] = own
+        label = _label(name, method.default_positions_on(sizes, options))
+        requests[label] = own
         if not method.additive:
             continue
         positions = method.positions_on(sizes, options)
         if set(positions) != set(method.default_positions_on(sizes, options)):
-            requests[_label(name, ("all positions",))] = own.model_copy(
-                update={"positions": positions}
-            )
-        requests[f"{name} with MetaPEFT"] = base.with_values(
+            label = _label(name, ("all positions",))
+            requests[label] = own.model_copy(update={"positions": positions})
+        learned = f"{name} with MetaPEFT"
+        pairs[learned] = label
+        requests[learned] = base.with_values(
             {"method": "metapeft", "options.base": name}, source="MetaPEFT"
         )
-    arms = Arms(seeds=seeds, study=study, run=run, store=store, runtime=runtime, rates=RATES)
+    arms = Arms(
+        seeds=seeds,
+        study=study,
+        run=run,
+        store=store,
+        runtime=runtime,
+        rates=RATES,
+        further=FURTHER,
+    )
     arms.add_tuned({}, requests)
+    named = dict(zip(requests, (arm.name for arm in arms.arms), strict=True))
     arms.add_best_cell(base)
     return Comparison(
         title=f"Methods on {study.base.data.name}",
@@ -90,6 +104,7 @@ def compare_methods(
         inner_steps=None,
         reference="table4",
         arms=tuple(arms.arms),
+        pairs=tuple((named[learned], named[plain]) for learned, plain in pairs.items()),
         notes=tuple(arms.notes),
     )
 

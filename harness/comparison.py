@@ -52,6 +52,8 @@ class Comparison(Frozen):
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None
     arms: tuple[Arm, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Arms with learned strengths, and those that lack nothing else."""
     swept: Swept | None = None
     """Of the arm that is its best cell, if there is one."""
     reference: str | None = None

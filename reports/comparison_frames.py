@@ -26,6 +26,9 @@ class Arms:
     scores: pd.DataFrame
     table: pd.DataFrame
     """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
+    pairs: pd.DataFrame
+    """A row per pair: the arm with `learned` strengths, the `plain` one, and their `difference` in
+    test score with its half-width `_ci`, paired by seed, in points."""
     time_ratio: float
     """Device seconds of the first arm over those of the unit arm."""
     swept: pd.DataFrame | None
@@ -100,10 +103,20 @@ def load_arms(folder: Path) -> Arms:
         groups=groups,
         scores=scores,
         table=pd.DataFrame(table),
+        pairs=_pairs(comparison, scores),
         time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
         swept=_swept(comparison, records, groups),
         records=records,
     )
+
+
+def _pairs(comparison: Comparison, scores: pd.DataFrame) -> pd.DataFrame:
+    metric = scores.set_index(["arm", "seed"])[f"test_{comparison.objective}"]
+    rows = []
+    for learned, plain in comparison.pairs:
+        mean, half = mean_and_half_width(metric.loc[learned] - metric.loc[plain])
+        rows.append({"learned": learned, "plain": plain, "difference": mean, "difference_ci": half})
+    return pd.DataFrame(rows, columns=["learned", "plain", "difference", "difference_ci"])
 
 
 def _swept(

@@ -34,7 +34,7 @@ from reports.frames import (
     proposals,
 )
 from reports.gamma_frames import OFF, Learned, describe, load_learned
-from reports.words import with_interval
+from reports.words import signed, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -613,7 +613,27 @@ def _verdict(arms: Arms) -> str:
     }
     said = [f"{words[k]} {'; '.join(v)}" for k, v in lists.items() if v]
     return (
-        f"By paired 95 % intervals, not corrected for their number, {first} "
-        + ". It ".join(said)
-        + "."
+        f"{_learned_against_plain(arms)}By paired 95 % intervals, not corrected for their number, "
+        f"{first} {'. It '.join(said)}."
+    )
+
+
+def _learned_against_plain(arms: Arms) -> str:
+    """What learned strengths add to each method, where a comparison has both."""
+    if arms.pairs.empty:
+        return ""
+    objective = arms.comparison.objective
+    chosen = arms.table.iloc[int(arms.table["select"].to_numpy().argmax())]
+    score = with_interval(chosen[objective], chosen[f"{objective}_ci"])
+    split = "test" if arms.comparison.request.data.select_on == "test" else "validation"
+    differences = [
+        f"{signed(row['difference'], row['difference_ci'])} ({row['learned']})"
+        for _, row in arms.pairs.iterrows()
+    ]
+    shown = arms.pairs[arms.pairs["difference"].abs() > arms.pairs["difference_ci"]]
+    names = "; ".join(shown["learned"]) or "no method"
+    return (
+        f"Best on {split}: {chosen['arm']}, {score} % on test. Learned strengths minus fixed ones "
+        f"of 1 at the same sites, each at its own rate: {', '.join(differences)} points; by paired "
+        f"95 % intervals a difference is shown for {names}. "
     )

@@ -126,7 +126,7 @@ def arms(compared: Arms) -> Figure:
 def pareto(compared: Arms) -> Figure:
     """Test accuracy of every arm against what finding it and training it cost, and its front."""
     table, score = compared.table, compared.comparison.objective
-    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     axis = figure.subplots()
     best = front(table, "runs_per_seed", score)
     for index, (_, row) in enumerate(table.iterrows()):

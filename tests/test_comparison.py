@@ -11,8 +11,8 @@ from test_cli import harness
 from test_reports import scored, texts
 from test_store_and_sweep import TINY, make_record, publish
 
+from harness.compare_methods import FURTHER, compare_methods, compared_methods
 from harness.compare_methods import RATES as METHOD_RATES
-from harness.compare_methods import compare_methods, compared_methods
 from harness.comparison import Arm, Comparison
 from harness.controls import RATES, Controls
 from harness.errors import UserError
@@ -377,8 +377,10 @@ def methods(store, fake, names="lora,bitfit,vpt_shallow", seeds=(0, 1)):
 
 
 def rated(spec):
-    """Best at twice the recipe's rate, for BitFit at an eighth of it; MetaPEFT above all."""
-    wanted = 0.01 / 8 if spec.method == "bitfit" else 0.02
+    """Best at twice the recipe's rate, for BitFit at an eighth of it, for full fine-tuning beyond
+    what all arms try, for the probe beyond all that may be tried; MetaPEFT above all."""
+    share = {"bitfit": 1 / 8, "full": 1 / 512, "linear_probe": 1e-9}
+    wanted = 0.01 * share.get(spec.method, 2.0)
     base = 0.7 if spec.method == "metapeft" else 0.6
     return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 4 + 0.01 * spec.seed
 
@@ -409,6 +411,44 @@ def test_every_method_chooses_its_rate_from_as_many(tmp_path):
     papers = text[text.index("Paper, Table 4, DOTA") :]
     assert "| LoRA + MetaPEFT" in papers and "93.9" in papers  # its head classes, as printed
     assert "Time of the first arm" not in text  # the unit is the first arm itself
+
+
+def test_rates_go_on_where_the_best_is_at_an_end_and_are_charged(tmp_path):
+    store = Store(tmp_path)
+    fake = Fake(store, rated)
+    compared = methods(store, fake, "lora,full,linear_probe")
+    arms = {arm.name: arm for arm in compared.arms}
+    full = arms["full (× 0.00195)"]  # 1/512, found after 1/128, and left after 1/2048
+    assert len(full.charged) == 2 * (len(METHOD_RATES) + 3)
+    probe = arms["linear_probe (× 0.000122)"]
+    assert len(probe.charged) == 2 * (len(METHOD_RATES) + FURTHER)
+    assert [note for note in compared.notes if "end of the range" in note] == [
+        "linear_probe: × 0.000122 is the end of the range; better rates may lie beyond."
+    ]
+    assert len(fake.asked) == sum(len(arm.charged) for arm in compared.arms)
+
+
+def test_learned_strengths_are_judged_against_the_same_sites(tmp_path):
+    store = Store(tmp_path)
+
+    def mixed(spec):  # paired: 10 points for LoRA, and -1 or +1 by seed for AdaptFormer
+        base = spec.options.get("base")
+        change = {"adaptformer": -0.11 + 0.02 * spec.seed}.get(base, 0.0)
+        return rated(spec) + change
+
+    compared = methods(store, Fake(store, mixed), "lora,adaptformer,bitfit")
+    folder = written(compared, store)
+    pairs = load_arms(folder).pairs.set_index("learned")
+    lora, adaptformer = "lora with MetaPEFT (× 2)", "adaptformer with MetaPEFT (× 2)"
+    assert pairs.loc[lora, "plain"] == "lora, all positions (× 2)"
+    assert pairs.loc[lora, "difference"] == pytest.approx(10)
+    assert pairs.loc[adaptformer, "difference"] == pytest.approx(0, abs=1e-9)
+    assert pairs.loc[adaptformer, "difference_ci"] == pytest.approx(12.7062, abs=1e-3)
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text()
+    assert f"Best on validation: {lora}, 70.5 ± 6.4 % on test." in text
+    assert f"+10.00 ± 0.00 ({lora}), +0.00 ± 12.71 ({adaptformer}) points" in text
+    assert f"a difference is shown for {lora}. By paired" in text
 
 
 def test_all_methods_are_all_that_train(tmp_path):

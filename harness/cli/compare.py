@@ -206,7 +206,7 @@ def _compare_methods(
     workers: int | None,
 ) -> None:
     from harness.batch import runner
-    from harness.compare_methods import RATES, compare_methods, compared_methods
+    from harness.compare_methods import FURTHER, RATES, compare_methods, compared_methods
     from harness.runs import Command, write_command, write_comparison
     from harness.store import driving
     from harness.trial import provenance
@@ -232,7 +232,10 @@ def _compare_methods(
             runtime=runtime,
         )
         write_comparison(folder, compared, provenance(runtime.device))
-        plan = f"Every arm at {len(RATES)} learning rates for every seed."
+        plan = (
+            f"Every arm at {len(RATES)} learning rates for every seed, and at up to {FURTHER} more "
+            "where the best is the first or the last."
+        )
         write_command(folder, Command(typed_command(), plan))
     write_report(folder)
     print_markdown(folder / "report" / "report.md")
