@@ -112,9 +112,9 @@ def compare(
     """Judge methods or searches against each other at equal cost, and say what the figures show.
 
     Methods: every one at its own sites, additive ones also at all their sites and with MetaPEFT;
-    each chooses its learning rate from as many. Searches: live, or with --replay from a table of
-    every trial, in the order in which --workers simulated workers would have ended them. Choices
-    are made on validation, and shown on test.
+    each chooses its learning rate, and is charged for all that it tries. Searches: live, or with
+    --replay from a table of every trial, in the order in which --workers simulated workers would
+    have ended them. Choices are made on validation, and shown on test.
     """
     from harness.compare_searches import Wanted, default_budget, replay_searches
     from harness.runs import Command, known_run, write_command
