@@ -80,6 +80,8 @@ def load_arms(folder: Path) -> Arms:
     unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
     seconds = {key: record.cost.device_s for key, record in records.items()}
     one_run = sum(seconds[i] for i in unit.trials) / len(unit.trials)
+    flops = {key: record.cost.flops for key, record in records.items()}
+    one_run_flops = sum(flops[i] for i in unit.trials) / len(unit.trials)
     table = []
     for arm in comparison.arms:
         own = scores[scores["arm"] == arm.name]
@@ -94,7 +96,9 @@ def load_arms(folder: Path) -> Arms:
         row["diverged"] = int(own["diverged"].sum())
         row["trainable_params"] = records[arm.trials[0]].trainable_params
         row["inference_gflop"] = records[arm.trials[0]].cost.inference_flops / 1e9
-        row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / len(arm.trials)
+        count = len(arm.trials)
+        row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / count
+        row["runs_by_flops"] = sum(flops[i] for i in arm.charged) / one_run_flops / count
         table.append(row)
     main = comparison.arms[0]
     return Arms(

@@ -570,8 +570,9 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             "split, batches and initial values of their seed.",
             "Difference: class mean of the first arm minus that of this one, paired by seed; "
             "positive favours the first arm.",
-            "Runs: cost per seed with everything that was run to find the setting, in full runs "
-            f'of "{compared.unit}" (device seconds).',
+            "Runs: cost per seed with everything that was run to find the setting, in full runs of "
+            f'"{compared.unit}", by device seconds (which other work on the machine prolongs) and '
+            "by FLOPs.",
             "Inference: FLOPs of one image beyond those of the cheapest arm, with nothing merged; "
             "LoRA can be merged into the weights and then costs none (-: not counted when it ran).",
             f"Choices (learning rates, cells) were made by the seeds' mean {objective} on {split}.",
@@ -593,6 +594,7 @@ def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
         "class mean": with_interval(row[objective], row[f"{objective}_ci"]),
         "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
         "runs": f"{row['runs_per_seed']:.1f}",
+        "runs by FLOPs": f"{row['runs_by_flops']:.1f}",
         "inference": inference,
         "parameters": f"{row['trainable_params']}",
     }

@@ -50,7 +50,8 @@ class Fake:
     def publish(self, request, spec):
         value = self.score(spec)
         seconds = 3.0 if spec.method == "metapeft" else 2.0
-        cost = make_record(spec).cost.model_copy(update={"device_s": seconds})
+        flops = 7 if spec.method == "metapeft" else 5
+        cost = make_record(spec).cost.model_copy(update={"device_s": seconds, "flops": flops})
         learned = None
         if spec.method == "metapeft":
             values = (2.0, 1.0, 0.5, 0.1)
@@ -218,6 +219,7 @@ def test_differences_are_paired_and_costs_are_whole(tmp_path):
     assert runs["lora, α = 1, all 4 sites, lr tuned (× 2)"] == pytest.approx(len(RATES))
     assert runs["metapeft, lr tuned (× 0.5)"] == pytest.approx(1.5 * len(RATES))
     assert runs["lora, learned γ, retrained"] == pytest.approx(1.5 + 1)
+    assert table.loc["lora, learned γ, retrained", "runs_by_flops"] == pytest.approx(1.4 + 1)
 
 
 def test_the_report_says_better_worse_and_open(tmp_path):
