@@ -313,8 +313,8 @@ def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     assert found.study.seeds == (0,) and found.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
     typed = read_command(tmp_path / "studies" / "joint_space+searches")
     assert typed is not None and typed.line.endswith("--replay --budget 3 --repeats 2")  # no path
-    by_search = found.final.groupby("search")["test"].mean()  # MetaPEFT ends at a higher cost
-    assert by_search["random"] > 100 / 15 and math.isnan(by_search["metapeft"])
+    by_search = found.final.groupby("search")["test"].mean()
+    assert set(by_search.index) == {"random", "metapeft"} and (by_search > 100 / 15).all()
 
 
 def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
