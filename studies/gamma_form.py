@@ -6,7 +6,7 @@ At α = 1 the two are the same computation.
 
     harness sweep --study gamma_form
 
-Cost: 6 minutes on 2 CPU cores (30 trials of 22 to 31 s). Recipe: see `depth_vs_position`.
+Cost: 6 minutes on 2 CPU cores (30 trials of 22 to 25 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Study, View

@@ -6,7 +6,7 @@ size of a site's benefit, decides what is selected. The paper says "L2" and prin
 
     harness sweep --study gamma_l2
 
-Cost: 2 minutes on 2 CPU cores (12 trials of 22 to 31 s). Recipe: see `depth_vs_position`.
+Cost: 2 minutes on 2 CPU cores (12 trials of 22 to 23 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

@@ -4,7 +4,7 @@ Hypothesis: none is stated; the paper's Eq. 9 is first order and says nothing of
 
     harness sweep --study hypergradient
 
-Cost: 6 minutes on 2 CPU cores (15 trials of 30 to 77 s). Recipe: see `depth_vs_position`.
+Cost: 6 minutes on 2 CPU cores (15 trials of 23 to 77 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

@@ -6,7 +6,7 @@ derived from this one.
 
     harness sweep --study k_steps
 
-Cost: 4 minutes on 2 CPU cores (15 trials of 24 to 46 s). Recipe: see `depth_vs_position`.
+Cost: 3 minutes on 2 CPU cores (15 trials of 20 to 38 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

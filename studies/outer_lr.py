@@ -6,7 +6,7 @@ varies by dataset and backbone, and prints none.
 
     harness sweep --study outer_lr
 
-Cost: 4 minutes on 2 CPU cores (15 trials of 29 to 31 s). Recipe: see `depth_vs_position`.
+Cost: 3 minutes on 2 CPU cores (15 trials of 23 to 25 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

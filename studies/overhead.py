@@ -5,7 +5,7 @@ no overhead. Time and memory are those of this machine: read them as ratios with
 
     harness sweep --study overhead --workers 1
 
-Cost: 3 minutes on 2 CPU cores (27 trials of 6 to 31 s). Recipe: see `depth_vs_position`.
+Cost: 3 minutes on 2 CPU cores (27 trials of 6 to 23 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

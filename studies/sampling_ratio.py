@@ -5,7 +5,7 @@ An outer step uses one batch of D_val, so the ratio changes from how many images
 
     harness sweep --study sampling_ratio
 
-Cost: 4 minutes on 2 CPU cores (15 trials of 28 to 34 s). Recipe: see `depth_vs_position`.
+Cost: 3 minutes on 2 CPU cores (15 trials of 23 to 25 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

@@ -5,7 +5,7 @@ S1's fourth row, random at 30 %, is a cell of `sampling_ratio`.
 
     harness sweep --study sampling_strategy
 
-Cost: 2 minutes on 2 CPU cores (9 trials of 23 to 31 s). Recipe: see `depth_vs_position`.
+Cost: 2 minutes on 2 CPU cores (9 trials of 23 to 24 s). Recipe: see `depth_vs_position`.
 """
 
 from harness.study import Axis, Points, Study

@@ -6,7 +6,7 @@ are what can be compared.
 
     harness sweep --study tsne
 
-Cost: 1 minute on 2 CPU cores (9 trials of 6 to 31 s). Features are kept by the trials themselves:
+Cost: 1 minute on 2 CPU cores (9 trials of 6 to 29 s). Features are kept by the trials themselves:
 in a store where the same trials have already finished without, use another `--out`. Recipe: see
 `depth_vs_position`.
 """
