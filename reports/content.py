@@ -557,7 +557,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     return ComparisonContent(
         title=compared.title,
         caption=setting(compared.request, count),
-        verdict=_verdict(arms),
+        verdict=_verdict(arms, split),
         arms=Table(
             stem="arms",
             caption=f"Test accuracy (%), mean ± 95 % interval over {count} seeds",
@@ -600,7 +600,7 @@ def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
     }
 
 
-def _verdict(arms: Arms) -> str:
+def _verdict(arms: Arms, split: str) -> str:
     """One paragraph from the paired differences and their intervals."""
     first = arms.table["arm"].iloc[0]
     lists: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
@@ -615,19 +615,18 @@ def _verdict(arms: Arms) -> str:
     }
     said = [f"{words[k]} {'; '.join(v)}" for k, v in lists.items() if v]
     return (
-        f"{_learned_against_plain(arms)}By paired 95 % intervals, not corrected for their number, "
-        f"{first} {'. It '.join(said)}."
+        f"{_learned_against_plain(arms, split)}By paired 95 % intervals, not corrected for their "
+        f"number, {first} {'. It '.join(said)}."
     )
 
 
-def _learned_against_plain(arms: Arms) -> str:
+def _learned_against_plain(arms: Arms, split: str) -> str:
     """What learned strengths add to each method, where a comparison has both."""
     if arms.pairs.empty:
         return ""
     objective = arms.comparison.objective
     chosen = arms.table.iloc[int(arms.table["select"].to_numpy().argmax())]
     score = with_interval(chosen[objective], chosen[f"{objective}_ci"])
-    split = "test" if arms.comparison.request.data.select_on == "test" else "validation"
     differences = [
         f"{signed(row['difference'], row['difference_ci'])} ({row['learned']})"
         for _, row in arms.pairs.iterrows()

@@ -53,9 +53,14 @@ weights_option = click.option(
 
 def trial_options(command: Any) -> Any:
     """The options that every command which runs trials ends with."""
-    for option in (
-        *(out_option, device_option, bad_image_option, data_root_option, weights_option),
+    in_help = (
         set_option,
-    ):  # click puts the last one first
+        weights_option,
+        data_root_option,
+        bad_image_option,
+        device_option,
+        out_option,
+    )
+    for option in reversed(in_help):  # click puts the last one first
         command = option(command)
     return command
