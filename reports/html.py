@@ -31,7 +31,7 @@ from reports.templating import template
 from reports.trial_list import TrialList, list_arms, list_sweep
 
 NUMBER = re.compile(
-    r"([-+]?\d+(\.\d+)?(e[-+]?\d+)?( ± \d+(\.\d+)?| \[[^\]]*\])?( ×)?|-|never|chosen|one seed)?"
+    r"([-+]?\d+(\.\d+)?(e[-+]?\d+)?( ± \d+(\.\d+)?| \[[^\]]*\])?( [×%])?|-|never|chosen|one seed)?"
 )
 """What a column of numbers may hold."""
 

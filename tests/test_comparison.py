@@ -495,6 +495,8 @@ def test_inference_is_told_where_it_was_counted(tmp_path):
         write_report(written(compared, store))
     text = (tmp_path / "counted/studies/cells/report/report.md").read_text()
     assert "| +5.0 % |" in text and "| +0.0 % |" in text
+    page = (tmp_path / "counted/studies/cells/report/index.html").read_text()
+    assert "data-kind=number class=number>inference</th>" in page
     assert "| - |" in (tmp_path / "old/studies/cells/report/report.md").read_text()
 
 
