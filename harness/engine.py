@@ -98,10 +98,7 @@ class LocalEngine:
     def _start(self) -> _Worker:
         root, runtime, watch, run = self._started
         number = self._free.pop(0)
-        # With a worker per core, each keeps to its own.
-        cores = sorted(os.sched_getaffinity(0))
-        core = cores[number % len(cores)] if self.slots >= len(cores) else None
-        return _Worker(number, (root, runtime.on(number), watch, run, os.getpid(), core))
+        return _Worker(number, (root, runtime.on(number), watch, run, os.getpid()))
 
     def next(self) -> Ended | Reported:
         """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
@@ -165,13 +162,10 @@ def _serve(
     watch: bool,
     run: RunTrial,
     parent: int,
-    core: int | None,
 ) -> None:
     """Run trials until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if core is not None:
-        os.sched_setaffinity(0, {core})
 
     def goes_on(epoch: int, scores: dict[str, float]) -> bool:
         pipe.send((epoch, scores))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from threading import Event
 
@@ -70,6 +71,23 @@ def test_a_store_that_cannot_be_written_stops_the_engine(tmp_path, kind):
             engine.next()
     finally:
         engine.close()
+
+
+def note_cores(spec, runtime, store, goes_on):
+    (store.root / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
+
+
+def test_a_worker_keeps_to_no_core_or_two_commands_would_share_one(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("there is one core")
+    engine = start("local", tmp_path, workers=len(cores), run=note_cores)
+    try:
+        engine.submit(of_epochs(1)[0])
+        assert engine.next().crash is None
+    finally:
+        engine.close()
+    assert json.loads((tmp_path / "cores").read_text()) == cores
 
 
 def sweep(*arguments):
