@@ -175,6 +175,11 @@ class DataSpec(Frozen):
     sha256: str | None = None
     """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
 
+    @property
+    def chosen_on(self) -> str:
+        """The split that choices are made on, in words."""
+        return "test" if self.select_on == "test" else "validation"
+
 
 class Recipe(Frozen):
     """How a trial is trained. Defaults are the released recipe (paper-facts, section 1)."""

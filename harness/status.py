@@ -81,7 +81,7 @@ def look(folder: Path) -> Seen:
         name=folder.name,
         question=files.study.question,
         metric=metric.replace("_", " "),
-        split="test" if files.study.base.data.select_on == "test" else "validation",
+        split=files.study.base.data.chosen_on,
         is_grid=is_grid,
         asked=len(asked),
         counts=counts,

@@ -541,7 +541,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     least = arms.table["inference_gflop"].min()
     rows = [_arm_words(arms, row, least) for _, row in arms.table.iterrows()]
     rows[0]["difference"] = "-"
-    split = "test" if compared.request.data.select_on == "test" else "validation"
+    split = compared.request.data.chosen_on
     steps = compared.inner_steps
     of_steps = ""
     if steps:
@@ -557,7 +557,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     return ComparisonContent(
         title=compared.title,
         caption=setting(compared.request, count),
-        verdict=_verdict(arms, split),
+        verdict=_verdict(arms),
         arms=Table(
             stem="arms",
             caption=f"Test accuracy (%), mean ± 95 % interval over {count} seeds",
@@ -600,7 +600,7 @@ def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
     }
 
 
-def _verdict(arms: Arms, split: str) -> str:
+def _verdict(arms: Arms) -> str:
     """One paragraph from the paired differences and their intervals."""
     first = arms.table["arm"].iloc[0]
     lists: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
@@ -615,18 +615,19 @@ def _verdict(arms: Arms, split: str) -> str:
     }
     said = [f"{words[k]} {'; '.join(v)}" for k, v in lists.items() if v]
     return (
-        f"{_learned_against_plain(arms, split)}By paired 95 % intervals, not corrected for their "
-        f"number, {first} {'. It '.join(said)}."
+        f"{_learned_against_plain(arms)}By paired 95 % intervals, not corrected for their number, "
+        f"{first} {'. It '.join(said)}."
     )
 
 
-def _learned_against_plain(arms: Arms, split: str) -> str:
+def _learned_against_plain(arms: Arms) -> str:
     """What learned strengths add to each method, where a comparison has both."""
     if arms.pairs.empty:
         return ""
     objective = arms.comparison.objective
     chosen = arms.table.iloc[int(arms.table["select"].to_numpy().argmax())]
     score = with_interval(chosen[objective], chosen[f"{objective}_ci"])
+    split = arms.comparison.request.data.chosen_on
     differences = [
         f"{signed(row['difference'], row['difference_ci'])} ({row['learned']})"
         for _, row in arms.pairs.iterrows()

@@ -175,7 +175,7 @@ def comparison_page(
             beside = _picture(folder, "gamma_and_sweep", alt, "")
             title = "Learned beside swept"
             parts.append(Part(anchor="beside", title=title, figure=beside))
-    split = "test" if compared.request.data.select_on == "test" else "validation"
+    split = compared.request.data.chosen_on
     metric = compared.objective.replace("_", " ")
     definition = {
         "Seeds": ", ".join(map(str, compared.seeds)),

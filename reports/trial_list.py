@@ -146,7 +146,7 @@ def list_arms(arms: Arms, study: str) -> TrialList:
         ]
         command = commands.of(record.spec, {})
         rows.append(Row(trial_id=trial_id, status=record.status, command=command, words=words))
-    split = "test" if compared.request.data.select_on == "test" else "validation"
+    split = compared.request.data.chosen_on
     names = ["arm", "seed", "status", f"{split} (%)", "test (%)", "device s"]
     return TrialList(
         columns=_columns(names, rows, [None, None, None]),

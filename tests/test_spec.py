@@ -168,3 +168,8 @@ def test_a_changed_copy_has_an_id_of_its_own():
     before = spec.trial_id
     other = spec.model_copy(update={"method": "other"})
     assert other.trial_id != before == spec.trial_id
+
+
+@pytest.mark.parametrize(("select_on", "words"), [("val", "validation"), ("test", "test")])
+def test_a_reader_is_told_what_choices_are_made_on(select_on, words):
+    assert DataSpec(select_on=select_on).chosen_on == words
