@@ -15,7 +15,7 @@ test: $(VENV)/installed-test
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed
-	$(BIN)/python -m reports.reproduce
+	$(BIN)/python -m harness.reports.reproduce
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

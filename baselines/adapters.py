@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from harness.blocks import Backbone, Dims, dims_of
-from harness.insertion import Attachment, Delta, Form, PeftMethod, Strength
+from harness.insertion.attachment import Attachment, Delta, Form, Strength
+from harness.insertion.method import PeftMethod
+from harness.model.blocks import Backbone, Dims, dims_of
 from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import MAP_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.blocks import Backbone, Dims, blocks_of
-from harness.insertion import Attachment, PeftMethod
+from harness.insertion.attachment import Attachment
+from harness.insertion.method import PeftMethod
+from harness.model.blocks import Backbone, Dims, blocks_of
 from harness.registry import METHODS
 from harness.spec import Frozen, Placement
 

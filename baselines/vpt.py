@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 
-from harness.blocks import Backbone, Dims
-from harness.insertion import Attachment, PeftMethod
+from harness.insertion.attachment import Attachment
+from harness.insertion.method import PeftMethod
+from harness.model.blocks import Backbone, Dims
 from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import Frozen, Placement

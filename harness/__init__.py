@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reports.notebook import Results
-
-__version__ = "0.1.0"
+    from harness.reports.notebook import Results
 
 
 def load(run: str | Path, out: str | Path = "runs") -> Results:
@@ -20,6 +20,8 @@ def load(run: str | Path, out: str | Path = "runs") -> Results:
     Raises:
         UserError: there is no such run; names the nearest.
     """
-    from reports.notebook import load as loaded  # pandas and matplotlib, which the rest needs not
+    from harness.reports.notebook import (
+        load as loaded,  # pandas and matplotlib, which the rest needs not
+    )
 
     return loaded(run, out)

@@ -6,11 +6,17 @@ All accuracies are shares in [0, 1]; reports print them in percent.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.spec import Frozen
+
+OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
+
+Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
+
 
 Array = NDArray[np.float64]
 

@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
 
-METHODS: Registry[Any] = Registry("method", "baselines")
+METHODS: Registry[Any] = Registry("method", "harness.baselines")
 """name -> `insertion.PeftMethod`"""
 
 DATASETS: Registry[Any] = Registry("dataset", "harness.datasets")

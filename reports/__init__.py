@@ -1,1 +1,4 @@
-"""Reports: `frames` computes tables, `render` draws them, `page` writes the files."""
+"""Reports: `numbers` computes tables, `text` says, `figures` draws, `files` writes."""
+
+if __name__ != "harness.reports":
+    raise ImportError(f"Write harness.{__name__}: this folder is imported by that name only.")

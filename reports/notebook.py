@@ -15,15 +15,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from harness.errors import UserError, unknown
-from harness.runs import known_run
-from harness.study import View
-from reports.captions import searches_caption
-from reports.comparison_frames import Arms, load_arms
-from reports.content import comparison_content, sweep_content
-from reports.frames import Run, choose, load_run, over_nuisance, summarise
-from reports.render import draw
-from reports.search_frames import Searches, load_searches
-from reports.search_words import verdict
+from harness.reports.figures.sweep import draw
+from harness.reports.numbers.comparison import Arms, load_arms
+from harness.reports.numbers.run import Run, load_run
+from harness.reports.numbers.searches import Searches, load_searches
+from harness.reports.numbers.sweep import choose, over_nuisance, summarise
+from harness.reports.text.captions import searches_caption
+from harness.reports.text.comparison import comparison_content
+from harness.reports.text.searches import verdict
+from harness.reports.text.sweep import sweep_content
+from harness.store.runs import known_run
+from harness.study.figures import View
 
 
 @dataclass(frozen=True, kw_only=True)

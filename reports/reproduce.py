@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.cli.compare import TABLE
-from harness.study import load_study, study_names
+from harness.catalogue.studies import load_study, study_names
+from harness.store.table import TABLE
 
 GALLERY = Path(__file__).parent / "gallery"
 KEPT = (

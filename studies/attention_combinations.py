@@ -8,8 +8,8 @@ its second row cannot be told from our copy of the table, so both candidates are
 Cost: 1 minute on 2 CPU cores (12 trials of 13 to 14 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.position_groups import study as position_groups
 from harness.study import Axis, Points, Study
-from studies.position_groups import study as position_groups
 
 
 def study() -> Study:

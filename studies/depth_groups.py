@@ -9,9 +9,9 @@ nothing but the place differs. The paper does not say at which positions; here a
 Cost: 1 minute on 2 CPU cores (12 trials of 8 to 12 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import POSITIONS
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Points, Study
-from studies.depth_vs_position import POSITIONS
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

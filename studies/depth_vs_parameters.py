@@ -9,8 +9,8 @@ factor before BA is 1 at every rank, as it is in `depth_vs_position` at rank 4 a
 Cost: 2 minutes on 2 CPU cores (36 trials of 5 to 12 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Study, View
-from studies.depth_vs_position import study as depth_vs_position
 
 TOTAL = 12
 """Blocks times rank."""

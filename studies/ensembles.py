@@ -11,9 +11,9 @@ there.
 
 from pydantic import JsonValue
 
+from harness.studies.methods import VARIANTS
+from harness.studies.methods import study as methods
 from harness.study import Axis, Points, Study
-from studies.methods import VARIANTS
-from studies.methods import study as methods
 
 
 def study() -> Study:

@@ -9,8 +9,8 @@ to 0.06.
 Cost: nothing after `methods`, whose 27 trials these are. Recipe: see there.
 """
 
+from harness.studies.methods import study as methods
 from harness.study import Points, Study
-from studies.methods import study as methods
 
 
 def study() -> Study:

@@ -8,8 +8,8 @@ Cost: 1 minute on 2 CPU cores (9 trials of 11 to 14 s; 6 are shared with `positi
 `position_groups`). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.position_groups import study as position_groups
 from harness.study import Axis, Points, Study
-from studies.position_groups import study as position_groups
 
 
 def study() -> Study:

@@ -9,8 +9,8 @@ At α = 1 the two are the same computation.
 Cost: 6 minutes on 2 CPU cores (30 trials of 22 to 25 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.k_steps import study as k_steps
 from harness.study import Axis, Study, View
-from studies.k_steps import study as k_steps
 
 
 def study() -> Study:

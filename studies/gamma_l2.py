@@ -9,8 +9,8 @@ size of a site's benefit, decides what is selected. The paper says "L2" and prin
 Cost: 2 minutes on 2 CPU cores (12 trials of 22 to 23 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.k_steps import study as k_steps
 from harness.study import Axis, Points, Study
-from studies.k_steps import study as k_steps
 
 
 def study() -> Study:

@@ -7,8 +7,8 @@ Hypothesis: none is stated; the paper's Eq. 9 is first order and says nothing of
 Cost: 6 minutes on 2 CPU cores (15 trials of 23 to 77 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.k_steps import study as k_steps
 from harness.study import Axis, Points, Study
-from studies.k_steps import study as k_steps
 
 
 def study() -> Study:

@@ -14,8 +14,8 @@ Cost: 5 minutes on 2 CPU cores (48 trials of 12 to 17 s; half are shared with `p
 Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.position_vs_alpha import study as position_vs_alpha
 from harness.study import Axis, Study, View
-from studies.position_vs_alpha import study as position_vs_alpha
 
 
 def study() -> Study:

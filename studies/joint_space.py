@@ -9,9 +9,9 @@ trying every cell costs too much. It is the space that searches are compared on.
 Cost: 64 minutes on 2 CPU cores (864 trials of 5 to 14 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
+from harness.studies.position_vs_alpha import study as position_vs_alpha
 from harness.study import Study, View
-from studies.depth_vs_position import study as depth_vs_position
-from studies.position_vs_alpha import study as position_vs_alpha
 
 
 def study() -> Study:

@@ -9,8 +9,8 @@ derived from this one.
 Cost: 3 minutes on 2 CPU cores (15 trials of 20 to 38 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Points, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

@@ -13,9 +13,9 @@ Cost: 2 minutes on 2 CPU cores (18 trials of 13 to 19 s; 6 are shared with `meth
 there.
 """
 
+from harness.studies.methods import VARIANTS, with_gamma
+from harness.studies.methods import study as methods
 from harness.study import Axis, Points, Study
-from studies.methods import VARIANTS, with_gamma
-from studies.methods import study as methods
 
 
 def study() -> Study:

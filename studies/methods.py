@@ -14,8 +14,8 @@ strength 1 as in the paper.
 
 from pydantic import JsonValue
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Bubbles, Points, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def with_gamma(base: str, options: dict[str, JsonValue], positions: str) -> dict[str, JsonValue]:

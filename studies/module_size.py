@@ -11,8 +11,8 @@ because one of its cells fits nothing else.
 
 from pydantic import JsonValue
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def _variants() -> dict[str, dict[str, JsonValue]]:

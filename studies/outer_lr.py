@@ -9,8 +9,8 @@ varies by dataset and backbone, and prints none.
 Cost: 3 minutes on 2 CPU cores (15 trials of 23 to 25 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.k_steps import study as k_steps
 from harness.study import Axis, Points, Study
-from studies.k_steps import study as k_steps
 
 
 def study() -> Study:

@@ -8,8 +8,8 @@ no overhead. Time and memory are those of this machine: read them as ratios with
 Cost: 3 minutes on 2 CPU cores (27 trials of 6 to 23 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.tsne import study as tsne
 from harness.study import Axis, Points, Study
-from studies.tsne import study as tsne
 
 
 def study() -> Study:

@@ -8,9 +8,9 @@ and loses little.
 Cost: 4 to 12 s per trial on a CPU core. See `per_site`, whose line the grid walks here too.
 """
 
+from harness.studies.depth_vs_position import POSITIONS
+from harness.studies.per_site import study as per_site
 from harness.study import Study, Switches
-from studies.depth_vs_position import POSITIONS
-from studies.per_site import study as per_site
 
 
 def study() -> Study:

@@ -10,9 +10,9 @@ the line through it where every site has the same strength, and searches range o
 Cost: 8 to 12 s per trial on a CPU core. Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import POSITIONS
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Points, Study, Switches
-from studies.depth_vs_position import POSITIONS
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

@@ -9,8 +9,8 @@ of Tables S4 and S5 with the names exchanged (`harness report --paper`).
 Cost: 1 minute on 2 CPU cores (9 trials of 12 to 20 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Points, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

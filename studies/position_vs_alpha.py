@@ -8,9 +8,9 @@ depends on the position. LoRA is in all blocks.
 Cost: 7 minutes on 2 CPU cores (72 trials of 10 to 15 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import POSITIONS
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Study, View
-from studies.depth_vs_position import POSITIONS
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

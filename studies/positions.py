@@ -10,8 +10,8 @@ Cost: 2 minutes on 2 CPU cores (18 trials of 11 to 14 s; seed 0 is shared with `
 at depth 12). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Points, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

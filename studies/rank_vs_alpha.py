@@ -8,8 +8,8 @@ rank 32 does not.
 Cost: 4 minutes on 2 CPU cores (36 trials of 13 to 15 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Study, View
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

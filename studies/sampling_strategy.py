@@ -8,8 +8,8 @@ S1's fourth row, random at 30 %, is a cell of `sampling_ratio`.
 Cost: 2 minutes on 2 CPU cores (9 trials of 23 to 24 s). Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.k_steps import study as k_steps
 from harness.study import Axis, Points, Study
-from studies.k_steps import study as k_steps
 
 
 def study() -> Study:

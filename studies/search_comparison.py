@@ -10,8 +10,8 @@ Cost: live, up to 24 full runs for each of 6 searches and 3 repeats, and a run w
 strengths; all that a finished `joint_space` holds is free. Recipe: see `depth_vs_position`.
 """
 
+from harness.studies.joint_space import study as joint_space
 from harness.study import Study
-from studies.joint_space import study as joint_space
 
 
 def study() -> Study:

@@ -11,8 +11,8 @@ in a store where the same trials have already finished without, use another `--o
 `depth_vs_position`.
 """
 
+from harness.studies.depth_vs_position import study as depth_vs_position
 from harness.study import Axis, Embedding, Points, Study
-from studies.depth_vs_position import study as depth_vs_position
 
 
 def study() -> Study:

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from test_store_and_sweep import make_record
 
+from harness.catalogue.studies import load_study
+from harness.driver.plan import make_plan
 from harness.metrics import split_metrics
-from harness.store import Store
-from harness.study import Axis, Study, View, load_study
-from harness.sweep import make_plan
-from harness.trial import Runtime
+from harness.runner.runtime import Runtime
+from harness.store.store import Store
+from harness.study.axes import Axis
+from harness.study.figures import View
+from harness.study.study import Study
 
 GROUPS = {"head": (0, 1), "medium": (2, 3), "tail": (4, 5)}
 
@@ -69,8 +72,8 @@ def fill(store: Store, study: Study) -> int:
 
 
 def main() -> None:
-    from harness.runs import write_run
-    from reports.page import write_report
+    from harness.reports.files.write import write_report
+    from harness.store.runs import write_run
 
     with tempfile.TemporaryDirectory() as folder:
         store, study = Store(Path(folder)), big_study(int(sys.argv[1]))

@@ -8,7 +8,7 @@ from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
-from harness.backbones import load_backbone
+from harness.model.backbones import load_backbone
 from harness.spec import BackboneSpec
 
 torch.set_num_threads(1)

@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 from test_store_and_sweep import make_record
 
+from harness.catalogue.studies import load_study
+from harness.driver.plan import make_plan
 from harness.metrics import SplitMetrics
-from harness.runs import write_run
-from harness.search_plan import learning_cell, live_space
-from harness.searches import Restarts
-from harness.store import Cost, Store, append_line, write_atomically
-from harness.study import load_study
-from harness.sweep import make_plan
-from harness.table import tabulate
-from harness.trial import Runtime
+from harness.runner.runtime import Runtime
+from harness.search.base import Restarts
+from harness.search.plan import learning_cell, live_space
+from harness.store.files import append_line, write_atomically
+from harness.store.records import Cost
+from harness.store.runs import write_run
+from harness.store.store import Store
+from harness.store.table import tabulate
 
 CHANCE = 1 / 15
 GAIN = {"mlp1": 1.0, "mlp2": 0.93, "out": 0.97, "v": 0.9, "q": 0.55, "k": 0.5}

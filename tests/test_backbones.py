@@ -15,13 +15,14 @@ from conftest import BACKBONES
 from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
-from harness.backbones import dims, features, input_size, load_backbone, unused_tensors
 from harness.cli import main
 from harness.cli.given import settings_and_weights
 from harness.errors import UserError
+from harness.model.backbones import dims, features, input_size, load_backbone, unused_tensors
+from harness.model.weights import sha256_of
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, TrialRequest
-from harness.trial import Runtime, resolve
-from harness.weights import sha256_of
 
 CPU = torch.device("cpu")
 SHARED = Path(

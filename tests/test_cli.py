@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from harness.catalogue.studies import load_study, study_names
 from harness.cli import main
-from harness.study import load_study, study_names
 
 FLAGS = {
     "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
@@ -278,9 +278,9 @@ def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypat
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "import harness.train\n"
+        "import harness.training.train\n"
         "def boom(*args, **kwargs): raise RuntimeError('out of luck')\n"
-        "harness.train.train = boom\n"
+        "harness.training.train.train = boom\n"
     )
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(broken))  # reaches the workers, not this process

@@ -13,14 +13,15 @@ from test_cli import harness
 from test_files_and_packs import two_splits
 from test_store_and_sweep import TINY, publish
 
-from harness.command import TrainCommands
-from harness.space import SearchSpace
+from harness.catalogue.rerun import TrainCommands
+from harness.catalogue.studies import load_study
+from harness.driver.plan import make_plan
+from harness.model.weights import sha256_of
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest
-from harness.store import Store
-from harness.study import load_study
-from harness.sweep import make_plan
-from harness.trial import Runtime, resolve
-from harness.weights import sha256_of
+from harness.store.store import Store
+from harness.study.space import SearchSpace
 
 BASE = load_study("k_steps").base
 CHANGES = [

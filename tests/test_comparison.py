@@ -11,20 +11,23 @@ from test_cli import harness
 from test_reports import scored, texts
 from test_store_and_sweep import TINY, make_record, publish
 
-from harness.compare_methods import FURTHER, compare_methods, compared_methods
-from harness.compare_methods import RATES as METHOD_RATES
-from harness.comparison import Arm, Comparison
-from harness.controls import RATES, Controls
+from harness.comparison.controls import RATES, Controls
+from harness.comparison.methods import FURTHER, compare_methods, compared_methods
+from harness.comparison.methods import RATES as METHOD_RATES
 from harness.errors import UserError
-from harness.placements import read_placement
-from harness.runs import write_comparison
+from harness.insertion.placements import read_placement
+from harness.reports.files.write import write_report
+from harness.reports.numbers.comparison import front, load_arms
+from harness.reports.numbers.gamma import block_map, describe, load_learned, normalised_entropy
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import Placement
-from harness.store import Store
-from harness.study import Axis, Points, Study
-from harness.trial import Runtime, resolve
-from reports.comparison_frames import front, load_arms
-from reports.gamma_frames import block_map, describe, load_learned, normalised_entropy
-from reports.page import write_report
+from harness.store.comparisons import Arm, Comparison
+from harness.store.runs import write_comparison
+from harness.store.store import Store
+from harness.study.axes import Axis
+from harness.study.figures import Points
+from harness.study.study import Study
 
 META = TINY.with_values(
     {"method": "metapeft", "positions": "q,mlp1", "depth": "last:2"}, source="test"
@@ -333,7 +336,7 @@ def test_evenness():
 
 
 def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
-    from reports.render_comparisons import gamma
+    from harness.reports.figures.comparison import gamma
 
     learned = load_learned([write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))])
     words = texts(gamma(learned, "Learned"))

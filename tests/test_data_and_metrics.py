@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import Dataset, Images, crop_flip, epoch_batches, split, stratified
+from harness.data.dataset import Dataset, Images, crop_flip, epoch_batches, split, stratified
+from harness.datasets.dota import CLASSES as TARGET_CLASSES
 from harness.datasets.synth_rs import TRAIN_COUNTS, SynthRS, SynthRSOptions
-from harness.datasets.synth_rs_render import (
-    SOURCE_CLASSES,
-    TARGET_CLASSES,
-    render_source,
-    render_target,
-)
+from harness.datasets.synth_rs_render import SOURCE_CLASSES, render_source, render_target
 from harness.errors import UserError
 from harness.metrics import split_metrics
 from harness.rng import generator

@@ -12,15 +12,19 @@ from click.testing import CliRunner
 from test_store_and_sweep import TINY, make_record, publish, tiny_study
 
 from harness.cli import main
-from harness.engine import LocalEngine, Reported
+from harness.driver.drive import drive
+from harness.driver.plan import make_plan
+from harness.engines.base import Reported
+from harness.engines.local import LocalEngine
+from harness.engines.ray_tune import RayEngine
 from harness.errors import NotSavedError, UserError
-from harness.optuna_search import OptunaSearch
-from harness.ray_engine import RayEngine
-from harness.searches import Budget, GridSearch
-from harness.space import SearchSpace
-from harness.store import Store
-from harness.sweep import drive, known_points, make_plan
-from harness.trial import Runtime, resolve
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.search.base import Budget, GridSearch
+from harness.search.optuna_search import OptunaSearch
+from harness.search.warm_start import known_points
+from harness.store.store import Store
+from harness.study.space import SearchSpace
 
 ENGINES = {"local": LocalEngine, "ray": RayEngine}
 
@@ -222,7 +226,7 @@ def test_a_finished_trial_is_watched_in_its_history(tmp_path):
 
 
 def test_points_of_another_run_are_known_and_foreign_ones_refused(tmp_path):
-    from harness.runs import write_run
+    from harness.store.runs import write_run
 
     store, study = Store(tmp_path), tiny_study(seeds=(0, 1))
     plan = make_plan(study, store=store, run_name="tiny", runtime=Runtime())

@@ -20,8 +20,11 @@ import pytest
 import torch
 from test_store_and_sweep import TINY
 
-from harness.store import Store, driving
-from harness.trial import Runtime, resolve, run_trial
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
+from harness.store.liveness import driving
+from harness.store.store import Store
 
 STUDY = """
 from harness.study import Axis, View
@@ -264,7 +267,7 @@ def test_a_second_driver_of_a_run_is_refused_by_the_name_of_the_first(study, tmp
 
 def out_of_memory_beyond(most, monkeypatch):
     """As a device whose memory holds so many images of training at once."""
-    from harness.train import Classifier
+    from harness.training.classifier import Classifier
 
     real = Classifier.forward
 

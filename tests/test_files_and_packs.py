@@ -20,18 +20,20 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from harness.cli import main
-from harness.data import epoch_batches, split
+from harness.data.crops import Where, by_image, by_matrix, random_boxes
+from harness.data.crops import test_boxes as plain_boxes
+from harness.data.dataset import epoch_batches, split
+from harness.data.decode import BadImage, Source, decoded
+from harness.data.listing import Item, Listing, MissingData
+from harness.data.long_tail import LongTail, kept, tail_counts, with_tail_file
+from harness.data.pack import open_pack, pack, reduced, verify
+from harness.data.packed import load_packed, pack_of
 from harness.datasets.folder import Folder, FolderOptions
-from harness.decode import BadImage, Source, decoded
 from harness.errors import UserError
-from harness.files import Item, Listing, LongTail, MissingData, kept, tail_counts, with_tail_file
-from harness.pack import open_pack, pack, reduced, verify
-from harness.packed import load_packed, pack_of
 from harness.rng import generator
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import DataSpec, Recipe, TrialRequest, validated
-from harness.trial import Runtime, resolve
-from harness.views import Where, by_image, by_matrix, random_boxes
-from harness.views import test_boxes as plain_boxes
 
 SIZE = 16
 
@@ -413,7 +415,7 @@ def test_batches_of_a_streamed_pack_are_those_of_a_whole_one_and_nothing_is_wait
         pytest.skip("no CUDA device")
     data, gpu = dataset(two_splits(tmp_path / "data"), tmp_path / "packs"), torch.device("cuda")
     whole = data.train.to(gpu)
-    monkeypatch.setattr("harness.packed.SHARE_OF_MEMORY", 0.0)
+    monkeypatch.setattr("harness.data.packed.SHARE_OF_MEMORY", 0.0)
     streamed = dataset(tmp_path / "data", tmp_path / "packs").train.to(gpu)
     assert whole.store.flat.is_cuda and not streamed.store.flat.is_cuda
     before = torch.cuda.get_sync_debug_mode()

@@ -3,115 +3,106 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("layers", ROOT / "docs" / "layers.py")
+assert spec is not None and spec.loader is not None
+layers = importlib.util.module_from_spec(spec)
+sys.modules["layers"] = layers
+spec.loader.exec_module(layers)
 
-LAYERS = [
-    {"harness.errors", "harness"},
-    {"harness.spec", "harness.registry", "harness.rng"},
-    {"harness.metrics", "harness.study", "harness.space"},
-    {"harness.store", "harness.placements", "harness.comparison"},
-    {"harness.runs", "harness.index", "harness.command"},
-    {"harness.status", "harness.export_run", "harness.table"},
-    {"harness.weights", "harness.blocks", "harness.storage", "harness.clock"},
-    {"harness.backbones", "harness.files", "harness.heads"},
-    {"harness.data", "harness.decode", "harness.views"},
-    {"harness.pack"},
-    {"harness.packed", "harness.data_check", "harness.data_bench", "harness.download"},
-    {"harness.hooks"},
-    {"harness.insertion", "harness.datasets", "harness.datasets.synth_rs_render"},
-    {"harness.datasets.reading"},
-    {"harness.datasets.synth_rs", "harness.datasets.folder", "baselines", "harness.pretrain"},
-    {f"harness.datasets.{name}" for name in ("cifar100_lt", "dota", "eurosat", "fusrs")},
-    {"harness.datasets.inat2018", "harness.datasets.places_lt"},
-    {"harness.world"},
-    {"harness.train"},
-    {"harness.trial"},
-    {"harness.searches", "harness.arms", "harness.export"},
-    {"harness.controls", "harness.compare_methods"},
-    {"harness.engine", "harness.optuna_search", "harness.population", "harness.ray_train"},
-    {"harness.ray_engine", "harness.named_searches", "harness.replay"},
-    {"harness.sweep"},
-    {"harness.batch", "harness.bench", "harness.search_plan"},
-    {"harness.compare_searches"},
-    {"harness.estimate"},
-    {"harness.cli.options", "harness.cli.given", "harness.cli.show"},
-    {"harness.cli.train", "harness.cli.compare", "harness.cli.results"},
-    {"harness.cli.data", "harness.cli.lists", "harness.cli.upkeep"},
-    {"harness.cli.sweep"},
-    {"harness.cli"},
-]
-"""Lowest first; a module imports from lower layers and its own only."""
+MODULES = layers.modules()
+IMPORTS = layers.imports(MODULES)
 
 FORBIDDEN = {
-    "studies": {"torch", "optuna", "ray", "harness.train", "harness.trial", "harness.store"},
-    "reports": {
-        "torch",
-        "timm",
-        "optuna",
-        "ray",
-        "harness.train",
-        "harness.trial",
-        "harness.backbones",
-    },
-    "baselines": {"optuna", "ray", "pandas", "harness.store", "harness.study", "harness.train"},
+    "studies": {"torch", "optuna", "ray", "harness.training", "harness.runner", "harness.store"},
+    "reports": {"torch", "timm", "optuna", "ray", "harness.training", "harness.model"},
+    "baselines": {"optuna", "ray", "pandas", "harness.store", "harness.study", "harness.training"},
 }
+"""More than the layers ask of the folders that others write into."""
 
 
-def imports(path, *, top_level_only=False):
+def imported_names(path, *, top_level_only=False):
     tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 
 
-def layer(module):
-    return next((i for i, names in enumerate(LAYERS) if module in names), None)
+def test_every_unit_has_a_layer_and_imports_only_from_below():
+    for name in {layers.unit(module) for module in MODULES}:
+        layers.layer(name)
+    assert layers.upward(IMPORTS) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda p: p.stem)
-def test_harness_modules_import_downwards(path):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    own = layer(module)
-    assert own is not None, f"give {module} a layer"
-    for imported in imports(path):
-        root = imported.split(".")[0]
-        if root in ("harness", "baselines"):
-            target = layer(imported if root == "harness" else "baselines")
-            assert target is not None and target <= own, f"{module} imports {imported}"
+def test_no_packages_and_no_modules_import_each_other():
+    assert layers.circles(layers.between(IMPORTS)) == []
+    assert layers.circles({(each.source, each.target) for each in IMPORTS}) == []
+
+
+def test_the_picture_of_the_layers_is_that_of_the_imports(tmp_path):
+    layers.draw(layers.between(IMPORTS), tmp_path / "layers.svg")
+    now = (tmp_path / "layers.svg").read_text()
+    assert now == layers.PICTURE.read_text(), "run: python docs/layers.py --draw"
+
+
+def test_the_layering_test_can_fail(tmp_path, monkeypatch):
+    (tmp_path / "harness" / "spec").mkdir(parents=True)
+    (tmp_path / "harness" / "spec" / "one.py").write_text("from harness.cli import two\n")
+    (tmp_path / "harness" / "cli").mkdir()
+    (tmp_path / "harness" / "cli" / "two.py").write_text(
+        "def later():\n    import harness.spec.one\n"
+    )
+    monkeypatch.setattr(layers, "ROOT", tmp_path)
+    every = layers.imports(layers.modules())
+    assert [(each.source, each.target) for each in layers.upward(every)] == [
+        ("harness.spec.one", "harness.cli.two")
+    ]
+    assert layers.circles(layers.between(every)) == [["cli", "spec"]]
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_packages_keep_to_their_room(package):
     for path in (ROOT / package).rglob("*.py"):
-        for imported in imports(path):
+        for imported in imported_names(path):
             parents = {imported.split(".")[0], ".".join(imported.split(".")[:2])}
             assert not parents & FORBIDDEN[package], f"{path.name} imports {imported}"
 
 
+def test_the_package_is_imported_by_one_name_only():
+    old = {"studies", "baselines", "reports"}
+    for path in [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]:
+        roots = {name.split(".")[0] for name in imported_names(path)}
+        assert not roots & old, f"{path.name}: write harness.{min(roots & old, default='')}"
+
+
 def test_reports_are_imported_where_they_are_asked_for_and_never_before():
-    for path in (ROOT / "harness").rglob("*.py"):
-        may_later = path.parent.name == "cli" or path == ROOT / "harness" / "__init__.py"
-        found = imports(path, top_level_only=may_later)
-        assert not [name for name in found if name.split(".")[0] == "reports"], path.name
+    for module, path in MODULES.items():
+        if module.startswith("harness.reports"):
+            continue
+        may_later = path.parent.name == "cli" or module == "harness"
+        found = imported_names(path, top_level_only=may_later)
+        assert not [name for name in found if name.startswith("harness.reports")], module
 
 
-def test_the_trainer_names_no_method():
+def test_training_names_no_method():
     from harness.registry import METHODS
 
-    text = (ROOT / "harness" / "train.py").read_text()
-    assert not [name for name in METHODS.names() if f'"{name}"' in text]
+    for module, path in MODULES.items():
+        if module.startswith(("harness.training", "harness.runner")):
+            text = path.read_text()
+            assert not [name for name in METHODS.names() if f'"{name}"' in text], module
 
 
 def test_the_runner_imports_neither_optuna_nor_ray():
-    for path in (ROOT / "harness").rglob("*.py"):
-        if path.stem in ("ray_engine", "ray_train"):
-            continue
-        roots = {name.split(".")[0] for name in imports(path, top_level_only=True)}
-        assert not roots & {"optuna", "ray"}, path.name
+    for module, path in MODULES.items():
+        if not module.startswith("harness.engines.ray_"):
+            roots = {name.split(".")[0] for name in imported_names(path, top_level_only=True)}
+            assert not roots & {"optuna", "ray"}, module

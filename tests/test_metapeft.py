@@ -11,20 +11,25 @@ from test_methods import double, fill, images, setting
 from test_store_and_sweep import TINY
 from timm.models.vision_transformer import VisionTransformer
 
-from baselines.lora import LoRADelta, LoRAOptions
-from baselines.metapeft.hypergradient import Bilevel, InnerStep, parse_hypergradient
-from baselines.metapeft.sampling import ValSampler, quotas
-from harness.backbones import features
-from harness.blocks import dims_of
-from harness.data import Dataset, Images, Split, epoch_batches
-from harness.heads import make_head
-from harness.insertion import Attachment, Delta, PeftMethod, get_method
+from harness.baselines.lora import LoRADelta, LoRAOptions
+from harness.baselines.metapeft.hypergradient import Bilevel, InnerStep, parse_hypergradient
+from harness.baselines.metapeft.sampling import ValSampler, quotas
+from harness.data.dataset import Dataset, Images, Split, epoch_batches
+from harness.insertion.attachment import Attachment, Delta
+from harness.insertion.method import PeftMethod, get_method
+from harness.model.backbones import features
+from harness.model.blocks import dims_of
+from harness.model.heads import make_head
 from harness.registry import METHODS
 from harness.rng import generator
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
 from harness.spec import LINEAR_POSITIONS, Placement, Recipe, Site
-from harness.store import Store
-from harness.train import Classifier, class_means, train
-from harness.trial import Runtime, resolve, run_trial
+from harness.store.store import Store
+from harness.training.classifier import Classifier
+from harness.training.evaluation import class_means
+from harness.training.train import train
 
 # A quadratic bi-level problem whose hypergradient has a closed form:
 # inner ½ φᵀAφ − φᵀBγ (+ decay), outer ½|φ − c|² + dᵀγ + ½|γ|².
@@ -289,7 +294,7 @@ def test_inner_and_outer_steps_keep_to_their_own(tmp_path, monkeypatch):
         seen["sgd"] = real_sgd(*args, **kwargs)
         return seen["sgd"]
 
-    monkeypatch.setattr("harness.trial.train", spy_train)
+    monkeypatch.setattr("harness.runner.trial.train", spy_train)
     monkeypatch.setattr(real_sgd, "step", watched(real_sgd))
     monkeypatch.setattr(torch.optim.Adam, "step", watched(torch.optim.Adam))
     monkeypatch.setattr(torch.optim, "SGD", spy_sgd)
@@ -551,7 +556,7 @@ def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
 
 
 def test_released_puts_phi_back_and_keeps_the_head(tmp_path, monkeypatch):
-    from baselines.metapeft.released import ReleasedLoop
+    from harness.baselines.metapeft.released import ReleasedLoop
 
     plain, changes = ReleasedLoop.after_epoch, []
 

@@ -10,12 +10,13 @@ import torch
 from conftest import BACKBONES, fits
 from torch.nn.functional import gelu, layer_norm, linear, softmax
 
-from harness.backbones import dims, features, load_backbone
 from harness.errors import UserError
-from harness.insertion import get_method
+from harness.insertion.method import get_method
+from harness.model.backbones import dims, features, load_backbone
 from harness.registry import METHODS
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, Placement, Site, TrialRequest
-from harness.trial import Runtime, resolve
 
 COMBINATIONS = ("lora+adaptformer", "adapter+adaptformer", "lora+bottleneck")
 WRAPPED = (
@@ -167,7 +168,7 @@ COUNTS = [
 @pytest.fixture(scope="module")
 def paper_backbones():
     """ViT-B/16, ViT-L/16, Swin-T and ConvNeXt-T without memory for their weights."""
-    from harness.backbones import _build
+    from harness.model.backbones import _build
 
     with torch.device("meta"):
         return {spec: _build(spec, pretrained=False) for spec in (B16, L16, SWIN, CONVNEXT)}

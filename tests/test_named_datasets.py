@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data.listing import Item, MissingData
+from harness.data.pack import pack
 from harness.errors import UserError
-from harness.files import Item, MissingData
-from harness.pack import pack
 from harness.registry import DATASETS
 from harness.spec import validated
 

@@ -15,9 +15,9 @@ from test_tables_and_replay import compare, small_study
 
 import harness
 from harness.errors import UserError
-from harness.store import Store
-from harness.study import Axis
-from harness.table import tabulate
+from harness.store.store import Store
+from harness.store.table import tabulate
+from harness.study.axes import Axis
 
 
 def test_a_sweep_by_value(tmp_path):

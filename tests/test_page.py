@@ -13,13 +13,16 @@ from test_reports import RESULTS, made_run, scored, study
 from test_store_and_sweep import TINY, publish
 from test_tables_and_replay import compare, small_study
 
-from harness.index import OVERALL
-from harness.runs import Command, write_command, write_run
-from harness.store import Store
-from harness.study import Axis, Study, View
-from harness.table import tabulate
-from harness.trial import Runtime, resolve
-from reports.page import write_report
+from harness.metrics import OVERALL
+from harness.reports.files.write import write_report
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.store.runs import Command, write_command, write_run
+from harness.store.store import Store
+from harness.store.table import tabulate
+from harness.study.axes import Axis
+from harness.study.figures import View
+from harness.study.study import Study
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -330,8 +333,8 @@ def test_same_results_same_page(folders):
 
 
 def test_a_long_list_is_cut_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("reports.trial_list.MOST_TRIALS", 4)
-    monkeypatch.setattr("reports.trial_list.MOST_ERRORS", 1)
+    monkeypatch.setattr("harness.reports.text.trials.MOST_TRIALS", 4)
+    monkeypatch.setattr("harness.reports.text.trials.MOST_ERRORS", 1)
     results = [[r if r is not None else "FAILED" for r in row] for row in RESULTS]
     folder = made_run(tmp_path, study(views=()), results)
     write_report(folder)

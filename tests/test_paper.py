@@ -12,17 +12,30 @@ from test_cli import harness
 from test_reports import RESULTS, made_run, scored, study, texts
 from test_store_and_sweep import publish
 
-from harness.estimate import Estimate
-from harness.runs import write_run
-from harness.space import SearchSpace
+from harness.bench.estimate import Estimate
+from harness.catalogue.studies import load_study, study_names
+from harness.driver.plan import make_plan
+from harness.reports.files.write import write_report
+from harness.reports.numbers.paper import read_paper
+from harness.reports.numbers.paper_check import (
+    best_rules,
+    check,
+    clashes,
+    compare,
+    exceptions,
+    mixture,
+)
+from harness.reports.numbers.run import load_run
+from harness.reports.numbers.sweep import bubbles_of, by_value, choose, summarise
+from harness.runner.cost import probe_seconds
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 from harness.spec import explain
-from harness.store import Store
-from harness.study import Axis, Bubbles, Points, load_study, study_names
-from harness.sweep import make_plan
-from harness.trial import Runtime, probe_seconds, resolve
-from reports.frames import bubbles_of, by_value, choose, load_run, read_paper, summarise
-from reports.page import write_report
-from reports.paper_check import best_rules, check, clashes, compare, exceptions, mixture
+from harness.store.runs import write_run
+from harness.store.store import Store
+from harness.study.axes import Axis
+from harness.study.figures import Bubbles, Points
+from harness.study.space import SearchSpace
 
 VARIANTS = {
     "LoRA at Q": {"method": "lora", "positions": "q", "options.rank": 2},
@@ -142,7 +155,7 @@ def test_paper_tables_of_several_datasets_stand_beside_ours(tmp_path):
     cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows if len(row) > 3}
     assert cells["FFN"] == ["94.6", "94.8", "91.4"]
     assert "74.9" in tables["Table 1, all datasets"] and "75.8" in tables["Table 1, all datasets"]
-    from reports.render import points
+    from harness.reports.figures.sweep import points
 
     run = load_run(folder)
     summary = summarise(run)
@@ -191,7 +204,7 @@ def test_distances_by_group_in_frame_figure_and_table(tmp_path):
     assert table.loc["LoRA at Q", "distance_head"] == pytest.approx(0.7)
     # Two values 0.6 and 0.8: s = 0.1414, s / sqrt(2) = 0.1, and t(0.975, 1) = 12.7062.
     assert table.loc["LoRA at Q", "distance_head_ci"] == pytest.approx(1.27062, abs=1e-4)
-    from reports.render import draw
+    from harness.reports.figures.sweep import draw
 
     figure = draw(run, summary, choose(run, summary), made.views[0])
     assert {"Apart", "cosine distance", "tail"} <= set(texts(figure).split(" | "))
@@ -214,7 +227,7 @@ def test_bubbles_are_as_wide_as_the_spread_over_seeds(tmp_path):
     assert table.loc["LoRA at Q", "tail"] == pytest.approx(47)
     assert table.loc["LoRA at Q", "spread"] == pytest.approx(np.std([56, 58], ddof=1))
     assert table.loc["BitFit", "spread"] == pytest.approx(0)
-    from reports.render import draw
+    from harness.reports.figures.sweep import draw
 
     figure = draw(run, summary, choose(run, summary), made.views[0])
     dots = figure.axes[0].collections
@@ -235,7 +248,7 @@ def test_bubbles_stand_beside_the_papers(tmp_path):
     made = load_study("methods").derive(seeds=(0,), base=base)
     run = load_run(made_run(tmp_path, made, [[(0.5, 0.5)]] * 9))
     summary = summarise(run)
-    from reports.render import draw
+    from harness.reports.figures.sweep import draw
 
     figure = draw(run, summary, choose(run, summary), made.views[1])
     paper = next(axis for axis in figure.axes if axis.get_title() == "paper, Fig. 1(a), DOTA")
@@ -370,7 +383,7 @@ def test_the_check_is_a_command():
 
 
 def test_costs_are_scaled_from_one_timing(monkeypatch):
-    monkeypatch.setattr("harness.estimate.probe_seconds", lambda spec, runtime: 10.0)
+    monkeypatch.setattr("harness.bench.estimate.probe_seconds", lambda spec, runtime: 10.0)
     base = load_study("depth_vs_position").base
     estimate = Estimate(base.with_values({"positions": "mlp1"}, source="test"), Runtime())
 
@@ -398,7 +411,9 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
 
 def test_a_timing_scores_as_many_images_as_a_trial_does_for_those_it_trains_on(monkeypatch):
     splits = []
-    monkeypatch.setattr("harness.trial.train", lambda *args, **kwargs: splits.append(args[2]))
+    monkeypatch.setattr(
+        "harness.runner.trial.train", lambda *args, **kwargs: splits.append(args[2])
+    )
     base = load_study("depth_vs_position").base.with_values(
         {"recipe.batch_size": 32, "recipe.epochs": 5}, source="test"
     )

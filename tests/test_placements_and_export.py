@@ -11,13 +11,15 @@ from test_cli import harness
 from test_methods import images
 from test_store_and_sweep import TINY, publish
 
-from harness.backbones import features, load_backbone
 from harness.errors import UserError
-from harness.export import export_lora_config, export_peft, export_weights
-from harness.placements import PlacementFile, derive, read_placement
+from harness.export.trial import export_lora_config, export_peft, export_weights
+from harness.insertion.placements import PlacementFile, derive, read_placement
+from harness.model.backbones import features, load_backbone
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
 from harness.spec import BackboneSpec, Placement
-from harness.store import Store
-from harness.trial import Runtime, resolve, run_trial
+from harness.store.store import Store
 
 LEARNED = Placement({"0.q": 0.2, "0.mlp1": 1.8, "1.q": 0.6, "1.mlp1": 1.0})
 OTHER = Placement({"0.q": 0.4, "0.mlp1": 1.4, "1.q": 0.2, "1.mlp1": 1.2})
@@ -79,7 +81,7 @@ def test_peft_computes_what_was_trained(tmp_path, method):
     """Through peft's own loader, with q, k and v inside the fused qkv."""
     from peft import PeftModel
 
-    from harness.insertion import get_method
+    from harness.insertion.method import get_method
 
     record, store = trained(
         tmp_path, method=method, positions="q,v,out,mlp1,mlp2", options={}, depth="all"

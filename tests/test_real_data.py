@@ -13,12 +13,12 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from harness.backbones import features
+from harness.data.packed import load_packed, pack_of
 from harness.datasets.folder import MSTAR, RSSCN7, PresetOptions
 from harness.errors import UserError
-from harness.packed import load_packed, pack_of
+from harness.model.backbones import features
 from harness.spec import DataSpec
-from harness.train import class_means
+from harness.training.evaluation import class_means
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 DATA = Path(os.environ.get("HARNESS_TEST_DATA", BESIDE))

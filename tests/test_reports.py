@@ -14,18 +14,22 @@ import pandas as pd
 import pytest
 from test_store_and_sweep import TINY, publish
 
+from harness.driver.plan import make_plan
 from harness.errors import UserError
 from harness.metrics import SplitMetrics
-from harness.runs import write_run
-from harness.store import Store
-from harness.study import Axis, Embedding, Points, Study, View
-from harness.sweep import make_plan
-from harness.trial import Runtime
-from reports.content import Table
-from reports.embedding_frames import load_embedded
-from reports.frames import choose, grid, load_run, mean_and_half_width, over_nuisance, summarise
-from reports.latex import to_latex
-from reports.page import write_report
+from harness.reports.files.latex import to_latex
+from harness.reports.files.write import write_report
+from harness.reports.numbers.embedding import load_embedded
+from harness.reports.numbers.run import load_run
+from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
+from harness.reports.text.model import Table
+from harness.runner.runtime import Runtime
+from harness.store.runs import write_run
+from harness.store.store import Store
+from harness.study.axes import Axis
+from harness.study.figures import Embedding, Points, View
+from harness.study.study import Study
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -245,7 +249,7 @@ def texts(figure):
 
 
 def test_the_heatmap_says_what_it_shows(folder):
-    from reports.render import heatmap
+    from harness.reports.figures.sweep import heatmap
 
     run = load_run(folder)
     summary = summarise(run)
@@ -266,7 +270,7 @@ def test_curves_say_what_they_show(tmp_path):
         reference="fig1d",
         paper="Fig. 1(d)",
     )
-    from reports.render import curves
+    from harness.reports.figures.sweep import curves
 
     run = load_run(made_run(tmp_path, made, RESULTS))
     summary = summarise(run)
@@ -287,7 +291,7 @@ def test_points_say_what_they_show(tmp_path):
         reference="table6",
         paper="Table 6",
     )
-    from reports.render import points
+    from harness.reports.figures.sweep import points
 
     folder = made_run(tmp_path, made, RESULTS[:2] + RESULTS[2:3])
     run = load_run(folder)
@@ -335,7 +339,7 @@ def test_points_report_tells_what_was_learned(tmp_path):
 def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     made = study(base=TINY.with_values({"data.select_on": "test"}, source="test"))
     folder = made_run(tmp_path, made, RESULTS)
-    from reports.render import heatmap
+    from harness.reports.figures.sweep import heatmap
 
     run = load_run(folder)
     summary = summarise(run)

@@ -15,15 +15,15 @@ from made_sweep import made_metapeft, made_sweep
 from test_cli import harness
 from test_tables_and_replay import compare, small_study
 
-from harness.comparison import SearchComparison
 from harness.errors import UserError
-from harness.runs import read_command, search_log, write_run, write_search_comparison
-from harness.searches import best_cells
-from harness.store import append_line, read_lines
-from harness.table import read_table, tabulate
-from reports.page import write_report
-from reports.search_frames import load_searches
-from reports.search_words import search_document, verdict
+from harness.reports.files.write import write_report
+from harness.reports.numbers.searches import load_searches
+from harness.reports.text.searches import search_document, verdict
+from harness.store.comparisons import SearchComparison
+from harness.store.files import append_line, read_lines
+from harness.store.runs import read_command, write_run, write_search_comparison
+from harness.store.search_log import best_cells, search_log
+from harness.store.table import read_table, tabulate
 
 SEEDS = (0, 1, 2)
 
@@ -391,7 +391,7 @@ def live(tmp_path_factory):
     assert harness("sweep", *small, "--workers", 2).exit_code == 0
     args = ["--search", SEARCHES, "--budget", 2, "--repeats", 1, "--confirm", 1, "--workers", 1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.compare_searches.CONFIRM_SEEDS", 1)  # five would train for long
+        patch.setattr("harness.comparison.searches.CONFIRM_SEEDS", 1)  # five would train for long
         yield root, [*small, *args], harness("compare", *small, *args)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports import search_statistics as own
-from reports.search_statistics import (
+from harness.reports.numbers import statistics as own
+from harness.reports.numbers.statistics import (
     area,
     best_from,
     cost_to,

@@ -8,12 +8,14 @@ import math
 import pytest
 
 from harness.errors import UserError
-from harness.optuna_search import PRUNERS, SAMPLERS, OptunaSearch
-from harness.population import PopulationSearch
-from harness.searches import Budget, Outcome, Restarts
-from harness.space import SearchSpace
+from harness.search.base import Budget, Outcome, Restarts
+from harness.search.optuna_search import PRUNERS, SAMPLERS, OptunaSearch
+from harness.search.population import PopulationSearch
 from harness.spec import BackboneSpec, Change, DataSpec, Placement, Recipe, TrialRequest, TrialSpec
-from harness.study import Axis, Points, Range, Study, Switches
+from harness.study.axes import Axis, Range, Switches
+from harness.study.figures import Points
+from harness.study.space import SearchSpace
+from harness.study.study import Study
 
 CELLS = (
     Axis(field="positions", values=("mlp1", "q", "v"), label="position"),

@@ -13,11 +13,12 @@ from test_reports import made_run, scored
 from test_store_and_sweep import make_record, tiny_study
 
 from harness.cli import main
-from harness.index import summaries
-from harness.runs import read_run
-from harness.store import Store, driving
-from harness.sweep import make_plan
-from harness.trial import Runtime
+from harness.driver.plan import make_plan
+from harness.runner.runtime import Runtime
+from harness.store.liveness import driving
+from harness.store.runs import read_run
+from harness.store.store import Store
+from harness.store.summaries import summaries
 
 
 def harness(*arguments):

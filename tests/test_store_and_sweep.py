@@ -16,15 +16,24 @@ from threading import Event
 import pytest
 from test_spec import make_spec
 
-from harness.engine import Ended, LocalEngine
+from harness.driver.drive import drive
+from harness.driver.plan import make_plan
+from harness.engines.base import Ended
+from harness.engines.local import LocalEngine
 from harness.errors import NotSavedError, UserError
-from harness.runs import write_run
-from harness.searches import GridSearch
+from harness.runner.provenance import provenance
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
+from harness.search.base import GridSearch
 from harness.spec import DataSpec, Recipe, TrialRequest
-from harness.store import STALE_S, Cost, Store, TrialRecord
-from harness.study import Axis, Study, View
-from harness.sweep import drive, make_plan
-from harness.trial import Runtime, provenance, resolve, run_trial
+from harness.store.liveness import STALE_S
+from harness.store.records import Cost, TrialRecord
+from harness.store.runs import write_run
+from harness.store.store import Store
+from harness.study.axes import Axis
+from harness.study.figures import View
+from harness.study.study import Study
 
 TINY = TrialRequest(
     positions=("mlp1",),
@@ -229,7 +238,7 @@ def test_a_trial_of_another_process_is_awaited_not_repeated(tmp_path, monkeypatc
             sleeps.append(seconds)
             claim.publish(make_record(theirs))
 
-        monkeypatch.setattr("harness.sweep.time.sleep", other_process_ends)
+        monkeypatch.setattr("harness.driver.drive.time.sleep", other_process_ends)
         engine, ended = Elsewhere(store), []
         run_plan(plan, engine, store, on_end=ended.append)
     assert theirs.trial_id not in engine.ran
@@ -292,10 +301,10 @@ def test_a_working_worker_ends_with_its_killed_driver(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(
         "import pathlib, sys\n"
-        "from harness.engine import LocalEngine\n"
+        "from harness.engines.local import LocalEngine\n"
         "from harness.spec import TrialSpec\n"
-        "from harness.store import Store\n"
-        "from harness.trial import Runtime\n"
+        "from harness.store.store import Store\n"
+        "from harness.runner.runtime import Runtime\n"
         "if __name__ == '__main__':\n"
         "    engine = LocalEngine(store=Store(pathlib.Path('.')), runtime=Runtime(), workers=1)\n"
         "    engine.submit(TrialSpec.model_validate_json(pathlib.Path('spec.json').read_text()))\n"

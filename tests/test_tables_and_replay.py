@@ -14,16 +14,18 @@ from test_cli import harness
 from test_comparison import Fake
 from test_store_and_sweep import publish as publish_record
 
-from harness.controls import Controls
+from harness.catalogue.studies import load_study
+from harness.comparison.controls import Controls
 from harness.errors import UserError
-from harness.named_searches import find_search
-from harness.replay import Recording
-from harness.runs import Command, read_run, write_command, write_comparison
-from harness.searches import Budget, SearchTask
-from harness.store import Store, read_lines
-from harness.study import Range, load_study
-from harness.table import read_table, tabulate
-from harness.trial import Runtime
+from harness.runner.runtime import Runtime
+from harness.search.base import Budget, SearchTask
+from harness.search.catalogue import find_search
+from harness.search.replay import Recording
+from harness.store.files import read_lines
+from harness.store.runs import Command, read_run, write_command, write_comparison
+from harness.store.store import Store
+from harness.store.table import read_table, tabulate
+from harness.study.axes import Range
 
 DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
 
@@ -300,7 +302,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
         importlib.metadata.EntryPoint(name, f"{name}_search:start", "harness.searches")
         for name in ("users", "broken")
     )
-    monkeypatch.setattr("harness.named_searches.entry_points", lambda group: entries)
+    monkeypatch.setattr("harness.search.catalogue.entry_points", lambda group: entries)
     result = compare(tmp_path, made[2], "--search", "users,random", "--repeats", 2, "--budget", 3)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "studies" / "joint_space+searches"

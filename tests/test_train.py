@@ -10,16 +10,20 @@ import pytest
 import torch
 from test_store_and_sweep import TINY
 
-from harness.clock import Stopwatch
 from harness.errors import UserError
-from harness.heads import make_head
-from harness.insertion import get_method
+from harness.insertion.method import get_method
 from harness.metrics import class_distances
+from harness.model.heads import make_head
+from harness.reports.numbers.embedding import plane, silhouettes
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
 from harness.spec import Placement, Recipe, TrialRequest
-from harness.store import Store
-from harness.train import Classifier, flops_per_image, logit_adjustment, stalled
-from harness.trial import Runtime, resolve, run_trial
-from reports.embedding_frames import plane, silhouettes
+from harness.store.store import Store
+from harness.training.classifier import Classifier
+from harness.training.clock import Stopwatch
+from harness.training.evaluation import flops_per_image
+from harness.training.train import logit_adjustment, stalled
 
 
 def run(tmp_path, **values):
@@ -122,7 +126,7 @@ def test_a_record_tells_scores_counts_and_costs(tmp_path):
 def test_a_gpu_is_charged_while_it_is_held_and_a_cpu_for_its_own_time(monkeypatch, device, seconds):
     clocks = {"perf_counter": 100.0, "process_time": 5.0}
     for name in clocks:
-        monkeypatch.setattr(f"harness.clock.time.{name}", lambda name=name: clocks[name])
+        monkeypatch.setattr(f"harness.training.clock.time.{name}", lambda name=name: clocks[name])
     watch = Stopwatch(torch.device(device), earlier=(10.0, 2.0))
     clocks.update(perf_counter=107.0, process_time=8.0)
     assert watch.spent == (17.0, seconds)
@@ -146,7 +150,7 @@ def test_a_failure_is_recorded_with_its_traceback(tmp_path, monkeypatch):
     def explode(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("harness.trial.train", explode)
+    monkeypatch.setattr("harness.runner.trial.train", explode)
     record, _ = run(tmp_path)
     assert record.status == "FAILED"
     assert "RuntimeError: out of luck" in record.error and "Traceback" in record.error
@@ -172,7 +176,7 @@ def test_learning_rate_follows_the_square_root_of_the_batch(tmp_path):
 
 def test_a_finished_trial_is_not_trained_again(tmp_path, monkeypatch):
     first, _ = run(tmp_path)
-    monkeypatch.setattr("harness.trial.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("harness.runner.trial.train", lambda *a, **k: pytest.fail("trained again"))
     again, _ = run(tmp_path)
     assert again == first
 

@@ -1,5 +1,5 @@
 """MetaPEFT: one learned strength γ per site, trained by bi-level optimisation (Eq. 6 to 9)."""
 
-from baselines.metapeft.method import MetaPEFT
+from harness.baselines.metapeft.method import MetaPEFT
 
 __all__ = ["MetaPEFT"]

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from baselines.metapeft.hypergradient import Bilevel, InnerStep, Params, parse_hypergradient
-from baselines.metapeft.modulator import Modulated
-from baselines.metapeft.sampling import ValSampler
-from harness.data import Images
+from harness.baselines.metapeft.hypergradient import Bilevel, InnerStep, Params, parse_hypergradient
+from harness.baselines.metapeft.modulator import Modulated
+from harness.baselines.metapeft.sampling import ValSampler
+from harness.data.dataset import Images
 from harness.errors import UserError
-from harness.hooks import Inner, TrainingHook
+from harness.insertion.hooks import Inner, TrainingHook
 from harness.rng import generator
 
 if TYPE_CHECKING:
-    from baselines.metapeft.method import MetaPEFTOptions
+    from harness.baselines.metapeft.options import MetaPEFTOptions
 
 
 class BilevelLoop(TrainingHook):

@@ -2,78 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, JsonValue
 
-from baselines.metapeft.hypergradient import parse_hypergradient
-from baselines.metapeft.loop import BilevelLoop
-from baselines.metapeft.modulator import GammaForm, Modulated, NonNegative
-from baselines.metapeft.released import ReleasedLoop
-from baselines.metapeft.sampling import Sampling
-from harness.blocks import Backbone, Dims
+from harness.baselines.metapeft.loop import BilevelLoop
+from harness.baselines.metapeft.modulator import Modulated
+from harness.baselines.metapeft.options import MetaPEFTOptions
+from harness.baselines.metapeft.released import ReleasedLoop
 from harness.errors import UserError
-from harness.insertion import Attachment, PeftMethod, get_method
+from harness.insertion.attachment import Attachment
+from harness.insertion.method import PeftMethod, get_method
+from harness.model.blocks import Backbone, Dims
 from harness.registry import METHODS
-from harness.spec import MAP_POSITIONS, Frozen, Placement, Position
-
-
-class MetaPEFTOptions(Frozen):
-    """Defaults are the paper's method; where the paper is silent, the reason stands beside them."""
-
-    base: str = "lora"
-    """The additive method, or `a+b`, whose sites get a γ."""
-    base_options: dict[str, JsonValue] = Field(default={})
-    variant: Literal["paper", "released"] = "paper"
-    """`released`: what the published code does instead (paper-facts 3.2); LoRA at q and v only."""
-    gamma_form: GammaForm = "replace"
-    """`replace`: γ stands for 1_p·α (Eq. 6), starting at the placement's α. `times_alpha`: γ·α, γ
-    starting at 1 (the paper's Fig. 2)."""
-    nonneg: NonNegative = "softplus"
-    """`none` lets γ become negative."""
-    inner_steps: Annotated[int, Field(ge=1)] = 3
-    """K, inner steps to one outer step. Not in the paper's text; 2 or 3 in the released configs."""
-    outer_lr: Annotated[float, Field(ge=0)] = 0.01
-    """Of Adam on γ, constant. The paper only says that it varies by dataset and backbone."""
-    l2: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight of ½·‖·‖² in the outer loss; the released code's decay, the paper gives no value."""
-    l2_target: Literal["gamma", "raw"] = "gamma"
-    """What the penalty is on: γ, so that it switches sites off; or the variable before softplus,
-    whose zero is γ = 0.69."""
-    ratio: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
-    """Share of the training images in each D_val (the paper's default)."""
-    sampling: Sampling = "random"
-    """Which classes D_val prefers (Table S1): none, small ones up to equality, or beyond it."""
-    d_val: Literal["overlap", "held_out"] = "overlap"
-    """Whether the inner loop may train on D_val's images too. The paper samples D_val from the
-    training data and does not say that it leaves them out. `held_out` puts them off until later."""
-    outer_batches: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
-    Eq. 9 has all of D_val."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Inner steps before the first outer loop; in that loop γ is at its start in any case."""
-    inner_trains: Literal["peft_and_head", "peft"] = "peft_and_head"
-    """What the inner steps train; the paper's φ leaves the head open, the released code has it."""
-    hypergradient: str = "first_order"
-    """`first_order` (Eq. 9), `darts_fd`, `unrolled:T` or `neumann:T`."""
-
-    @field_validator("hypergradient")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        parse_hypergradient(value)
-        return value
-
-    @model_validator(mode="after")
-    def _released_is_fixed(self) -> Self:
-        free = {"base", "base_options", "variant", "inner_steps", "ratio"}
-        changed = sorted(self.model_fields_set - free)
-        defaults = type(self).model_fields
-        changed = [name for name in changed if getattr(self, name) != defaults[name].default]
-        if self.variant == "released" and changed:
-            raise UserError(f"options.{changed[0]} has no effect in the released variant.")
-        if self.variant == "released" and self.base != "lora":
-            raise UserError("options.base: the released variant is written for lora only.")
-        return self
+from harness.spec import MAP_POSITIONS, Placement, Position
 
 
 @METHODS.register("metapeft")

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.blocks import Backbone, blocks_of
-from harness.hooks import TrainingHook
-from harness.insertion import Attachment, LowRank
+from harness.insertion.attachment import Attachment, LowRank
+from harness.insertion.hooks import TrainingHook
+from harness.model.blocks import Backbone, blocks_of
 from harness.spec import Placement, Site
 
 GammaForm = Literal["replace", "times_alpha"]

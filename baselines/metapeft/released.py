@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from baselines.metapeft.modulator import Modulated
-from harness.hooks import Inner, TrainingHook
+from harness.baselines.metapeft.modulator import Modulated
+from harness.insertion.hooks import Inner, TrainingHook
 from harness.rng import generator
 from harness.spec import Recipe
 
 if TYPE_CHECKING:
-    from baselines.metapeft.method import MetaPEFTOptions
+    from harness.baselines.metapeft.options import MetaPEFTOptions
 
 OUTER_LR, OUTER_MOMENTUM, OUTER_DECAY = 1e-3, 0.9, 5e-4
 """Of SGD on γ."""

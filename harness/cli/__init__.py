@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from harness import __version__
 from harness.cli import compare, data, lists, results, sweep, train, upkeep
 from harness.cli.options import examples
 from harness.errors import NotSavedError, UserError
+from harness.version import __version__
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3

@@ -17,16 +17,14 @@ from harness.cli.given import (
 from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import print_markdown, write_report
 from harness.errors import UserError
+from harness.store.table import TABLE
 
 if TYPE_CHECKING:
-    from harness.batch import Batch
-    from harness.compare_searches import Wanted
-    from harness.store import Store
-    from harness.study import Study
-    from harness.trial import Runtime
-
-TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
-"""The table that `compare --replay` takes if none is named."""
+    from harness.comparison.searches import Wanted
+    from harness.driver.batch import Batch
+    from harness.runner.runtime import Runtime
+    from harness.store.store import Store
+    from harness.study.study import Study
 
 
 @click.command(
@@ -116,9 +114,9 @@ def compare(
     --replay from a table of every trial, in the order in which --workers simulated workers would
     have ended them. Choices are made on validation, and shown on test.
     """
-    from harness.compare_searches import Wanted, default_budget, replay_searches
-    from harness.runs import Command, known_run, write_command
-    from harness.store import Store
+    from harness.comparison.searches import Wanted, default_budget, replay_searches
+    from harness.store.runs import Command, known_run, write_command
+    from harness.store.store import Store
 
     store = Store(Path(out))
     settings, file = settings_and_weights(settings, weights)
@@ -152,7 +150,7 @@ def compare(
                 "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
                 "has its own."
             )
-        from harness.study import load_study
+        from harness.catalogue.studies import load_study
 
         asked = None if study_name is None else load_study(study_name).name
         studies = store.root / "studies"
@@ -164,9 +162,9 @@ def compare(
         return
     from dataclasses import replace
 
-    from harness.batch import Batch
-    from harness.engine import local_workers
-    from harness.named_searches import POPULATION
+    from harness.driver.batch import Batch
+    from harness.engines.base import local_workers
+    from harness.search.catalogue import POPULATION
 
     study, run_name = asked_study(study_name or "search_comparison", settings, smoke, seeds)
     runtime = make_runtime(device, where, study.base.backbone, file)
@@ -183,8 +181,8 @@ def compare(
 
 def compare_live(wanted: Wanted, study: Study, run_name: str, batch: Batch) -> None:
     """Searches against each other, live, and their report."""
-    from harness.compare_searches import run_searches
-    from harness.runs import Command, write_command
+    from harness.comparison.searches import run_searches
+    from harness.store.runs import Command, write_command
 
     folder = batch.store.root / "studies" / f"{run_name}+searches"
     run_searches(wanted, study, folder, batch=batch, say=click.echo)
@@ -205,11 +203,11 @@ def _compare_methods(
     runtime: Runtime,
     workers: int | None,
 ) -> None:
-    from harness.batch import runner
-    from harness.compare_methods import FURTHER, RATES, compare_methods, compared_methods
-    from harness.runs import Command, write_command, write_comparison
-    from harness.store import driving
-    from harness.trial import provenance
+    from harness.comparison.methods import FURTHER, RATES, compare_methods, compared_methods
+    from harness.driver.batch import runner
+    from harness.runner.provenance import provenance
+    from harness.store.liveness import driving
+    from harness.store.runs import Command, write_command, write_comparison
 
     chosen = compared_methods(names)
     words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"

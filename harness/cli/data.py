@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.given import packs_folder, parse_settings
-from harness.cli.options import (
-    bad_image_option,
-    data_root_option,
-    examples,
-    out_option,
-    set_option,
-)
+from harness.cli.options import bad_image_option, data_root_option, examples, out_option, set_option
 from harness.cli.show import print_table
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.data_check import Checked
-    from harness.files import Counts, FileDataset
+    from harness.data.check import Checked
+    from harness.data.listing import FileDataset
+    from harness.data.long_tail import Counts
 
 EXIT_PROBLEMS = 1
 
@@ -68,10 +63,10 @@ def check(
     Without --data-root, say what to download and where to put it. Options of a dataset are fields
     for --set: data.options.imbalance=100 with data.options.tail=exp, pareto or a CSV of counts, ...
     """
-    from harness.data_check import check as checked
-    from harness.download import download as fetch
-    from harness.files import MissingData
-    from harness.packed import data_folder
+    from harness.data.check import check as checked
+    from harness.data.download import download as fetch
+    from harness.data.listing import MissingData
+    from harness.data.packed import data_folder
 
     dataset, options = _file_dataset(name, settings)
     if data_root is None:
@@ -128,8 +123,8 @@ def pack(
     out: str,
 ) -> None:
     """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
-    from harness.pack import open_pack, pack_folder, side_for
-    from harness.packed import pack_of
+    from harness.data.pack import open_pack, pack_folder, side_for
+    from harness.data.packed import pack_of
 
     _, options = _file_dataset(name, settings)
     packs = packs_folder(out)
@@ -152,8 +147,8 @@ def bench_(
     name: str, data_root: str | None, size: int, settings: tuple[str, ...], out: str
 ) -> None:
     """Training views per second in 2 processes: of a pack, and of PIL in a loader."""
-    from harness.data_bench import measure
-    from harness.packed import data_folder, pack_of
+    from harness.bench.throughput import measure
+    from harness.data.packed import data_folder, pack_of
     from harness.spec import DataSpec
 
     dataset, options = _file_dataset(name, settings)
@@ -176,7 +171,7 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
 
 def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, Any]:
     """A dataset on disk and its options."""
-    from harness.packed import is_on_disk
+    from harness.data.packed import is_on_disk
     from harness.registry import DATASETS
     from harness.spec import TrialRequest, validated
 

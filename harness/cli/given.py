@@ -17,11 +17,11 @@ import click
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.engine import Engine
+    from harness.engines.base import Engine
+    from harness.runner.runtime import Runtime
     from harness.spec import BackboneSpec
-    from harness.store import Store
-    from harness.study import Study
-    from harness.trial import Runtime
+    from harness.store.store import Store
+    from harness.study.study import Study
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def settings_and_weights(
             weights = text
     if weights is None:
         return settings, None
-    from harness.weights import sha256_of
+    from harness.model.weights import sha256_of
 
     path = Path(weights).absolute()
     digest = sha256_of(path)
@@ -76,8 +76,8 @@ def asked_study(
 
     Other seeds are of the same run.
     """
-    from harness.runs import variant
-    from harness.study import load_study
+    from harness.catalogue.studies import load_study
+    from harness.store.runs import variant
 
     study, values = load_study(name), parse_settings(settings)
     if select_on is not None:
@@ -103,9 +103,9 @@ def make_runtime(
     """
     import torch
 
-    from harness.backbones import unused_tensors
-    from harness.trial import Runtime, default_device
-    from harness.weights import left_over
+    from harness.model.backbones import unused_tensors
+    from harness.model.weights import left_over
+    from harness.runner.runtime import Runtime, default_device
 
     name = device or default_device()
     try:
@@ -141,7 +141,8 @@ def engine_starter(
     address: str | None,
 ) -> Callable[[bool], Engine]:
     """How to start the engine for trials that report or not."""
-    from harness.engine import LocalEngine, local_workers
+    from harness.engines.base import local_workers
+    from harness.engines.local import LocalEngine
 
     if kind == "local":
         for flag, value in (("gpus-per-trial", gpus_per_trial), ("address", address)):
@@ -157,7 +158,7 @@ def engine_starter(
         raise UserError(f"--gpus-per-trial {gpus_per_trial:g}: above 1 it must be a whole number.")
 
     def on_ray(watch: bool) -> Engine:
-        from harness.ray_engine import RayEngine
+        from harness.engines.ray_tune import RayEngine
 
         return RayEngine(
             store=store,

@@ -23,7 +23,7 @@ def list_(kind: str) -> None:
 
 
 def _list_methods() -> tuple[list[str], list[list[str]]]:
-    from harness.insertion import get_method
+    from harness.insertion.method import get_method
     from harness.registry import METHODS
 
     rows = []
@@ -35,9 +35,9 @@ def _list_methods() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_studies() -> tuple[list[str], list[list[str]]]:
-    from harness.batch import duration
-    from harness.estimate import Estimate, trial_count
-    from harness.study import load_study, study_names
+    from harness.bench.estimate import Estimate, trial_count
+    from harness.catalogue.studies import load_study, study_names
+    from harness.driver.batch import duration
 
     runtime = make_runtime(None)
     reference = load_study("depth_vs_position").base.with_values(
@@ -61,8 +61,8 @@ def _list_datasets() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_backbones() -> tuple[list[str], list[list[str]]]:
-    from harness.backbones import EMBEDDED, PRESETS
-    from harness.blocks import SUPPORTED
+    from harness.model.backbones import EMBEDDED, PRESETS
+    from harness.model.blocks import SUPPORTED
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
     rows += [[name, words] for name, words in PRESETS.items()]

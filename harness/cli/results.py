@@ -39,11 +39,12 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
 
     TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
     """
-    from harness.insertion import get_method
-    from harness.placements import PlacementFile
-    from harness.placements import derive as derived
-    from harness.runs import members
-    from harness.store import Store, write_atomically
+    from harness.insertion.method import get_method
+    from harness.insertion.placements import PlacementFile
+    from harness.insertion.placements import derive as derived
+    from harness.store.files import write_atomically
+    from harness.store.runs import members
+    from harness.store.store import Store
 
     store = Store(Path(out))
     ids = [each for name in trials for each in members(name, store.root)]
@@ -110,7 +111,7 @@ def export(
 
     SOURCE is a trial that `harness train` ran, a file from `harness derive`, or a run.
     """
-    from harness.runs import find_run
+    from harness.store.runs import find_run
 
     store_root = Path(out)
     of_a_trial = {"weights": weights, "peft": peft}
@@ -129,9 +130,9 @@ def export(
 
 
 def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export import export_lora_config, export_peft, export_weights
-    from harness.placements import read_placement
-    from harness.store import Store
+    from harness.export.trial import export_lora_config, export_peft, export_weights
+    from harness.insertion.placements import read_placement
+    from harness.store.store import Store
 
     weights, peft = wanted["weights"], wanted["peft"]
     if source.endswith(".json"):
@@ -149,10 +150,10 @@ def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> lis
 
 
 def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export_run import export_optuna, export_tensorboard
-    from harness.runs import known_run, refuse_replayed
-    from harness.store import Store
-    from reports.frames import load_run
+    from harness.export.run import export_optuna, export_tensorboard
+    from harness.reports.numbers.run import load_run
+    from harness.store.runs import known_run, refuse_replayed
+    from harness.store.store import Store
 
     folder = known_run(source, root)
     refuse_replayed(folder)
@@ -188,8 +189,8 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
 
     RUNS are an exhaustive sweep and, if wanted, other finished runs of the same study.
     """
-    from harness.runs import known_run
-    from harness.table import tabulate as put
+    from harness.store.runs import known_run
+    from harness.store.table import tabulate as put
 
     info = put([known_run(run, Path(out)) for run in runs], Path(path))
     click.echo(
@@ -207,10 +208,10 @@ def status(run: str, out: str) -> None:
 
     Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
     """
-    from harness.batch import duration
-    from harness.runs import known_run
-    from harness.status import look
-    from harness.study import in_words
+    from harness.driver.batch import duration
+    from harness.store.runs import known_run
+    from harness.store.status import look
+    from harness.study.axes import in_words
 
     seen = look(known_run(run, Path(out)))
     click.echo(f"{seen.name}: {seen.question}")
@@ -247,11 +248,11 @@ def report(run: str | None, paper: bool, out: str) -> None:
     if paper == (run is not None):
         raise UserError("Give either a run, as in `harness report depth_vs_position`, or --paper.")
     if run is not None:
-        from harness.runs import known_run
+        from harness.store.runs import known_run
 
         write_report(known_run(run, Path(out)))
         return
-    from reports.paper_check import by_table, check, clashes, mixture
+    from harness.reports.numbers.paper_check import by_table, check, clashes, mixture
 
     checked = check()
     table = by_table(checked)

@@ -36,7 +36,7 @@ def print_markdown(path: Path) -> None:
 
 
 def write_report(folder: Path) -> None:
-    from reports.page import write_report
+    from harness.reports.files.write import write_report
 
     for path in write_report(folder):
         click.echo(f"Wrote {path}")

@@ -20,8 +20,8 @@ from harness.cli.show import write_report
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.sweep import Plan
-    from harness.trial import Runtime
+    from harness.driver.plan import Plan
+    from harness.runner.runtime import Runtime
 
 
 @click.command(
@@ -127,17 +127,18 @@ def sweep(
     """
     from dataclasses import replace
 
-    from harness.batch import Batch
-    from harness.compare_searches import REPEATS_LIVE, default_budget
-    from harness.compare_searches import Wanted as Contestants
-    from harness.engine import local_workers
-    from harness.named_searches import POPULATION
-    from harness.runs import Command, known_run, read_run, write_command, write_run
-    from harness.search_plan import Wanted, plan_searches
-    from harness.searches import GridSearch
-    from harness.store import Store, driving
-    from harness.sweep import make_plan, trials_in
-    from harness.trial import provenance
+    from harness.comparison.searches import REPEATS_LIVE, default_budget
+    from harness.comparison.searches import Wanted as Contestants
+    from harness.driver.batch import Batch
+    from harness.driver.plan import make_plan, trials_in
+    from harness.engines.base import local_workers
+    from harness.runner.provenance import provenance
+    from harness.search.base import GridSearch
+    from harness.search.catalogue import POPULATION
+    from harness.search.plan import Wanted, plan_searches
+    from harness.store.liveness import driving
+    from harness.store.runs import Command, known_run, read_run, write_command, write_run
+    from harness.store.store import Store
 
     settings, file = settings_and_weights(settings, weights)
     study, run_name = asked_study(study_name, settings, smoke, seeds, select_on)
@@ -240,9 +241,9 @@ def sweep(
 
 def _count(plan: Plan, dry_run: bool, environment: dict[str, str]) -> None:
     """Count the trainable parameters of a study that trains nothing, and write its report."""
-    from harness.runs import write_counts, write_run
-    from harness.store import driving
-    from harness.trial import count_params
+    from harness.runner.cost import count_params
+    from harness.store.liveness import driving
+    from harness.store.runs import write_counts, write_run
 
     click.echo(f"{plan.study.name}: {plan.study.question}")
     click.echo(f"Trials: none; the parameters of {len(plan.cells)} cells are counted.")
@@ -255,7 +256,7 @@ def _count(plan: Plan, dry_run: bool, environment: dict[str, str]) -> None:
 
 
 def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
-    from harness.batch import duration
+    from harness.driver.batch import duration
 
     study = plan.study
     click.echo(f"{study.name}: {study.question}")

@@ -18,7 +18,7 @@ from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import print_markdown, print_table, write_report
 
 if TYPE_CHECKING:
-    from harness.store import TrialRecord
+    from harness.store.records import TrialRecord
 
 
 @click.command(
@@ -79,12 +79,14 @@ def train(
     """
     from dataclasses import replace
 
-    from harness.batch import runner
-    from harness.placements import read_placement
+    from harness.catalogue.studies import load_study
+    from harness.driver.batch import runner
+    from harness.insertion.placements import read_placement
+    from harness.runner.provenance import provenance
+    from harness.runner.resolve import resolve
     from harness.spec import TrialRequest
-    from harness.store import Store, driving
-    from harness.study import load_study
-    from harness.trial import provenance, resolve
+    from harness.store.liveness import driving
+    from harness.store.store import Store
 
     study = load_study(study_name)
     request = TrialRequest(
@@ -120,8 +122,8 @@ def train(
         objective=study.objective,
     )
     if controls:
-        from harness.controls import Controls
-        from harness.runs import Command, variant, write_command, write_comparison
+        from harness.comparison.controls import Controls
+        from harness.store.runs import Command, variant, write_command, write_comparison
 
         everything = Controls(
             request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
@@ -147,9 +149,9 @@ def _print_records(records: list[TrialRecord]) -> None:
     """Identity and cost of each trial, and their mean scores."""
     from pandas import Series
 
-    from harness.insertion import get_method
-    from reports.frames import mean_and_half_width
-    from reports.words import with_interval
+    from harness.insertion.method import get_method
+    from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+    from harness.reports.text.numbers import with_interval
 
     for record in records:
         spec, cost = record.spec, record.cost
@@ -184,8 +186,8 @@ def _print_records(records: list[TrialRecord]) -> None:
 
 def _write_gamma(trials: list[Path]) -> None:
     """Say what the trials learned, if they did, and draw it beside each one's record."""
-    from reports.content import say_learned
-    from reports.page import write_gamma
+    from harness.reports.files.write import write_gamma
+    from harness.reports.text.gamma import say_learned
 
     sentence = say_learned(trials)
     if sentence is not None:

@@ -19,7 +19,7 @@ from harness.cli.show import print_table
 @click.option("--seed", type=int, default=0, show_default=True)
 def pretrain(path: str, seed: int) -> None:
     """Train the embedded backbone vit_pico on the SYNTHETIC source domain and save its weights."""
-    from harness.pretrain import pretrain_pico
+    from harness.training.pretrain import pretrain_pico
 
     accuracy = pretrain_pico(Path(path), seed=seed, log=click.echo)
     click.echo(f"Saved {path}; accuracy on unseen source images {100 * accuracy:.1f} %.")
@@ -35,7 +35,7 @@ def bench(workers: int, trials: int) -> None:
     train nothing. Ray Tune by itself starts a process per trial, so fewer are run. Of searches:
     the time of one proposal when many trials are known.
     """
-    from harness.bench import measure, measure_asks
+    from harness.bench.overhead import measure, measure_asks
 
     asks = [
         [ask.search, str(ask.told), str(ask.variables), f"{ask.seconds:.2f}"]

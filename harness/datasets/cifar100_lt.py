@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.listing import Item, Listing
+from harness.data.long_tail import count_groups
 from harness.datasets.reading import required
 from harness.errors import UserError
-from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
 

@@ -12,9 +12,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from harness.data.listing import Item, Listing
+from harness.data.long_tail import LongTail
 from harness.datasets.reading import absent, known_class_folders
 from harness.errors import UserError, unknown
-from harness.files import Item, Listing, LongTail
 from harness.registry import DATASETS
 
 CLASSES = (

@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
-from harness.data import stratified
-from harness.datasets.reading import SUFFIXES, class_folders
-from harness.decode import (
+from harness.data.dataset import stratified
+from harness.data.decode import (
     column_of,
     image_column,
     member_bytes,
@@ -30,8 +29,10 @@ from harness.decode import (
     schema_of,
     tar_members,
 )
+from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
+from harness.data.long_tail import LongTail
+from harness.datasets.reading import SUFFIXES, class_folders
 from harness.errors import UserError, unknown
-from harness.files import BorderMask, Item, Listing, LongTail, MissingData, read_csv
 from harness.registry import DATASETS
 from harness.rng import generator
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from harness.data.listing import Item, Listing
 from harness.datasets.reading import in_folders, labelled_paths, required
-from harness.files import Item, Listing
 from harness.registry import DATASETS
 from harness.spec import Frozen
 

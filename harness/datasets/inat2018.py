@@ -11,9 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.data.listing import Item, Listing
+from harness.data.long_tail import count_groups
 from harness.datasets.reading import absent, in_folders, required
 from harness.errors import UserError
-from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
 

@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
+from harness.data.listing import Item, Listing
+from harness.data.long_tail import count_groups
 from harness.datasets.reading import in_folders, labelled_paths, required
-from harness.files import Item, Listing, count_groups
 from harness.registry import DATASETS
 from harness.spec import Frozen
 

@@ -10,9 +10,9 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.decode import printable
+from harness.data.decode import printable
+from harness.data.listing import Item, MissingData
 from harness.errors import UserError, unknown
-from harness.files import Item, MissingData
 
 SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
 """Files of a tree that count as images."""

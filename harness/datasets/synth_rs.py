@@ -14,14 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.data import Dataset, Images
-from harness.datasets.synth_rs_render import (
-    SOURCE_CLASSES,
-    TARGET_CLASSES,
-    TARGET_GROUPS,
-    render_source,
-    render_target,
-)
+from harness.data.dataset import Dataset, Images
+from harness.datasets.dota import CLASSES as TARGET_CLASSES
+from harness.datasets.dota import GROUPS as TARGET_GROUPS
+from harness.datasets.synth_rs_render import SOURCE_CLASSES, render_source, render_target
 from harness.registry import DATASETS
 from harness.spec import Frozen
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets.dota import CLASSES as TARGET_CLASSES
+
 Field = NDArray[np.float64]
 """`[n, 32, 32]`, or `[n, 1, 1]` for one number per image."""
 
@@ -22,38 +24,6 @@ SQRT_3 = 1.7320508075688772
 CHUNK = 512
 """Images drawn at a time, which bounds memory."""
 
-TARGET_CLASSES = (
-    "baseball-diamond",
-    "basketball-court",
-    "bridge",
-    "ground-track-field",
-    "harbor",
-    "helicopter",
-    "large-vehicle",
-    "plane",
-    "roundabout",
-    "ship",
-    "small-vehicle",
-    "soccer-ball-field",
-    "storage-tank",
-    "swimming-pool",
-    "tennis-court",
-)
-"""DOTA's class names, in DOTA's order."""
-
-TARGET_GROUPS = {
-    "head": ("ship", "small-vehicle", "large-vehicle"),
-    "medium": ("plane", "harbor", "storage-tank", "tennis-court", "bridge", "swimming-pool"),
-    "tail": (
-        "helicopter",
-        "basketball-court",
-        "baseball-diamond",
-        "roundabout",
-        "soccer-ball-field",
-        "ground-track-field",
-    ),
-}
-"""DOTA's, named by the paper's release, not made by thresholds (paper-facts, section 4)."""
 
 SOURCE_OBJECTS = (
     "bridge",

@@ -1,0 +1,1 @@
+"""What the harness itself costs: overhead, throughput, and estimates of studies."""

@@ -1,0 +1,124 @@
+"""Command lines that make a result again.
+
+Owns: which `harness train ...` gives a trial of the same id. Must not know: how it is trained or
+shown.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.catalogue.studies import load_study, study_names
+from harness.spec import Placement, TrialRequest, TrialSpec
+
+FALLBACK = "depth_vs_position"
+"""Study whose data, backbone and recipe a command starts from where the run's own has no name."""
+
+
+def places(spec: TrialSpec) -> dict[str, str]:
+    """Flags that say where files lie -> the word that a command has for each.
+
+    Paths are no part of a trial: they differ between machines, and whoever types the command puts
+    the own ones there. The words are those of `--help`.
+    """
+    weights = {"--weights": "FILE"} if spec.backbone.weights == "file" else {}
+    return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
+
+
+class TrainCommands:
+    """Commands for the trials that were made from one request.
+
+    A command names a shipped study, for its data, backbone and recipe, and says with `--set` where
+    the trial differs. Options that the request left alone are left to their defaults.
+    """
+
+    def __init__(self, base: TrialRequest, study: str) -> None:
+        self._base = base
+        self._study = study if study in study_names() else FALLBACK
+        self._start = load_study(self._study).base
+
+    def of(self, spec: TrialSpec, cell: Mapping[str, Any]) -> str:
+        """The command for a trial whose request was the base with a cell's values."""
+        words = ["harness", "train", "--study", self._study, "--method", spec.method]
+        settings = dict(self._settings(spec, cell))
+        found = _as_product(spec)
+        if found is None or ("placement" in cell and not len(spec.placement)):
+            settings["placement"] = spec.placement.root
+        elif len(spec.placement):
+            positions, depth, alpha = found
+            words += ["--sites", positions, "--depth", depth]
+            words += [] if alpha == 1 else ["--alpha", repr(alpha).removesuffix(".0")]
+        if spec.changes:
+            settings["changes"] = [
+                {"after": each.after, "values": _change(each.placement, found, each.lr)}
+                for each in spec.changes
+            ]
+        words += ["--seed", str(spec.seed)]
+        words += [word for flag, place in places(spec).items() for word in (flag, place)]
+        for field, value in settings.items():
+            words += ["--set", f"{field}={_as_setting(value)}"]
+        return shlex.join(words)
+
+    def _settings(self, spec: TrialSpec, cell: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        whole = spec.method != self._base.method and "options" not in cell
+        asked = _named("options", self._base.options, cell)
+        for key, value in spec.options.items():
+            if whole or key in asked:
+                yield f"options.{key}", value
+        for part in ("backbone", "data", "recipe"):
+            start = getattr(self._start, part).model_dump(mode="json")
+            for key, value in getattr(spec, part).model_dump(mode="json").items():
+                if key == "sha256" or value == "file":
+                    continue  # follows from the name or the file
+                if (part, key) == ("data", "options"):
+                    asked = _named("data.options", self._base.data.options, cell)
+                    other = spec.data.name != self._base.data.name
+                    value = {k: v for k, v in value.items() if other or k in asked}
+                if value != start[key]:
+                    yield f"{part}.{key}", value
+
+
+def _named(field: str, given: Iterable[str], cell: Mapping[str, Any]) -> set[str]:
+    """Keys of a free-form field that the request or the cell gives a value."""
+    names = set(given)
+    for path, value in cell.items():
+        if path == field and isinstance(value, Mapping):
+            names |= set(value)
+        elif path.startswith(f"{field}."):
+            names.add(path.removeprefix(f"{field}.").split(".")[0])
+    return names
+
+
+def _as_product(spec: TrialSpec) -> tuple[str, str, float] | None:
+    """Positions, depth and α, if these three say it all, changes included."""
+    placements = [spec.placement, *(each.placement for each in spec.changes)]
+    if any(len(set(each.root.values())) > 1 for each in placements):
+        return None
+    sites = [site for site, _ in spec.placement.items()]
+    if not sites:
+        return "", "", 1.0
+    blocks = sorted({site.block for site in sites})
+    positions = list(dict.fromkeys(site.position for site in sites))
+    if len(sites) != len(blocks) * len(positions) or blocks[-1] - blocks[0] >= len(blocks):
+        return None
+    depth = f"blocks:{blocks[0]}-{blocks[-1]}" if len(blocks) > 1 else f"block:{blocks[0]}"
+    return ",".join(positions), depth, next(iter(spec.placement.root.values()))
+
+
+def _change(placement: Placement, product: object, lr: float) -> dict[str, Any]:
+    if product is None:
+        return {"placement": placement.root, "recipe.lr": lr}
+    return {"alpha": next(iter(placement.root.values())), "recipe.lr": lr}
+
+
+def _as_setting(value: Any) -> str:
+    """As `--set` reads it: a word stands for itself unless it would be read as JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return json.dumps(value)

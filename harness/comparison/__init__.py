@@ -1,0 +1,1 @@
+"""Methods and searches compared at equal cost."""

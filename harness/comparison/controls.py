@@ -1,0 +1,181 @@
+"""What a learned placement must be judged against, trained on the same seeds.
+
+Owns: which trials make the arms of `harness train --controls`. Must not know: where trials run, how
+results are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from harness.comparison.arms import Arms
+from harness.driver.batch import Run
+from harness.errors import UserError
+from harness.insertion.method import get_method
+from harness.insertion.placements import derive
+from harness.model.backbones import dims
+from harness.rng import generator
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.spec import Placement, TrialRequest
+from harness.store.comparisons import Comparison
+from harness.store.store import Store
+from harness.study.study import Study
+
+RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
+
+SMALLEST = 1e-6
+"""Strengths below count as this in logarithms: softplus never gives 0, a released γ may."""
+
+
+class Controls:
+    """The arms for a method that learns strengths for another's sites, in the order of running."""
+
+    def __init__(
+        self,
+        request: TrialRequest,
+        *,
+        seeds: tuple[int, ...],
+        study: Study,
+        run: Run,
+        store: Store,
+        runtime: Runtime,
+    ) -> None:
+        self._seeds, self._study, self._run = seeds, study, run
+        self._store, self._runtime = store, runtime
+        self._built = Arms(
+            seeds=seeds, study=study, run=run, store=store, runtime=runtime, rates=RATES
+        )
+        method = get_method(request.method)
+        if not method.wraps:
+            raise UserError(
+                f"--controls: {request.method!r} learns no strengths, so it needs none of them."
+            )
+        spec = resolve(request, runtime)
+        self._meta = request
+        parsed = method.parse_options(request.options)
+        self._label = method.label(request.method, parsed)
+        base, options = method.unwrapped(parsed)
+        self._base = request.model_copy(
+            update={
+                "method": base,
+                "options": options,
+                "positions": None,
+                "depth": "all",
+                "alpha": 1.0,
+                "placement": spec.placement,
+            }
+        )
+        self._sites = f"all {len(spec.placement)} sites"
+
+    def compare(self) -> Comparison:
+        """Run everything and say what stands beside what."""
+        meta, base = self._label, self._base.method
+        alphas = set(self._base.placement.root.values()) if self._base.placement else set()
+        alpha = f"α = {alphas.pop():g}" if len(alphas) == 1 else "its α"
+        unit = f"{base}, {alpha}, {self._sites}"
+        default = self._default_sites()
+        plain = {f"{meta}, one shot": self._meta, unit: self._base, **default}
+        self._built.add_tuned(
+            plain, {f"{unit}, lr tuned": self._base, f"{meta}, lr tuned": self._meta}
+        )
+        self._from_learned(f"{meta}, one shot")
+        self._built.add_best_cell(self._meta)
+        options = resolve(self._meta, self._runtime).options
+        steps = options.get("inner_steps")
+        return Comparison(
+            title=f"{meta} on {base} and its controls",
+            request=self._meta,
+            seeds=self._seeds,
+            objective=self._study.objective,
+            unit=unit,
+            inner_steps=steps if isinstance(steps, int) else None,
+            arms=tuple(self._built.arms),
+            swept=self._built.swept,
+            notes=tuple(self._built.notes),
+        )
+
+    def _default_sites(self) -> dict[str, TrialRequest]:
+        """The base as one would use it without a search: at its own default positions."""
+        method = get_method(self._base.method)
+        options = method.parse_options(self._base.options)
+        positions = method.default_positions_on(dims(self._base.backbone), options)
+        request = self._base.model_copy(update={"placement": None, "positions": positions})
+        ids = {resolve(r, self._runtime).trial_id for r in (request, self._base)}
+        name = f"{self._base.method}, α = 1, {'+'.join(positions)}"
+        return {name: request} if len(ids) == 2 else {}
+
+    def _from_learned(self, searched: str) -> None:
+        """What the learned strengths are worth in a fresh training, and what of it is selection."""
+        found = [self._store.record(i) for i in self._built.arm(searched).trials]
+        learned = [record.learned for record in found if record and record.learned]
+        if len(learned) < len(found):
+            self._built.notes.append(
+                "A search diverged, so nothing was made of the learned strengths."
+            )
+            return
+        changes: dict[str, Callable[[int, Placement], Placement]] = {
+            "learned γ, retrained": lambda seed, placement: placement,
+            "strongest half of the sites, retrained": lambda s, p: derive([p], "topk", None),
+            "uniform α = mean of γ": lambda seed, placement: _uniform(placement),
+            "γ shuffled over the sites": _shuffled,
+            "random γ of the same spread": _random,
+        }
+        grid = self._grid_placements()
+        if grid:
+            name = f"nearest cell of {self._study.name} to γ"
+            changes[name] = lambda seed, placement: _nearest(placement, grid)
+        cases = {
+            (name, seed): self._base.model_copy(
+                update={"placement": change(seed, placement), "seed": seed}
+            )
+            for name, change in changes.items()
+            for seed, placement in zip(self._seeds, learned, strict=True)
+        }
+        records = dict(zip(cases, self._run(list(cases.values())), strict=True))
+        for name in changes:
+            own = [records[name, seed] for seed in self._seeds]
+            self._built.add(f"{self._base.method}, {name}", own, [*(r for r in found if r), *own])
+
+    def _grid_placements(self) -> list[Placement]:
+        """The study's cells, as placements of the base method at the sites that have a γ."""
+        found = []
+        for _, request in self._study.cell_requests():
+            if request.method != self._base.method:
+                continue
+            spec = resolve(request, self._runtime)
+            if self._base.placement and set(spec.placement.root) <= set(self._base.placement.root):
+                found.append(spec.placement)
+        return found
+
+
+def _uniform(learned: Placement) -> Placement:
+    mean = float(np.mean(list(learned.root.values())))
+    return Placement(dict.fromkeys(learned.root, mean))
+
+
+def _shuffled(seed: int, learned: Placement) -> Placement:
+    values = list(learned.root.values())
+    order = torch.randperm(len(values), generator=generator(seed, "shuffled gamma")).tolist()
+    return Placement({site: values[i] for site, i in zip(learned.root, order, strict=True)})
+
+
+def _random(seed: int, learned: Placement) -> Placement:
+    """Drawn from the log-normal distribution with the learned strengths' log mean and spread."""
+    logs = np.log(np.maximum(list(learned.root.values()), SMALLEST))
+    draws = torch.randn(len(logs), generator=generator(seed, "random gamma"), dtype=torch.float64)
+    values = np.exp(logs.mean() + logs.std() * draws.numpy())
+    return Placement(dict(zip(learned.root, map(float, values), strict=True)))
+
+
+def _nearest(learned: Placement, grid: Sequence[Placement]) -> Placement:
+    """The placement at the least squared distance, where a site left out has strength 0."""
+
+    def distance(other: Placement) -> float:
+        return sum((value - other.root.get(site, 0.0)) ** 2 for site, value in learned.root.items())
+
+    return min(grid, key=distance)

@@ -1,0 +1,114 @@
+"""Every method against every other at equal cost of tuning, on the same seeds.
+
+Owns: which arms `harness compare --methods` has. Must not know: where trials run, how results are
+drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.comparison.arms import Arms
+from harness.driver.batch import Run
+from harness.errors import UserError, unknown
+from harness.insertion.method import get_method
+from harness.model.backbones import dims
+from harness.registry import METHODS
+from harness.runner.runtime import Runtime
+from harness.spec import TrialRequest
+from harness.store.comparisons import Comparison
+from harness.store.store import Store
+from harness.study.study import Study
+
+RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
+"""Learning rates that every arm chooses from, as multiples of the recipe's."""
+FURTHER = 4
+"""Rates tried beyond them, a factor of four each, by an arm whose best is at an end: full
+fine-tuning needs a small one, a few parameters a large one. It is charged for them."""
+REFERENCE = "lora"
+"""The first arm, with which the others are compared."""
+
+
+def compared_methods(names: str) -> list[str]:
+    """The methods that `all` or a list `a,b` stands for, the reference first.
+
+    Raises:
+        UserError: an unknown method, or one that only learns the strengths of another.
+    """
+    trained = [name for name in METHODS.names() if not get_method(name).wraps]
+    chosen = trained if names == "all" else list(dict.fromkeys(names.split(",")))
+    for name in chosen:
+        if name not in trained and "+" not in name:
+            raise unknown("method to compare:", name, ["all", *trained])
+    return sorted(chosen, key=lambda name: name != REFERENCE)
+
+
+def compare_methods(
+    names: Sequence[str],
+    *,
+    study: Study,
+    seeds: tuple[int, ...],
+    run: Run,
+    store: Store,
+    runtime: Runtime,
+) -> Comparison:
+    """Train each method at its own sites, an additive one at all its sites too and with MetaPEFT.
+
+    The best cell of the study's sweep stands beside them, if it is in the store.
+
+    Raises:
+        UserError: fewer than two methods.
+    """
+    if len(names) < 2:
+        raise UserError("--methods: name at least two methods, or all.")
+    base = TrialRequest(
+        data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
+    )
+    sizes = dims(base.backbone)
+    requests: dict[str, TrialRequest] = {}
+    pairs: dict[str, str] = {}
+    for name in names:
+        method = get_method(name)
+        options = method.parse_options({})
+        own = base.model_copy(update={"method": name})
+        label = _label(name, method.default_positions_on(sizes, options))
+        requests[label] = own
+        if not method.additive:
+            continue
+        positions = method.positions_on(sizes, options)
+        if set(positions) != set(method.default_positions_on(sizes, options)):
+            label = _label(name, ("all positions",))
+            requests[label] = own.model_copy(update={"positions": positions})
+        learned = f"{name} with MetaPEFT"
+        pairs[learned] = label
+        requests[learned] = base.with_values(
+            {"method": "metapeft", "options.base": name}, source="MetaPEFT"
+        )
+    arms = Arms(
+        seeds=seeds,
+        study=study,
+        run=run,
+        store=store,
+        runtime=runtime,
+        rates=RATES,
+        further=FURTHER,
+    )
+    arms.add_tuned({}, requests)
+    named = dict(zip(requests, (arm.name for arm in arms.arms), strict=True))
+    arms.add_best_cell(base)
+    return Comparison(
+        title=f"Methods on {study.base.data.name}",
+        request=base,
+        seeds=seeds,
+        objective=study.objective,
+        unit=arms.arms[0].name,
+        inner_steps=None,
+        reference="table4",
+        arms=tuple(arms.arms),
+        pairs=tuple((named[learned], named[plain]) for learned, plain in pairs.items()),
+        notes=tuple(arms.notes),
+    )
+
+
+def _label(name: str, positions: Sequence[str]) -> str:
+    return f"{name}, {'+'.join(positions)}" if positions and positions != ("block",) else name

@@ -1,0 +1,1 @@
+"""Images and labels: listing, packing, cropping, splitting."""

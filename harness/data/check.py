@@ -1,0 +1,124 @@
+"""What is wrong with a dataset on disk: every image is read once, and nothing is changed.
+
+Owns: counts, unreadable files, exact duplicates, leaks between the splits, damaged packs. Must not
+know: how it is printed, models, trials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.console import progress
+from harness.data.decode import BadImage, Pixels
+from harness.data.listing import FileDataset, Item, Listing
+from harness.data.long_tail import Counts, LongTail, count_groups, tail_counts, with_tail_file
+from harness.data.pack import Read, each_decoded, item_name, packs_of, source_of, verify
+
+MOST_NAMED = 5
+"""Images that a problem names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Counts of every class `[classes]`, and what was found."""
+
+    listing: Listing
+    train: Counts
+    used: Counts
+    """Training images that the options' long tail keeps."""
+    test: Counts
+    groups: dict[str, tuple[int, ...]]
+    problems: tuple[str, ...]
+    """One sentence each."""
+
+
+def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path) -> Checked:
+    """Read everything, and compare all images with each other by their decoded pixels.
+
+    Raises:
+        MissingData: the files are not there.
+        UserError: a list cannot be read.
+    """
+    listing = with_tail_file(dataset.listing(options, root), options, root)
+    read = getattr(dataset, "read", None)
+    size = len(listing.classes)
+    train, test = (
+        np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)
+        for part in (listing.train, listing.test)
+    )
+    used, groups = train, listing.groups
+    if isinstance(options, LongTail):
+        used = tail_counts(options, train.tolist())
+        groups = groups or count_groups(used, options.head_above, options.tail_below)
+    alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
+    if alone:
+        note = (
+            f"{_few(alone, 'class', 'classes')} with one training image, which is never chosen on."
+        )
+        listing = replace(listing, notes=(*listing.notes, note))
+    return Checked(
+        listing=listing,
+        train=train,
+        used=used,
+        test=test,
+        groups=groups or count_groups(used),
+        problems=(*_problems(listing, root, test, read), *_damaged(packs, name)),
+    )
+
+
+def _problems(listing: Listing, root: Path, test: Counts, read: Read | None) -> Iterator[str]:
+    absent = [listing.classes[label] for label in np.flatnonzero(test == 0)]
+    if absent:
+        yield f"{_few(absent, 'class', 'classes')} without a test image"
+    source = source_of(listing, root, read)
+    bad: list[str] = []
+    same: dict[bytes, list[tuple[str, Item]]] = defaultdict(list)
+    total = len(listing.train) + len(listing.test)
+    with progress("Reading", total) as advance:
+        for split, items in (("train", listing.train), ("test", listing.test)):
+            for item, digest in each_decoded(source, items, _digest):
+                advance()
+                if isinstance(digest, BadImage):
+                    bad.append(f"{item_name(item)} ({digest.reason})")
+                else:
+                    same[digest].append((split, item))
+    if bad:
+        yield f"{_few(bad, 'image', 'images')} that cannot be read"
+    repeated = [found for found in same.values() if len(found) > 1]
+    leaks = [found for found in repeated if len({split for split, _ in found}) > 1]
+    twins = [found for found in repeated if len({split for split, _ in found}) == 1]
+    torn = [found for found in repeated if len({item.label for _, item in found}) > 1]
+    for kind, sets in (
+        ("in train and in test", leaks),
+        ("more than once in one split", twins),
+        ("under several labels", torn),
+    ):
+        if sets:
+            names = [" = ".join(item_name(item) for _, item in found[:3]) for found in sets]
+            yield f"{_few(names, 'image', 'images')} {kind}"
+
+
+def _digest(pixels: Pixels) -> bytes:
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def _damaged(packs: Path, name: str) -> Iterator[str]:
+    for folder in packs_of(packs, name):
+        if not verify(folder):
+            yield f"the pack {folder} has changed since it was written: delete it"
+
+
+def _few(names: list[str], one: str, many: str) -> str:
+    more = ", ..." if len(names) > MOST_NAMED else ""
+    return (
+        f"{len(names)} {one if len(names) == 1 else many} ({', '.join(names[:MOST_NAMED])}{more})"
+    )

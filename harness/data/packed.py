@@ -1,0 +1,242 @@
+"""Datasets on disk as the trainer sees them: found and packed by the driver, opened by workers.
+
+Owns: which pack a dataset's options stand for, what of it a trial uses, and its pixels on a device.
+Must not know: file formats, models, where trials run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.crops import Boxes, Where, by_image, by_matrix, random_boxes, test_boxes
+from harness.data.dataset import Dataset, Images
+from harness.data.listing import BorderMask
+from harness.data.long_tail import LongTail, count_groups, kept, tail_counts, with_tail_file
+from harness.data.pack import OnBad, Pack, PackInfo, open_pack, pack, pack_folder, side_for
+from harness.errors import UserError
+from harness.registry import DATASETS
+from harness.spec import DataSpec, Recipe, validated
+
+SHARE_OF_MEMORY = 0.5
+"""Of the free memory of a GPU, what pixels may take to be kept there."""
+
+
+def is_on_disk(name: str) -> bool:
+    """Whether a dataset is read from files, and not drawn."""
+    return hasattr(DATASETS.get(name), "listing")
+
+
+def data_folder(name: str, data_root: str | None) -> Path:
+    """Where the files of a dataset lie.
+
+    Raises:
+        UserError: no folder is given, or it is none.
+    """
+    if data_root is None:
+        raise UserError(
+            f"Dataset {name} is read from files: give their folder with --data-root "
+            f"(`harness data check {name}` says what belongs there)."
+        )
+    root = Path(data_root)
+    if not root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder.")
+    return root
+
+
+@functools.lru_cache(maxsize=64)
+def pack_of(
+    name: str, options_json: str, size: int, data_root: str | None, packs: str, on_bad: OnBad
+) -> PackInfo:
+    """What the pack of a dataset holds, for views of `size` pixels; it is made if need be.
+
+    Raises:
+        UserError: no data root, files that are absent, or an image that cannot be read.
+    """
+    dataset = DATASETS.get(name)
+    root = data_folder(name, data_root)
+    options = dataset.Options.model_validate_json(options_json)
+    listing = with_tail_file(dataset.listing(options, root), options, root)
+    made = pack(
+        listing,
+        name=name,
+        root=root,
+        folder=Path(packs),
+        side=side_for(size),
+        on_bad=on_bad,
+        read=getattr(dataset, "read", None),
+    )
+    absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
+    if len(absent):
+        names = ", ".join(listing.classes[index] for index in absent[:5])
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        click.echo(
+            f"Without a test image, so left out of test averages: {names}{more} of {name}.",
+            err=True,
+        )
+    return made.info
+
+
+def load_packed(spec: DataSpec, size: int, packs: str) -> Dataset:
+    """Open the pack that a resolved spec names, for views of `size` pixels.
+
+    Of training images, those that the options' long tail keeps. RGB is centred and scaled by 0.5,
+    as the backbones were trained; chosen bands by the training pixels' own mean and deviation.
+
+    Raises:
+        UserError: the pack is not there, or is damaged.
+    """
+    assert spec.sha256 is not None
+    options = validated(DATASETS.get(spec.name).Options, spec.options, source=f"data {spec.name}")
+    opened = open_pack(pack_folder(Path(packs), spec.name, side_for(size), spec.sha256))
+    info, labels = opened.info, opened.index.labels
+    train, test = np.flatnonzero(~opened.index.is_test), np.flatnonzero(opened.index.is_test)
+    counts = np.bincount(labels[train], minlength=len(info.classes))
+    groups = info.groups
+    if isinstance(options, LongTail):
+        if options.imbalance is not None:
+            counts = tail_counts(options, counts.tolist())
+            train = train[kept(labels[train], counts, options.tail_seed)]
+        groups = groups or count_groups(counts, options.head_above, options.tail_below)
+    store = PixelStore.of(opened, options)
+    rgb = info.bands is None
+    return Dataset(
+        train=PackedImages.of(store, labels, train, size),
+        test=PackedImages.of(store, labels, test, size),
+        classes=info.classes,
+        groups=groups or count_groups(counts.tolist()),
+        mean=(0.5, 0.5, 0.5) if rgb else info.mean,
+        std=(0.5, 0.5, 0.5) if rgb else info.std,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelStore:
+    """All pixels of a pack in a flat tensor, in mapped memory or on a GPU."""
+
+    flat: Tensor
+    where: Where
+    channels: int
+    _on: dict[torch.device, PixelStore] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, opened: Pack, options: Any) -> PixelStore:
+        index = opened.index
+        borders = np.zeros(len(index.labels), dtype=np.int64)
+        if isinstance(options, BorderMask):
+            reduction = index.sizes[:, 0] / index.original[:, 0]
+            borders = np.rint(options.border_mask * reduction).astype(np.int64)
+            if (2 * borders >= index.sizes.min(axis=1)).any():
+                raise UserError(
+                    f"border_mask {options.border_mask} leaves nothing of the smallest image."
+                )
+        where = Where(
+            offsets=torch.from_numpy(index.offsets),
+            sizes=torch.from_numpy(index.sizes),
+            borders=torch.from_numpy(borders),
+        )
+        return cls(flat=torch.from_numpy(opened.pixels), where=where, channels=opened.info.channels)
+
+    def on(self, device: torch.device) -> PixelStore:
+        """The store to take batches for a device from: on the GPU itself if there is room."""
+        if device.type != "cuda":
+            return self
+        if device not in self._on:
+            free, _ = torch.cuda.mem_get_info(device)
+            fits = self.flat.numel() <= SHARE_OF_MEMORY * free
+            flat = self.flat.to(device) if fits else self.flat
+            self._on[device] = PixelStore(flat=flat, where=self.where, channels=self.channels)
+        return self._on[device]
+
+    def views(self, rows: Tensor, boxes: Boxes, size: int, device: torch.device) -> Tensor:
+        """Views uint8 `[n, c, size, size]` of some images, on the device."""
+        where = self.where[rows]
+        if device.type == "cpu":
+            return by_image(self.flat, self.channels, where, boxes, size)
+        if self.flat.device == device:
+            return by_matrix(self.flat, self.channels, where, boxes, size)
+        return by_matrix(*self._sent(where, device), boxes, size)
+
+    def _sent(self, where: Where, device: torch.device) -> tuple[Tensor, int, Where]:
+        """Whole images copied to the device, so that streaming gives the views of a full store."""
+        lengths = where.sizes.prod(dim=1) * self.channels
+        ends = lengths.cumsum(0)
+        batch = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
+        for start, length, end in zip(
+            where.offsets.tolist(), lengths.tolist(), ends.tolist(), strict=True
+        ):
+            batch[end - length : end] = self.flat[start : start + length]
+        there = Where(offsets=ends - lengths, sizes=where.sizes, borders=where.borders)
+        return batch.to(device, non_blocking=True), self.channels, there
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedImages:
+    """A set of images of a pack (`data.ImageSet`), whose batches are views of one size.
+
+    Training views are torchvision's RandomResizedCrop and horizontal flip; test views, which
+    `augment: none` takes too, its Resize(size * 8 // 7) and CenterCrop(size).
+    """
+
+    store: PixelStore
+    rows: Tensor
+    """Into the pack `[n]`, on the CPU."""
+    labels: Tensor
+    size: int
+
+    @classmethod
+    def of(cls, store: PixelStore, labels: Any, rows: Any, size: int) -> PackedImages:
+        return cls(
+            store=store,
+            rows=torch.from_numpy(rows),
+            labels=torch.from_numpy(labels[rows]),
+            size=size,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor | slice) -> PackedImages:
+        rows = self.rows[index if isinstance(index, slice) else index.cpu()]
+        if isinstance(index, Tensor) and self.labels.is_cuda and not index.is_cuda:
+            # From pinned memory, or the GPU would be waited for: so the next batch is gathered
+            # while the GPU still computes on the last one.
+            index = index.pin_memory().to(self.labels.device, non_blocking=True)
+        return PackedImages(store=self.store, rows=rows, labels=self.labels[index], size=self.size)
+
+    def to(self, device: torch.device) -> PackedImages:
+        return PackedImages(
+            store=self.store.on(device),
+            rows=self.rows,
+            labels=self.labels.to(device),
+            size=self.size,
+        )
+
+    def parts(self, count: int) -> list[PackedImages]:
+        return [self.subset(slice(i, i + count)) for i in range(0, len(self), count)]
+
+    def plain(self) -> Tensor:
+        return self._views(lambda sizes: test_boxes(sizes, self.size))
+
+    def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
+        batch = self.subset(index)
+        if recipe.augment == "none":
+            return Images(pixels=batch.plain(), labels=batch.labels)
+
+        def boxes(sizes: Tensor) -> Boxes:
+            return random_boxes(sizes, self.size, recipe.crop_scale_min, rng)
+
+        return Images(pixels=batch._views(boxes), labels=batch.labels)
+
+    def _views(self, boxes: Callable[[Tensor], Boxes]) -> Tensor:
+        device = self.labels.device
+        sizes = self.store.where.sizes[self.rows]
+        return self.store.views(self.rows, boxes(sizes), self.size, device)

@@ -1,0 +1,100 @@
+"""A study's trials, and which of them the store lacks.
+
+Owns: the plan of a grid and its estimated cost. Must not know: how trials are run or shown.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.runner.cost import probe_seconds
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.search.base import Budget
+from harness.spec import TrialSpec
+from harness.store.records import State, state_of
+from harness.store.runs import Cell
+from harness.store.store import Store
+from harness.store.summaries import Summary, in_bulk, summaries
+from harness.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study's trials, and of those to be done now, which the store lacks."""
+
+    study: Study
+    folder: Path
+    cells: list[Cell]
+    done: list[Summary]
+    running: int
+    failed: int
+    to_run: list[TrialSpec]
+
+    def estimated_device_s(self, runtime: Runtime) -> float | None:
+        """Device seconds still to spend: by the study's finished trials, else by a short probe.
+
+        None when the probe fails; the trials themselves will then say why.
+        """
+        known = [summary.device_s for summary in self.done]
+        if not known:
+            probes = {0, len(self.to_run) // 2, len(self.to_run) - 1}
+            try:
+                known = [probe_seconds(self.to_run[index], runtime) for index in probes]
+            except UserError:
+                raise
+            except Exception:
+                return None
+        return len(self.to_run) * sum(known) / len(known)
+
+
+@in_bulk()
+def make_plan(
+    study: Study, *, store: Store, run_name: str, runtime: Runtime, most: int | None = None
+) -> Plan:
+    """Resolve every cell, and look up the state of the first `most` trials (None: of all).
+
+    Raises:
+        UserError: a cell that cannot be run; names the study and the cell.
+    """
+    cells: list[list[Cell]] = []
+    for cell, request in study.cell_requests():
+        try:
+            spec = resolve(request, runtime)
+        except UserError as error:
+            raise UserError(f"study {study.name}, cell {cell}: {error}") from error
+        cells.append([(cell, seeded) for seeded in spec.over_seeds(study.seeds)])
+    # Seeds outermost, so that maps fill evenly.
+    trials = [cells_of_seed[index] for index in range(len(study.seeds)) for cells_of_seed in cells]
+    distinct = {spec.trial_id: spec for _, spec in trials}
+    specs = dict(itertools.islice(distinct.items(), most))
+    ended = summaries(store, specs)
+    states = {i: state_of(ended[i].status) if i in ended else _unfinished(store, i) for i in specs}
+    return Plan(
+        study=study,
+        folder=store.root / "studies" / run_name,
+        cells=trials,
+        done=[ended[trial_id] for trial_id, state in states.items() if state == "done"],
+        running=sum(state == "running" for state in states.values()),
+        failed=sum(state == "failed" for state in states.values()),
+        to_run=[spec for i, spec in specs.items() if states[i] != "done"],
+    )
+
+
+def trials_in(budget: str, study: Study) -> int:
+    """Trials of a study's grid that a budget pays for, counted from the first cell.
+
+    Raises:
+        UserError: it is not a budget in trials or epochs.
+    """
+    limit = Budget.parse(budget)
+    if limit.unit not in ("trials", "epochs"):
+        raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
+    return int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
+
+
+def _unfinished(store: Store, trial_id: str) -> State:
+    return "running" if store.is_claimed(trial_id) else "absent"

@@ -1,0 +1,147 @@
+"""Where trials run: worker processes on this machine, each keeping backbone and data loaded.
+
+Owns: processes and the messages to them. Must not know: which trial is worth running, or why.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from harness.engines.base import Ended, Reported, RunTrial
+from harness.errors import NotSavedError, UserError
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
+from harness.spec import TrialSpec
+from harness.store.store import Store
+
+
+class LocalEngine:
+    """A pool of processes on this machine.
+
+    Processes, not threads: each trial computes with one thread in its own interpreter, so results
+    do not depend on how many run side by side. With `watch`, trials report.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runtime: Runtime,
+        workers: int,
+        watch: bool = False,
+        run: RunTrial = run_trial,
+    ) -> None:
+        self.slots = workers
+        self._started = (store.root, runtime, watch, run)
+        self._free = list(range(workers))
+        self._idle: list[_Worker] = []
+        self._busy: dict[Connection, tuple[_Worker, TrialSpec]] = {}
+
+    def submit(self, spec: TrialSpec) -> None:
+        worker = self._idle.pop() if self._idle else self._start()
+        worker.pipe.send(spec.model_dump_json())
+        self._busy[worker.pipe] = (worker, spec)
+
+    def _start(self) -> _Worker:
+        root, runtime, watch, run = self._started
+        number = self._free.pop(0)
+        return _Worker(number, (root, runtime.on(number), watch, run, os.getpid()))
+
+    def next(self) -> Ended | Reported:
+        """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
+        pipe = wait(list(self._busy))[0]
+        assert isinstance(pipe, Connection)
+        worker, spec = self._busy[pipe]
+        try:
+            message = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            worker.process.join()
+            del self._busy[pipe]
+            self._free.append(worker.number)
+            return Ended(spec, f"The worker ended with exit code {worker.process.exitcode}.")
+        if isinstance(message, tuple):
+            return Reported(spec, *message)
+        del self._busy[pipe]
+        self._idle.append(worker)
+        if message is not None:
+            raise message
+        return Ended(spec, None)
+
+    def answer(self, spec: TrialSpec, goes_on: bool) -> None:
+        worker = next(worker for worker, own in self._busy.values() if own == spec)
+        with suppress(BrokenPipeError):  # it died meanwhile, as `next` will find
+            worker.pipe.send(goes_on)
+
+    def close(self) -> None:
+        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+            worker.process.kill()
+            worker.process.join()
+        self._idle, self._busy = [], {}
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, number: int, task: tuple[Any, ...]) -> None:
+        self.number = number
+        # Spawned, not forked: a forked copy of torch's thread pools and CUDA state cannot be used.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, *task), daemon=True)
+        # The child inherits an ignored Ctrl-C from the first instruction on: the driver decides.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        try:
+            self.process.start()
+        finally:
+            if handler is not None:
+                signal.signal(signal.SIGINT, handler)
+        theirs.close()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _serve(
+    pipe: Connection,
+    root: Path,
+    runtime: Runtime,
+    watch: bool,
+    run: RunTrial,
+    parent: int,
+) -> None:
+    """Run trials until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def goes_on(epoch: int, scores: dict[str, float]) -> bool:
+        pipe.send((epoch, scores))
+        return bool(pipe.recv())
+
+    store = Store(root)
+    while True:
+        try:
+            spec = TrialSpec.model_validate_json(pipe.recv())
+        except EOFError:
+            return
+        problem: Exception | None = None
+        try:
+            run(spec, runtime, store, goes_on if watch else None)
+        except (UserError, NotSavedError) as error:
+            problem = error
+        pipe.send(problem)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its driver was killed, so that its claim becomes free."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,125 @@
+"""A run's trials for other tools: a database that optuna-dashboard opens, TensorBoard's curves.
+
+Owns: those two formats. Must not know: how trials were chosen or computed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, saving
+from harness.store.records import TrialRecord
+from harness.store.runs import read_run
+from harness.store.store import Store
+
+
+def export_optuna(folder: Path, store: Store, url: str) -> int:
+    """Write a run as a study of Optuna's, one trial for each of ours; their number.
+
+    Every field is a choice among the values that the run has tried.
+
+    Raises:
+        UserError: the database cannot be used, or already has a study of this name.
+    """
+    import optuna
+    from optuna.distributions import CategoricalDistribution
+    from optuna.exceptions import DuplicatedStudyError
+    from optuna.trial import TrialState, create_trial
+    from sqlalchemy.exc import SQLAlchemyError
+
+    files = read_run(folder)
+    metric = files.study.objective
+    states = {
+        "COMPLETE": TrialState.COMPLETE,
+        "DIVERGED": TrialState.COMPLETE,
+        "PRUNED": TrialState.PRUNED,
+        "FAILED": TrialState.FAIL,
+    }
+    cells = [{field: _choice(v) for field, v in asked.cell.items()} for asked in files.asked]
+    fields = list(dict.fromkeys(field for cell in cells for field in cell))
+    domains = {
+        field: CategoricalDistribution(
+            list(dict.fromkeys(cell[field] for cell in cells if field in cell))
+        )
+        for field in fields
+    }
+    trials = []
+    for asked, cell in zip(files.asked, cells, strict=True):
+        record = store.record(asked.trial_id)
+        if record is None:
+            continue
+        state = states[record.status]
+        curve = store.history(asked.trial_id)
+        trials.append(
+            create_trial(
+                state=state,
+                params=cell,
+                distributions={field: domains[field] for field in cell},
+                value=record.objective(metric) if state == TrialState.COMPLETE else None,
+                intermediate_values={
+                    row["epoch"] + 1: row["select"][metric] for row in curve if "select" in row
+                },
+                user_attrs=_attributes(record),
+            )
+        )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(storage=url, study_name=folder.name, direction="maximize")
+        study.add_trials(trials)
+    except DuplicatedStudyError as error:
+        raise UserError(
+            f"--optuna {url} already has a study {folder.name}; write to another."
+        ) from error
+    except (SQLAlchemyError, ValueError, ImportError) as error:
+        raise UserError(f"--optuna {url} cannot be used: {error}.") from error
+    return len(trials)
+
+
+def _choice(value: Any) -> str | int | float | bool | None:
+    is_plain = value is None or isinstance(value, str | int | float | bool)
+    return value if is_plain else json.dumps(value)
+
+
+def _attributes(record: TrialRecord) -> dict[str, Any]:
+    test = (
+        {} if record.test is None else {"class_mean": record.test.class_mean, **record.test.groups}
+    )
+    return {
+        "trial": record.trial_id,
+        "seed": record.spec.seed,
+        "status": record.status,
+        "trainable_params": record.trainable_params,
+        "device_s": record.cost.device_s,
+        **{f"test_{name}": score for name, score in test.items()},
+    }
+
+
+def export_tensorboard(folder: Path, store: Store, out: Path) -> Path:
+    """Write every trial's curves, a folder of events for each; the folder of all.
+
+    Raises:
+        NotSavedError: it cannot be written.
+    """
+    from tensorboardX import SummaryWriter
+
+    for asked in read_run(folder).asked:
+        rows = store.history(asked.trial_id)
+        if not rows:
+            continue
+        words = [f"{field}={_choice(value)}" for field, value in asked.cell.items()]
+        name = ",".join([*words, f"seed={asked.seed}"]).replace("/", "_")
+        with saving(out), SummaryWriter(str(out / name[:200])) as writer:
+            for row in rows:
+                for key, score in _scalars(row).items():
+                    writer.add_scalar(key, score, row["epoch"] + 1)
+    return out
+
+
+def _scalars(row: dict[str, Any]) -> dict[str, float]:
+    select = row.get("select", {})
+    scores = {f"select/{k}": v for k, v in select.items() if isinstance(v, float)}
+    groups = {f"select/{group}": v for group, v in select.get("groups", {}).items()}
+    plain = {k: row[k] for k in ("train_loss", "lr") if isinstance(row.get(k), float)}
+    return {**plain, **scores, **groups}

@@ -1,0 +1,158 @@
+"""Trained modules as files for other tools.
+
+Owns: the folders that `harness export` writes. Must not know: how trials are run or reported.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.insertion.attachment import QKV, LowRank
+from harness.insertion.method import get_method
+from harness.insertion.placements import PlacementFile
+from harness.model.backbones import load_backbone
+from harness.model.blocks import Backbone, layer_at, layer_name
+from harness.spec import BackboneSpec, Site
+from harness.store.files import write_atomically
+from harness.store.records import TrialRecord
+from harness.store.store import Store
+
+
+def export_weights(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
+    """Write the trained tensors, PEFT and head, with the spec and the strengths learned, if any.
+
+    Raises:
+        UserError: the trial kept no weights.
+    """
+    source = _weights(record, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, folder / "weights.safetensors")
+    content = record.model_dump(mode="json", include={"trial_id", "spec", "learned"})
+    write_atomically(folder / "adapter.json", json.dumps(content, indent=1))
+    return [folder / "weights.safetensors", folder / "adapter.json"]
+
+
+def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
+    """Write trained LoRA as a Hugging Face peft adapter of the timm model, and the head beside it.
+
+    peft adapts a whole `nn.Linear`, and timm fuses q, k and v into one. So the LoRAs at q, k and v
+    of a block become one on `attn.qkv`, of summed rank, with zeros where they do not meet. It
+    computes the same; trained further, peft would fill those zeros too.
+
+    Raises:
+        UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
+    """
+    state = load_file(_weights(record, store))
+    spec = record.spec
+    model = _like(spec.backbone)
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
+    own = {k: v for k, v in state.items() if k.startswith("attachment.")}
+    attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
+    modules = _by_module(attachment.low_ranks(), model)
+    attachment.detach()
+    tensors = {}
+    for name, factors in modules.items():
+        # A copy, because sites may share a factor, and safetensors writes no tensor twice.
+        tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().clone()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
+    config = _write_config(folder, spec.backbone.name, modules)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    save_file(head, folder / "head.safetensors")
+    return [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
+
+
+def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
+    """Write a fixed placement as a peft `LoraConfig`, to be trained there with the same scales.
+
+    Raises:
+        UserError: a site at q, k or v, which peft cannot adapt apart, or modules that are not LoRA.
+    """
+    apart = [str(site) for site, _ in file.placement.items() if site.position in QKV]
+    if apart:
+        raise UserError(
+            f"peft cannot place LoRA at {', '.join(apart[:3])}{' ...' if apart[3:] else ''}: timm "
+            "fuses q, k and v into attn.qkv, which peft adapts as a whole. Leave these sites out."
+        )
+    model = _like(file.backbone)
+    method = get_method(file.method)
+    attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
+    factors = attachment.low_ranks()
+    trained = sum(p.numel() for p in attachment.parameters())
+    if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
+        raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
+    return [_write_config(folder, file.backbone.name, _by_module(factors, model))]
+
+
+def _like(spec: BackboneSpec) -> Backbone:
+    """A backbone of these sizes; what its weights are makes no difference to an export."""
+    anything = spec.model_copy(update={"weights": "random", "frozen": "fp32"})
+    return load_backbone(anything, torch.device("cpu"))
+
+
+def _weights(record: TrialRecord, store: Store) -> Path:
+    path = store.trials / record.trial_id / "weights.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"Trial {record.trial_id} kept no weights, as in a sweep; run `harness train` with "
+            "another --out."
+        )
+    return path
+
+
+def _by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank]:
+    """One pair of factors per timm module."""
+    groups: dict[str, dict[Site, LowRank]] = {}
+    for site, factors in sites.items():
+        if factors.form == "sequential":
+            raise UserError(f"peft cannot express LoRA on the output of its layer (site {site}).")
+        if not isinstance(layer_at(model, site), nn.Linear):
+            raise UserError(f"peft LoRA is written for linear layers; that at {site} is none.")
+        groups.setdefault(layer_name(model, site), {})[site] = factors
+    return {name: _joined(group) for name, group in groups.items()}
+
+
+def _joined(group: dict[Site, LowRank]) -> LowRank:
+    (first, factors), *more = group.items()
+    if first.position not in QKV:
+        assert not more
+        return factors
+    downs: list[Tensor] = []
+    ups: list[Tensor] = []
+    for site, part in group.items():
+        width = len(part.up)
+        up = torch.zeros(3 * width, len(part.down))
+        start = QKV.index(site.position) * width
+        up[start : start + width] = part.scale * part.up.detach()
+        downs.append(part.down.detach())
+        ups.append(up)
+    return LowRank(torch.cat(downs), torch.cat(ups, dim=1), 1.0, "parallel")
+
+
+def _write_config(folder: Path, backbone: str, modules: dict[str, LowRank]) -> Path:
+    """peft scales by alpha / rank, both looked up by the module's name."""
+    ranks = {name: len(factors.down) for name, factors in modules.items()}
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": backbone,
+        "target_modules": list(ranks),
+        "r": max(ranks.values()),
+        "lora_alpha": max(ranks.values()),
+        "rank_pattern": ranks,
+        "alpha_pattern": {name: f.scale * ranks[name] for name, f in modules.items()},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "adapter_config.json", json.dumps(config, indent=1))
+    return folder / "adapter_config.json"

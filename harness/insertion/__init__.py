@@ -1,0 +1,1 @@
+"""How a method joins a frozen model."""

@@ -1,0 +1,259 @@
+"""What a method adds to a frozen model: modules at sites, joined by hooks and taken off again.
+
+Owns: hooks on the model, strengths and the arithmetic of a site. Must not know: which method this
+is, or how it is trained.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.insertion.hooks import TrainingHook
+from harness.model.blocks import Backbone, branch_at, layer_at
+from harness.model.precision import is_full
+from harness.spec import Placement, Site
+
+Strength = float | Tensor
+
+
+Form = Literal["parallel", "sequential"]
+
+
+QKV = ("q", "k", "v")
+
+
+class Delta(nn.Module, ABC):
+    """One additive module: called with `(x, strength)`, it returns `strength * Δ(x)` (Eq. 2)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        """`[n, t, d_in]` -> `[n, t, d_out]`; features are the last dimension of a map too."""
+
+    def __call__(self, x: Tensor, strength: Strength) -> Tensor:
+        result: Tensor = super().__call__(x, strength)
+        return result
+
+    def low_rank(self) -> tuple[Tensor, Tensor, float] | None:
+        """A `[r, d_in]`, B `[d_out, r]` and c where Δ(x) = c·BAx, else None."""
+        return None
+
+
+class LowRank(NamedTuple):
+    """scale · up @ down, which joins the linear map at its input (parallel) or its output."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+    form: Form
+
+
+class Attachment(nn.Module):
+    """What a method added to a model: its trainable tensors, and the way to remove them again.
+
+    `parameters()` and `state_dict()` hold the PEFT tensors only, never a frozen one.
+    """
+
+    def __init__(self, model: Backbone) -> None:
+        super().__init__()
+        self._model = [model]  # in a list, so that it is not registered as a submodule
+        self._undo: list[Callable[[], None]] = []
+        self._forms: dict[Site, Form] = {}
+        self.strengths: dict[Site, Strength] = {}
+        self.deltas = nn.ModuleDict()
+        self.prompts = nn.ParameterDict()
+        self.replaced = nn.ParameterDict()
+
+    @property
+    def model(self) -> Backbone:
+        return self._model[0]
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def _on(self, handle: Any) -> None:
+        self._undo.append(handle.remove)
+
+    def add_delta(self, site: Site, delta: Delta, strength: Strength, form: Form) -> None:
+        """Add Δ at a site: `y = f(x) + strength * Δ(x)`, or `Δ(f(x))` when `form` is sequential."""
+        self.deltas[f"{site.block}:{site.position}"] = delta.to(self._device)
+        self.strengths[site] = strength
+        self._forms[site] = form
+        if site.position in ("attn", "ffn"):
+            self._hook_sub_block(site, delta, form)
+        else:
+            self._hook_linear(site, delta, form)
+
+    def _hook_linear(self, site: Site, delta: Delta, form: Form) -> None:
+        layer = layer_at(self.model, site)
+
+        def add_to_map(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            x = (args[0] if form == "parallel" else output).movedim(1, -1)
+            return output + delta(x, self.strengths[site]).movedim(-1, 1)
+
+        def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            if site.position not in QKV:
+                return output + delta(
+                    args[0] if form == "parallel" else output, self.strengths[site]
+                )
+            parts = list(output.chunk(3, dim=-1))
+            index = QKV.index(site.position)
+            x = args[0] if form == "parallel" else parts[index]
+            parts[index] = parts[index] + delta(x, self.strengths[site])
+            return torch.cat(parts, dim=-1)
+
+        self._on(layer.register_forward_hook(add_to_map if isinstance(layer, nn.Conv2d) else add))
+
+    def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
+        """Join a residual branch at its very end, after LayerScale, before the residual addition.
+
+        The parallel form reads the residual stream that enters the branch's LayerNorm.
+        """
+        norm, last = branch_at(self.model, site)
+        entering: list[Tensor] = []
+
+        def remember(module: nn.Module, args: tuple[Tensor]) -> None:
+            entering.append(args[0])
+
+        def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            x = entering.pop() if form == "parallel" else output
+            return output + delta(x, self.strengths[site])
+
+        if form == "parallel":
+            self._on(norm.register_forward_pre_hook(remember))
+        self._on(last.register_forward_hook(add))
+
+    def add_prompts(self, prompts: dict[int, Tensor]) -> None:
+        """Append `[p, d]` prompts after the tokens that enter each block, replacing earlier ones.
+
+        They flow on until the next adapted block or the end, where they are dropped.
+        """
+        first = min(prompts)
+        for block, value in prompts.items():
+            parameter = nn.Parameter(value.to(self._device))
+            self.prompts[str(block)] = parameter
+
+            def enter(
+                module: nn.Module, args: tuple[Tensor], block: int = block, p: Tensor = parameter
+            ) -> tuple[Tensor]:
+                x = args[0] if block == first else args[0][:, : -len(p)]
+                return (torch.cat([x, p.expand(len(x), -1, -1)], dim=1),)
+
+            self._on(self.model.blocks[block].register_forward_pre_hook(enter))
+        count = len(prompts[first])
+        self._on(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
+
+    def replace_parameters(self, names: Sequence[str]) -> None:
+        """Put trainable copies in the places of frozen parameters until `detach`.
+
+        Raises:
+            UserError: one is stored in too few bits to be trained; nothing was changed.
+        """
+        found = {name: self.model.get_parameter(name) for name in names}
+        for name, frozen in found.items():
+            if not is_full(frozen):
+                raise UserError(f"{name} is to be trained, so it needs backbone.frozen=fp32.")
+        for name, frozen in found.items():
+            path, _, leaf = name.rpartition(".")
+            owner = self.model.get_submodule(path)
+            copy = nn.Parameter(frozen.detach().clone())
+            self.replaced[name.replace(".", "/")] = copy
+            setattr(owner, leaf, copy)
+            self._undo.append(functools.partial(setattr, owner, leaf, frozen))
+
+    def set_strengths(self, strengths: Mapping[Site, Strength]) -> None:
+        """Give sites another strength, from the next forward pass on."""
+        self.strengths.update(strengths)
+
+    def training_hook(self) -> TrainingHook:
+        """What this method does around the trainer's steps; by default nothing."""
+        return TrainingHook()
+
+    def learned(self) -> Placement | None:
+        """The strength that training found for each site; None where it was not learned."""
+        return None
+
+    def detach(self) -> None:
+        """Take everything out: the model computes again exactly what it did before."""
+        while self._undo:
+            self._undo.pop()()
+
+    @torch.no_grad()
+    def merge(self) -> Backbone:
+        """Fold every Δ into the model's weights, detach, and return the model.
+
+        Raises:
+            UserError: a Δ is not linear, or is not at a linear position, or the frozen weights are
+                stored in fewer bits; nothing was changed.
+        """
+        found = self.low_ranks()
+        if not all(is_full(layer_at(self.model, site).weight) for site in found):
+            raise UserError("To merge, load the backbone with frozen=fp32: updates would be lost.")
+        if any(site.position == "dw" for site in found):
+            raise UserError(
+                "A Δ at dw mixes channels, which a depthwise convolution keeps apart: no merge."
+            )
+        for site, factors in found.items():
+            layer = layer_at(self.model, site)
+            weight = layer.weight.flatten(1)  # a 1 x 1 convolution is a matrix too
+            rows = slice(None)
+            if site.position in QKV:
+                d = len(weight) // len(QKV)
+                start = QKV.index(site.position) * d
+                rows = slice(start, start + d)
+            update = factors.scale * factors.up @ factors.down
+            if factors.form == "parallel":
+                weight[rows] += update
+            else:
+                weight[rows] += update @ weight[rows]
+                if layer.bias is not None:
+                    layer.bias[rows] += update @ layer.bias[rows]
+        self.detach()
+        return self.model
+
+    def low_ranks(self) -> dict[Site, LowRank]:
+        """Every site's Δ with its strength as factors of a matrix.
+
+        Raises:
+            UserError: a Δ is not a low-rank matrix, or there is none.
+        """
+        result = {}
+        for site, strength in self.strengths.items():
+            delta = self.deltas[f"{site.block}:{site.position}"]
+            assert isinstance(delta, Delta)
+            factors = delta.low_rank()
+            if factors is not None:
+                down, up, scale = factors
+                result[site] = LowRank(down, up, float(strength) * scale, self._forms[site])
+        if not result or len(result) < len(self.strengths):
+            raise UserError("Only low-rank matrices can be merged or exported; these are not.")
+        return result
+
+
+class Union(Attachment):
+    """Attachments of several methods on one model, as one."""
+
+    def __init__(self, model: Backbone, parts: dict[str, Attachment]) -> None:
+        super().__init__(model)
+        self.parts = nn.ModuleDict(parts)
+
+    def set_strengths(self, strengths: Mapping[Site, Strength]) -> None:
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            part.set_strengths({s: a for s, a in strengths.items() if s in part.strengths})
+
+    def detach(self) -> None:
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            part.detach()
+
+    def low_ranks(self) -> dict[Site, LowRank]:
+        raise UserError("A combination can be neither merged nor exported; LoRA on its own can.")

@@ -1,0 +1,77 @@
+"""What the trainer lends to a method that learns something of its own between the steps.
+
+Owns: the `Inner` problem as such a method sees it, and the places where it is called. Must not
+know: which methods do so, or what they learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.data.dataset import Images, ImageSet
+from harness.spec import Recipe
+
+
+class Loss(Protocol):
+    """The training loss of a batch, the mean over its images, with its graph."""
+
+    def __call__(self, batch: Images, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """`parameters` stand in for those of the same names; None takes the present ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """The training problem at its present point: the inner problem of Eq. 8."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """What the trainer's optimiser trains, by name in the classifier."""
+    optimiser: torch.optim.SGD
+    images: ImageSet
+    loss: Loss
+    batch: Callable[[Tensor, torch.Generator], Images]
+    """Training images at some indices, augmented as in training."""
+    recipe: Recipe
+    seed: int
+
+
+class TrainingHook:
+    """Called by the trainer around its steps; this one does nothing."""
+
+    resumable = True
+    """Training can start again from a checkpoint; not so where the hook keeps a state of its own
+    between the steps."""
+
+    def __init__(self) -> None:
+        self.trajectory: list[dict[str, float]] = []
+        """One row per step of the method's own, written beside the trial's record."""
+        self.images_forward = 0
+        self.images_backward = 0
+        """Images passed through the model beside those of the trainer's own steps."""
+
+    def freeze(self, classifier: nn.Module) -> None:
+        """Take what the inner steps must not train out of their reach (`requires_grad`)."""
+
+    def start(self, inner: Inner) -> None:
+        """Before the first step."""
+
+    def epochs(self, recipe: Recipe) -> int:
+        """How many epochs to run; the learning rate's schedule is the recipe's all the same."""
+        return recipe.epochs
+
+    def excluded(self) -> Tensor | None:
+        """Training images that the next inner batch must not hold, as a mask `[n]` on the CPU."""
+        return None
+
+    def before_step(self, batch: Images) -> None:
+        """The next inner step will be on `batch`."""
+
+    def after_step(self) -> None:
+        """An inner step was taken."""
+
+    def after_epoch(self) -> None:
+        """An epoch of inner steps has ended; its scores are not taken yet."""

@@ -1,0 +1,1 @@
+"""Backbones, their blocks, heads and weights."""

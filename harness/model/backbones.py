@@ -1,0 +1,209 @@
+"""Backbones by name: building them, their weights, and features.
+
+Owns: which names there are and where their weights come from. Must not know: what is inside a
+block, PEFT methods, data, training.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
+
+from harness.errors import UserError, unknown
+from harness.model.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
+from harness.model.precision import computing, store
+from harness.model.weights import load_into, sha256_of
+from harness.spec import BackboneSpec
+
+
+class ConvStem(PatchEmbed):
+    """Patch embedding by three strided convolutions, of total stride 8.
+
+    From few and small images, a ViT learns edges much sooner through convolutions than through one
+    8 x 8 projection; the blocks, where all sites are, stay plain.
+    """
+
+    def __init__(self, *, embed_dim: int, in_chans: int, **rest: Any) -> None:
+        super().__init__(embed_dim=embed_dim, in_chans=in_chans, **rest)
+        widths = [in_chans, embed_dim // 4, embed_dim // 2, embed_dim]
+        layers: list[torch.nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            layers += [
+                torch.nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
+                torch.nn.BatchNorm2d(wide),
+                torch.nn.ReLU(),
+            ]
+        self.proj = torch.nn.Sequential(*layers, torch.nn.Conv2d(embed_dim, embed_dim, 1))
+
+
+PICO: dict[str, Any] = dict(
+    img_size=32,
+    patch_size=8,
+    embed_dim=64,
+    depth=12,
+    num_heads=4,
+    num_classes=0,
+    embed_layer=ConvStem,
+)
+"""The embedded backbone: the paper's 12 blocks, small enough for a sweep on two CPU cores."""
+
+EMBEDDED = {"vit_pico": PICO}
+
+IN21K = "the paper's IN21K ViT-B/16: ImageNet-21k, then fine-tuned on ImageNet-1k"
+PRESETS = {
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": f"{IN21K} (timm 0.6, that of LIFT)",
+    "vit_base_patch16_224.augreg2_in21k_ft_in1k": f"{IN21K} again (timm 1.0, the released code's)",
+    "satmae_vit_l16": "the paper's SatMAE ViT-L/16: needs --weights, its fmow_pretrain.pth",
+    "vit_tiny_local": "ViT-Ti/16 for small machines: needs --weights",
+}
+"""What `harness list backbones` says of some names (paper-facts, section 1)."""
+
+FROM_FILE = {
+    "satmae_vit_l16": "vit_large_patch16_224",
+    "vit_tiny_local": "vit_tiny_patch16_224",
+}
+"""Backbones of weights that no hub of timm's has: name -> architecture in timm."""
+
+
+@functools.lru_cache(maxsize=8)
+def dims(spec: BackboneSpec) -> Dims:
+    """Sizes of a backbone without allocating its weights.
+
+    Raises:
+        UserError: unknown or unsupported backbone.
+    """
+    with torch.device("meta"):
+        return dims_of(_build(spec, pretrained=False))
+
+
+@functools.lru_cache(maxsize=8)
+def input_size(spec: BackboneSpec) -> int:
+    """Side in pixels of the square images that a backbone takes.
+
+    ConvNeXt takes any; its own is that of its pretraining.
+    """
+    with torch.device("meta"):
+        model = _build(spec, pretrained=False)
+    if isinstance(model, ConvNeXt):
+        return int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+    return int(model.patch_embed.img_size[0])
+
+
+def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
+    extra = {} if spec.img_size is None else {"img_size": spec.img_size}
+    if spec.name in EMBEDDED:
+        return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
+    name = FROM_FILE.get(spec.name, spec.name)
+    if not timm.is_model(name):
+        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
+        raise unknown("backbone", spec.name, [*near, *EMBEDDED, *FROM_FILE])
+    if timm.models.is_model_in_modules(name.partition(".")[0], ["convnext"]):
+        extra = {}  # it takes images of any size
+    try:
+        model = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=spec.in_chans, **extra
+        )
+    except TypeError as error:
+        raise UserError(
+            f"Backbone {spec.name!r} takes no img_size; supported: {SUPPORTED}."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Weights of {spec.name!r} could not be loaded ({error}); is the model hub reachable?"
+        ) from error
+    return checked(model, spec.name)
+
+
+def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
+    """The file that a backbone's weights are read from; None where timm has them, or none.
+
+    `given` is what `--weights` names.
+
+    Raises:
+        UserError: the weights are to come from a file, and none is given.
+    """
+    if spec.weights == "file":
+        if given is None:
+            raise UserError(f"Backbone {spec.name!r}: name the file of its weights with --weights.")
+        return given
+    if spec.weights == "pretrained" and spec.name in FROM_FILE:
+        raise UserError(
+            f"Backbone {spec.name!r} has weights in a local file only: name it with --weights."
+        )
+    if spec.weights == "pretrained" and spec.name in EMBEDDED:
+        return Path(str(resources.files("harness") / "assets" / f"{spec.name}.safetensors"))
+    return None
+
+
+def weights_sha256(spec: BackboneSpec, given: Path | None) -> str | None:
+    """Hash of the file of a backbone's weights; None where there is no file to hash.
+
+    Raises:
+        UserError: as `weights_file`, or the file cannot be read.
+    """
+    path = weights_file(spec, given)
+    return None if path is None else sha256_of(path)
+
+
+def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None = None) -> Backbone:
+    """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
+
+    `given` is the weights file of this machine, where `spec.weights` is `file`.
+
+    Raises:
+        UserError: unknown or unsupported backbone, or weights that cannot be loaded or are others
+            than those that the spec was resolved with.
+    """
+    model, _ = _loaded(spec, given)
+    store(model, spec.frozen)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
+    """Load a weights file as a trial would, and name its tensors that the backbone does not need.
+
+    Raises:
+        UserError: as `load_backbone`.
+    """
+    return _loaded(spec, given)[1]
+
+
+def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, list[str]]:
+    path = weights_file(spec, given)
+    if spec.weights == "pretrained" and spec.name in EMBEDDED:
+        size = EMBEDDED[spec.name]["img_size"]
+        if spec.img_size not in (None, size):
+            raise UserError(
+                f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
+        model = _build(spec, pretrained=path is None and spec.weights == "pretrained")
+    if path is None:
+        return model, []
+    if spec.sha256 not in (None, sha256_of(path)):
+        raise UserError(
+            f"Weights {path} are not those of this trial: their sha256 is "
+            f"{sha256_of(path)[:12]}..., not {str(spec.sha256)[:12]}...; name the same file."
+        )
+    return model, load_into(model, path)
+
+
+def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]`.
+
+    The CLS token in a ViT, the mean over places in Swin and ConvNeXt.
+    """
+    with computing(model, images.device):
+        tokens = model.forward_features(images)
+        pooled: torch.Tensor = model.forward_head(tokens, pre_logits=True)
+    return pooled.to(torch.promote_types(pooled.dtype, torch.float32))

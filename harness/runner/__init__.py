@@ -1,0 +1,1 @@
+"""From a request to a spec, and from a spec to a record."""

@@ -1,0 +1,81 @@
+"""What a trial will cost, before it runs: seconds, FLOPs, parameters.
+
+Owns: these estimates. Must not know: budgets, studies, what was really spent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from harness.data.dataset import ImageSet, normalised, one_of
+from harness.insertion.method import get_method
+from harness.model.backbones import dims
+from harness.runner.prepare import (
+    attached,
+    fix_arithmetic,
+    prepare,
+)
+from harness.runner.runtime import Runtime
+from harness.spec import (
+    TrialSpec,
+)
+from harness.store.records import Counted
+from harness.training.clock import Stopwatch
+from harness.training.evaluation import flops_per_image
+from harness.training.train import train
+
+PROBE_BATCHES = 6
+"""Enough for a method's own steps between the trainer's to show in an estimate."""
+
+
+def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
+    """Estimate a trial's device seconds from a few batches of it, after as many to warm up.
+
+    Of all its images the same share is trained on and scored, as often as in one of its epochs.
+    """
+    fix_arithmetic()
+    whole, epochs = prepare(spec, runtime).split, spec.recipe.epochs
+    share = min(1.0, PROBE_BATCHES * spec.recipe.batch_size / len(whole.train))
+    select = _some(whole.select, share)
+    small = replace(
+        whole,
+        train=_some(whole.train, share),
+        select=select,
+        test=select if whole.test is whole.select else _some(whole.test, share / epochs),
+    )
+    recipe = spec.recipe.model_copy(update={"epochs": 1})
+    with attached(spec, runtime) as (classifier, prepared):
+        seconds = 0.0
+        for _ in range(2):
+            watch = Stopwatch(torch.device(runtime.device))
+            train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
+            _, seconds = watch.spent
+    return seconds * epochs / share
+
+
+def _some(images: ImageSet, share: float) -> ImageSet:
+    index = torch.arange(math.ceil(share * len(images)), device=images.labels.device)
+    return images.subset(index)
+
+
+def count_params(spec: TrialSpec) -> Counted:
+    """The trainable parameters of a trial by its method's formula; nothing is loaded."""
+    method, sizes = get_method(spec.method), dims(spec.backbone)
+    options = method.parse_options(spec.options)
+    return Counted(method.expected_params(sizes, spec.placement, options), sizes.width)
+
+
+def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
+    """What a trial costs if it runs to its end without steps of the method's own, in FLOPs."""
+    fix_arithmetic()
+    with attached(spec, runtime) as (classifier, prepared):
+        parts = prepared.split
+        sample = normalised(one_of(parts.train), prepared.dataset)
+        forward, backward = flops_per_image(classifier, sample)
+    trained = spec.recipe.epochs * len(parts.train)
+    scored = spec.recipe.epochs * len(parts.select)
+    tested = 0 if parts.test is parts.select else len(parts.test)
+    return forward * (trained + scored + tested) + backward * trained

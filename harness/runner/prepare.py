@@ -1,0 +1,108 @@
+"""What trials on one backbone, dataset and seed share within a worker, and a model made ready.
+
+Owns: these caches, attaching and detaching. Must not know: training, records.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.data.dataset import Dataset, Split, split
+from harness.data.packed import is_on_disk, load_packed
+from harness.insertion.method import get_method
+from harness.model.backbones import input_size, load_backbone
+from harness.model.blocks import Backbone
+from harness.model.heads import make_head
+from harness.registry import DATASETS
+from harness.runner.runtime import Runtime
+from harness.spec import (
+    BackboneSpec,
+    DataSpec,
+    TrialSpec,
+)
+from harness.training.classifier import Classifier
+from harness.training.evaluation import class_means
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What trials on one backbone, dataset and seed share within a worker."""
+
+    backbone: Backbone
+    dataset: Dataset
+    split: Split
+    class_means: Tensor
+
+
+@functools.lru_cache(maxsize=2)
+def _backbone(spec_json: str, device: str, weights: Path | None) -> Backbone:
+    spec = BackboneSpec.model_validate_json(spec_json)
+    return load_backbone(spec, torch.device(device), weights)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
+    """`size` of the views of images on disk; None for data that is drawn."""
+    spec = DataSpec.model_validate_json(spec_json)
+    if size is not None:
+        return load_packed(spec, size, packs)
+    factory = DATASETS.get(spec.name)
+    loaded: Dataset = factory.load(factory.Options.model_validate(spec.options))
+    return loaded
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(
+    backbone_json: str, data_json: str, seed: int, device: str, packs: str, weights: Path | None
+) -> Prepared:
+    backbone = _backbone(backbone_json, device, weights)
+    data = DataSpec.model_validate_json(data_json)
+    size = None
+    if is_on_disk(data.name):
+        size = input_size(BackboneSpec.model_validate_json(backbone_json))
+    dataset = _dataset(data_json, size, packs)
+    parts = split(dataset, data, seed).to(torch.device(device))
+    return Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
+
+
+def prepare(spec: TrialSpec, runtime: Runtime) -> Prepared:
+    return _prepared(
+        spec.backbone.model_dump_json(),
+        spec.data.model_dump_json(),
+        spec.seed,
+        runtime.device,
+        runtime.packs,
+        runtime.weights,
+    )
+
+
+@contextmanager
+def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Prepared]]:
+    """The trial's classifier; the shared backbone is as it was afterwards."""
+    prepared = prepare(spec, runtime)
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    try:
+        head = make_head(spec.recipe, prepared.class_means, spec.seed)
+        yield Classifier(prepared.backbone, attachment, head), prepared
+    finally:
+        attachment.detach()
+
+
+def fix_arithmetic() -> None:
+    """One thread per CPU trial, whatever runs beside it, so that sums are taken in one order."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    # It would also write to all new memory, for code that reads what it has not written; 5 % of a
+    # trial on a CPU, and not one number changes.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,133 @@
+"""From a request to a spec in which every default is filled in.
+
+Owns: sites, options and hashes of what a request asks for. Must not know: training, the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from harness.data.packed import is_on_disk, pack_of
+from harness.errors import UserError, unknown
+from harness.insertion.method import PeftMethod, get_method
+from harness.model.backbones import dims, input_size, weights_sha256
+from harness.model.precision import check_storage
+from harness.registry import DATASETS
+from harness.runner.runtime import Runtime
+from harness.spec import (
+    CHANGEABLE,
+    Change,
+    Placement,
+    TrialRequest,
+    TrialSpec,
+    parse_depth,
+    validated,
+)
+
+
+def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
+    """Fill in every default and turn positions and depth into sites.
+
+    Raises:
+        UserError: a name, option, position or depth that does not exist, or fits nothing.
+    """
+    check_storage(request.backbone.frozen)
+    method = get_method(request.method)
+    options = method.parse_options(request.options)
+    backbone = request.backbone.model_copy(
+        update={"sha256": weights_sha256(request.backbone, runtime.weights)}
+    )
+    placement = _placement(request, method, options)
+    # A combination whose part gets no site says so here, before anything runs.
+    method.expected_params(dims(request.backbone), placement, options)
+    dataset = DATASETS.get(request.data.name)
+    data = validated(dataset.Options, request.data.options, source=f"data {request.data.name}")
+    sha256 = None
+    if is_on_disk(request.data.name):
+        size = input_size(request.backbone)
+        place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
+        info = pack_of(request.data.name, data.model_dump_json(), size, *place)
+        if info.channels != request.backbone.in_chans:
+            raise UserError(
+                f"Images of {request.data.name} have {info.channels} bands, and the backbone takes "
+                f"{request.backbone.in_chans}: give --set backbone.in_chans={info.channels}, or "
+                "choose other bands with data.options.bands."
+            )
+        sha256 = info.sha256
+    recipe = request.recipe
+    if recipe.precision == "auto":
+        on_gpu = torch.device(runtime.device).type == "cuda"
+        recipe = recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
+    return TrialSpec(
+        method=request.method,
+        options=options.model_dump(mode="json"),
+        placement=placement,
+        backbone=backbone,
+        data=request.data.model_copy(
+            update={"options": data.model_dump(mode="json"), "sha256": sha256}
+        ),
+        recipe=recipe,
+        changes=tuple(_changes(request, placement, method, options)),
+        seed=request.seed,
+    )
+
+
+def _changes(
+    request: TrialRequest, placement: Placement, method: PeftMethod, options: Any
+) -> Iterator[Change]:
+    if request.changes and method.wraps:
+        raise UserError(f"changes: {request.method} learns its strengths; they cannot be set.")
+    times = [change.after for change in request.changes]
+    if times != sorted(set(times)) or any(time >= request.recipe.epochs for time in times):
+        raise UserError(
+            f"changes: write rising numbers of epochs below {request.recipe.epochs}, not {times}."
+        )
+    for change in request.changes:
+        for field in change.values:
+            if field not in CHANGEABLE:
+                raise unknown("field in changes:", field, CHANGEABLE)
+        request = request.with_values(change.values, source=f"changes after {change.after}")
+        changed = _placement(request, method, options)
+        if changed.root.keys() != placement.root.keys():
+            raise UserError(f"changes after {change.after}: the sites must stay the same.")
+        yield Change(after=change.after, placement=changed, lr=request.recipe.lr)
+
+
+def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
+    sizes, name = dims(request.backbone), request.backbone.name
+    if method.adds_tokens and not sizes.is_sequence:
+        raise UserError(
+            f"Method {request.method!r} adds tokens, and {name!r} has no sequence that runs "
+            "through all its blocks: use it on a plain ViT."
+        )
+    allowed = method.positions_on(sizes, options)
+    if not allowed and method.positions_with(options):
+        raise UserError(
+            f"Method {request.method!r} goes to {', '.join(method.positions_with(options))}, and "
+            f"{name!r} has {', '.join(sizes.positions)} only."
+        )
+    if not method.additive and request.alpha != 1:
+        raise UserError(f"Method {request.method!r} has no alpha: leave it at 1.")
+    if not allowed:
+        if request.positions is None and request.depth == "all" and request.placement is None:
+            return Placement({})
+        raise UserError(f"Method {request.method!r} has no sites: leave out positions and depth.")
+    num_blocks = sizes.num_blocks
+    placement = request.placement
+    if placement is None:
+        positions = request.positions or method.default_positions_on(sizes, options)
+        if not positions:
+            raise UserError(
+                f"Backbone {name!r} has none of the default positions of {request.method!r}: name "
+                f"some of {', '.join(allowed)}."
+            )
+        placement = Placement.of(positions, parse_depth(request.depth, num_blocks), request.alpha)
+    for site, _ in placement.items():
+        if site.position not in allowed:
+            raise unknown(f"position for {request.method}:", site.position, allowed)
+        if site.block >= num_blocks:
+            raise UserError(f"Site {site} lies beyond the {num_blocks} blocks of the backbone.")
+    return placement

@@ -1,0 +1,50 @@
+"""Where and how fast trials run; nothing here changes a number.
+
+Owns: `Runtime`. Must not know: trials.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from harness.data.pack import OnBad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how fast a trial runs; never part of its identity."""
+
+    device: str = "cpu"
+    """`cuda` is shared out: a worker gets one of the machine's GPUs."""
+    keep_weights: bool = False
+    """Save the trained tensors (PEFT and head) beside the record."""
+    keep_features: bool = False
+    """Save the test images' features beside the record."""
+    keep_checkpoints: bool = False
+    """Leave the last one of a trial that was stopped, so that it can go on."""
+    weights: Path | None = None
+    """File of the backbone's weights, where its spec says `file`."""
+    data_root: str | None = None
+    """Folder of the files of a dataset on disk."""
+    packs: str = "runs/packs"
+    """Folder where such datasets are packed, and where workers open them."""
+    on_bad_image: OnBad = "stop"
+    """What to do about an image that cannot be read."""
+
+    def on(self, number: int) -> Runtime:
+        """The same on the GPU of worker `number`."""
+        if self.device != "cuda":
+            return self
+        return self.at(f"cuda:{number % torch.cuda.device_count()}")
+
+    def at(self, device: str) -> Runtime:
+        """The same on another device."""
+        return replace(self, device=device)
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,107 @@
+"""Searches by name: the built-in ones and those that users have installed.
+
+A user's search is an entry point in the group `harness.searches`: a function that takes a
+`SearchTask` and gives a `Search`. Owns: these names. Must not know: torch, where trials run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from harness.errors import UserError, unknown
+from harness.search.base import Restarts, Search, SearchMaker, SearchTask
+from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, OptunaSearch, Pruner, Sampler
+from harness.search.population import PopulationSearch, population_size
+from harness.study.space import Params, Values
+
+POPULATION = "pbt"
+GROUP = "harness.searches"
+
+
+def installed_searches() -> dict[str, EntryPoint]:
+    """Users' searches by name; a built-in one keeps its name."""
+    return {e.name: e for e in entry_points(group=GROUP) if e.name not in (*SAMPLERS, POPULATION)}
+
+
+def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
+    """A sampler, one with a pruner as in `tpe+hyperband`, `pbt`, or an installed search.
+
+    `beside` are names that are allowed too where this is asked.
+
+    Raises:
+        UserError: there is none of this name, or the installed one cannot be imported.
+    """
+    installed = installed_searches()
+    if name in installed:
+        return partial(_installed, installed[name])
+    if name == POPULATION:
+        return _population
+    sampler, plus, pruner = name.partition("+")
+    stops = [each for each in PRUNERS if each != "none"]
+    if sampler in SAMPLERS and (not plus or pruner in stops):
+        known: Any = (sampler, pruner or "none")
+        return optuna_search(*known)
+    pruned = [f"{each}+{stop}" for each in SAMPLERS for stop in stops] if plus else []
+    raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *installed, *beside])
+
+
+def restarts(cell: Values, count: int) -> SearchMaker:
+    """A method that learns strengths, as a search of `count` trials on seeds in a row."""
+
+    def start(task: SearchTask) -> Search:
+        seeds = range(task.seed, task.seed + count)
+        return Restarts([(cell, task.make(cell, seed)) for seed in seeds], task.log)
+
+    return start
+
+
+def optuna_search(
+    sampler: Sampler,
+    pruner: Pruner,
+    on_repeat: OnRepeat = "cached",
+    warm: Sequence[tuple[Params, float]] = (),
+) -> SearchMaker:
+    """A sampler of Optuna's, as a search; see `OptunaSearch`."""
+
+    def start(task: SearchTask) -> Search:
+        return OptunaSearch(
+            sampler,
+            task.space,
+            task.make,
+            name=task.name,
+            first_seed=task.seed,
+            on_repeat=on_repeat,
+            budget=task.budget,
+            full_run_flops=task.full_run_flops,
+            log=task.log,
+            pruner=pruner,
+            epochs=task.epochs,
+            warm=warm,
+        )
+
+    return start
+
+
+def _population(task: SearchTask) -> Search:
+    return PopulationSearch(
+        task.space,
+        task.make,
+        name=task.name,
+        seed=task.seed,
+        size=population_size(task.space, task.budget, task.epochs),
+        epochs=task.epochs,
+        log=task.log,
+    )
+
+
+def _installed(entry: EntryPoint, task: SearchTask) -> Search:
+    try:
+        make: SearchMaker = entry.load()
+    except Exception as error:
+        raise UserError(
+            f"Search {entry.name!r} ({entry.value}) is installed but cannot be imported: {error!r}."
+        ) from error
+    return make(task)

@@ -1,0 +1,229 @@
+"""From a study and a user's words to the searches of a run.
+
+Owns: which searches there are, and what each takes. Must not know: how they are run or shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, unknown
+from harness.insertion.method import get_method
+from harness.model.backbones import dims
+from harness.registry import METHODS
+from harness.runner.cost import full_run_flops
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.search.base import Budget, Make, Search, SearchTask
+from harness.search.catalogue import (
+    POPULATION,
+    find_search,
+    installed_searches,
+    optuna_search,
+    restarts,
+)
+from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner
+from harness.search.population import population_size
+from harness.search.warm_start import known_points
+from harness.spec import TrialSpec
+from harness.study.space import SearchSpace, Values
+from harness.study.study import Study
+
+DEFAULT_BUDGET = "24"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a user asks of a search; None: left to it."""
+
+    name: str
+    """A sampler of Optuna's, `pbt`, a user's search, or a method that learns strengths."""
+    budget: str | None = None
+    repeats: int = 1
+    pruner: Pruner | None = None
+    on_repeat: OnRepeat | None = None
+    warm_start: Path | None = None
+
+    def refuse(self, *fields: str) -> None:
+        """Raises `UserError` if one of these was asked for."""
+        for field in fields:
+            if getattr(self, field) not in (None, "none"):
+                flag = field.replace("_", "-")
+                raise UserError(f"--{flag} is not for --search {self.name}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """The searches of a run, one per repeat, to be started one after the other."""
+
+    words: str
+    """One line on what will be done."""
+    starts: list[Callable[[], Search]]
+    count: int | None
+    """Trials of each, if that is known."""
+
+
+def learning_methods() -> list[str]:
+    """Methods that learn strengths while they train, each a search of its own."""
+    return [name for name in METHODS.names() if get_method(name).wraps]
+
+
+def plan_searches(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> SearchPlan:
+    """Make ready what is wanted, with its logs in `folder`.
+
+    Raises:
+        UserError: an unknown search, or one that does not take what is wanted of it.
+    """
+    learning = learning_methods()
+    if wanted.name in learning:
+        return _restarts(study, runtime, folder, wanted)
+    others = [POPULATION, *installed_searches()]
+    if wanted.name not in (*SAMPLERS, *others):
+        raise unknown("search", wanted.name, ["grid", *SAMPLERS, *others, *learning])
+    planned = _from_name if wanted.name in others else _optuna
+    return planned(study, runtime, folder, wanted, *live_space(study, runtime))
+
+
+def _optuna(
+    study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
+) -> SearchPlan:
+    budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
+    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
+    known = wanted.warm_start
+    warm = [] if known is None else known_points(known, space, make, study.objective)
+    pruner = wanted.pruner or "none"
+
+    sampler: Any = wanted.name
+    maker = optuna_search(sampler, pruner, wanted.on_repeat or "cached", warm)
+
+    def start(repeat: int) -> Search:
+        return maker(_task(study, folder, repeat, space, make, budget, flops))
+
+    return SearchPlan(
+        words=(
+            f"Search: {wanted.name} over {_size(space)} configurations, budget "
+            f"{budget.amount:g} {budget.unit}, {_times(wanted.repeats)}"
+            + ("" if pruner == "none" else f", bad trials stopped by {pruner}")
+            + (f"; {len(warm)} configurations known from {known.name}." if known else ".")
+        ),
+        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        count=int(budget.amount) if budget.unit == "trials" else None,
+    )
+
+
+def _from_name(
+    study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
+) -> SearchPlan:
+    """A population, or a search that a user has installed: all they take is a budget."""
+    wanted.refuse("pruner", "on_repeat", "warm_start")
+    budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
+    words = f"budget {budget.amount:g} {budget.unit}"
+    if wanted.name == POPULATION:
+        size = population_size(space, budget, study.base.recipe.epochs)
+        words = f"a population of {size}"
+    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
+
+    def start(repeat: int) -> Search:
+        task = _task(study, folder, repeat, space, make, budget, flops)
+        return find_search(wanted.name)(task)
+
+    return SearchPlan(
+        words=(
+            f"Search: {wanted.name} over {_size(space)} configurations, {words}, "
+            f"{_times(wanted.repeats)}."
+        ),
+        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        count=None,
+    )
+
+
+def _restarts(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> SearchPlan:
+    wanted.refuse("pruner", "on_repeat", "warm_start")
+    budget = Budget.parse(wanted.budget or "1")
+    if budget.unit != "trials" or budget.amount < 1:
+        raise UserError(f"--search {wanted.name} takes a --budget in trials, its restarts.")
+    count = int(budget.amount)
+    space, make = live_space(study, runtime)
+    cell = learning_cell(study, wanted.name)
+
+    def start(repeat: int) -> Search:
+        task = _task(study, folder, repeat, space, make, budget, flops=1)
+        return restarts(cell, count)(replace(task, seed=task.seed + repeat * count))
+
+    return SearchPlan(
+        words=(
+            f"Search: {wanted.name} over the sites of {study.base.method}, "
+            f"{count} × {wanted.repeats} runs."
+        ),
+        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        count=count,
+    )
+
+
+def learning_cell(study: Study, method: str) -> Values:
+    """The configuration in which a method finds the strengths of the study's own."""
+    return {
+        "method": method,
+        "options": {"base": study.base.method, "base_options": study.base.options},
+    }
+
+
+def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
+    """What searches range over, and how its points, and `learning_cell`s, become trials."""
+    space = SearchSpace(study, dims(study.base.backbone).num_blocks)
+    learning = learning_methods()
+    everywhere: dict[str, Any] = {
+        "positions": None,
+        "depth": "all",
+        "alpha": 1.0,
+        "placement": None,
+    }
+
+    def make(values: Values, seed: int) -> TrialSpec:
+        if values.get("method") in learning:
+            base = study.base.model_copy(update=everywhere)
+            request = base.with_values({**values, "seed": seed}, source=str(values["method"]))
+            return resolve(request, runtime)
+        return resolve(space.request(values, seed), runtime)
+
+    return space, make
+
+
+def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runtime) -> int:
+    default = space.default()
+    values = space.values(lambda variable, domain: default[variable])
+    return full_run_flops(make(values, study.seeds[0]), runtime)
+
+
+def _task(
+    study: Study,
+    folder: Path,
+    repeat: int,
+    space: SearchSpace,
+    make: Make,
+    budget: Budget,
+    flops: int,
+) -> SearchTask:
+    """What one repeat is started with."""
+    return SearchTask(
+        space=space,
+        make=make,
+        name=f"{folder.name}/{repeat}",
+        seed=study.seeds[0],
+        budget=budget,
+        full_run_flops=flops,
+        epochs=study.base.recipe.epochs,
+        log=folder / f"search-{repeat}.jsonl",
+    )
+
+
+def _size(space: SearchSpace) -> str:
+    return "infinitely many" if space.size == float("inf") else f"{space.size:.0f}"
+
+
+def _times(repeats: int) -> str:
+    return f"{repeats} time{'s' if repeats > 1 else ''}"

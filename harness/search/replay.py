@@ -1,0 +1,135 @@
+"""A search driven against a table instead of an engine: recorded outcomes, nothing is trained.
+
+Owns: the simulated workers, and trials from a table's rows. Must not know: torch, which search it
+drives, how a report is made.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.errors import UserError
+from harness.metrics import Metric
+from harness.search.base import Outcome, Search
+from harness.spec import TrialSpec
+from harness.store.records import Status
+from harness.store.table import Table, cell_key
+from harness.study.axes import in_words
+from harness.study.space import Values
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A trial of the table: its end, and its curve before."""
+
+    status: Status
+    objective: float
+    device_s: float
+    flops: int
+    curve: tuple[float, ...]
+    """Selection score after every epoch; NaN after one that diverged."""
+
+
+class Recording:
+    """A table's trials, made ready to be asked for thousands of times."""
+
+    def __init__(self, table: Table, metric: Metric) -> None:
+        self._specs: dict[tuple[str, int], TrialSpec] = {}
+        self._ids: dict[tuple[str, int], str] = {}
+        self._texts: dict[str, str] = {}
+        self._trials: dict[str, _Recorded] = {}
+        chance = 1 / table.info.num_classes
+        curves = table.rows.groupby("trial_id", sort=False)[f"select_{metric}"].agg(tuple)
+        last = table.trials
+        for cell, seed, trial_id, status, score, device_s, flops, spec in zip(
+            last["cell"],
+            last["seed"],
+            last["trial_id"],
+            last["status"],
+            last[f"final_{metric}"],
+            last["device_s"],
+            last["flops"],
+            last["spec"],
+            strict=True,
+        ):
+            self._ids[cell, int(seed)] = trial_id
+            self._texts[trial_id] = spec
+            self._trials[trial_id] = _Recorded(
+                status=status,
+                objective=chance if pd.isna(score) else float(score),
+                device_s=float(device_s),
+                flops=int(flops),
+                curve=curves[trial_id],
+            )
+
+    def make(self, values: Values, seed: int) -> TrialSpec:
+        """The spec of a recorded trial, read from the table once.
+
+        Raises:
+            UserError: the table has no such cell, or not with this seed.
+        """
+        key = (cell_key(values), seed)
+        if key not in self._specs:
+            if key not in self._ids:
+                words = ", ".join(f"{field} = {in_words(value)}" for field, value in values.items())
+                raise UserError(
+                    f"The table has no trial of {words}, seed {seed}; tabulate a run that has it."
+                )
+            text = self._texts[self._ids[key]]
+            self._specs[key] = TrialSpec.model_validate_json(text)
+        return self._specs[key]
+
+    def replay(self, search: Search, workers: int = 1) -> int:
+        """Run a search to its end; the number of trials that it was told.
+
+        Trials end in the order in which `workers` at once would have ended them, each taking its
+        recorded device seconds. A watched trial reports after every epoch but its last, and is
+        charged for the epochs that it was given.
+        """
+        order = itertools.count()
+        # (time, order of events at one time, trial, its epoch then)
+        events: list[tuple[float, int, str, int]] = []
+        running, told, now = 0, 0, 0.0
+        while True:
+            while running < workers and (asked := search.ask(1)):
+                trial_id = asked[0].trial_id
+                if trial_id not in self._trials:
+                    raise UserError(f"A search asked for trial {trial_id}, which no table row has.")
+                trial = self._trials[trial_id]
+                epochs = len(trial.curve)
+                first = 1 if search.watches else epochs
+                wait = trial.device_s * first / epochs
+                heapq.heappush(events, (now + wait, next(order), trial_id, first))
+                running += 1
+            if not events:
+                return told
+            now, _, trial_id, epoch = heapq.heappop(events)
+            trial = self._trials[trial_id]
+            epochs = len(trial.curve)
+            if epoch < epochs:
+                score = trial.curve[epoch - 1]
+                if search.report(trial_id, epoch, score):
+                    wait = trial.device_s / epochs
+                    heapq.heappush(events, (now + wait, next(order), trial_id, epoch + 1))
+                    continue
+            search.tell(_outcome(trial_id, trial, epoch))
+            running -= 1
+            told += 1
+
+
+def _outcome(trial_id: str, trial: _Recorded, epoch: int) -> Outcome:
+    epochs = len(trial.curve)
+    whole = epoch == epochs
+    share = epoch / epochs
+    return Outcome(
+        trial_id=trial_id,
+        status=trial.status if whole else "PRUNED",
+        objective=trial.objective if whole else trial.curve[epoch - 1],
+        epochs=epoch,
+        device_s=share * trial.device_s,
+        flops=trial.flops if whole else round(share * trial.flops),
+    )

@@ -1,0 +1,1 @@
+"""What has run: records, logs and run folders, on disk."""

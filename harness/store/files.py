@@ -1,0 +1,65 @@
+"""Files that survive a crash: written whole or not at all, or line by line.
+
+Owns: atomic writes and append-only lines. Must not know: what they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, saving
+
+if TYPE_CHECKING:
+    pass
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one line of JSON.
+
+    Raises:
+        NotSavedError: it cannot be written; the file may then end in a torn line.
+    """
+    with saving(path), path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """The lines of an append-only file, without a last one torn by a crash.
+
+    `mend` takes that one off the file too; only the file's writer may.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for index, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if index < len(lines) - 1:
+                raise UserError(f"{path}, line {index + 1} is damaged; move it away.") from error
+            if mend:
+                write_atomically(path, "".join(f"{whole}\n" for whole in lines[:-1]))
+    return rows
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the whole new one, also after a power cut.
+
+    Raises:
+        NotSavedError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with saving(path):
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)

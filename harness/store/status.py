@@ -1,0 +1,105 @@
+"""How far a run is, read from the store alone.
+
+Owns: what `harness status` says. Must not know: the process that drives the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import UserError
+from harness.store.liveness import driver_of
+from harness.store.records import state_of
+from harness.store.runs import Asked, read_run, refuse_replayed
+from harness.store.store import Store
+from harness.store.summaries import Summary, summaries
+
+
+class Best(NamedTuple):
+    """The whole trial with the best selection score."""
+
+    cell: dict[str, Any]
+    seed: int
+    score: float
+
+
+class Seen(NamedTuple):
+    """A run at one moment."""
+
+    name: str
+    question: str
+    metric: str
+    split: str
+    is_grid: bool
+    asked: int
+    """Trials of the grid, or those that the search has asked for so far."""
+    counts: dict[str, int]
+    """done, stopped early, running, failed, waiting -> number of trials."""
+    driver: str | None
+    best: Best | None
+    running: int
+    left_s: float | None
+    """Of a grid that is being driven, by the mean of its finished trials."""
+    devices: dict[str, tuple[int, float]]
+    """Name -> trials and device seconds."""
+    failures: list[tuple[str, str]]
+
+
+def look(folder: Path) -> Seen:
+    """Read a run's folder and its trials.
+
+    Raises:
+        UserError: the folder is not that of a sweep, or its study trains nothing.
+    """
+    refuse_replayed(folder)
+    files = read_run(folder)
+    if not files.study.trains:
+        raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
+    store = Store(folder.parent.parent)
+    asked = {each.trial_id: each for each in files.asked}
+    ended = summaries(store, asked)
+    running = sum(store.is_claimed(trial_id) for trial_id in asked if trial_id not in ended)
+    states = [state_of(summary.status) for summary in ended.values()]
+    counts = {
+        "done": states.count("done"),
+        "stopped early": states.count("absent"),
+        "running": running,
+        "failed": states.count("failed"),
+        "waiting": len(asked) - len(ended) - running,
+    }
+    devices: dict[str, tuple[int, float]] = {}
+    for summary in ended.values():
+        count, seconds = devices.get(summary.device, (0, 0.0))
+        devices[summary.device] = (count + 1, seconds + summary.device_s)
+    driver = driver_of(folder)
+    is_grid = not files.searches
+    left = None
+    if driver is not None and is_grid and ended and running:
+        mean = sum(summary.device_s for summary in ended.values()) / len(ended)
+        left = mean * (counts["waiting"] + running) / running
+    metric = files.study.objective
+    return Seen(
+        name=folder.name,
+        question=files.study.question,
+        metric=metric.replace("_", " "),
+        split=files.study.base.data.chosen_on,
+        is_grid=is_grid,
+        asked=len(asked),
+        counts=counts,
+        driver=driver,
+        best=_best(asked, ended, metric),
+        running=running,
+        left_s=left,
+        devices=devices,
+        failures=[(s.trial_id, s.error or "?") for s in ended.values() if s.status == "FAILED"],
+    )
+
+
+def _best(asked: dict[str, Asked], ended: dict[str, Summary], metric: str) -> Best | None:
+    whole = [summary for summary in ended.values() if summary.status == "COMPLETE"]
+    if not whole:
+        return None
+    best = max(whole, key=lambda summary: summary.objective(metric))
+    of = asked[best.trial_id]
+    return Best(of.cell, of.seed, best.objective(metric))

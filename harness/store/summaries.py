@@ -1,0 +1,161 @@
+"""A cache of what reports and plans need of every record, so that 100,000 are read in seconds.
+
+Owns: `index.sqlite`, which may be deleted at any time: what it lacks, or has from before a record
+changed, is read from the records. Must not know: what is made of the summaries.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.metrics import OVERALL
+from harness.store.records import Cost, Status
+from harness.store.store import Store
+
+VERSION = 2
+"""Raised when `Summary` changes."""
+
+
+BY_GROUP = ("groups", "groups_se", "distance")
+COSTS = tuple(Cost.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A record without its spec, its scores per class and its provenance.
+
+    Scores and costs are lists, because names would take most of the time to read.
+    """
+
+    trial_id: str
+    status: Status
+    num_classes: int
+    epochs_run: int
+    tested_epoch: int | None
+    trainable_params: int
+    head_params: int
+    costs: list[float]
+    """In the order of `COSTS`."""
+    groups: list[str]
+    select: list[float | None] | None
+    """`OVERALL`, then each of `BY_GROUP` for every group; so is `test`."""
+    test: list[float | None] | None
+    device: str
+    error: str | None
+    """The last line of it."""
+
+    @property
+    def device_s(self) -> float:
+        return self.costs[COSTS.index("device_s")]
+
+    @property
+    def flops(self) -> float:
+        return self.costs[COSTS.index("flops")]
+
+    def objective(self, metric: str) -> float:
+        """As `TrialRecord.objective`."""
+        if self.select is None:
+            return 1 / self.num_classes
+        score = self.select[OVERALL.index(metric)]
+        assert score is not None
+        return score
+
+
+@contextmanager
+def in_bulk() -> Iterator[None]:
+    """While very many objects are made and kept: the garbage collector would look through all of
+    them again and again, for as long as it takes to make them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def summaries(store: Store, trial_ids: Iterable[str]) -> dict[str, Summary]:
+    """The finished ones among the trials, whatever became of them.
+
+    Raises:
+        UserError: a record was written by another version or is damaged.
+    """
+    wanted = {trial_id: time for trial_id, time in _times(store, trial_ids)}
+    path = store.root / "index.sqlite"
+    known = _read(store, wanted)
+    new = {i: _summary(store, i) for i in wanted if i not in known}
+    if new:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database, database:
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute(f"CREATE TABLE IF NOT EXISTS v{VERSION} (id PRIMARY KEY, time, json)")
+            rows = [(i, wanted[i], json.dumps(astuple(summary)[1:])) for i, summary in new.items()]
+            database.executemany(f"INSERT OR REPLACE INTO v{VERSION} VALUES (?, ?, ?)", rows)
+    return {i: known.get(i) or new[i] for i in wanted}
+
+
+def _times(store: Store, trial_ids: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """When each record was written; those that do not exist are left out."""
+    for trial_id in trial_ids:
+        with suppress(FileNotFoundError):
+            yield trial_id, os.stat(f"{store.trials}/{trial_id}/record.json").st_mtime_ns
+
+
+def _read(store: Store, wanted: dict[str, int]) -> dict[str, Summary]:
+    """What the cache has that is not older than the record."""
+    path = store.root / "index.sqlite"
+    if not path.is_file():
+        return {}
+    found = {}
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            for trial_id, time, text in database.execute(f"SELECT * FROM v{VERSION}"):
+                if wanted.get(trial_id) == time:
+                    found[trial_id] = Summary(trial_id, *json.loads(text))
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, sqlite3.OperationalError):  # damaged, not locked or of a version
+            path.unlink(missing_ok=True)
+        return {}
+    return found
+
+
+def _summary(store: Store, trial_id: str) -> Summary:
+    path = store.trials / trial_id / "record.json"
+    try:
+        record = json.loads(path.read_bytes())
+        store.check_schema(path, record)
+        select, test, error = record["select"], record["test"], record["error"]
+        groups = list((test or select or {"groups": ()})["groups"])
+        return Summary(
+            trial_id=trial_id,
+            status=record["status"],
+            num_classes=record["num_classes"],
+            epochs_run=record["epochs_run"],
+            tested_epoch=record["tested_epoch"],
+            trainable_params=record["trainable_params"],
+            head_params=record["head_params"],
+            costs=[record["cost"].get(name, 0) for name in COSTS],
+            groups=groups,
+            select=_scores(select, groups),
+            test=_scores(test, groups),
+            device=record["provenance"].get("device", "?"),
+            error=error.strip().splitlines()[-1] if error else None,
+        )
+    except (ValueError, KeyError, TypeError) as problem:
+        if isinstance(problem, UserError):
+            raise
+        raise store.damaged(path) from problem
+
+
+def _scores(scores: dict[str, Any] | None, groups: list[str]) -> list[float | None] | None:
+    if scores is None:
+        return None
+    by_group = [scores[name].get(group) for name in BY_GROUP for group in groups]
+    return [*(scores[name] for name in OVERALL), *by_group]

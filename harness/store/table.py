@@ -1,0 +1,277 @@
+"""A finished exhaustive sweep as one self-describing Parquet file, and the file as an object.
+
+One row per trial and epoch. Every row: the cell's fields, `seed`, `trial_id`, `status`, `epoch`
+(from 1), the selection scores of that epoch, device seconds and FLOPs up to it (its share of the
+trial's). The last row of a trial also: its test scores (`test_*`), its selection scores as recorded
+(`final_*`, those of the tested epoch), and its `spec`. Scores are shares in [0, 1]; what a diverged
+trial does not have is null. The schema's metadata says which study this is, on which versions and
+devices it ran, what one full run costs, and the commands that made it. Owns: this format. Must not
+know: torch, how a search is replayed or shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import JsonValue
+
+from harness.errors import UserError, saving
+from harness.metrics import OVERALL
+from harness.spec import Frozen
+from harness.store.comparisons import Reference
+from harness.store.runs import Asked, RunFiles, read_command, read_run
+from harness.store.store import Store
+from harness.store.summaries import BY_GROUP, Summary, summaries
+from harness.study.axes import Axis, in_words
+from harness.study.space import SearchSpace
+from harness.study.study import Study
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+    from harness.study.study import Study
+
+TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
+"""The table that `compare --replay` takes if none is named."""
+
+
+FORMAT = 1
+KEY = b"harness"
+DONE = ("COMPLETE", "DIVERGED")
+COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
+"""Beside the cell's fields and the scores."""
+
+
+class TableInfo(Frozen):
+    """The metadata of a table."""
+
+    format: int = FORMAT
+    study: Study
+    """As it was run, with the seeds that every cell has."""
+    environment: dict[str, str]
+    """Versions, device, SEMANTICS."""
+    devices: dict[str, int]
+    """Name -> trials."""
+    reference: Reference
+    cells: int
+    groups: tuple[str, ...]
+    num_classes: int
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that has been read: its metadata, and its rows as in the file."""
+
+    info: TableInfo
+    rows: pd.DataFrame
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The last row of every trial."""
+        return self.rows.drop_duplicates("trial_id", keep="last")
+
+    def space(self) -> SearchSpace:
+        """What a search ranges over: the table's axes, which need no number of blocks."""
+        return SearchSpace(self.info.study, 0)
+
+
+def cell_key(cell: dict[str, Any]) -> str:
+    """A configuration as text: the column `cell`."""
+    return json.dumps(cell, sort_keys=True)
+
+
+def tabulate(folders: Sequence[Path], path: Path) -> TableInfo:
+    """Put a finished sweep, and other finished runs of the same study, into one file.
+
+    Raises:
+        UserError: a trial has not finished, the runs are not of one study, none of them is an
+            exhaustive sweep, or the study's space has no list of its points.
+        NotSavedError: the file cannot be written.
+    """
+    runs = {folder: read_run(folder) for folder in folders}
+    grids = [folder for folder, run in runs.items() if not run.searches]
+    if not grids:
+        raise UserError(
+            f"{folders[0].name} is no exhaustive sweep: name one, from `harness sweep --study ...`."
+        )
+    study = runs[grids[0]].study
+    if study.space and not all(isinstance(part, Axis) for part in study.space):
+        raise UserError(
+            f"The space of study {study.name} has variables without a list of values, so no table "
+            "can hold it; compare its searches live."
+        )
+    for folder, run in runs.items():
+        if run.study.derive(seeds=study.seeds) != study:
+            raise UserError(
+                f"{folder.name} is not of the same study as {grids[0].name}; give runs that differ "
+                "in their seeds or their search alone."
+            )
+    found: dict[str, tuple[Store, Asked]] = {}
+    ended: dict[str, Summary] = {}
+    for folder, run in runs.items():
+        store = Store(folder.parent.parent)
+        ended |= _finished(folder, run, store)
+        found |= {asked.trial_id: (store, asked) for asked in run.asked if asked.trial_id in ended}
+    common = set.intersection(*(set(runs[folder].study.seeds) for folder in grids))
+    study = study.derive(seeds=tuple(sorted(common)))
+    rows = [row for key, (store, asked) in found.items() for row in _rows(store, asked, ended[key])]
+    scored = next((ended[key] for key in found if ended[key].test is not None), None)
+    if scored is None:
+        raise UserError(f"{grids[0].name}: every trial diverged, so there is nothing to tabulate.")
+    environments = [run.environment for run in runs.values()]
+    info = TableInfo(
+        study=study,
+        environment=environments[0],
+        devices=dict(Counter(ended[key].device for key in found)),
+        reference=_reference(study, found, ended),
+        cells=len({cell_key(asked.cell) for _, asked in found.values()}),
+        groups=tuple(scored.groups),
+        num_classes=scored.num_classes,
+        commands=(
+            *(_command(folder, run.study) for folder, run in runs.items()),
+            f"harness tabulate {' '.join(folder.name for folder in folders)} --file {path.name}",
+        ),
+    )
+    _write(path, rows, info)
+    return info
+
+
+def _finished(folder: Path, run: RunFiles, store: Store) -> dict[str, Summary]:
+    """Whole trials of a run; those that a search stopped early are nobody's answer."""
+    ended = summaries(store, {asked.trial_id for asked in run.asked})
+    stopped = {key for key, each in ended.items() if each.status == "PRUNED"}
+    asked = [each for each in run.asked if each.trial_id not in stopped or not run.searches]
+    whole = {key: each for key, each in ended.items() if each.status in DONE}
+    lacking = [each for each in asked if each.trial_id not in whole]
+    if lacking:
+        failed = sum(ended[e.trial_id].status == "FAILED" for e in lacking if e.trial_id in ended)
+        words = ", ".join(f"{field} = {in_words(v)}" for field, v in lacking[0].cell.items())
+        raise UserError(
+            f"{folder.name} is not finished: of {len(asked)} trials {len(lacking) - failed} are "
+            f"missing and {failed} failed, the first at {words}, seed {lacking[0].seed}; give "
+            f"`{_command(folder, run.study)}` again."
+        )
+    return whole
+
+
+def _reference(
+    study: Study, found: dict[str, tuple[Store, Asked]], ended: dict[str, Summary]
+) -> Reference:
+    """From the default configuration's trials; of a diverged one, what a whole one would take."""
+    space = SearchSpace(study, 0)
+    default = space.default()
+    cell = space.values(lambda variable, domain: default[variable])
+    key = cell_key(cell)
+    own = [ended[i] for i, (_, asked) in found.items() if cell_key(asked.cell) == key]
+    epochs = study.base.recipe.epochs
+    stretch = [epochs / each.epochs_run if each.status == "DIVERGED" else 1.0 for each in own]
+    seconds = [each.device_s * factor for each, factor in zip(own, stretch, strict=True)]
+    flops = [each.flops * factor for each, factor in zip(own, stretch, strict=True)]
+    return Reference(cell=cell, device_s=sum(seconds) / len(own), flops=round(max(flops)))
+
+
+def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
+    """Every epoch of one trial."""
+    history = store.history(asked.trial_id)
+    if len(history) < trial.epochs_run:
+        raise UserError(
+            f"{store.trials / asked.trial_id}/history.jsonl has {len(history)} of the trial's "
+            f"{trial.epochs_run} epochs; delete the folder and run the trial again."
+        )
+    fields = {field: _plain(value) for field, value in asked.cell.items()}
+    known = {
+        **fields,
+        "cell": cell_key(asked.cell),
+        "seed": asked.seed,
+        "trial_id": asked.trial_id,
+        "status": trial.status,
+    }
+    rows = []
+    for epoch, event in enumerate(history[: trial.epochs_run], start=1):
+        scores, share = event.get("select") or {}, epoch / trial.epochs_run
+        row = {
+            **known,
+            "epoch": epoch,
+            "device_s": share * trial.device_s,
+            "flops": round(share * trial.flops),
+        }
+        row |= {f"select_{name}": scores.get(name) for name in OVERALL}
+        # A diverged trial's summary names no groups; the epochs before have their own.
+        row |= {f"select_{group}": value for group, value in scores.get("groups", {}).items()}
+        rows.append(row)
+    rows[-1] |= _named(trial, trial.select, "final") | _named(trial, trial.test, "test")
+    record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())
+    rows[-1]["spec"] = json.dumps(record["spec"])
+    return rows
+
+
+def _named(trial: Summary, scores: list[float | None] | None, part: str) -> dict[str, float | None]:
+    """Overall scores, group accuracies and their binomial standard errors, by name."""
+    if scores is None:
+        return {}
+    named = {f"{part}_{name}": scores[place] for place, name in enumerate(OVERALL)}
+    for place, group in enumerate(trial.groups, start=len(OVERALL)):
+        named[f"{part}_{group}"] = scores[place]
+        errors = BY_GROUP.index("groups_se") * len(trial.groups)
+        named[f"{part}_se_{group}"] = scores[place + errors]
+    return named
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    return value if isinstance(value, str | int | float | None) else json.dumps(value)
+
+
+def _command(folder: Path, study: Study) -> str:
+    """What started a run."""
+    known = read_command(folder)
+    return f"harness sweep --study {study.name}" if known is None else known.line
+
+
+def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:
+    frame = pd.DataFrame(rows)
+    scores = [c for c in frame.columns if c.split("_")[0] in ("select", "final", "test")]
+    frame = frame.astype(dict.fromkeys(scores, "float64"))
+    for name in {field for row in rows for field in json.loads(row["cell"])}:
+        values = frame[name].dropna()
+        if len({isinstance(value, str) for value in values}) > 1:  # a column has one type
+            frame[name] = [None if pd.isna(v) else json.dumps(v) for v in frame[name]]
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({KEY: info.model_dump_json().encode()})
+    part = path.with_name(f"{path.name}.part")
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, part, compression="zstd")
+        part.replace(path)
+
+
+def read_table(path: Path) -> Table:
+    """Read a file of `tabulate`'s.
+
+    Raises:
+        UserError: there is no such file, or it is damaged, another's, or of another version.
+    """
+    wrong = f"{path} is no table of `harness tabulate`, or it is damaged; make it again."
+    if not path.is_file():
+        raise UserError(f"Table {path} does not exist; make it with `harness tabulate`.")
+    try:
+        table = pq.read_table(path)
+        text = (table.schema.metadata or {})[KEY]
+        if json.loads(text)["format"] != FORMAT:
+            raise UserError(f"{path} has another format than {FORMAT}; tabulate its runs again.")
+        info = TableInfo.model_validate_json(text)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(wrong) from error
+    needed = [*COLUMNS, *(f"{p}_{n}" for p in ("select", "final", "test") for n in OVERALL)]
+    if not set(needed) <= set(table.column_names):
+        raise UserError(wrong)
+    return Table(info=info, rows=table.to_pandas())

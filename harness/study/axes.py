@@ -1,0 +1,132 @@
+"""What a study varies: axes, ranges, and groups of sites that are on or off.
+
+Owns: these types and a cell's values in words. Must not know: studies, searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from harness.errors import UserError, unknown
+from harness.spec import Frozen, Position, Site, TrialRequest
+
+
+class Axis(Frozen):
+    """One varied field of the request, or variants of it that have names.
+
+    `scientific` axes are what the study asks about; the best value over `nuisance` axes is chosen
+    by the objective's mean over seeds before anything is compared.
+    """
+
+    field: str
+    values: Annotated[tuple[JsonValue, ...], Field(min_length=1)]
+    label: str
+    role: Literal["scientific", "nuisance"] = "scientific"
+    settings: dict[str, dict[str, JsonValue]] = Field(default={})
+    """Of named variants: value -> the request's fields that it sets. `field` is then a name that
+    the request does not have, such as `variant`, which cells and reports keep."""
+
+    @model_validator(mode="after")
+    def _variants_are_known(self) -> Self:
+        if self.settings and self.field in TrialRequest.model_fields:
+            raise UserError(
+                f"Axis {self.field!r} has settings, so it needs a name that is no field of a "
+                "trial, such as 'variant'."
+            )
+        for value in self.values if self.settings else ():
+            if value not in self.settings:
+                raise unknown(f"variant of {self.field}:", str(value), list(self.settings))
+        return self
+
+    @classmethod
+    def named(cls, field: str, label: str, settings: dict[str, dict[str, JsonValue]]) -> Axis:
+        """An axis of named variants, in their order."""
+        return cls(field=field, values=tuple(settings), label=label, settings=settings)
+
+    def sets(self, value: JsonValue) -> dict[str, JsonValue]:
+        """The request's fields that a value of this axis stands for."""
+        return self.settings[str(value)] if self.settings else {self.field: value}
+
+    @property
+    def fields_set(self) -> set[str]:
+        """Every field of the request that some value sets."""
+        return {field for value in self.values for field in self.sets(value)}
+
+
+def request_values(
+    parts: Iterable[Axis | Range | Switches], cell: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """The request's fields that a cell sets: the names of variants replaced by their settings."""
+    axes = {part.field: part for part in parts if isinstance(part, Axis)}
+    values: dict[str, JsonValue] = {}
+    for field, value in cell.items():
+        values.update(axes[field].sets(value) if field in axes else {field: value})
+    return values
+
+
+class Range(Frozen):
+    """One continuous field of the request, for searches; the grid cannot walk it."""
+
+    field: str
+    low: float
+    high: float
+    log: bool = False
+    label: str
+
+    @model_validator(mode="after")
+    def _has_width(self) -> Self:
+        if not (0 if self.log else float("-inf")) < self.low < self.high:
+            raise UserError(f"Range of {self.field}: write low < high, and low > 0 where log.")
+        return self
+
+
+class Switches(Frozen):
+    """Groups of sites that are on or off, each with an α of its own where it is on (Eq. 5).
+
+    A group is one site, all sites of a position, or those of `blocks_per_group` blocks in a row.
+    """
+
+    positions: Annotated[tuple[Position, ...], Field(min_length=1)]
+    by: Literal["site", "position", "blocks"] = "site"
+    blocks_per_group: Annotated[int, Field(ge=1)] = 3
+    alpha_low: Annotated[float, Field(gt=0)] = 2.0**-4
+    alpha_high: Annotated[float, Field(gt=0)] = 2.0**4
+
+    def groups(self, num_blocks: int) -> dict[str, tuple[Site, ...]]:
+        """Name -> sites of every group, on a backbone of `num_blocks`."""
+        sites = [Site(block, p) for block in range(num_blocks) for p in self.positions]
+        names: dict[str, list[Site]] = {}
+        for site in sites:
+            first = site.block - site.block % self.blocks_per_group
+            last = min(first + self.blocks_per_group, num_blocks) - 1
+            name = {
+                "site": str(site),
+                "position": site.position,
+                "blocks": f"blocks:{first}-{last}",
+            }[self.by]
+            names.setdefault(name, []).append(site)
+        return {name: tuple(group) for name, group in names.items()}
+
+
+def in_words(value: JsonValue) -> str:
+    """A cell's value for a sentence: a placement by the number of its sites, options by name,
+    changes in turn."""
+    if isinstance(value, dict):
+        if all(name[:1].isdigit() for name in value):  # as in `11.mlp1`
+            return f"{len(value)} sites"
+        return ", ".join(f"{name} {in_words(each)}" for name, each in value.items())
+    if not isinstance(value, list | tuple):
+        return "none" if value is None else str(value)
+    parts = []
+    for part in value:
+        if isinstance(part, dict):
+            changed = part["values"]
+            assert isinstance(changed, dict)
+            new = " and ".join(f"{field} {in_words(each)}" for field, each in changed.items())
+            parts.append(f"{new} after {part['after']} epochs")
+        else:
+            parts.append(str(part))
+    return (", then " if value and isinstance(value[0], dict) else "+").join(parts)

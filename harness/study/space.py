@@ -1,0 +1,175 @@
+"""What a search ranges over: a study's space as named variables, and back to a trial's values.
+
+Owns: size, default and enumeration of a space, and which variables exist when others are set. Must
+not know: any search.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from harness.errors import UserError
+from harness.spec import Placement, Site, TrialRequest
+from harness.study.axes import Axis, Range, Switches, request_values
+from harness.study.study import Study
+
+Params = dict[str, int | float]
+"""Variables as a search sees them: an index for a choice, a number for a range."""
+Values = dict[str, JsonValue]
+"""Fields of the request, as in a study's cells."""
+
+
+class Domain(NamedTuple):
+    """The values of one variable: so many choices by index, or the reals from low to high."""
+
+    choices: int | None = None
+    ordered: bool = False
+    """Neighbouring choices are alike, as numbers and depths are and positions are not."""
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+
+
+Suggest = Callable[[str, Domain], int | float]
+"""Gives a variable its value; called only for variables that exist, given those before."""
+
+
+class SearchSpace:
+    """The space of a study on a backbone of `num_blocks` blocks."""
+
+    def __init__(self, study: Study, num_blocks: int) -> None:
+        self._base = study.base
+        self._parts = study.space or study.axes
+        self._num_blocks = num_blocks
+
+    @property
+    def size(self) -> float:
+        """Number of different configurations; infinite with a continuous variable."""
+        return math.prod(
+            len(part.values) if isinstance(part, Axis) else math.inf for part in self._parts
+        )
+
+    @property
+    def is_continuous(self) -> bool:
+        """Every variable is a range."""
+        return all(isinstance(part, Range) for part in self._parts)
+
+    def values(self, suggest: Suggest) -> Values:
+        """The configuration that suggested variables make."""
+        values: Values = {}
+        for part in self._parts:
+            if isinstance(part, Axis):
+                values[part.field] = part.values[int(suggest(part.field, _choices(part)))]
+            elif isinstance(part, Range):
+                domain = Domain(low=part.low, high=part.high, log=part.log)
+                values[part.field] = float(suggest(part.field, domain))
+            else:
+                values["placement"] = self._placement(part, suggest)
+        return values
+
+    def request(self, values: Values, seed: int) -> TrialRequest:
+        """The base with a configuration's values; a placement stands instead of its sites."""
+        base = self._base
+        if "placement" in values:
+            base = base.model_copy(update={"positions": None, "depth": "all", "alpha": 1.0})
+        named = request_values(self._parts, values)
+        return base.with_values({**named, "seed": seed}, source="search space")
+
+    def _placement(self, part: Switches, suggest: Suggest) -> JsonValue:
+        strengths: dict[str, float] = {}
+        alphas = Domain(low=part.alpha_low, high=part.alpha_high, log=True)
+        for name, sites in part.groups(self._num_blocks).items():
+            if suggest(f"{name} on", Domain(2)):
+                alpha = float(suggest(f"{name} alpha", alphas))
+                strengths.update({str(site): alpha for site in sites})
+        return dict(Placement(strengths).root)
+
+    def params(self, values: Values) -> Params | None:
+        """The variables that make a configuration; None for one that the space does not have."""
+        found: Params = {}
+        for part in self._parts:
+            if isinstance(part, Switches):
+                if not _add_switches(found, part.groups(self._num_blocks), values):
+                    return None
+                continue
+            value = values.get(part.field)
+            if isinstance(part, Axis):
+                if value not in part.values:
+                    return None
+                found[part.field] = part.values.index(value)
+            elif isinstance(value, int | float) and part.low <= value <= part.high:
+                found[part.field] = value
+            else:
+                return None
+        return found
+
+    def default(self) -> Params:
+        """The base's own values where the space has them, else the first; every group on."""
+        data = self._base.model_dump(mode="json")
+        axes = {part.field: part for part in self._parts if isinstance(part, Axis)}
+        params: Params = {}
+
+        def suggest(name: str, domain: Domain) -> int | float:
+            value: JsonValue = self._base.alpha if name.endswith(" alpha") else data
+            for key in name.split(".") if value is data else []:
+                value = value.get(key) if isinstance(value, dict) else None
+            if name in axes:
+                params[name] = _place(axes[name], value)
+            elif domain.choices is not None:
+                params[name] = 1
+            else:
+                inside = isinstance(value, int | float) and domain.low <= value <= domain.high
+                params[name] = value if inside and isinstance(value, int | float) else domain.low
+            return params[name]
+
+        self.values(suggest)
+        return params
+
+    def enumerate(self) -> Iterator[Params]:
+        """Every configuration of a finite space, in the order of its axes.
+
+        Raises:
+            UserError: the space is not finite.
+        """
+        axes = [part for part in self._parts if isinstance(part, Axis)]
+        if len(axes) < len(self._parts):
+            raise UserError("A space with a continuous variable has no list of all its points.")
+        for indices in itertools.product(*(range(len(axis.values)) for axis in axes)):
+            yield {axis.field: index for axis, index in zip(axes, indices, strict=True)}
+
+
+def _add_switches(found: Params, groups: dict[str, tuple[Site, ...]], values: Values) -> bool:
+    """Add the variables of a placement; False if its groups are not each of one α, or off."""
+    placement = values.get("placement")
+    if not isinstance(placement, dict):
+        return False
+    left = dict(placement)
+    for name, sites in groups.items():
+        alphas = [left.pop(str(site), None) for site in sites]
+        if len(set(alphas)) > 1:
+            return False
+        found[f"{name} on"] = int(alphas[0] is not None)
+        if isinstance(alphas[0], int | float):
+            found[f"{name} alpha"] = alphas[0]
+    return not left
+
+
+def _place(axis: Axis, value: JsonValue) -> int:
+    """Which of an axis's values the base has; where that is all blocks, the deepest."""
+    values = list(axis.values)
+    if value in values:
+        return values.index(value)
+    if axis.field != "depth" or value != "all":
+        return 0
+    counts = [str(each).removeprefix("last:").removeprefix("first:") for each in values]
+    return max(range(len(values)), key=lambda i: int(counts[i]) if counts[i].isdigit() else -1)
+
+
+def _choices(axis: Axis) -> Domain:
+    numbers = all(isinstance(value, int | float) for value in axis.values)
+    return Domain(len(axis.values), ordered=axis.field == "depth" or numbers)

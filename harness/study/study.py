@@ -1,0 +1,115 @@
+"""A study: one question, the axes that answer it, and how the answer is shown.
+
+Owns: the `Study` type and finding studies by name or path. Must not know: torch, searches, stores.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from harness.errors import UserError, unknown
+from harness.metrics import Metric
+from harness.spec import Frozen, TrialRequest
+from harness.study.axes import Axis, Range, Switches, request_values
+from harness.study.figures import AnyView, Embedding, View
+
+
+class Study(Frozen):
+    """A question with everything needed to answer it and to show the answer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    question: str
+    paper: str
+    """The table or figure of the paper that asks the same, e.g. `Fig. 1(c)`."""
+    base: TrialRequest
+    axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
+    space: tuple[Axis | Range | Switches, ...] = ()
+    """What searches other than the grid range over; empty: the axes."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    objective: Metric = "class_mean"
+    views: tuple[AnyView, ...]
+    fixed: str
+    """What was held fixed and why, for the captions."""
+    reference: str | tuple[str, ...] | None = None
+    """Files of the paper's numbers in `baselines/paper`, without `.csv`."""
+    searches: str | None = None
+    """Searches that are compared on the space, instead of every cell being run: `all`, or names
+    with commas between them."""
+    trains: bool = True
+    """False: the cells' trainable parameters are counted, and nothing is trained."""
+    smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})
+    """Field -> values: the small version that `--smoke` runs (axes shortened, fields set)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        fields = [axis.field for axis in self.axes]
+        named = [view.rows for view in self.views]
+        named += [view.columns for view in self.views if isinstance(view, View)]
+        for name in named:
+            if name not in fields:
+                raise UserError(f"views: {unknown('axis', name, fields)}")
+        if len(set(fields)) < len(fields):
+            raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
+        for parts in (self.axes, self.space):
+            _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
+        list(self.cell_requests())  # a cell that makes no valid request is refused here
+        return self
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the files of the paper's numbers."""
+        if self.reference is None:
+            return ()
+        return (self.reference,) if isinstance(self.reference, str) else self.reference
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a figure is made of the features of test images, which trials must then keep."""
+        return any(isinstance(view, Embedding) for view in self.views)
+
+    def derive(self, **changes: Any) -> Study:
+        """A copy with fields replaced and checked again: how one study is made from another."""
+        return Study(**{**dict(self), **changes})
+
+    def at_smoke_scale(self) -> Study:
+        """The study's small version: shortened axes, single values set on the base, one seed."""
+        lengths = {a.field for a in self.axes}
+        axes = tuple(
+            a.model_copy(update={"values": self.smoke.get(a.field, a.values)}) for a in self.axes
+        )
+        fixed = {field: values[0] for field, values in self.smoke.items() if field not in lengths}
+        base = self.base.with_values(fixed, source=f"study {self.name}, smoke")
+        return self.derive(axes=axes, base=base, seeds=self.seeds[:1])
+
+    def cells(self) -> list[dict[str, JsonValue]]:
+        """Every combination of axis values, in axis order: field -> value."""
+        names = [axis.field for axis in self.axes]
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*(axis.values for axis in self.axes))
+        ]
+
+    def cell_requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
+        """Every cell with its request for the first seed."""
+        source = f"study {self.name}, axes"
+        for cell in self.cells():
+            values = request_values(self.axes, cell)
+            yield cell, self.base.with_values({**values, "seed": self.seeds[0]}, source=source)
+
+    def requests(self) -> Iterator[tuple[dict[str, JsonValue], TrialRequest]]:
+        """Every cell with its request, for each seed; seeds outermost, so maps fill evenly."""
+        cells = list(self.cell_requests())
+        for seed in self.seeds:
+            for cell, request in cells:
+                yield cell, request.model_copy(update={"seed": seed})
+
+
+def _refuse_fields_set_twice(axes: list[Axis]) -> None:
+    for one, other in itertools.combinations(axes, 2):
+        for a, b in itertools.product(sorted(one.fields_set), sorted(other.fields_set)):
+            if a == b or a.startswith(f"{b}.") or b.startswith(f"{a}."):
+                raise UserError(f"axes: {one.field} sets {a} and {other.field} sets {b}; one must.")

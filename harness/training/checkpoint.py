@@ -1,0 +1,98 @@
+"""The state of a training between epochs, and its outcome.
+
+Owns: the checkpoint file. Must not know: the training loop.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.errors import saving
+from harness.metrics import SplitMetrics
+from harness.spec import Change
+from harness.training.classifier import Classifier
+from harness.training.clock import Spent
+
+
+@dataclass
+class Trained:
+    """Outcome of `train`; without scores when the loss stopped being finite."""
+
+    diverged: bool = False
+    pruned: bool = False
+    epochs_run: int = 0
+    earlier: Spent = (0.0, 0.0)
+    """What was spent before it was continued from a checkpoint."""
+    tested_epoch: int | None = None
+    select: SplitMetrics | None = None
+    test: SplitMetrics | None = None
+    images_forward: int = 0
+    images_backward: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    trajectory: list[dict[str, float]] = field(default_factory=list)
+    """What the method learned besides, step by step (`TrainingHook.trajectory`)."""
+
+
+class States(NamedTuple):
+    """What a training changes, together, to be kept between epochs."""
+
+    classifier: Classifier
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+
+    def save(
+        self,
+        path: Path,
+        result: Trained,
+        best: dict[str, Tensor] | None,
+        changes: Sequence[Change],
+    ) -> None:
+        """Write all of it, and which `changes` were made, whole or not at all.
+
+        Raises:
+            NotSavedError: it cannot be written.
+        """
+        assert result.select is not None
+        state = {
+            "modules": [part.state_dict() for part in self],
+            "result": {**vars(result), "select": result.select.model_dump_json()},
+            "best": best,
+            "changes": _made(changes, result.epochs_run),
+        }
+        part = path.with_name(f"{path.name}.part")
+        content = io.BytesIO()
+        torch.save(state, content)
+        with saving(path):
+            part.write_bytes(content.getbuffer())
+            part.replace(path)
+
+    def load(
+        self, path: Path, device: torch.device, changes: Sequence[Change]
+    ) -> tuple[Trained, dict[str, Tensor] | None] | None:
+        """Put everything back; what `save` was given.
+
+        None if there is no checkpoint, or one of a training whose changes were others.
+        """
+        if not path.is_file():
+            return None
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["changes"] != _made(changes, state["result"]["epochs_run"]):
+            return None
+        for part, kept in zip(self, state["modules"], strict=True):
+            part.load_state_dict(kept)  # type: ignore[attr-defined]
+        result = Trained(**state["result"])
+        result.select = SplitMetrics.model_validate_json(state["result"]["select"])
+        return result, state["best"]
+
+
+def _made(changes: Sequence[Change], epochs: int) -> list[str]:
+    """The changes made in the course of the first epochs."""
+    return [change.model_dump_json() for change in changes if change.after < epochs]

@@ -1,0 +1,78 @@
+"""The processes that train one trial together, and what they must agree on.
+
+Owns: sharing a batch out and adding the shares up. Must not know: how the processes were started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.data.dataset import Images
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`; alone by default. All hold the same data, in the same order."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device | None = None
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over the processes after every backward pass."""
+        if self.size == 1:
+            return module
+        # The sums differ from one process's by rounding alone; nothing has buffers to be synced.
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def share(self, batch: Images) -> tuple[Images, float]:
+        """This process's part of a batch, and the weight that its mean loss must carry.
+
+        With it, the average over processes of gradients is the gradient of the whole batch's mean.
+        A process that gets no image of a small last batch repeats one, with weight 0.
+        """
+        if self.size == 1:
+            return batch, 1.0
+        index = torch.arange(self.rank, len(batch), self.size, device=batch.labels.device)
+        if len(index) == 0:
+            return batch.subset(index.new_zeros(1)), 0.0
+        return batch.subset(index), self.size * len(index) / len(batch)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over the processes."""
+        if self.size > 1:
+            distributed.all_reduce(value)
+            value = value / self.size
+        return value
+
+    def turn(self, items: Sequence[T]) -> Sequence[T]:
+        """Every `size`-th item: those that this process works on."""
+        return items[self.rank :: self.size]
+
+    def in_turn(self, own: list[Tensor], count: int) -> list[Tensor]:
+        """What all processes made of their turns, `count` in all, in the items' order."""
+        if self.size == 1:
+            return own
+        made: list[list[Tensor]] = [[] for _ in range(self.size)]
+        distributed.all_gather_object(made, [item.cpu() for item in own])
+        return [made[i % self.size][i // self.size].to(self.device) for i in range(count)]
+
+    def agree(self, decision: bool) -> bool:
+        """The first process's decision."""
+        if self.size == 1:
+            return decision
+        said = [decision]
+        distributed.broadcast_object_list(said)
+        return said[0]
+
+
+ALONE = World()
+"""The one process of a trial that trains on one device."""

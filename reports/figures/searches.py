@@ -1,0 +1,163 @@
+"""Figures of a comparison of searches: what they had found by which cost, and at a common one."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.reports.figures.style import COLOURS, MARKERS, cost_axis, line_look, style
+from harness.reports.numbers.searches import Searches
+from harness.reports.text.captions import searches_caption
+
+
+@style()
+def anytime(compared: Searches) -> Figure:
+    """Incumbents against cost: test accuracy and, with a table, regret; medians and quartiles."""
+    fields = [("test", "test accuracy of the incumbent (%)")]
+    if compared.exhaustive is not None:
+        fields.append(("regret", "regret on validation (points)"))
+    width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
+    figure = Figure(figsize=(width, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(fields), squeeze=False)[0]
+    end = float(compared.curves["runs"].max())
+    for axis, (field, label) in zip(axes, fields, strict=True):
+        for index, (name, own) in enumerate(compared.curves.groupby("search", sort=False)):
+            _anytime_line(axis, compared, str(name), own, field, end, index)
+        if compared.random is not None:
+            line = compared.random[compared.random["runs"] <= end]
+            axis.plot(
+                *(line["runs"], line[field]),
+                color="black",
+                linewidth=1,
+                label="random, expected (closed form)",
+            )
+        if field == "test":
+            _restart_lines(axis, compared)
+        axis.axvline(compared.at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
+        _note(axis, compared.at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
+        cost_axis(axis, "cost (full runs)")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    # Collapsed first choices would flatten everything else; bands may leave the frame.
+    lowest, highest = compared.curves["test"].min(), compared.curves["test_high"].max()
+    if compared.exhaustive is not None:
+        best = compared.exhaustive
+        highest = max(highest, best.best_test)
+        axes[0].axhline(best.best_test, color="0.4", linestyle="--", linewidth=0.8)
+        _note(axes[0], 0.02, best.best_test, "best cell on test, by hindsight", va="bottom")
+        axes[1].axhline(best.target, color="0.4", linestyle="--", linewidth=0.8)
+        _note(axes[1], 0.02, best.target, f"found: {best.target:.1f} points", va="top")
+        axes[1].set_yscale("symlog", linthresh=1, linscale=0.5)
+        axes[1].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
+        # Empty space below the target says nothing when no search comes near it.
+        nearest = compared.curves["regret"].min()
+        bottom = 0.0 if nearest <= best.target else 0.8 * best.target
+        axes[1].set_ylim(bottom, 1.5 * max(1.0, compared.curves["regret"].max()))
+    room = max(0.5, 0.08 * (highest - lowest))
+    axes[0].set_ylim(lowest - room, highest + room)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=8)
+    figure.suptitle(
+        f"{compared.study.name}: chosen on validation, shown on test",
+        fontsize=12,
+        fontweight="bold",
+    )
+    figure.supxlabel(textwrap.fill(searches_caption(compared), 140), fontsize=8, color="0.25")
+    return figure
+
+
+def _anytime_line(
+    axis: Axes,
+    compared: Searches,
+    name: str,
+    own: pd.DataFrame,
+    field: str,
+    end: float,
+    index: int,
+) -> None:
+    colour = COLOURS[index % len(COLOURS)]
+    x = np.append(own["runs"].to_numpy(float), end)
+    middle, low, high = (
+        np.append(own[column].to_numpy(float), own[column].iloc[-1])
+        for column in (field, f"{field}_low", f"{field}_high")
+    )
+    look = line_look(index, colour) | {"marker": "", "linewidth": 1.6}
+    is_one = name in compared.comparison.learned
+    words = f"{name} (one trial)" if is_one else name
+    axis.step(x, middle, where="post", label=words, **look)
+    axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
+    axis.plot(x[0], middle[0], MARKERS[index % len(MARKERS)], color=colour, markersize=5)
+    if is_one and compared.comparison.tuning:
+        tuned = x[0] + compared.comparison.tuning_s / compared.comparison.reference.device_s
+        axis.plot(
+            *(tuned, middle[0]),
+            marker="s",
+            linestyle="none",
+            mfc="none",
+            color=colour,
+            label=f"{name}, with its tuning",
+        )
+
+
+def _restart_lines(axis: Axes, compared: Searches) -> None:
+    """Of each search that ends after one trial: what starting it again is expected to bring."""
+    order = list(compared.curves["search"].unique())
+    for name, own in compared.restarts.groupby("search", sort=False):
+        axis.plot(
+            *(own["runs"], own["test"]),
+            marker=".",
+            linestyle=":",
+            color=COLOURS[order.index(name) % len(COLOURS)],
+            label=f"{name}, best of n starts (expected)",
+        )
+
+
+def _note(axis: Axes, x: float, y: float, words: str, **place: Any) -> None:
+    """Small words at a line: along the axis it crosses in its units, else as a share."""
+    across = place.get("rotation") is not None
+    transform = axis.get_xaxis_transform() if across else axis.get_yaxis_transform()
+    axis.text(x, y, words, transform=transform, fontsize=7, color="0.3", **place)
+
+
+@style()
+def finals(compared: Searches) -> Figure:
+    """Test accuracy of every search's choice at the common cost: all classes and by group."""
+    table, final = compared.table, compared.final
+    names = ["test", *compared.groups]
+    figure = Figure(figsize=(13, 0.42 * len(table) + 1.9), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        for y, search in enumerate(table.index):
+            colour = COLOURS[y % len(COLOURS)]
+            own = final[final["search"] == search][name]
+            axis.plot(own, [y + 0.2] * len(own), "o", color=colour, alpha=0.35, markersize=3)
+            half = table[f"{name}_ci"].loc[search]
+            error = None if math.isnan(half) else half
+            mean = table[name].loc[search]
+            axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
+        axis.axvline(table[name].loc[compared.reference], color="0.4", linestyle=":", linewidth=1)
+        if name == "test":
+            axis.set_title(f"all classes ({compared.study.objective.replace('_', ' ')})")
+        else:
+            error = table[f"binomial_{name}"].mean()
+            axis.set_title(f"{name} classes\nbinomial s.e. of one trial {error:.1f}", fontsize=9)
+        axis.set_xlabel("test accuracy (%)")
+        axis.grid(alpha=0.3, axis="x")
+    axis = np.atleast_1d(axes)[0]
+    axis.set_yticks(
+        range(len(table)), [f"{s}  [{table['runs'].loc[s]:.1f} runs]" for s in table.index]
+    )
+    axis.set_ylim(len(table) - 0.5, -0.5)
+    figure.suptitle(
+        f"{compared.study.name}: choices at the cost of {compared.at:.1f} full runs",
+        fontsize=12,
+        fontweight="bold",
+    )
+    figure.supxlabel(textwrap.fill(searches_caption(compared), 170), fontsize=8, color="0.25")
+    return figure

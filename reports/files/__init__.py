@@ -1,0 +1,1 @@
+"""A report's files: Markdown, HTML, LaTeX, CSV."""

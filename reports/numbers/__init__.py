@@ -1,0 +1,1 @@
+"""What a report states, computed as plain tables."""

@@ -1,0 +1,154 @@
+"""Numbers of a comparison: scores, paired differences and costs of its arms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.errors import UserError
+from harness.metrics import OVERALL
+from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.store.comparisons import Comparison
+from harness.store.records import TrialRecord
+from harness.store.runs import read_comparison
+from harness.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """A comparison with its results. `scores` has a row per arm and seed, in percent."""
+
+    comparison: Comparison
+    environment: dict[str, str]
+    groups: tuple[str, ...]
+    scores: pd.DataFrame
+    table: pd.DataFrame
+    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
+    pairs: pd.DataFrame
+    """A row per pair: the arm with `learned` strengths, the `plain` one, and their `difference` in
+    test score with its half-width `_ci`, paired by seed, in points."""
+    time_ratio: float
+    """Device seconds of the first arm over those of the unit arm."""
+    swept: pd.DataFrame | None
+    """Mean test score (percent) of the sweep's cells, first axis x second; None without a sweep
+    over two axes."""
+    records: dict[str, TrialRecord]
+    """Of every trial of an arm, and of those that its setting cost."""
+
+    @property
+    def names(self) -> list[str]:
+        """Groups and averages that `table` has columns for."""
+        return [*self.groups, *OVERALL]
+
+
+def front(table: pd.DataFrame, cost: str, score: str) -> list[str]:
+    """Arms that no other beats in one of cost and score without losing in the other, by cost.
+
+    Means alone decide, so that two arms whose intervals overlap may both be named or not.
+    """
+    ranked = table.sort_values([cost, score], ascending=[True, False], kind="stable")
+    best = ranked[score].astype(float).cummax()
+    return list(ranked["arm"][best > best.shift(fill_value=float("-inf"))])
+
+
+def load_arms(folder: Path) -> Arms:
+    """Read a comparison's run folder and the records of its trials.
+
+    Raises:
+        UserError: a record is gone.
+    """
+    comparison = read_comparison(folder)
+    environment = json.loads((folder / "environment.json").read_text())
+    store = Store(folder.parent.parent)
+    records: dict[str, TrialRecord] = {}
+    for arm in comparison.arms:
+        for trial_id in {*arm.trials, *arm.charged}:
+            record = store.record(trial_id)
+            if record is None:
+                raise UserError(f"{folder}: trial {trial_id} is not in the store; compare again.")
+            records[trial_id] = record
+    first = next(r for r in records.values() if r.test is not None)
+    assert first.test is not None
+    groups = tuple(first.test.groups)
+    rows = []
+    for arm in comparison.arms:
+        for seed, trial_id in zip(comparison.seeds, arm.trials, strict=True):
+            rows.append({"arm": arm.name, "seed": seed, **_scores(records[trial_id], groups)})
+    scores = pd.DataFrame(rows)
+    unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
+    seconds = {key: record.cost.device_s for key, record in records.items()}
+    one_run = sum(seconds[i] for i in unit.trials) / len(unit.trials)
+    flops = {key: record.cost.flops for key, record in records.items()}
+    one_run_flops = sum(flops[i] for i in unit.trials) / len(unit.trials)
+    table = []
+    for arm in comparison.arms:
+        own = scores[scores["arm"] == arm.name]
+        row: dict[str, object] = {"arm": arm.name}
+        for name in (*groups, *OVERALL):
+            row[name], row[f"{name}_ci"] = mean_and_half_width(own[f"test_{name}"])
+        metric = f"test_{comparison.objective}"
+        base = scores[scores["arm"] == comparison.arms[0].name]
+        difference = pd.Series(base[metric].to_numpy() - own[metric].to_numpy())
+        row["first_minus_this"], row["first_minus_this_ci"] = mean_and_half_width(difference)
+        row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
+        row["diverged"] = int(own["diverged"].sum())
+        row["trainable_params"] = records[arm.trials[0]].trainable_params
+        row["inference_gflop"] = records[arm.trials[0]].cost.inference_flops / 1e9
+        count = len(arm.trials)
+        row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / count
+        row["runs_by_flops"] = sum(flops[i] for i in arm.charged) / one_run_flops / count
+        table.append(row)
+    main = comparison.arms[0]
+    return Arms(
+        comparison=comparison,
+        environment=environment,
+        groups=groups,
+        scores=scores,
+        table=pd.DataFrame(table),
+        pairs=_pairs(comparison, scores),
+        time_ratio=sum(seconds[i] for i in main.trials) / len(main.trials) / one_run,
+        swept=_swept(comparison, records, groups),
+        records=records,
+    )
+
+
+def _pairs(comparison: Comparison, scores: pd.DataFrame) -> pd.DataFrame:
+    metric = scores.set_index(["arm", "seed"])[f"test_{comparison.objective}"]
+    rows = []
+    for learned, plain in comparison.pairs:
+        mean, half = mean_and_half_width(metric.loc[learned] - metric.loc[plain])
+        rows.append({"learned": learned, "plain": plain, "difference": mean, "difference_ci": half})
+    return pd.DataFrame(rows, columns=["learned", "plain", "difference", "difference_ci"])
+
+
+def _swept(
+    comparison: Comparison, records: dict[str, TrialRecord], groups: tuple[str, ...]
+) -> pd.DataFrame | None:
+    if comparison.swept is None or len(comparison.swept.labels) != 2:
+        return None
+    rows, columns = comparison.swept.labels
+    scores = []
+    for each in comparison.swept.cells:
+        own = [_scores(records[trial_id], groups) for trial_id in each.trials]
+        mean = sum(score[f"test_{comparison.objective}"] for score in own) / len(own)
+        scores.append((str(each.cell[rows]), str(each.cell[columns]), mean))
+    frame = pd.DataFrame(scores, columns=["row", "column", "score"])
+    table: pd.DataFrame = frame.pivot(index="row", columns="column", values="score")
+    return table.reindex(
+        index=frame["row"].drop_duplicates(), columns=frame["column"].drop_duplicates()
+    )
+
+
+def _scores(record: TrialRecord, groups: tuple[str, ...]) -> dict[str, float]:
+    """Percent; a diverged trial scores chance."""
+    chance = 100 / record.num_classes
+    row: dict[str, float] = {"diverged": float(record.status == "DIVERGED")}
+    for part, found in (("test", record.test), ("select", record.select)):
+        for name in OVERALL:
+            row[f"{part}_{name}"] = 100 * getattr(found, name) if found else chance
+        for group in groups:
+            row[f"{part}_{group}"] = 100 * found.groups[group] if found else chance
+    return row

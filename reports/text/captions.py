@@ -1,0 +1,77 @@
+"""The words under figures: what was held fixed, on what, how often, and what marks mean."""
+
+from __future__ import annotations
+
+from harness.reports.numbers.run import Run
+from harness.reports.numbers.searches import Searches
+from harness.reports.numbers.sweep import Choice, projected
+from harness.spec import TrialRequest
+from harness.study.figures import AnyView, Embedding, Points, View
+
+MARKED = " ×: diverged; hatched: no result."
+DISTANCE = (
+    "Mean cosine distance of a class's mean test feature to those of all other classes, averaged "
+    "over the group's classes."
+)
+
+
+def caption(run: Run, view: AnyView | None = None) -> str:
+    """What was held fixed, on what, with how many seeds: under a figure, or of the whole run."""
+    what, marks = "Test accuracy. ", MARKED
+    if view is not None and not shows_accuracy(view):
+        is_distance = isinstance(view, Points) and view.value == "distance"
+        what, marks = (f"{DISTANCE} " if is_distance else ""), ""
+    return f"{what}Fixed: {run.study.fixed}. {setting(run.study.base, len(run.seeds))}{marks}"
+
+
+def setting(base: TrialRequest, seeds: int) -> str:
+    """Backbone, data, recipe and number of seeds in one sentence."""
+    recipe = base.recipe
+    data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
+    return (
+        f"{base.backbone.name} on {data}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
+        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}."
+    )
+
+
+def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
+    """What is marked in red."""
+    if choice is None:
+        return "No trial has finished yet."
+    if isinstance(view, Embedding):
+        return (
+            "t-SNE keeps neighbours, not distances: compare the silhouettes, which are taken in "
+            "the space of the features."
+        )
+    if isinstance(view, Points) and view.value == "cost":
+        return "Diamonds: mean over seeds. Nothing is merged for inference."
+    where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
+    mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
+    mark = mark or "Red box: the cell"
+    further = projected(run, view.rows, view.columns) if isinstance(view, View) else []
+    over = f" Everywhere the {' and '.join(further)} that is best on {where}." if further else ""
+    return f"{mark} chosen on {where}.{over}"
+
+
+def shows_accuracy(view: AnyView) -> bool:
+    """Whether a figure's numbers are test accuracies."""
+    is_other = isinstance(view, Points) and view.value != "accuracy"
+    return not is_other and not isinstance(view, Embedding)
+
+
+def searches_caption(compared: Searches) -> str:
+    """How searches were compared, on what, and how often: the words under their figures."""
+    plan = compared.comparison
+    how = "Live" if plan.table is None else "Replayed from a table of every cell"
+    seeds = f"{len(plan.seeds)} training seed{'s' if len(plan.seeds) > 1 else ''}"
+    labels = {axis.field: axis.label for axis in compared.study.axes}
+    cell = plan.reference.cell.items()
+    one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
+    base = setting(compared.study.base, len(plan.seeds)).rsplit(", ", 1)[0]
+    return (
+        f"{how}: {plan.repeats} repeat{'s' if plan.repeats > 1 else ''} over {seeds}, "
+        f"budget {plan.budget}, "
+        f"{plan.workers} worker{'s' if plan.workers > 1 else ''}. "
+        f"A full run: {one_run} ({plan.reference.device_s:.1f} device s). {base}."
+    )

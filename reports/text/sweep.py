@@ -1,0 +1,180 @@
+"""What a report says: sentences and tables of words, made once for Markdown, HTML and LaTeX.
+
+Owns: the wording of numbers that `frames` computed. Must not know: any of those three formats.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.metrics import OVERALL
+from harness.reports.numbers.run import STATUSES, Run
+from harness.reports.numbers.sweep import (
+    Choice,
+    proposals,
+)
+from harness.reports.text.captions import MARKED, caption, legend, shows_accuracy
+from harness.reports.text.model import (
+    Answer,
+    Section,
+    SweepContent,
+    Table,
+    _metric_words,
+    cell_words,
+    split_words,
+    stem,
+)
+from harness.reports.text.numbers import with_interval
+from harness.reports.text.tables import (
+    _bubble_tables,
+    _grid_tables,
+    _paper_grid,
+    _point_tables,
+    _silhouette_table,
+)
+from harness.study.figures import AnyView, Bubbles, Embedding, View
+
+
+def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> SweepContent:
+    """Words for a sweep, from its cells' summary and its choice."""
+    warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
+    return SweepContent(
+        title=run.study.name,
+        question=f"{run.study.question} (paper: {run.study.paper})",
+        warning=warning if run.selected_on_test else None,
+        caption=caption(run),
+        counts=_counts(run),
+        searches=_searches(run),
+        answer=None if choice is None else _answer(run, summary, choice),
+        sections=[_section(run, summary, choice, view) for view in views(run)],
+        costs=_costs(run),
+        environment=run.environment,
+    )
+
+
+def views(run: Run) -> tuple[AnyView, ...]:
+    """Figures of the axes; a search on a space of its own fills none of them."""
+    return run.study.views if run.on_axes else ()
+
+
+def _counts(run: Run) -> str:
+    counts = {status: int((run.trials["status"] == status).sum()) for status in STATUSES}
+    stopped = f" {counts['PRUNED']} stopped early," if counts["PRUNED"] else ""
+    return (
+        f"Trials: {counts['COMPLETE']} complete, {counts['DIVERGED']} diverged,{stopped} "
+        f"{counts['FAILED']} failed, {counts['MISSING']} missing."
+    )
+
+
+def _searches(run: Run) -> str | None:
+    count, repeated = proposals(run)
+    if not count:
+        return None
+    return (
+        f"Searches: {len(run.searches)}; {count} proposals, {repeated} of them repeats. Their "
+        "answers in order, with costs: `search.csv`."
+    )
+
+
+def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
+    metric, row = run.study.objective, choice.row
+    split = split_words(run)
+    select = with_interval(row[f"select_{metric}"], row[f"select_{metric}_ci"])
+    scores = summary[f"test_{metric}"].dropna()
+    gap = choice.oracle_score - row[f"test_{metric}"]
+    binomial = ", ".join(
+        f"{group} {run.trials[f'binomial_{group}'].mean():.1f}" for group in run.groups
+    )
+    several = [
+        f"Cells range from {scores.min():.1f} to {scores.max():.1f} % on test.",
+        f"The best cell on test, which only hindsight knows, is {cell_words(run, choice.oracle)} "
+        f"with {choice.oracle_score:.1f} %: choosing on {split} cost {gap:.1f} points.",
+    ]
+    notes = [
+        *(several if len(summary) > 1 else ()),
+        "Binomial standard error of one trial's group accuracy, from the number of test images "
+        f"alone: {binomial} points.",
+    ]
+    if len(run.seeds) < 2 and len(summary) > 1:
+        notes.append(
+            "One seed: differences between cells have no interval. Run more with `--seeds N`."
+        )
+    notes += [
+        f"The chosen {run.label(field)} lies at the end of its range: better values may lie beyond."
+        for field in choice.at_edge
+    ]
+    return Answer(
+        rule=f"Chosen by the best {_metric_words(run)} on {split} ({select} %)",
+        cell=cell_words(run, choice.cell),
+        scores=Table(
+            stem="chosen",
+            caption=f"The cell chosen on {split}: {cell_words(run, choice.cell)}",
+            corner="test accuracy (%)",
+            words=pd.DataFrame(
+                {
+                    name.replace("_", " "): [
+                        with_interval(row[f"test_{name}"], row[f"test_{name}_ci"])
+                    ]
+                    for name in (*OVERALL, *run.groups)
+                },
+                index=["chosen cell"],
+            ),
+        ),
+        notes=notes,
+    )
+
+
+def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Section:
+    over, what = run.axis(view.rows).label, "test accuracy"
+    if isinstance(view, View):
+        tables = _grid_tables(run, summary, choice, view)
+        tables += _paper_grid(run, view)
+        over = f"{over} and {run.axis(view.columns).label}"
+    elif isinstance(view, Bubbles):
+        tables = _bubble_tables(run, view)
+        what = "tail against overall test accuracy"
+    elif isinstance(view, Embedding):
+        tables = [_silhouette_table(run, view)]
+        what = "test images in the plane"
+    else:
+        tables = _point_tables(run, summary, choice, view)
+        what = {"accuracy": what, "distance": "distances between classes", "cost": "costs"}[
+            view.value
+        ]
+    scores = summary[f"test_{run.study.objective}"].dropna()
+    is_accuracy = what == "test accuracy"
+    span = ""
+    if is_accuracy and len(scores):
+        span = f", from {scores.min():.1f} to {scores.max():.1f} %"
+    marks = MARKED if shows_accuracy(view) else ""
+    has_paper = any(table.is_paper for table in tables)
+    beside = ", the paper's numbers in panels of their own" if has_paper else ""
+    groups = f", all classes and {', '.join(run.groups)}" if is_accuracy and run.groups else ""
+    return Section(
+        view=view,
+        figure=stem(view),
+        alt=f"{view.kind.capitalize()} of {what} by {over}{groups}{span}{beside}. Its numbers are "
+        "in the tables below.",
+        caption=f"{legend(run, choice, view)}{marks}",
+        tables=tables,
+    )
+
+
+def _costs(run: Run) -> Table:
+    peak = {"peak memory of a trial (MB)": f"{run.trials['peak_memory_mb'].max():.0f}"}
+    if run.searches:  # a trial may go on with another's training, so trials' costs do not add up
+        answers = [event for log in run.searches.values() for event in log if "tell" in event]
+        seconds, flops = (sum(event[name] for event in answers) for name in ("device_s", "flops"))
+        totals = {
+            "device seconds, as charged to the searches": f"{seconds:.0f}",
+            "TFLOP, likewise": f"{flops / 1e12:.1f}",
+        }
+    else:
+        totals = {
+            "device seconds": f"{run.trials['device_s'].sum():.0f}",
+            "images forward": f"{run.trials['images_forward'].sum():.0f}",
+            "images backward": f"{run.trials['images_backward'].sum():.0f}",
+            "TFLOP": f"{run.trials['flops'].sum() / 1e12:.1f}",
+        }
+    words = pd.DataFrame({"total": {**totals, **peak}})
+    return Table(stem="costs", caption="Cost of all trials", corner="", words=words)
