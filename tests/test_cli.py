@@ -76,7 +76,7 @@ def test_help_has_an_example_and_imports_nothing_heavy(command):
 
 STUDY = """
 from harness.study import Axis
-from studies.depth_vs_position import study as base
+from harness.studies.depth_vs_position import study as base
 def study():
     return base().derive(name="mine", {change})
 """
@@ -257,7 +257,7 @@ def test_a_search_on_a_space_of_its_own(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from harness.study import Range, Switches\n"
-        "from studies.depth_vs_position import study as base\n"
+        "from harness.studies.depth_vs_position import study as base\n"
         "def study():\n"
         "    return base().derive(name='mine', space=(\n"
         "        Switches(positions=('q', 'mlp1'), by='position'),\n"

@@ -133,7 +133,7 @@ def test_both_engines_give_the_same_store(tmp_path, search):
 
 ONE_CELL = """
 from harness.study import Axis, Points
-from studies.{name} import study as base
+from harness.studies.{name} import study as base
 
 
 def study():

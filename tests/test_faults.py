@@ -28,7 +28,7 @@ from harness.store.store import Store
 
 STUDY = """
 from harness.study import Axis, View
-from studies.depth_vs_position import study as base
+from harness.studies.depth_vs_position import study as base
 
 
 def study():

@@ -372,7 +372,7 @@ def test_a_folder_without_answers_is_refused(tmp_path, made):
 SEARCHES = "random,tpe+hyperband,pbt,metapeft"
 TINY = """
 from harness.study import Axis
-from studies.joint_space import study as joint
+from harness.studies.joint_space import study as joint
 def study():
     made = joint()
     values = {"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}
