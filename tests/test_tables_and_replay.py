@@ -295,7 +295,7 @@ def compare(root, table, *args):
 
 
 def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
-    code = "def start(task):\n    from harness.named_searches import find_search\n"
+    code = "def start(task):\n    from harness.search.catalogue import find_search\n"
     (tmp_path / "users_search.py").write_text(code + "    return find_search('sobol')(task)\n")
     monkeypatch.syspath_prepend(tmp_path)
     entries = importlib.metadata.EntryPoints(
