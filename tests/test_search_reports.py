@@ -22,7 +22,7 @@ from harness.reports.text.searches import search_document, verdict
 from harness.store.comparisons import SearchComparison
 from harness.store.files import append_line, read_lines
 from harness.store.runs import read_command, write_run, write_search_comparison
-from harness.store.search_log import best_cells, search_log
+from harness.store.search_log import Ask, Tell, best_cells, search_log
 from harness.store.table import read_table, tabulate
 
 SEEDS = (0, 1, 2)
@@ -228,9 +228,10 @@ def test_confirmation_judges_by_unseen_seeds(tmp_path, made):
 def test_the_best_cells_of_a_log_are_whole_and_different():
     def event(cell, score, status="COMPLETE", seed=0):
         trial = f"{cell}{seed}{status}"
+        cost = dict(epochs=1, device_s=1.0, flops=1)
         return [
-            {"ask": {}, "cell": {"x": cell}, "seed": seed, "trial": trial},
-            {"tell": trial, "status": status, "objective": score},
+            Ask(params={}, cell={"x": cell}, seed=seed, trial_id=trial),
+            Tell(trial_id=trial, status=status, objective=score, **cost),
         ]
 
     parts = [event(1, 0.5), event(2, 0.7), event(2, 0.9, seed=1), event(3, 0.7)]

@@ -22,11 +22,10 @@ from harness.search.population import population_size
 from harness.search.replay import Recording
 from harness.spec import TrialSpec
 from harness.store.comparisons import Reference, SearchComparison
-from harness.store.files import read_lines
 from harness.store.liveness import driving
 from harness.store.records import TrialRecord
 from harness.store.runs import Cell, read_comparison, read_run, write_run, write_search_comparison
-from harness.store.search_log import best_cells, search_log
+from harness.store.search_log import best_cells, read_log, search_log
 from harness.store.store import Store
 from harness.store.summaries import summaries
 from harness.store.table import Table, read_table
@@ -255,7 +254,7 @@ def run_searches(
         if POPULATION in names:
             for asked in read_run(folder).asked:
                 store.drop_checkpoint(asked.trial_id)
-        best = [cell for log in logs for cell, _ in best_cells(read_lines(log), confirm)]
+        best = [cell for log in logs for cell, _ in best_cells(read_log(log), confirm)]
         again: list[Cell] = [(each, make(each, seed)) for each in best for seed in unseen]
         if again:
             say(f"Confirmation on seeds {unseen[0]} to {unseen[-1]}.")

@@ -16,8 +16,8 @@ from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.spec import TrialSpec
-from harness.store.files import append_line, read_lines
 from harness.store.records import Status
+from harness.store.search_log import Ask, Tell, append_event, read_log, tells
 from harness.study.space import SearchSpace, Values
 
 
@@ -100,16 +100,16 @@ SearchMaker = Callable[[SearchTask], Search]
 `harness.searches` is one."""
 
 
-def tell_event(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as a line of a search's log."""
-    return {
-        "tell": outcome.trial_id,
-        "status": outcome.status,
-        "objective": outcome.objective,
-        "epochs": outcome.epochs,
-        "device_s": outcome.device_s,
-        "flops": outcome.flops,
-    }
+def tell_event(outcome: Outcome) -> Tell:
+    """An outcome as an event of a search's log."""
+    return Tell(
+        trial_id=outcome.trial_id,
+        status=outcome.status,
+        objective=outcome.objective,
+        epochs=outcome.epochs,
+        device_s=outcome.device_s,
+        flops=outcome.flops,
+    )
 
 
 class GridSearch:
@@ -145,18 +145,16 @@ class Restarts:
 
     def __init__(self, trials: Sequence[tuple[dict[str, JsonValue], TrialSpec]], log: Path) -> None:
         self._log = log
-        events = read_lines(log, mend=True)
-        self._told = {e["tell"] for e in events if "tell" in e and e["objective"] is not None}
+        events = tells(read_log(log, mend=True))
+        self._told = {event.trial_id for event in events if event.objective is not None}
         self._left = deque(trials)
 
     def ask(self, count: int) -> list[TrialSpec]:
         asked = [self._left.popleft() for _ in range(min(count, len(self._left)))]
         for cell, spec in asked:
             if spec.trial_id not in self._told:
-                append_line(
-                    self._log,
-                    {"ask": {}, "cell": cell, "seed": spec.seed, "trial": spec.trial_id},
-                )
+                event = Ask(params={}, cell=cell, seed=spec.seed, trial_id=spec.trial_id)
+                append_event(self._log, event)
         return [spec for _, spec in asked]
 
     def report(self, trial_id: str, epoch: int, score: float) -> bool:
@@ -165,4 +163,4 @@ class Restarts:
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id not in self._told:
-            append_line(self._log, tell_event(outcome))
+            append_event(self._log, tell_event(outcome))

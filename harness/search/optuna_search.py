@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from harness.errors import UserError
 from harness.search.base import Budget, Outcome, tell_event
 from harness.spec import TrialSpec
-from harness.store.files import append_line, read_lines
 from harness.store.records import Status
+from harness.store.search_log import Ask, Event, Report, Tell, Warm, append_event, read_log
 from harness.study.space import Domain, Params, SearchSpace, Values
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class OptunaSearch:
         self._replay(log)
         if not self._asks and not self.warm:
             for params, objective in warm:
-                self._warm({"warm": params, "objective": objective})
+                self._warm(Warm(params=params, objective=objective))
 
     def ask(self, count: int) -> Sequence[TrialSpec]:
         specs: list[TrialSpec] = []
@@ -128,7 +128,7 @@ class OptunaSearch:
         last = self._reported.get(trial_id, 0)
         if epoch < last:
             return True  # as was answered before an interruption
-        event = {"report": trial_id, "epoch": epoch, "score": score}
+        event = Report(trial_id=trial_id, epoch=epoch, score=score)
         if epoch > last:
             self._write(event)
         return self._heard(event)
@@ -209,9 +209,7 @@ class OptunaSearch:
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
-        self._write(
-            {"ask": trial.params, "cell": values, "seed": spec.seed, "trial": spec.trial_id}
-        )
+        self._write(Ask(params=trial.params, cell=values, seed=spec.seed, trial_id=spec.trial_id))
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
             return None
@@ -220,20 +218,20 @@ class OptunaSearch:
         waiting.append(trial)
         return spec if len(waiting) == 1 else None
 
-    def _heard(self, event: dict[str, Any]) -> bool:
-        trial_id, epoch = event["report"], event["epoch"]
+    def _heard(self, event: Report) -> bool:
+        trial_id, epoch = event.trial_id, event.epoch
         # A repeat that waits for the same answer is told with it, at the end.
         first = self._running[trial_id][0]
         if epoch > self._reported.get(trial_id, 0):  # not so after a crash between two epochs
-            first.report(event["score"], epoch)
+            first.report(event.score, epoch)
             self._reported[trial_id] = epoch
         return not first.should_prune()
 
-    def _learn(self, event: dict[str, Any]) -> None:
-        trial_id, status, objective = event["tell"], event["status"], event["objective"]
-        self._spent_s += event["device_s"]
-        self._spent_flops += event["flops"]
-        self._epochs[trial_id] = event["epochs"]
+    def _learn(self, event: Tell) -> None:
+        trial_id, status, objective = event.trial_id, event.status, event.objective
+        self._spent_s += event.device_s
+        self._spent_flops += event.flops
+        self._epochs[trial_id] = event.epochs
         for trial in self._running.pop(trial_id, []):
             self._tell_study(trial, status, objective)
         # A failed one is not tried again before the next command.
@@ -250,10 +248,10 @@ class OptunaSearch:
         else:
             self._study.tell(trial, objective)
 
-    def _warm(self, event: dict[str, Any]) -> None:
+    def _warm(self, event: Warm) -> None:
         from optuna.trial import create_trial
 
-        params: Params = event["warm"]
+        params = event.params
         domains: dict[str, Domain] = {}
 
         def suggest(name: str, domain: Domain) -> int | float:
@@ -266,35 +264,35 @@ class OptunaSearch:
             create_trial(
                 params=dict(params),
                 distributions={name: _distribution(domain) for name, domain in domains.items()},
-                value=event["objective"],
+                value=event.objective,
             )
         )
         self._seen[_key(params)] = 1
         self._last = params
-        self._told[spec.trial_id] = ("COMPLETE", event["objective"])
+        self._told[spec.trial_id] = ("COMPLETE", event.objective)
         self.warm += 1
 
     def _replay(self, log: Path) -> None:
         """Do again what the log says was done; what failed or was never answered is asked again."""
         self._log = None
-        for event in read_lines(log, mend=True):
-            if "warm" in event:
+        for event in read_log(log, mend=True):
+            if isinstance(event, Warm):
                 self._warm(event)
-            elif "ask" in event:
-                self._propose(None if self._kind in SEQUENTIAL else event["ask"])
-                if self._last != event["ask"]:
+            elif isinstance(event, Ask):
+                self._propose(None if self._kind in SEQUENTIAL else event.params)
+                if self._last != event.params:
                     raise UserError(f"{log} belongs to another search or space; move it away.")
-            elif "report" in event:
-                if event["report"] in self._running:
+            elif isinstance(event, Report):
+                if event.trial_id in self._running:
                     self._heard(event)
-            elif event["objective"] is not None:
+            elif event.objective is not None:
                 self._learn(event)
         self._log = log
         self._again = [self._specs[trial_id] for trial_id in self._running]
 
-    def _write(self, event: dict[str, Any]) -> None:
+    def _write(self, event: Event) -> None:
         if self._log is not None:  # None while the log is replayed
-            append_line(self._log, event)
+            append_event(self._log, event)
 
     def _sampler(self, kind: Sampler) -> BaseSampler:
         """Optuna's sampler for the next ask; options that differ between its versions are fixed."""

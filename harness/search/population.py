@@ -16,14 +16,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.search.base import Budget, Outcome, tell_event
 from harness.spec import CHANGEABLE, TrialSpec
-from harness.store.files import append_line, read_lines
+from harness.store.search_log import Ask, Spent, Tell, append_event, asks, read_log, tells
 from harness.study.space import Domain, Params, SearchSpace, Values
 
 GENERATIONS = 4
@@ -68,11 +68,13 @@ class PopulationSearch:
         self._log = log
         part = math.ceil(epochs / GENERATIONS)
         self._stops = [*range(part, epochs, part), epochs]
-        events = read_lines(log, mend=True)
-        self._logged = {event["trial"] for event in events if "ask" in event}
+        events = read_log(log, mend=True)
+        self._logged = {event.trial_id for event in asks(events)}
         # A failed member is tried again after a restart.
-        self._told: dict[tuple[str, int], dict[str, Any]] = {
-            (e["tell"], e["until"]): e for e in events if "tell" in e and e["objective"] is not None
+        self._told: dict[tuple[str, int | None], Tell] = {
+            (event.trial_id, event.until): event
+            for event in tells(events)
+            if event.objective is not None
         }
         self._generation = 0
         self._members = self._first(size)
@@ -93,26 +95,30 @@ class PopulationSearch:
 
     def tell(self, outcome: Outcome) -> None:
         until = self._stops[self._generation]
-        event = {**tell_event(outcome), "until": until}
         # What a trial has cost since its first epoch, less what was told of it before.
-        for field, before in self._spent_before(outcome.trial_id).items():
-            event[f"total_{field}"] = event[field]
-            event[field] = max(0, event[field] - before)
-        append_line(self._log, event)
+        before = self._spent_before(outcome.trial_id)
+        event = replace(
+            tell_event(outcome),
+            epochs=max(0, outcome.epochs - before.epochs),
+            device_s=max(0, outcome.device_s - before.device_s),
+            flops=max(0, outcome.flops - before.flops),
+            until=until,
+            total=Spent(outcome.epochs, outcome.device_s, outcome.flops),
+        )
+        append_event(self._log, event)
         self._told[outcome.trial_id, until] = event
         self._waiting.discard(outcome.trial_id)
 
-    def _spent_before(self, trial_id: str) -> dict[str, float]:
-        fields = ("epochs", "device_s", "flops")
+    def _spent_before(self, trial_id: str) -> Spent:
         if self._generation == 0:
-            return dict.fromkeys(fields, 0)
+            return Spent(0, 0, 0)
         member = next(each for each in self._members if each.spec.trial_id == trial_id)
         until = self._stops[self._generation - 1]
         for spec in (member.spec, member.spec.parent):
             earlier = None if spec is None else self._told.get((spec.trial_id, until))
-            if earlier is not None:
-                return {field: earlier[f"total_{field}"] for field in fields}
-        return dict.fromkeys(fields, 0)
+            if earlier is not None and earlier.total is not None:
+                return earlier.total
+        return Spent(0, 0, 0)
 
     def _begin(self, members: Sequence[_Member]) -> None:
         """Have members trained to the end of the present part, if that is not known yet."""
@@ -120,15 +126,9 @@ class PopulationSearch:
             trial_id = member.spec.trial_id
             if trial_id not in self._logged:
                 self._logged.add(trial_id)
-                append_line(
-                    self._log,
-                    {
-                        "ask": {},
-                        "cell": member.values,
-                        "seed": member.spec.seed,
-                        "trial": trial_id,
-                    },
-                )
+                seed = member.spec.seed
+                event = Ask(params={}, cell=member.values, seed=seed, trial_id=trial_id)
+                append_event(self._log, event)
             known = (trial_id, self._stops[self._generation]) in self._told
             if not known and trial_id not in self._waiting:
                 self._waiting.add(trial_id)
@@ -137,10 +137,10 @@ class PopulationSearch:
     def _next_generation(self) -> None:
         until = self._stops[self._generation]
         ended = [self._told[member.spec.trial_id, until] for member in self._members]
-        order = sorted(range(len(ended)), key=lambda index: -(ended[index]["objective"] or 0.0))
+        order = sorted(range(len(ended)), key=lambda index: -(ended[index].objective or 0.0))
         cut = min(math.ceil(QUANTILE * len(order)), len(order) // 2)
         # One that ended before its time has no weights to go on from.
-        best = [index for index in order[:cut] if ended[index]["status"] == "PRUNED"]
+        best = [index for index in order[:cut] if ended[index].status == "PRUNED"]
         rng = self._rng("generation", self._generation)
         replaced = set(order[len(order) - cut :]) if best else set()
         members = list(self._members)
@@ -149,7 +149,7 @@ class PopulationSearch:
         self._members = members
         self._generation += 1
         # Copies first: they start from weights that their originals are about to change.
-        alive = [index for index, event in enumerate(ended) if event["status"] == "PRUNED"]
+        alive = [index for index, event in enumerate(ended) if event.status == "PRUNED"]
         self._begin([members[index] for index in sorted(replaced)])
         self._begin([members[index] for index in alive if index not in replaced])
         for index, event in enumerate(ended):

@@ -19,9 +19,9 @@ from pydantic import JsonValue
 from harness.errors import UserError, unknown
 from harness.spec import TrialSpec
 from harness.store.comparisons import Comparison, SearchComparison
-from harness.store.files import read_lines, write_atomically
+from harness.store.files import write_atomically
 from harness.store.records import Counted
-from harness.store.search_log import name_and_number
+from harness.store.search_log import Event, asks, name_and_number, read_log
 from harness.study.study import Study
 
 Cell = tuple[dict[str, JsonValue], TrialSpec]
@@ -42,7 +42,7 @@ class RunFiles(NamedTuple):
     study: Study
     asked: list[Asked]
     environment: dict[str, str]
-    searches: dict[int, list[dict[str, Any]]]
+    searches: dict[int, list[Event]]
     """Number of the search, in the order of names and numbers -> its log; empty for a grid."""
 
 
@@ -171,9 +171,9 @@ def read_run(folder: Path) -> RunFiles:
     content = json.loads(path.read_text())
     asked = [Asked(**cell) for cell in content["cells"]]
     logs = sorted(folder.glob("search-*.jsonl"), key=name_and_number)
-    searches = {number: read_lines(log) for number, log in enumerate(logs)}
+    searches = {number: read_log(log) for number, log in enumerate(logs)}
     for events in searches.values():
-        asked += [Asked(e["cell"], e["seed"], e["trial"]) for e in events if "ask" in e]
+        asked += [Asked(ask.cell, ask.seed, ask.trial_id) for ask in asks(events)]
     return RunFiles(
         study=Study.model_validate_json(json.dumps(content["study"])),
         asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import OVERALL
 from harness.store.runs import read_run
+from harness.store.search_log import Event
 from harness.store.store import Store
 from harness.store.summaries import COSTS, Summary, in_bulk, summaries
 from harness.study.axes import Axis, in_words
@@ -38,7 +39,7 @@ class Run:
     cells: list[dict[str, Any]]
     """Every configuration: those of the axes, or, on a space of its own, those a search tried."""
     on_axes: bool
-    searches: dict[int, list[dict[str, Any]]]
+    searches: dict[int, list[Event]]
     """Number -> log of every search; empty for a grid."""
     cell_numbers: NDArray[np.int64]
     """Which of `cells` each row of `trials` belongs to."""

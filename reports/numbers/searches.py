@@ -35,9 +35,8 @@ from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
 from harness.reports.numbers.sweep import answers, proposed
 from harness.search.optuna_search import REDUCTION
 from harness.store.comparisons import SearchComparison
-from harness.store.files import read_lines
 from harness.store.runs import read_run, read_search_comparison
-from harness.store.search_log import best_cells, search_log
+from harness.store.search_log import Event, best_cells, read_log, search_log
 from harness.store.table import Table, cell_key, read_table
 from harness.study.study import Study
 
@@ -139,7 +138,7 @@ def load_searches(folder: Path) -> Searches:
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     exhaustive = None if table is None else _exhaustive(table, trials, comparison, metric)
     logs = {
-        (name, repeat): read_lines(search_log(folder, name, repeat))
+        (name, repeat): read_log(search_log(folder, name, repeat))
         for name in comparison.searches
         for repeat in range(comparison.repeats_of(name))
     }
@@ -258,7 +257,7 @@ def _fidelity(table: Table, metric: str) -> pd.DataFrame:
 
 
 def _answers(
-    logs: dict[tuple[str, int], list[dict[str, Any]]],
+    logs: dict[tuple[str, int], list[Event]],
     trials: pd.DataFrame,
     comparison: SearchComparison,
     exhaustive: Exhaustive | None,
@@ -333,7 +332,7 @@ def _final(
 
 
 def _confirmed(
-    logs: dict[tuple[str, int], list[dict[str, Any]]],
+    logs: dict[tuple[str, int], list[Event]],
     trials: pd.DataFrame,
     comparison: SearchComparison,
     metric: str,
@@ -374,7 +373,7 @@ def _common_start(everything: pd.DataFrame, comparison: SearchComparison) -> flo
 def _summary(
     everything: pd.DataFrame,
     final: pd.DataFrame,
-    logs: dict[tuple[str, int], list[dict[str, Any]]],
+    logs: dict[tuple[str, int], list[Event]],
     comparison: SearchComparison,
     exhaustive: Exhaustive | None,
     groups: tuple[str, ...],

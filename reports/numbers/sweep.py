@@ -21,6 +21,7 @@ from harness.reports.numbers.run import (
     _key,
 )
 from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.store.search_log import Event, asks, tells
 from harness.study.figures import Points
 
 
@@ -37,7 +38,7 @@ def search_answers(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def answers(events: list[dict[str, Any]], tests: dict[str, float]) -> list[dict[str, Any]]:
+def answers(events: list[Event], tests: dict[str, float]) -> list[dict[str, Any]]:
     """The answers in a search's log, in their order.
 
     Number, trial and status, its selection score, its cost and the sum so far, and the incumbent:
@@ -47,23 +48,23 @@ def answers(events: list[dict[str, Any]], tests: dict[str, float]) -> list[dict[
     rows = []
     spent, spent_flops, best, best_test = 0.0, 0, float("nan"), float("nan")
     incumbent = ""
-    for number, event in enumerate((e for e in events if "tell" in e), start=1):
-        spent += event["device_s"]
-        spent_flops += event["flops"]
-        objective = event["objective"]
+    for number, event in enumerate(tells(events), start=1):
+        spent += event.device_s
+        spent_flops += event.flops
+        objective = event.objective
         score = float("nan") if objective is None else 100 * objective
-        whole = event["status"] in ("COMPLETE", "DIVERGED")
+        whole = event.status in ("COMPLETE", "DIVERGED")
         if whole and not score <= best:
-            incumbent = event["tell"]
+            incumbent = event.trial_id
             best, best_test = score, float(tests[incumbent])
         rows.append(
             {
                 "number": number,
-                "trial_id": event["tell"],
-                "status": event["status"],
-                "epochs": event["epochs"],
+                "trial_id": event.trial_id,
+                "status": event.status,
+                "epochs": event.epochs,
                 "select": score,
-                "device_s": event["device_s"],
+                "device_s": event.device_s,
                 "spent_device_s": spent,
                 "spent_flops": spent_flops,
                 "incumbent_select": best,
@@ -79,11 +80,9 @@ def proposals(run: Run) -> tuple[int, int]:
     return proposed(list(run.searches.values()))
 
 
-def proposed(logs: list[list[dict[str, Any]]]) -> tuple[int, int]:
+def proposed(logs: list[list[Event]]) -> tuple[int, int]:
     """As `proposals`, of these logs together."""
-    asked = [
-        [_key(e["ask"]) if e["ask"] else e["trial"] for e in log if "ask" in e] for log in logs
-    ]
+    asked = [[_key(e.params) if e.params else e.trial_id for e in asks(log)] for log in logs]
     return sum(map(len, asked)), sum(len(each) - len(set(each)) for each in asked)
 
 

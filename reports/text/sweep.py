@@ -32,6 +32,7 @@ from harness.reports.text.tables import (
     _point_tables,
     _silhouette_table,
 )
+from harness.store.search_log import tells
 from harness.study.figures import AnyView, Bubbles, Embedding, View
 
 
@@ -163,8 +164,9 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
 def _costs(run: Run) -> Table:
     peak = {"peak memory of a trial (MB)": f"{run.trials['peak_memory_mb'].max():.0f}"}
     if run.searches:  # a trial may go on with another's training, so trials' costs do not add up
-        answers = [event for log in run.searches.values() for event in log if "tell" in event]
-        seconds, flops = (sum(event[name] for event in answers) for name in ("device_s", "flops"))
+        answers = [event for log in run.searches.values() for event in tells(log)]
+        seconds = sum(event.device_s for event in answers)
+        flops = sum(event.flops for event in answers)
         totals = {
             "device seconds, as charged to the searches": f"{seconds:.0f}",
             "TFLOP, likewise": f"{flops / 1e12:.1f}",
