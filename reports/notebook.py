@@ -24,6 +24,7 @@ from harness.reports.text.captions import searches_caption
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.searches import verdict
 from harness.reports.text.sweep import sweep_content
+from harness.store.run_folder import RunFolder
 from harness.store.runs import known_run
 from harness.study.figures import View
 
@@ -73,7 +74,7 @@ class Results(ABC):
 class SweepResults(Results):
     """A sweep or search over a study's space."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.name = folder.name
         self._run: Run = load_run(folder)
         self.trials = self._run.trials
@@ -130,7 +131,7 @@ class SweepResults(Results):
 class ComparisonResults(Results):
     """A method and its controls; `trials` has a row per arm and seed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.name = folder.name
         self._arms: Arms = load_arms(folder)
         self.trials = self._arms.scores
@@ -159,7 +160,7 @@ class ComparisonResults(Results):
 class SearchesResults(Results):
     """Searches compared; `trials` has a row per answer of every repeat, in their order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.name = folder.name
         self._compared: Searches = load_searches(folder)
         self.trials = self._compared.answers
@@ -194,12 +195,11 @@ def load(run: str | Path, out: str | Path = "runs") -> Results:
         UserError: there is no such run; names the nearest. Or it trained nothing.
     """
     folder = known_run(str(run), Path(out))
-    if (folder / "counts.json").is_file():
+    if folder.kind == "counts":
         raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
-    if (folder / "comparison.json").is_file():
+    if folder.kind == "comparison":
         return ComparisonResults(folder)
-    is_of_searches = (folder / "searches.json").is_file()
-    return SearchesResults(folder) if is_of_searches else SweepResults(folder)
+    return SearchesResults(folder) if folder.kind == "searches" else SweepResults(folder)
 
 
 def _html(title: str, lines: list[str], table: str) -> str:

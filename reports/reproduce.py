@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.catalogue.studies import load_study, study_names
+from harness.store.run_folder import RunFolder
+from harness.store.store import Store
 from harness.store.table import TABLE
 
 GALLERY = Path(__file__).parent / "gallery"
@@ -103,7 +105,7 @@ def main(out: str = "runs") -> None:
         if name == "searches":
             _harness(*TABULATE.split()[:-1], str(TABLE), "--out", out)
         _harness(*entry.command.split(), "--out", out)
-        _keep(Path(out) / "studies" / entry.run, name)
+        _keep(RunFolder.of(Store(Path(out)), entry.run), name)
     rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in entries().items()]
     pages = ", ".join(f"`{name}`" for name in WITH_PAGE)
     text = README.format(rows="\n".join(rows), pages=pages, table=TABULATE)
@@ -117,13 +119,13 @@ def _harness(*words: str) -> None:
         sys.exit(done.returncode)
 
 
-def _keep(run: Path, name: str) -> None:
+def _keep(run: RunFolder, name: str) -> None:
     folder = GALLERY / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     patterns = (*KEPT, "index.html") if name in WITH_PAGE else KEPT
     for pattern in patterns:
-        for path in (run / "report").glob(pattern):
+        for path in run.report.glob(pattern):
             shutil.copyfile(path, folder / path.name)
 
 

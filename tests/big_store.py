@@ -84,7 +84,7 @@ def main() -> None:
             plan = make_plan(study, store=store, run_name=study.name, runtime=Runtime())
             assert not plan.to_run
             print(f"resume, {word}: {time.perf_counter() - start:.1f} s")
-        plan.folder.mkdir(parents=True)
+        plan.folder.path.mkdir(parents=True)
         write_run(plan.folder, study, plan.cells, {})
         for word in ("first", "again"):
             start = time.perf_counter()

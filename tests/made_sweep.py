@@ -22,6 +22,7 @@ from harness.search.base import Restarts
 from harness.search.plan import learning_cell, live_space
 from harness.store.files import append_line, write_atomically
 from harness.store.records import Cost
+from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.store import Store
 from harness.store.table import tabulate
@@ -126,7 +127,7 @@ def made_sweep(root, study, **how):
     plan = make_plan(study, store=store, run_name=study.name, runtime=Runtime())
     for cell, spec in plan.cells:
         publish(store, cell, spec, **how)
-    plan.folder.mkdir(parents=True)
+    plan.folder.path.mkdir(parents=True)
     write_run(plan.folder, study, plan.cells, {"semantics": "1", "device": "made up"})
     return plan.folder
 
@@ -136,16 +137,17 @@ def made_metapeft(root, study):
     store = Store(root)
     _, make = live_space(study, Runtime())
     cell = learning_cell(study, "metapeft")
-    folder = root / "studies" / f"{study.name}+metapeft"
-    folder.mkdir(parents=True)
+    folder = RunFolder.of(store, f"{study.name}+metapeft")
+    folder.path.mkdir(parents=True)
     write_run(folder, study, [], {"semantics": "1", "device": "made up"})
-    search = Restarts([(cell, make(cell, seed)) for seed in study.seeds], folder / "search-0.jsonl")
+    log = folder.log(0)
+    search = Restarts([(cell, make(cell, seed)) for seed in study.seeds], log)
     for spec in search.ask(len(study.seeds)):
         publish(store, cell, spec)
         record = store.record(spec.trial_id)
         event = {"tell": spec.trial_id, "status": "COMPLETE", "objective": 0.5}
         event |= {"epochs": 10, "device_s": record.cost.device_s, "flops": record.cost.flops}
-        append_line(folder / "search-0.jsonl", event)
+        append_line(log, event)
     return folder
 
 

@@ -23,6 +23,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import Placement
 from harness.store.comparisons import Arm, Comparison
+from harness.store.run_folder import RunFolder
 from harness.store.runs import write_comparison
 from harness.store.store import Store
 from harness.study.axes import Axis
@@ -86,8 +87,8 @@ def controls(store, fake, seeds=(0, 1)):
 
 
 def written(comparison, store):
-    folder = store.root / "studies" / "cells"
-    folder.mkdir(parents=True)
+    folder = RunFolder.of(store, "cells")
+    folder.path.mkdir(parents=True)
     write_comparison(folder, comparison, {})
     return folder
 
@@ -198,8 +199,8 @@ def test_the_sweep_stands_beside_what_was_learned(tmp_path):
         write_trajectory(path_of, rows)
     names = {path.name for path in write_report(folder)}
     assert {"gamma.png", "gamma_and_sweep.png", "gamma_and_sweep.svg"} <= names
-    assert "(gamma_and_sweep.png)" in (folder / "report" / "report.md").read_text()
-    assert "Learned beside swept" in (folder / "report" / "index.html").read_text()
+    assert "(gamma_and_sweep.png)" in (folder.report / "report.md").read_text()
+    assert "Learned beside swept" in (folder.report / "index.html").read_text()
     # Strengths 2, 1, 0.5, 0.1 at 10.q, 10.mlp1, 11.q, 11.mlp1; their squares' part left out is
     # smallest for q in both blocks.
     (arm,) = [arm for arm in comparison.arms if "nearest cell" in arm.name]
@@ -240,7 +241,7 @@ def test_the_report_says_better_worse_and_open(tmp_path):
     tables = {"arms.csv", "arms_by_seed.csv", "arms.tex"}
     figures = {f"{name}.{kind}" for name in ("arms", "pareto") for kind in ("png", "svg")}
     assert names == {*tables, *figures, "report.md", "index.html"}
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     (verdict,) = [line for line in text.splitlines() if line.startswith("By paired")]
     better, worse = verdict.split(" It is worse than ")
     assert "is better than" in better and "lora, α = 1, all 4 sites" in better
@@ -260,7 +261,7 @@ def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     first = load_arms(folder).table.iloc[0]
     assert first["diverged"] == 1 and first["class_mean"] == pytest.approx((60 + 100 / 15) / 2)
     write_report(folder)
-    assert "(× 1 diverged)" in (folder / "report" / "report.md").read_text()
+    assert "(× 1 diverged)" in (folder.report / "report.md").read_text()
 
 
 def test_the_released_variant_is_named_in_every_arm_of_its_own(tmp_path):
@@ -405,14 +406,15 @@ def test_every_method_chooses_its_rate_from_as_many(tmp_path):
     meta = store.record(compared.arms[2].trials[0]).spec
     everywhere = store.record(compared.arms[1].trials[0]).spec
     assert meta.options["base"] == "lora" and len(meta.placement) == len(everywhere.placement) == 72
-    arms = load_arms(written(compared, store))
+    folder = written(compared, store)
+    arms = load_arms(folder)
     runs = arms.table.set_index("arm")["runs_per_seed"]
     assert runs["bitfit (× 0.125)"] == pytest.approx(5)  # all that were tried, in single runs
     assert runs["lora with MetaPEFT (× 2)"] == pytest.approx(7.5)
     worse = arms.table.set_index("arm")["first_minus_this"]
     assert worse["lora with MetaPEFT (× 2)"] == pytest.approx(-10)
-    write_report(store.root / "studies" / "cells")
-    text = (store.root / "studies/cells/report/report.md").read_text()
+    write_report(folder)
+    text = (folder.report / "report.md").read_text()
     papers = text[text.index("Paper, Table 4, DOTA") :]
     assert "| LoRA + MetaPEFT" in papers and "93.9" in papers  # its head classes, as printed
     assert "Time of the first arm" not in text  # the unit is the first arm itself
@@ -450,7 +452,7 @@ def test_learned_strengths_are_judged_against_the_same_sites(tmp_path):
     assert pairs.loc[adaptformer, "difference"] == pytest.approx(0, abs=1e-9)
     assert pairs.loc[adaptformer, "difference_ci"] == pytest.approx(12.7062, abs=1e-3)
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert f"Best on validation: {lora}, 70.5 ± 6.4 % on test." in text
     assert f"+10.00 ± 0.00 ({lora}), +0.00 ± 12.71 ({adaptformer}) points" in text
     assert f"a difference is shown for {lora}. By paired" in text

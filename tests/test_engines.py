@@ -232,7 +232,7 @@ def test_points_of_another_run_are_known_and_foreign_ones_refused(tmp_path):
     plan = make_plan(study, store=store, run_name="tiny", runtime=Runtime())
     for spec in plan.to_run:
         publish(store, spec, status="DIVERGED")
-    plan.folder.mkdir(parents=True)
+    plan.folder.path.mkdir(parents=True)
     write_run(plan.folder, study, plan.cells, {})
 
     def known(other):

@@ -24,6 +24,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.store.liveness import driving
+from harness.store.run_folder import RunFolder
 from harness.store.store import Store
 
 STUDY = """
@@ -255,7 +256,7 @@ def test_a_file_cut_short_by_a_full_disk_is_mended(study, undisturbed, tmp_path,
 
 
 def test_a_second_driver_of_a_run_is_refused_by_the_name_of_the_first(study, tmp_path):
-    with driving(tmp_path / "studies" / "faults"):
+    with driving(RunFolder.of(Store(tmp_path), "faults").driver_mark):
         second = sweep(study, tmp_path)
     assert second.returncode == 2
     assert f"process {os.getpid()}" in second.errors and "--out" in second.errors

@@ -17,6 +17,7 @@ from harness.metrics import OVERALL
 from harness.reports.files.write import write_report
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, write_command, write_run
 from harness.store.store import Store
 from harness.store.table import tabulate
@@ -63,7 +64,7 @@ def folders(tmp_path_factory):
     tabulate([made_sweep(root, made)], root / "t.parquet")
     done = compare(root, root / "t.parquet", "--search", "random,tpe", "--budget", 3)
     assert done.exit_code == 0, done.output
-    found["searches"] = root / "studies" / "joint_space+searches"
+    found["searches"] = RunFolder.of(Store(root), "joint_space+searches")
     return found
 
 
@@ -80,7 +81,8 @@ def hostile_run(root):
         views=(View(kind="heatmap", rows="options.note", columns="alpha", title=EVIL),),
         fixed=EVIL,
     )
-    store, folder = Store(root), root / "studies" / "hostile"
+    store = Store(root)
+    folder = RunFolder.of(store, "hostile")
     cells = []
     for number, cell in enumerate(made.cells()):
         request = TINY.with_values({"alpha": 1.0 + number}, source="test")
@@ -94,7 +96,7 @@ def hostile_run(root):
         scores = scores.model_copy(update={"groups": groups, "groups_se": groups})
         scores = scores.model_copy(update={"distance": groups})
         publish(store, spec, select=scores, test=scores)
-    folder.mkdir(parents=True)
+    folder.path.mkdir(parents=True)
     write_run(folder, made, cells, {"torch": EVIL})
     write_command(folder, Command(f"harness sweep --set x={EVIL}", EVIL))
     return folder
@@ -112,7 +114,7 @@ def visit(browser, folders):
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url[:99]))
-        address = (folders[name] / "report" / "index.html").as_uri()
+        address = (folders[name].report / "index.html").as_uri()
         page.on(
             "request",
             lambda request: (
@@ -236,7 +238,7 @@ def test_hostile_text_is_text(visit, folders):
     assert EVIL in page.get_by_label(f"note {EVIL}").inner_text()
     assert page.locator("#environment").inner_text().count(EVIL) == 1
     # The page's policy would stop a script too; so that this is not what is tested here:
-    text = (folders["hostile"] / "report" / "index.html").read_text()
+    text = (folders["hostile"].report / "index.html").read_text()
     assert text.count("<script>") == 1 and "<img src=x" not in text
 
 
@@ -302,13 +304,13 @@ def test_figures_are_readable_on_a_phone(visit):
 
 
 def text_of(folder):
-    return html.unescape((folder / "report" / "index.html").read_text())
+    return html.unescape((folder.report / "index.html").read_text())
 
 
 def test_a_comparison_lists_its_trials_and_what_they_cost(folders):
     text = text_of(folders["comparison"])
-    store = folders["comparison"].parent.parent
-    trials = {path.parent.name for path in store.glob("trials/*/record.json")}
+    store = folders["comparison"].store
+    trials = {path.parent.name for path in store.trials.glob("*/record.json")}
     assert {trial for trial in trials if trial in text} == trials
     assert "tried for: lora, α = 1, all 4 sites, lr tuned (× 2)" in text
     assert "metapeft, one shot is better than" in text and 'src="data:image/png;base64,' in text
@@ -316,7 +318,7 @@ def test_a_comparison_lists_its_trials_and_what_they_cost(folders):
 
 def test_the_page_states_what_the_report_states(folders):
     words = re.sub(r"<[^>]+>", "", text_of(folders["sweep"]))
-    report = (folders["sweep"] / "report" / "report.md").read_text()
+    report = (folders["sweep"].report / "report.md").read_text()
     notes = [
         line[2:] for line in report.splitlines() if line.startswith("- ") and ": 0" not in line
     ]
@@ -326,7 +328,7 @@ def test_the_page_states_what_the_report_states(folders):
 
 
 def test_same_results_same_page(folders):
-    path = folders["sweep"] / "report" / "index.html"
+    path = folders["sweep"].report / "index.html"
     first = path.read_bytes()
     write_report(folders["sweep"])
     assert path.read_bytes() == first
@@ -349,7 +351,7 @@ def test_a_long_list_is_cut_and_says_so(tmp_path, monkeypatch):
 @browsers
 def test_searches_have_a_page_with_all_of_their_report(visit, folders):
     page = visit("searches")
-    text = (folders["searches"] / "report" / "report.md").read_text()
+    text = (folders["searches"].report / "report.md").read_text()
     titles = re.findall("^## (.*)$", text, re.M)
     assert titles[0] == "Answer" and "Yield" in titles and len(titles) >= 7
     shown = page.locator("main h2").all_inner_texts()

@@ -31,6 +31,7 @@ from harness.runner.cost import probe_seconds
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import explain
+from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.store import Store
 from harness.study.axes import Axis
@@ -142,7 +143,7 @@ def test_paper_tables_of_several_datasets_stand_beside_ours(tmp_path):
     made = load_study("position_groups").derive(seeds=(0, 1), base=named().base)
     folder = made_run(tmp_path, made, RESULTS[:2] + RESULTS[3:4])
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     tables = {part.split(" (")[0]: part for part in text.split("\nPaper, ")[1:]}
     assert list(tables) == [
         "Table 1, CIFAR100-IR100",
@@ -171,7 +172,7 @@ def test_paper_rows_that_we_do_not_run_are_kept_in_the_table(tmp_path):
     made = load_study("attention_combinations").derive(seeds=(0,), base=named().base)
     folder = made_run(tmp_path, made, [[(0.5, 0.5)]] * 4)
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "| Q + V + one (K or Out) | 91.6" in text and "| Q + V + Out " in text
 
 
@@ -184,7 +185,7 @@ def measured(root, made):
     """A run whose trials have distances (head, tail) as above, and tails 10 points below."""
     store = Store(root)
     plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
-    plan.folder.mkdir(parents=True)
+    plan.folder.path.mkdir(parents=True)
     write_run(plan.folder, plan.study, plan.cells, {})
     for cell, spec in plan.cells:
         head, tail = DISTANCES[cell["variant"]][spec.seed]
@@ -213,9 +214,9 @@ def test_distances_by_group_in_frame_figure_and_table(tmp_path):
     drawn = {round(float(x), 6) for line in axis.get_lines() for x in np.ravel(line.get_xdata())}
     assert {0.7, 0.3, 0.6, 0.8, 0.2, 0.4, 0.5} <= drawn
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "| LoRA at Q | 0.70 ± 1.27" in text.replace("  ", "")
-    assert (folder / "report" / "points_variant_distance.png").is_file()
+    assert (folder.report / "points_variant_distance.png").is_file()
 
 
 def test_bubbles_are_as_wide_as_the_spread_over_seeds(tmp_path):
@@ -238,8 +239,9 @@ def test_bubbles_are_as_wide_as_the_spread_over_seeds(tmp_path):
     assert widest[57.0, 47.0] == pytest.approx(55**2)  # in square points
     assert smallest[53.0, 43.0] == 0
     assert "SD over seeds 1.4 points" in texts(figure) and "BitFit" in texts(figure)
-    write_report(run.store / "studies" / "made")
-    text = (run.store / "studies" / "made" / "report" / "report.md").read_text()
+    folder = RunFolder.of(Store(run.store), "made")
+    write_report(folder)
+    text = (folder.report / "report.md").read_text()
     assert "| LoRA at Q | 57.0" in text.replace("  ", "")
 
 

@@ -25,6 +25,7 @@ from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
 from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
 from harness.reports.text.model import Table
 from harness.runner.runtime import Runtime
+from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.store import Store
 from harness.study.axes import Axis
@@ -76,7 +77,7 @@ def made_run(root, made, results):
     """
     store = Store(root)
     plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    plan.folder.path.mkdir(parents=True, exist_ok=True)
     write_run(plan.folder, plan.study, plan.cells, {"torch": "0"})
     cells = len(made.cells())
     for index, (_, spec) in enumerate(plan.cells):
@@ -114,7 +115,7 @@ def test_an_axis_that_a_figure_does_not_show_is_at_what_validation_prefers(tmp_p
     assert shown["last:1"].to_dict() == pytest.approx({"mlp1": 30.0, "q": 60.0})
     assert grid(run, summarise(run), "positions", "depth", "DIVERGED")["last:1"].sum() == 0
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "class mean, at the alpha that is best on validation" in text
 
 
@@ -198,7 +199,7 @@ def test_a_silhouette_counts_the_seeds_whose_features_were_kept(tmp_path):
     assert found["seeds"].to_dict() == {1.0: 2, 2.0: 1}
     assert math.isnan(found.loc[2.0, "all_ci"])
     write_report(folder)
-    lines = (folder / "report" / "report.md").read_text().splitlines()
+    lines = (folder.report / "report.md").read_text().splitlines()
     (header,) = [line for line in lines if "seeds with features" in line]
     assert [cell.strip() for cell in lines[lines.index(header) + 3].split("|")][-2] == "1"
 
@@ -208,7 +209,7 @@ def test_nothing_finished_is_said_not_crashed(tmp_path):
     run = load_run(folder)
     assert choose(run, summarise(run)) is None
     write_report(folder)
-    assert "No trial has finished yet" in (folder / "report" / "report.md").read_text()
+    assert "No trial has finished yet" in (folder.report / "report.md").read_text()
 
 
 def test_nuisance_is_chosen_on_selection_scores(tmp_path):
@@ -238,7 +239,7 @@ def test_grids_keep_every_cell_of_the_axes(folder):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"not a run: it has no study\.json"):
-        load_run(tmp_path)
+        load_run(RunFolder(tmp_path))
 
 
 def texts(figure):
@@ -307,11 +308,11 @@ def test_points_say_what_they_show(tmp_path):
     paper = {line.get_label(): line.get_xdata() for line in figure.axes[-1].get_lines()}
     assert paper["tail"][0] == 88.2 and math.isnan(paper["tail"][1])  # 20 % is not in Table 6
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| 0.05 ")]
     assert "61.0 ± 12.7" in rows[0] and "71.0 ± 12.7" in rows[0] and "90.5" in rows[-1]
     assert "Learned strengths" not in text  # made records have no trajectory
-    names = {path.name for path in (folder / "report").iterdir()}
+    names = {path.name for path in folder.report.iterdir()}
     assert {"points_options-ratio.png", "points_options-ratio.svg"} <= names
 
 
@@ -332,7 +333,7 @@ def test_points_report_tells_what_was_learned(tmp_path):
             file.rename(tmp_path / "trials" / trial / file.name)
         (tmp_path / "kept").rmdir()
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "Learned strengths" in text and "0.00 to 4.00" in text and "| 1.00 " in text
 
 
@@ -345,16 +346,16 @@ def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     summary = summarise(run)
     assert "SELECTED ON TEST" in texts(heatmap(run, summary, choose(run, summary), made.views[0]))
     write_report(folder)
-    assert "SELECTED ON TEST" in (folder / "report" / "report.md").read_text()
+    assert "SELECTED ON TEST" in (folder.report / "report.md").read_text()
     for name in ("metrics.csv", "trials.csv"):
-        header, first = (folder / "report" / name).read_text().splitlines()[:2]
+        header, first = (folder.report / name).read_text().splitlines()[:2]
         assert header.endswith(",selected_on") and first.endswith(",test")
 
 
 def goldens_of(root):
     folder = made_run(root, study(), RESULTS)
     write_report(folder)
-    return {name: (folder / "report" / name).read_text() for name in ("metrics.csv", "report.md")}
+    return {name: (folder.report / name).read_text() for name in ("metrics.csv", "report.md")}
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "report.md"])
@@ -373,7 +374,7 @@ def cells_of(latex):
 
 def test_latex_tables_have_the_cells_of_the_markdown_tables(folder):
     names = {path.name for path in write_report(folder)}
-    markdown = (folder / "report" / "report.md").read_text()
+    markdown = (folder.report / "report.md").read_text()
     stem = "heatmap_positions_depth"
     wanted = {"chosen", stem, f"{stem}_parameters", f"{stem}_paper", "costs"}
     assert {name.removesuffix(".tex") for name in names if name.endswith(".tex")} == wanted
@@ -383,7 +384,7 @@ def test_latex_tables_have_the_cells_of_the_markdown_tables(folder):
     ):
         lines = [line.strip().strip("|").split("|") for line in table.splitlines()]
         cells = [[cell.strip() for cell in line] for line in [lines[0], *lines[2:]]]
-        latex = (folder / "report" / f"{name}.tex").read_text()
+        latex = (folder.report / f"{name}.tex").read_text()
         assert cells_of(latex) == cells, name
         assert f"\\label{{tab:{name}}}" in latex and "\\caption{" in latex
         columns = latex.split("\\begin{tabular}{")[1].split("}")[0]

@@ -9,6 +9,7 @@ from test_store_and_sweep import tiny_study
 
 from harness.errors import UserError
 from harness.store.files import append_line
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, write_run
 from harness.store.search_log import (
     Ask,
@@ -21,6 +22,7 @@ from harness.store.search_log import (
     read_log,
     tells,
 )
+from harness.store.store import Store
 
 TOLD = dict(status="PRUNED", objective=0.5, epochs=2, device_s=3.0, flops=4)
 EVENTS = {
@@ -90,12 +92,12 @@ def test_a_torn_last_line_is_left_out_and_mended_by_its_writer_alone(tmp_path):
 
 
 def test_an_ask_that_was_never_told_is_read(tmp_path):
-    folder = tmp_path / "studies" / "tiny"
-    folder.mkdir(parents=True)
+    folder = RunFolder.of(Store(tmp_path), "tiny")
+    folder.path.mkdir(parents=True)
     write_run(folder, tiny_study(), [], {})
     rows = [{"ask": {}, "cell": {"alpha": 1.0}, "seed": 0, "trial": name} for name in "ab"]
     lines = [json.dumps(row) for row in (rows[0], {"tell": "a", **TOLD}, rows[1])]
-    (folder / "search-0.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    folder.log(0).write_text("".join(f"{line}\n" for line in lines))
     run = read_run(folder)
     assert [asked.trial_id for asked in run.asked] == ["a", "b"]
     assert [ask.trial_id for ask in asks(run.searches[0])] == ["a", "b"]

@@ -20,9 +20,11 @@ from harness.reports.files.write import write_report
 from harness.reports.numbers.searches import load_searches
 from harness.reports.text.searches import search_document, verdict
 from harness.store.comparisons import SearchComparison
-from harness.store.files import append_line, read_lines
+from harness.store.files import append_line
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_command, write_run, write_search_comparison
-from harness.store.search_log import Ask, Tell, best_cells, search_log
+from harness.store.search_log import Ask, Tell, best_cells, read_log
+from harness.store.store import Store
 from harness.store.table import read_table, tabulate
 
 SEEDS = (0, 1, 2)
@@ -60,9 +62,9 @@ def comparison(table, **changes):
 def folder_of(tmp_path, path, logs, **changes):
     """A run's folder with logs written by hand: search -> repeats -> (row of the table, change)."""
     table = read_table(path)
-    folder = tmp_path / "studies" / "joint_space+searches"
-    folder.mkdir(parents=True)
-    shutil.copyfile(path, folder / "table.parquet")
+    folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
+    folder.path.mkdir(parents=True)
+    shutil.copyfile(path, folder.table)
     repeats = max(len(each) for each in logs.values())
     plan = comparison(table, searches=tuple(logs), repeats=repeats, **changes)
     write_search_comparison(folder, plan)
@@ -70,7 +72,7 @@ def folder_of(tmp_path, path, logs, **changes):
     for name, each in logs.items():
         for repeat, events in enumerate(each):
             for trial, change in events:
-                log = search_log(folder, name, repeat)
+                log = folder.log(repeat, name)
                 ask = {"ask": {"x": trial["trial_id"]}, "cell": json.loads(trial["cell"])}
                 append_line(log, {**ask, "seed": trial["seed"], "trial": trial["trial_id"]})
                 append_line(log, tell(trial, **change))
@@ -284,35 +286,36 @@ def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     args = ["--search", "all", "--repeats", 3, "--budget", 3]
     first = compare(tmp_path, made, *args)
     assert first.exit_code == 0, first.output
-    folder = tmp_path / "studies" / "joint_space+searches"
-    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
+    logs = {path.name: path.read_bytes() for path in folder.logs()}
     assert {f"search-tpe+hyperband-{n}.jsonl" for n in range(3)} < set(logs)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "pbt changes values in mid-training, which no table has: left out." in text
     assert "metapeft is one trial per training seed" in text and "train --method metapeft" in text
     assert "cost that is not charged here" in text
     assert "nan" not in text.lower().replace("finance", "")
-    summary = pd.read_csv(folder / "report" / "searches.csv", index_col="search")
+    summary = pd.read_csv(folder.report / "searches.csv", index_col="search")
     assert list(summary.index) == ["random", "sobol", "tpe", "gp", "tpe+hyperband", "metapeft"]
     assert math.isnan(summary.loc["metapeft", "rank"])
-    report = {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+    report = {path.name: path.read_bytes() for path in folder.report.iterdir()}
     assert {"anytime.png", "anytime.svg", "choices.png", "interactions.csv"} < set(report)
 
     again = compare(tmp_path, made, *args)
     assert again.exit_code == 0
-    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    assert {path.name: path.read_bytes() for path in folder.logs()} == logs
     assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
-    assert {p.name: p.read_bytes() for p in (folder / "report").iterdir()} == report
+    assert {p.name: p.read_bytes() for p in folder.report.iterdir()} == report
 
 
 def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     args = ["--search", "random,metapeft", "--replay", "--repeats", 2, "--budget", 3]
     result = harness("compare", *args, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    found = load_searches(tmp_path / "studies" / "joint_space+searches")
+    folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
+    found = load_searches(folder)
     assert found.exhaustive is not None and found.exhaustive.select.shape == (6, 12, 12, 1)
     assert found.study.seeds == (0,) and found.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
-    typed = read_command(tmp_path / "studies" / "joint_space+searches")
+    typed = read_command(folder)
     assert typed is not None and typed.line.endswith("--replay --budget 3 --repeats 2")  # no path
     by_search = found.final.groupby("search")["test"].mean()
     assert set(by_search.index) == {"random", "metapeft"} and (by_search > 100 / 15).all()
@@ -358,7 +361,7 @@ def test_starts_on_further_seeds_are_counted_and_their_options_named(tmp_path):
     folder = made_metapeft(tmp_path, small_study(seeds=SEEDS))
     write_run(folder, small_study(seeds=(0,)), [], {"device": "made up"})
     write_report(folder)
-    text = (folder / "report" / "report.md").read_text()
+    text = (folder.report / "report.md").read_text()
     assert "10 epochs, 3 seeds." in text and "One seed" not in text
     assert "method = metapeft, options = base lora, base_options rank 4 (" in text
     assert "Cells range" not in text  # there is one
@@ -400,19 +403,19 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     root, args, result = live
     assert result.exit_code == 0, result.output
     assert "Confirmation on seeds 2 to 2." in result.output
-    folder = root / "studies" / "tiny+searches"
-    text = (folder / "report" / "report.md").read_text()
+    folder = RunFolder.of(Store(root), "tiny+searches")
+    text = (folder.report / "report.md").read_text()
     assert "Live: 1 repeat over 2 training seeds" in text
     assert "| pbt " in text and "How far from the best" not in text
     found = load_searches(folder)
     assert found.exhaustive is None and found.random is None
     assert found.final["confirmed"].notna().all() and found.final["regret"].isna().all()
     assert found.comparison.confirm_seeds == (2,)
-    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    logs = {path.name: path.read_bytes() for path in folder.logs()}
     trials = {path.name: path.stat().st_mtime_ns for path in (root / "trials").iterdir()}
     again = harness("compare", *args)
     assert again.exit_code == 0, again.output
-    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    assert {path.name: path.read_bytes() for path in folder.logs()} == logs
     assert {p.name: p.stat().st_mtime_ns for p in (root / "trials").iterdir()} == trials
 
 
@@ -425,9 +428,9 @@ def test_a_replay_is_what_the_same_searches_did_live(live, tmp_path):
         *("--search", "random,tpe+hyperband", "--repeats", 1, "--seeds", 2, "--budget", 2),
     )
     assert result.exit_code == 0, result.output
-    folders = [out / "studies" / "tiny+searches" for out in (root, tmp_path)]
+    folders = [RunFolder.of(Store(out), "tiny+searches") for out in (root, tmp_path)]
     for name in ("random", "tpe+hyperband"):
-        logs = [read_lines(search_log(folder, name, 0)) for folder in folders]
+        logs = [read_log(folder.log(0, name)) for folder in folders]
         assert logs[0] == logs[1] and len(logs[0]) > 3
     lived, replayed = (load_searches(folder).answers for folder in folders)
     same = ["search", "repeat", "trial_id", "select", "incumbent_test", "spent_device_s"]

@@ -43,7 +43,7 @@ def test_status_says_how_far_a_run_is(folder, tmp_path):
 
 def test_status_of_a_run_that_goes_on(folder, tmp_path):
     plan = make_plan(tiny_study(), store=Store(tmp_path), run_name="tiny", runtime=Runtime())
-    with driving(folder), Store(tmp_path).claim(plan.to_run[-1]):
+    with driving(folder.driver_mark), Store(tmp_path).claim(plan.to_run[-1]):
         seen = harness("status", "tiny", "--out", tmp_path).output
     assert "1 running" in seen and "Driver: process" in seen and "Time left: about 0 min" in seen
 

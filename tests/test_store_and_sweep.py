@@ -337,7 +337,7 @@ def _exists(pid):
 def test_run_folder_holds_the_study_as_run(tmp_path):
     store = Store(tmp_path)
     plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
-    plan.folder.mkdir(parents=True)
+    plan.folder.path.mkdir(parents=True)
     write_run(plan.folder, plan.study, plan.cells, provenance("cpu"))
     content = json.loads((tmp_path / "studies" / "tiny" / "study.json").read_text())
     assert Study.model_validate_json(json.dumps(content["study"])) == tiny_study()

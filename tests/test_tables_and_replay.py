@@ -21,8 +21,9 @@ from harness.runner.runtime import Runtime
 from harness.search.base import Budget, SearchTask
 from harness.search.catalogue import find_search
 from harness.search.replay import Recording
-from harness.store.files import read_lines
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, read_run, write_command, write_comparison
+from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
 from harness.study.axes import Range
@@ -306,7 +307,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     result = compare(tmp_path, made[2], "--search", "users,random", "--repeats", 2, "--budget", 3)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "studies" / "joint_space+searches"
-    asked = [e for e in read_lines(folder / "search-users-1.jsonl") if "ask" in e]
+    asked = asks(read_log(folder / "search-users-1.jsonl"))
     assert len(asked) >= 3  # 30 epochs; one that diverges takes fewer than 10
     assert "| users " in (folder / "report" / "report.md").read_text()
     broken = compare(tmp_path / "b", made[2], "--search", "broken", "--repeats", 1)
@@ -373,8 +374,8 @@ def test_controls_stand_beside_the_searches(tmp_path, made):
             store=store,
             runtime=Runtime(),
         ).compare()
-        folder = store.root / "studies" / name
-        folder.mkdir(parents=True)
+        folder = RunFolder.of(store, name)
+        folder.path.mkdir(parents=True)
         write_comparison(folder, compared, {})
         return ["--search", "random,metapeft", "--repeats", 2, "--controls", name]
 

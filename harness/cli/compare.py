@@ -153,8 +153,7 @@ def compare(
         from harness.catalogue.studies import load_study
 
         asked = None if study_name is None else load_study(study_name).name
-        studies = store.root / "studies"
-        folder = replay_searches(wanted, Path(replay), asked, studies, click.echo)
+        folder = replay_searches(wanted, Path(replay), asked, store, click.echo)
         write_command(
             folder, Command(typed_command(), f"Each search to a budget of {wanted.budget}.")
         )
@@ -182,9 +181,10 @@ def compare(
 def compare_live(wanted: Wanted, study: Study, run_name: str, batch: Batch) -> None:
     """Searches against each other, live, and their report."""
     from harness.comparison.searches import run_searches
+    from harness.store.run_folder import RunFolder
     from harness.store.runs import Command, write_command
 
-    folder = batch.store.root / "studies" / f"{run_name}+searches"
+    folder = RunFolder.of(batch.store, f"{run_name}+searches")
     run_searches(wanted, study, folder, batch=batch, say=click.echo)
     if not batch.is_incomplete:
         write_command(
@@ -207,11 +207,12 @@ def _compare_methods(
     from harness.driver.batch import runner
     from harness.runner.provenance import provenance
     from harness.store.liveness import driving
+    from harness.store.run_folder import RunFolder
     from harness.store.runs import Command, write_command, write_comparison
 
     chosen = compared_methods(names)
     words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"
-    folder = store.root / "studies" / f"{run_name}+{words}"
+    folder = RunFolder.of(store, f"{run_name}+{words}")
     run = runner(
         engine_starter("local", store, runtime, workers, None, None),
         store=store,
@@ -220,7 +221,7 @@ def _compare_methods(
         title="methods",
         objective=study.objective,
     )
-    with driving(folder):
+    with driving(folder.driver_mark):
         compared = compare_methods(
             chosen,
             study=study,
@@ -236,4 +237,4 @@ def _compare_methods(
         )
         write_command(folder, Command(typed_command(), plan))
     write_report(folder)
-    print_markdown(folder / "report" / "report.md")
+    print_markdown(folder.report / "report.md")

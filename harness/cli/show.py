@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from harness.store.run_folder import RunFolder
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
@@ -35,7 +39,7 @@ def print_markdown(path: Path) -> None:
         click.echo(text)
 
 
-def write_report(folder: Path) -> None:
+def write_report(folder: RunFolder) -> None:
     from harness.reports.files.write import write_report
 
     for path in write_report(folder):

@@ -137,6 +137,7 @@ def sweep(
     from harness.search.catalogue import POPULATION
     from harness.search.plan import Wanted, plan_searches
     from harness.store.liveness import driving
+    from harness.store.run_folder import RunFolder
     from harness.store.runs import Command, known_run, read_run, write_command, write_run
     from harness.store.store import Store
 
@@ -192,13 +193,13 @@ def sweep(
         words = [search] if pruner in (None, "none") else [search, str(pruner)]
         if len(words) > 1 and (gpus_per_trial or 1) > 1:
             raise UserError("--pruner: trials on several GPUs each are not stopped early.")
-        folder = store.root / "studies" / "+".join([run_name, *words])
+        folder = RunFolder.of(store, "+".join([run_name, *words]))
         click.echo(f"{study.name}: {study.question}")
         planned = plan_searches(study, runtime, folder, wanted)
         click.echo(planned.words)
         if dry_run:
             return
-        with driving(folder), batch:
+        with driving(folder.driver_mark), batch:
             write_run(folder, study, [], provenance(runtime.device))
             write_command(folder, Command(typed_command(), planned.words))
             for number, start in enumerate(planned.starts):
@@ -222,7 +223,7 @@ def sweep(
         _print_plan(plan, runtime, local_workers(workers, runtime))
         if dry_run:
             return
-        with driving(folder), batch:
+        with driving(folder.driver_mark), batch:
             write_run(folder, study, plan.cells, provenance(runtime.device))
             limit = "" if budget is None else f", {budget} at most"
             write_command(
@@ -249,7 +250,7 @@ def _count(plan: Plan, dry_run: bool, environment: dict[str, str]) -> None:
     click.echo(f"Trials: none; the parameters of {len(plan.cells)} cells are counted.")
     if dry_run:
         return
-    with driving(plan.folder):
+    with driving(plan.folder.driver_mark):
         write_run(plan.folder, plan.study, plan.cells, environment)
         write_counts(plan.folder, {spec.trial_id: count_params(spec) for _, spec in plan.cells})
     write_report(plan.folder)

@@ -123,6 +123,7 @@ def train(
     )
     if controls:
         from harness.comparison.controls import Controls
+        from harness.store.run_folder import RunFolder
         from harness.store.runs import Command, variant, write_command, write_comparison
 
         everything = Controls(
@@ -132,13 +133,13 @@ def train(
         if "placement" in chosen:
             chosen["placement"] = Path(str(sites)).stem
         run_name = f"{study.name}+{words}" + variant({**chosen, **values})
-        folder = store.root / "studies" / run_name
-        with driving(folder):
+        folder = RunFolder.of(store, run_name)
+        with driving(folder.driver_mark):
             compared = everything.compare()
             write_comparison(folder, compared, provenance(runtime.device))
             write_command(folder, Command(typed_command(), "Every arm once for every seed."))
         write_report(folder)
-        print_markdown(folder / "report" / "report.md")
+        print_markdown(folder.report / "report.md")
         return
     records = run(requests)
     _print_records(records)

@@ -24,8 +24,9 @@ from harness.spec import TrialSpec
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
 from harness.store.records import TrialRecord
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Cell, read_comparison, read_run, write_run, write_search_comparison
-from harness.store.search_log import best_cells, read_log, search_log
+from harness.store.search_log import best_cells, read_log
 from harness.store.store import Store
 from harness.store.summaries import summaries
 from harness.store.table import Table, read_table
@@ -57,9 +58,9 @@ class Wanted:
     seeds: int | None = None
     workers: int = 1
     confirm: int | None = None
-    tuning: tuple[Path, ...] = ()
+    tuning: tuple[RunFolder, ...] = ()
     """Run folders whose cost found the settings of the searches that learn strengths."""
-    controls: Path | None = None
+    controls: RunFolder | None = None
     """Folder of the comparison of a method that learns strengths with its controls."""
 
     def names(self, learned: Sequence[str]) -> list[str]:
@@ -72,7 +73,7 @@ class Wanted:
 class _Contest:
     """All searches, ready to be started."""
 
-    folder: Path
+    folder: RunFolder
     comparison: SearchComparison
     makers: dict[str, SearchMaker]
     space: SearchSpace
@@ -89,7 +90,7 @@ class _Contest:
             budget=self.budget,
             full_run_flops=self.comparison.reference.flops,
             epochs=self.study.base.recipe.epochs,
-            log=search_log(self.folder, name, repeat),
+            log=self.folder.log(repeat, name),
         )
         return self.makers[name](task)
 
@@ -100,9 +101,9 @@ def default_budget(smoke: bool) -> str:
 
 
 def replay_searches(
-    wanted: Wanted, path: Path, asked: str | None, studies: Path, say: Callable[[str], None]
-) -> Path:
-    """Every search against a table, `repeats` times; the folder of the run, under `studies`.
+    wanted: Wanted, path: Path, asked: str | None, store: Store, say: Callable[[str], None]
+) -> RunFolder:
+    """Every search against a table, `repeats` times; the folder of the run.
 
     `asked` is the name of the study that the table must be of, if one was given.
 
@@ -113,7 +114,7 @@ def replay_searches(
     study = table.info.study
     if asked is not None and study.name != asked:
         raise UserError(f"{path} is a table of study {study.name}, not of {asked}.")
-    folder = studies / f"{study.name}+searches"
+    folder = RunFolder.of(store, f"{study.name}+searches")
     if wanted.seeds is not None and wanted.seeds > len(study.seeds):
         raise UserError(f"--seeds {wanted.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: wanted.seeds])
@@ -153,11 +154,11 @@ def replay_searches(
         budget=budget,
         study=study,
     )
-    with driving(folder):
+    with driving(folder.driver_mark):
         write_search_comparison(folder, comparison)
         write_run(folder, study, [], table.info.environment)
-        with saving(folder / "table.parquet"):
-            shutil.copyfile(path, folder / "table.parquet")
+        with saving(folder.table):
+            shutil.copyfile(path, folder.table)
         for name in names:
             start, trials = time.perf_counter(), 0
             for repeat in range(comparison.repeats_of(name)):
@@ -170,7 +171,7 @@ def replay_searches(
 def run_searches(
     wanted: Wanted,
     study: Study,
-    folder: Path,
+    folder: RunFolder,
     *,
     batch: Batch,
     say: Callable[[str], None],
@@ -212,7 +213,7 @@ def run_searches(
         left = [spec for key, spec in distinct.items() if store.state(key) != "done"]
         return run(GridSearch(left), title, len(left))
 
-    with driving(folder), batch:
+    with driving(folder.driver_mark), batch:
         default = space.default()
         cell = space.values(lambda variable, domain: default[variable])
         full = make(cell, study.seeds[0])
@@ -248,7 +249,7 @@ def run_searches(
                     continue
                 search = contest.start(name, repeat)
                 title = f"{name} {repeat + 1}/{comparison.repeats_of(name)}"
-                logs.append(search_log(folder, name, repeat))
+                logs.append(folder.log(repeat, name))
                 if not run(search, title):
                     return
         if POPULATION in names:
@@ -308,7 +309,7 @@ def _as_wanted(
     seconds = 0.0
     for folder in wanted.tuning:
         ids = {asked.trial_id for asked in read_run(folder).asked}
-        ended = summaries(Store(folder.parent.parent), ids)
+        ended = summaries(folder.store, ids)
         seconds += sum(each.device_s for each in ended.values())
     if wanted.controls is not None:
         base, other = study.base, read_comparison(wanted.controls).request

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.errors import UserError
 from harness.runner.cost import probe_seconds
@@ -16,6 +15,7 @@ from harness.runner.runtime import Runtime
 from harness.search.base import Budget
 from harness.spec import TrialSpec
 from harness.store.records import State, state_of
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Cell
 from harness.store.store import Store
 from harness.store.summaries import Summary, in_bulk, summaries
@@ -27,7 +27,7 @@ class Plan:
     """A study's trials, and of those to be done now, which the store lacks."""
 
     study: Study
-    folder: Path
+    folder: RunFolder
     cells: list[Cell]
     done: list[Summary]
     running: int
@@ -75,7 +75,7 @@ def make_plan(
     states = {i: state_of(ended[i].status) if i in ended else _unfinished(store, i) for i in specs}
     return Plan(
         study=study,
-        folder=store.root / "studies" / run_name,
+        folder=RunFolder.of(store, run_name),
         cells=trials,
         done=[ended[trial_id] for trial_id, state in states.items() if state == "done"],
         running=sum(state == "running" for state in states.values()),

@@ -11,11 +11,12 @@ from typing import Any
 
 from harness.errors import UserError, saving
 from harness.store.records import TrialRecord
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.store import Store
 
 
-def export_optuna(folder: Path, store: Store, url: str) -> int:
+def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
     """Write a run as a study of Optuna's, one trial for each of ours; their number.
 
     Every field is a choice among the values that the run has tried.
@@ -96,7 +97,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def export_tensorboard(folder: Path, store: Store, out: Path) -> Path:
+def export_tensorboard(folder: RunFolder, store: Store, out: Path) -> Path:
     """Write every trial's curves, a folder of events for each; the folder of all.
 
     Raises:

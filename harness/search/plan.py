@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, unknown
@@ -30,6 +29,7 @@ from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner
 from harness.search.population import population_size
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
+from harness.store.run_folder import RunFolder
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
 
@@ -46,7 +46,7 @@ class Wanted:
     repeats: int = 1
     pruner: Pruner | None = None
     on_repeat: OnRepeat | None = None
-    warm_start: Path | None = None
+    warm_start: RunFolder | None = None
 
     def refuse(self, *fields: str) -> None:
         """Raises `UserError` if one of these was asked for."""
@@ -72,7 +72,7 @@ def learning_methods() -> list[str]:
     return [name for name in METHODS.names() if get_method(name).wraps]
 
 
-def plan_searches(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> SearchPlan:
+def plan_searches(study: Study, runtime: Runtime, folder: RunFolder, wanted: Wanted) -> SearchPlan:
     """Make ready what is wanted, with its logs in `folder`.
 
     Raises:
@@ -89,7 +89,12 @@ def plan_searches(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) 
 
 
 def _optuna(
-    study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
+    study: Study,
+    runtime: Runtime,
+    folder: RunFolder,
+    wanted: Wanted,
+    space: SearchSpace,
+    make: Make,
 ) -> SearchPlan:
     budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
@@ -116,7 +121,12 @@ def _optuna(
 
 
 def _from_name(
-    study: Study, runtime: Runtime, folder: Path, wanted: Wanted, space: SearchSpace, make: Make
+    study: Study,
+    runtime: Runtime,
+    folder: RunFolder,
+    wanted: Wanted,
+    space: SearchSpace,
+    make: Make,
 ) -> SearchPlan:
     """A population, or a search that a user has installed: all they take is a budget."""
     wanted.refuse("pruner", "on_repeat", "warm_start")
@@ -141,7 +151,7 @@ def _from_name(
     )
 
 
-def _restarts(study: Study, runtime: Runtime, folder: Path, wanted: Wanted) -> SearchPlan:
+def _restarts(study: Study, runtime: Runtime, folder: RunFolder, wanted: Wanted) -> SearchPlan:
     wanted.refuse("pruner", "on_repeat", "warm_start")
     budget = Budget.parse(wanted.budget or "1")
     if budget.unit != "trials" or budget.amount < 1:
@@ -201,7 +211,7 @@ def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runt
 
 def _task(
     study: Study,
-    folder: Path,
+    folder: RunFolder,
     repeat: int,
     space: SearchSpace,
     make: Make,
@@ -217,7 +227,7 @@ def _task(
         budget=budget,
         full_run_flops=flops,
         epochs=study.base.recipe.epochs,
-        log=folder / f"search-{repeat}.jsonl",
+        log=folder.log(repeat),
     )
 
 

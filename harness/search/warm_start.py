@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from harness.errors import UserError
 from harness.spec import TrialSpec
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
-from harness.store.store import Store
 from harness.store.summaries import summaries
 from harness.study.space import Params, SearchSpace, Values
 
 
 def known_points(
-    folder: Path, space: SearchSpace, make: Callable[[Values, int], TrialSpec], metric: str
+    folder: RunFolder, space: SearchSpace, make: Callable[[Values, int], TrialSpec], metric: str
 ) -> list[tuple[Params, float]]:
     """Configurations of a space that another run has finished, with their mean score over seeds.
 
     Raises:
         UserError: there are none; the other run had another space, data, backbone or recipe.
     """
-    store = Store(folder.parent.parent)
     scores: dict[str, tuple[Params, list[float]]] = {}
     run = read_run(folder).asked
-    ended = summaries(store, {asked.trial_id for asked in run})
+    ended = summaries(folder.store, {asked.trial_id for asked in run})
     for asked in run:
         params = space.params(asked.cell)
         if params is None or make(asked.cell, asked.seed).trial_id != asked.trial_id:

@@ -1,6 +1,8 @@
-"""Which process works on a trial or drives a run, and whether it is alive.
+"""Marks of the processes that work: on a trial (its claim) or on a run (its driver).
 
-Owns: marks of owners and their heartbeat. Must not know: what the owner does.
+A mark is a file that names its owner. The owner touches it every few seconds, its heartbeat, so
+that others can tell a process at work from one that was killed, on this machine or another. Owns:
+marks and heartbeats. Must not know: where marks lie, what their owners do.
 """
 
 from __future__ import annotations
@@ -13,64 +15,56 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import psutil
 from filelock import FileLock
 
 from harness.errors import UserError, saving
 
-if TYPE_CHECKING:
-    pass
-
-
 HEARTBEAT_S = 5.0
-
-
+"""How often a mark is touched."""
 STALE_S = 60.0
-"""A claim not touched for this long belongs to a process that is gone."""
+"""A mark not touched for this long belongs to a process that is gone."""
 
 
-@contextmanager
-def driving(folder: Path) -> Iterator[None]:
-    """Be the one driver of the run in `folder`.
+class Owner(NamedTuple):
+    """A process, with its start time because process numbers are used again."""
 
-    Raises:
-        UserError: another process drives it; names the process.
-    """
-    mark = folder / "driver.json"
-    with saving(mark):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "driver.lock"):
-        driver = driver_of(folder)
-        if driver is not None:
-            raise UserError(
-                f"The run {folder} is being driven by {driver}; wait for it, end it, or give "
-                "another --out."
-            )
-        with saving(mark):
-            mark.write_text(json.dumps(owner()))
+    host: str
+    pid: int
+    started: float
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def write_mark(path: Path) -> None:
+    """Mark something as this process's. The caller sees to it that no other process does so too."""
+    owner = Owner(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    path.write_text(json.dumps(owner._asdict()))
+
+
+def living_owner(mark: Path) -> Owner | None:
+    """The owner, if its heartbeat is fresh and, on this host, its process lives; else None."""
     try:
-        with beating(mark):
-            yield
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-def driver_of(folder: Path) -> str | None:
-    """The process that drives the run in `folder`, in words; None if there is none."""
-    mark = folder / "driver.json"
-    if not alive(mark):
-        return None
-    owner = json.loads(mark.read_text())
-    return f"process {owner['pid']} on {owner['host']}"
+        owner = Owner(**json.loads(mark.read_text()))
+        if time.time() - mark.stat().st_mtime > STALE_S:
+            return None
+        if owner.host != socket.gethostname():
+            return owner
+        process = psutil.Process(owner.pid)
+        same = process.create_time() == owner.started
+        return owner if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
+        return None  # no mark, a torn one, or no such process
 
 
 @contextmanager
-def beating(path: Path) -> Iterator[None]:
-    """Touch a file of this process while it works."""
+def beating(mark: Path) -> Iterator[None]:
+    """Keep a mark of this process fresh while it works."""
     ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    beat = threading.Thread(target=_beat, args=(mark, ended), daemon=True)
     beat.start()
     try:
         yield
@@ -79,28 +73,34 @@ def beating(path: Path) -> Iterator[None]:
         beat.join()
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
+def _beat(mark: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_S):
         with suppress(FileNotFoundError):  # released by a driver that believes this worker dead
-            os.utime(path)
+            os.utime(mark)
 
 
-def owner() -> dict[str, Any]:
-    """This process; with its start time, because process numbers are used again."""
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+@contextmanager
+def driving(mark: Path) -> Iterator[None]:
+    """Be the one driver of the run in whose folder, made if need be, the mark lies.
 
-
-def alive(claim: Path) -> bool:
-    """Whether the process behind a claim works: a fresh heartbeat and, on this host, a live one."""
+    Raises:
+        UserError: another process drives it; names the process.
+        NotSavedError: the mark cannot be written.
+    """
+    folder = mark.parent
+    with saving(mark):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(mark.with_suffix(".lock")):
+        driver = living_owner(mark)
+        if driver is not None:
+            raise UserError(
+                f"The run {folder} is being driven by {driver}; wait for it, end it, or give "
+                "another --out."
+            )
+        with saving(mark):
+            write_mark(mark)
     try:
-        owner = json.loads(claim.read_text())
-        if time.time() - claim.stat().st_mtime > STALE_S:
-            return False
-        if owner["host"] != socket.gethostname():
-            return True
-        process = psutil.Process(owner["pid"])
-        same = bool(process.create_time() == owner["started"])
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
-        return False  # no claim, a torn one, or no such process
+        with beating(mark):
+            yield
+    finally:
+        mark.unlink(missing_ok=True)

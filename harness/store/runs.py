@@ -21,7 +21,9 @@ from harness.spec import TrialSpec
 from harness.store.comparisons import Comparison, SearchComparison
 from harness.store.files import write_atomically
 from harness.store.records import Counted
-from harness.store.search_log import Event, asks, name_and_number, read_log
+from harness.store.run_folder import STUDIES, RunFolder
+from harness.store.search_log import Event, asks, read_log
+from harness.store.store import Store
 from harness.study.study import Study
 
 Cell = tuple[dict[str, JsonValue], TrialSpec]
@@ -55,14 +57,13 @@ class Command(NamedTuple):
     """What that meant: the search and its budget, in one sentence."""
 
 
-def find_run(name: str, root: Path) -> Path | None:
+def find_run(name: str, root: Path) -> RunFolder | None:
     """The folder of a run, by its name in the store or by its path; None if it is neither."""
-    folders = (Path(name), root / "studies" / name)
-    files = ("study.json", "comparison.json")
-    return next((f for f in folders if any((f / file).is_file() for file in files)), None)
+    folders = (RunFolder(Path(name)), RunFolder.of(Store(root), name))
+    return next((folder for folder in folders if folder.exists), None)
 
 
-def known_run(name: str, root: Path) -> Path:
+def known_run(name: str, root: Path) -> RunFolder:
     """As `find_run`.
 
     Raises:
@@ -70,7 +71,7 @@ def known_run(name: str, root: Path) -> Path:
     """
     folder = find_run(name, root)
     if folder is None:
-        known = [path.name for path in (root / "studies").glob("*") if path.is_dir()]
+        known = [path.name for path in (root / STUDIES).glob("*") if path.is_dir()]
         raise unknown("run", name, known)
     return folder
 
@@ -82,23 +83,23 @@ def variant(values: dict[str, Any]) -> str:
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
-def write_command(folder: Path, command: Command) -> None:
+def write_command(folder: RunFolder, command: Command) -> None:
     """Put how a run was asked for into its folder.
 
     Raises:
         NotSavedError: it cannot be written.
     """
-    write_atomically(folder / "command.json", json.dumps(command._asdict(), indent=1))
+    write_atomically(folder.command, json.dumps(command._asdict(), indent=1))
 
 
-def read_command(folder: Path) -> Command | None:
+def read_command(folder: RunFolder) -> Command | None:
     """How a run was asked for; None for one from before this was written down."""
-    path = folder / "command.json"
+    path = folder.command
     return Command(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def write_run(
-    folder: Path, study: Study, cells: Sequence[Cell], environment: dict[str, str]
+    folder: RunFolder, study: Study, cells: Sequence[Cell], environment: dict[str, str]
 ) -> None:
     """Put the study as it is run, and the environment, beside the results.
 
@@ -107,27 +108,29 @@ def write_run(
     """
     listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
     content = {"study": study.model_dump(mode="json"), "cells": listed}
-    write_atomically(folder / "study.json", json.dumps(content, indent=1))
-    write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
+    write_atomically(folder.study, json.dumps(content, indent=1))
+    write_atomically(folder.environment, json.dumps(environment, indent=1))
 
 
-def write_comparison(folder: Path, comparison: Comparison, environment: dict[str, str]) -> None:
+def write_comparison(
+    folder: RunFolder, comparison: Comparison, environment: dict[str, str]
+) -> None:
     """Put a comparison and the environment into a run's folder.
 
     Raises:
         NotSavedError: they cannot be written.
     """
-    write_atomically(folder / "comparison.json", comparison.model_dump_json(indent=1))
-    write_atomically(folder / "environment.json", json.dumps(environment, indent=1))
+    write_atomically(folder.comparison, comparison.model_dump_json(indent=1))
+    write_atomically(folder.environment, json.dumps(environment, indent=1))
 
 
-def read_comparison(folder: Path) -> Comparison:
+def read_comparison(folder: RunFolder) -> Comparison:
     """The comparison of arms in a run's folder.
 
     Raises:
         UserError: it holds none.
     """
-    path = folder / "comparison.json"
+    path = folder.comparison
     if not path.is_file():
         raise UserError(
             f"{folder.name} compares no arms; name a run of `harness train --controls`."
@@ -137,52 +140,51 @@ def read_comparison(folder: Path) -> Comparison:
 
 def members(name: str, root: Path) -> tuple[str, ...]:
     """The trials that a name stands for: those of a comparison's first arm, or the one itself."""
-    folder = root / "studies" / name
-    if not (folder / "comparison.json").is_file():
+    folder = RunFolder.of(Store(root), name)
+    if not folder.comparison.is_file():
         return (name,)
     return read_comparison(folder).arms[0].trials
 
 
-def write_counts(folder: Path, counts: dict[str, Counted]) -> None:
+def write_counts(folder: RunFolder, counts: dict[str, Counted]) -> None:
     """Put trial id -> counts into a run's folder.
 
     Raises:
         NotSavedError: they cannot be written.
     """
     content = {trial_id: counted._asdict() for trial_id, counted in counts.items()}
-    write_atomically(folder / "counts.json", json.dumps(content, indent=1))
+    write_atomically(folder.counts, json.dumps(content, indent=1))
 
 
-def read_counts(folder: Path) -> dict[str, Counted]:
+def read_counts(folder: RunFolder) -> dict[str, Counted]:
     """Trial id -> counts, of a study that trains nothing."""
-    content = json.loads((folder / "counts.json").read_text())
+    content = json.loads(folder.counts.read_text())
     return {trial_id: Counted(**counted) for trial_id, counted in content.items()}
 
 
-def read_run(folder: Path) -> RunFiles:
+def read_run(folder: RunFolder) -> RunFiles:
     """A sweep's folder, also while its driver is writing to it.
 
     Raises:
         UserError: the folder is not that of a sweep.
     """
-    path = folder / "study.json"
+    path = folder.study
     if not path.is_file():
         raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
     content = json.loads(path.read_text())
     asked = [Asked(**cell) for cell in content["cells"]]
-    logs = sorted(folder.glob("search-*.jsonl"), key=name_and_number)
-    searches = {number: read_log(log) for number, log in enumerate(logs)}
+    searches = {number: read_log(log) for number, log in enumerate(folder.logs())}
     for events in searches.values():
         asked += [Asked(ask.cell, ask.seed, ask.trial_id) for ask in asks(events)]
     return RunFiles(
         study=Study.model_validate_json(json.dumps(content["study"])),
         asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,
-        environment=json.loads((folder / "environment.json").read_text()),
+        environment=json.loads(folder.environment.read_text()),
         searches=searches,
     )
 
 
-def write_search_comparison(folder: Path, comparison: SearchComparison) -> None:
+def write_search_comparison(folder: RunFolder, comparison: SearchComparison) -> None:
     """Put a comparison of searches into a run's folder.
 
     Raises:
@@ -197,21 +199,21 @@ def write_search_comparison(folder: Path, comparison: SearchComparison) -> None:
                 f"{folder} holds a comparison with other {field} ({was}, now {now}); move it away "
                 "or give another --out."
             )
-    write_atomically(folder / "searches.json", comparison.model_dump_json(indent=1))
+    write_atomically(folder.searches, comparison.model_dump_json(indent=1))
 
 
-def refuse_replayed(folder: Path) -> None:
+def refuse_replayed(folder: RunFolder) -> None:
     """Raises `UserError` if the run's trials are rows of a table, so that the store has none."""
-    if (folder / "table.parquet").is_file():
+    if folder.table.is_file():
         raise UserError(
             f"{folder.name} was replayed from a table: its report holds all there is, and the run "
             "that was tabulated has the trials."
         )
 
 
-def read_search_comparison(folder: Path) -> SearchComparison | None:
+def read_search_comparison(folder: RunFolder) -> SearchComparison | None:
     """The comparison of searches in a run's folder; None if it holds none."""
-    path = folder / "searches.json"
+    path = folder.searches
     if not path.is_file():
         return None
     return SearchComparison.model_validate_json(path.read_text())

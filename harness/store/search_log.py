@@ -81,16 +81,6 @@ class Warm:
 Event = Ask | Report | Tell | Warm
 
 
-def name_and_number(log: Path) -> tuple[str, int]:
-    name, _, number = log.stem.rpartition("-")
-    return name, int(number)
-
-
-def search_log(folder: Path, search: str, repeat: int) -> Path:
-    """The log of one repeat of one search of a comparison."""
-    return folder / f"search-{search}-{repeat}.jsonl"
-
-
 def append_event(path: Path, event: Event) -> None:
     """Append an event to a log.
 

@@ -5,14 +5,13 @@ Owns: what `harness status` says. Must not know: the process that drives the run
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import UserError
-from harness.store.liveness import driver_of
+from harness.store.liveness import living_owner
 from harness.store.records import state_of
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run, refuse_replayed
-from harness.store.store import Store
 from harness.store.summaries import Summary, summaries
 
 
@@ -46,7 +45,7 @@ class Seen(NamedTuple):
     failures: list[tuple[str, str]]
 
 
-def look(folder: Path) -> Seen:
+def look(folder: RunFolder) -> Seen:
     """Read a run's folder and its trials.
 
     Raises:
@@ -56,7 +55,7 @@ def look(folder: Path) -> Seen:
     files = read_run(folder)
     if not files.study.trains:
         raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
-    store = Store(folder.parent.parent)
+    store = folder.store
     asked = {each.trial_id: each for each in files.asked}
     ended = summaries(store, asked)
     running = sum(store.is_claimed(trial_id) for trial_id in asked if trial_id not in ended)
@@ -72,7 +71,7 @@ def look(folder: Path) -> Seen:
     for summary in ended.values():
         count, seconds = devices.get(summary.device, (0, 0.0))
         devices[summary.device] = (count + 1, seconds + summary.device_s)
-    driver = driver_of(folder)
+    driver = living_owner(folder.driver_mark)
     is_grid = not files.searches
     left = None
     if driver is not None and is_grid and ended and running:
@@ -87,7 +86,7 @@ def look(folder: Path) -> Seen:
         is_grid=is_grid,
         asked=len(asked),
         counts=counts,
-        driver=driver,
+        driver=None if driver is None else str(driver),
         best=_best(asked, ended, metric),
         running=running,
         left_s=left,

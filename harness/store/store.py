@@ -23,11 +23,7 @@ from pydantic import ValidationError
 from harness.errors import UserError, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.files import append_line, read_lines, write_atomically
-from harness.store.liveness import (
-    alive,
-    beating,
-    owner,
-)
+from harness.store.liveness import beating, living_owner, write_mark
 from harness.store.records import SCHEMA, State, TrialRecord, state_of
 
 if TYPE_CHECKING:
@@ -160,7 +156,7 @@ class Store:
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a living process has the trial's claim."""
-        return alive(self.trials / trial_id / "claim.json")
+        return living_owner(self.trials / trial_id / "claim.json") is not None
 
     def history(self, trial_id: str) -> list[dict[str, Any]]:
         """A row per epoch that the trial has finished."""
@@ -187,7 +183,7 @@ class Store:
                     folder.rename(old)
                 if free:
                     folder.mkdir()
-                    (folder / "claim.json").write_text(json.dumps(owner()))
+                    write_mark(folder / "claim.json")
             if free:
                 if (old / "checkpoint.pt").exists():
                     (old / "checkpoint.pt").rename(folder / "checkpoint.pt")

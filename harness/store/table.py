@@ -27,6 +27,7 @@ from harness.errors import UserError, saving
 from harness.metrics import OVERALL
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
 from harness.store.summaries import BY_GROUP, Summary, summaries
@@ -88,7 +89,7 @@ def cell_key(cell: dict[str, Any]) -> str:
     return json.dumps(cell, sort_keys=True)
 
 
-def tabulate(folders: Sequence[Path], path: Path) -> TableInfo:
+def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
     """Put a finished sweep, and other finished runs of the same study, into one file.
 
     Raises:
@@ -117,7 +118,7 @@ def tabulate(folders: Sequence[Path], path: Path) -> TableInfo:
     found: dict[str, tuple[Store, Asked]] = {}
     ended: dict[str, Summary] = {}
     for folder, run in runs.items():
-        store = Store(folder.parent.parent)
+        store = folder.store
         ended |= _finished(folder, run, store)
         found |= {asked.trial_id: (store, asked) for asked in run.asked if asked.trial_id in ended}
     common = set.intersection(*(set(runs[folder].study.seeds) for folder in grids))
@@ -144,7 +145,7 @@ def tabulate(folders: Sequence[Path], path: Path) -> TableInfo:
     return info
 
 
-def _finished(folder: Path, run: RunFiles, store: Store) -> dict[str, Summary]:
+def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summary]:
     """Whole trials of a run; those that a search stopped early are nobody's answer."""
     ended = summaries(store, {asked.trial_id for asked in run.asked})
     stopped = {key for key, each in ended.items() if each.status == "PRUNED"}
@@ -229,7 +230,7 @@ def _plain(value: JsonValue) -> JsonValue:
     return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
-def _command(folder: Path, study: Study) -> str:
+def _command(folder: RunFolder, study: Study) -> str:
     """What started a run."""
     known = read_command(folder)
     return f"harness sweep --study {study.name}" if known is None else known.line

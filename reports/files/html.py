@@ -28,6 +28,7 @@ from harness.reports.text.document import Document
 from harness.reports.text.model import ComparisonContent, Section, SweepContent, Table
 from harness.reports.text.trials import TrialList, list_arms, list_sweep
 from harness.spec import TrialRequest, TrialSpec
+from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, read_command
 from harness.study.axes import Axis, Range, in_words
 from harness.study.study import Study
@@ -85,7 +86,7 @@ class Page:
 
 
 def sweep_page(
-    folder: Path,
+    folder: RunFolder,
     run: Run,
     choice: Choice | None,
     content: SweepContent,
@@ -138,7 +139,7 @@ def sweep_page(
 
 
 def comparison_page(
-    folder: Path, arms: Arms, content: ComparisonContent, written: Sequence[Path]
+    folder: RunFolder, arms: Arms, content: ComparisonContent, written: Sequence[Path]
 ) -> str:
     """The page of a comparison; `written` are the files of its report so far."""
     compared, command = arms.comparison, read_command(folder)
@@ -201,7 +202,7 @@ def comparison_page(
     return _rendered(page)
 
 
-def document_page(folder: Path, content: Document, written: Sequence[Path]) -> str:
+def document_page(folder: RunFolder, content: Document, written: Sequence[Path]) -> str:
     """The page of a document; `written` are the files of its report so far."""
     study, command = content.study, read_command(folder)
     parts = [
@@ -249,9 +250,9 @@ def _is_first(section: Section, table: Table) -> bool:
     return table.is_paper or table is section.tables[0]
 
 
-def _picture(folder: Path, name: str, alt: str, caption: str) -> Picture:
+def _picture(folder: RunFolder, name: str, alt: str, caption: str) -> Picture:
     """A figure that has been written; PNG, because it looks the same with every font."""
-    data = (folder / "report" / f"{name}.png").read_bytes()
+    data = (folder.report / f"{name}.png").read_bytes()
     pixels = struct.unpack(">II", data[16:24])  # the PNG's header
     width, height = (round(96 * count / DPI) for count in pixels)
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -33,10 +33,11 @@ from harness.reports.text.model import Table, stem
 from harness.reports.text.searches import search_document
 from harness.reports.text.sweep import sweep_content, views
 from harness.store.files import write_atomically
+from harness.store.run_folder import RunFolder
 from harness.store.summaries import COSTS
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_report(folder: RunFolder) -> list[Path]:
     """Write `report/` in the folder of a sweep or a comparison, and return the files written.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
@@ -44,18 +45,18 @@ def write_report(folder: Path) -> list[Path]:
     Raises:
         UserError: the folder is not a run.
     """
-    if (folder / "comparison.json").is_file():
+    if folder.kind == "comparison":
         return _write_comparison(folder)
-    if (folder / "counts.json").is_file():
+    if folder.kind == "counts":
         return _write_counts(folder)
-    if (folder / "searches.json").is_file():
+    if folder.kind == "searches":
         return _write_searches(folder)
     run = load_run(folder)
     everything = summarise(run)
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)
     selected_on = run.study.base.data.select_on
-    out = folder / "report"
+    out = folder.report
     out.mkdir(exist_ok=True)
     metrics = run.trials.drop(columns=list(COSTS))
     written = [
@@ -85,12 +86,12 @@ def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
     return [table, *_save(folder / "gamma", comparison_figures.gamma(learned, title))]
 
 
-def _write_comparison(folder: Path) -> list[Path]:
+def _write_comparison(folder: RunFolder) -> list[Path]:
     arms = load_arms(folder)
     compared = arms.comparison
-    out = folder / "report"
+    out = folder.report
     out.mkdir(exist_ok=True)
-    trials = folder.parent.parent / "trials"
+    trials = folder.store.trials
     learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
     written += _save(out / "arms", comparison_figures.arms(arms))
@@ -107,10 +108,10 @@ def _write_comparison(folder: Path) -> list[Path]:
     return written
 
 
-def _write_counts(folder: Path) -> list[Path]:
+def _write_counts(folder: RunFolder) -> list[Path]:
     """The report of a study that trains nothing."""
     counts = load_counts(folder)
-    out = folder / "report"
+    out = folder.report
     out.mkdir(exist_ok=True)
     written = [_csv(out / "counts.csv", counts.cells)]
     if counts.printed is not None:
@@ -118,9 +119,9 @@ def _write_counts(folder: Path) -> list[Path]:
     return _document(folder, counts_document(counts), written)
 
 
-def _write_searches(folder: Path) -> list[Path]:
+def _write_searches(folder: RunFolder) -> list[Path]:
     compared = load_searches(folder)
-    out = folder / "report"
+    out = folder.report
     out.mkdir(exist_ok=True)
     judged = compared.table.join(compared.judgement.table)
     written = [
@@ -137,16 +138,16 @@ def _write_searches(folder: Path) -> list[Path]:
     written += _save(out / "choices", search_figures.finals(compared))
     controls = None
     if compared.comparison.controls is not None:
-        arms = load_arms(folder.parent / compared.comparison.controls)
+        arms = load_arms(folder.beside(compared.comparison.controls))
         written += _save(out / "controls", comparison_figures.arms(arms))
         controls = comparison_content(arms, None)
     document = search_document(compared, controls, searches_caption(compared))
     return _document(folder, document, written)
 
 
-def _document(folder: Path, content: Document, written: list[Path]) -> list[Path]:
+def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:
     """Write a document in every format, beside the files written so far."""
-    out = folder / "report"
+    out = folder.report
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("document.md.jinja").render(content=content)))
     written.append(_text(out / "index.html", document_page(folder, content, written)))

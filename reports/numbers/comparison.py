@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,8 +12,8 @@ from harness.metrics import OVERALL
 from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_comparison
-from harness.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +53,15 @@ def front(table: pd.DataFrame, cost: str, score: str) -> list[str]:
     return list(ranked["arm"][best > best.shift(fill_value=float("-inf"))])
 
 
-def load_arms(folder: Path) -> Arms:
+def load_arms(folder: RunFolder) -> Arms:
     """Read a comparison's run folder and the records of its trials.
 
     Raises:
         UserError: a record is gone.
     """
     comparison = read_comparison(folder)
-    environment = json.loads((folder / "environment.json").read_text())
-    store = Store(folder.parent.parent)
+    environment = json.loads(folder.environment.read_text())
+    store = folder.store
     records: dict[str, TrialRecord] = {}
     for arm in comparison.arms:
         for trial_id in {*arm.trials, *arm.charged}:

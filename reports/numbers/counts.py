@@ -6,11 +6,11 @@ Owns: which printed cell which formula gives. Must not know: how parameters are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from harness.reports.numbers.paper import read_paper
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_counts, read_run
 from harness.study.study import Study
 
@@ -30,7 +30,7 @@ class Counts:
     """A row per printed cell; None without a reference."""
 
 
-def load_counts(folder: Path) -> Counts:
+def load_counts(folder: RunFolder) -> Counts:
     """Read the folder of a study that trains nothing.
 
     Raises:

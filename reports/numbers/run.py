@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.metrics import OVERALL
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.search_log import Event
-from harness.store.store import Store
 from harness.store.summaries import COSTS, Summary, in_bulk, summaries
 from harness.study.axes import Axis, in_words
 from harness.study.study import Study
@@ -81,14 +81,14 @@ class Run:
 
 
 @in_bulk()
-def load_run(folder: Path) -> Run:
+def load_run(folder: RunFolder) -> Run:
     """Read a run folder `<root>/studies/<run>` and its trials' records from `<root>`.
 
     Raises:
         UserError: the folder is not a run.
     """
     files = read_run(folder)
-    store = Store(folder.parent.parent)
+    store = folder.store
     ended = summaries(store, {asked.trial_id for asked in files.asked})
     scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
@@ -110,7 +110,7 @@ def load_run(folder: Path) -> Run:
         study=files.study,
         on_axes=on_axes,
         cells=cells,
-        store=folder.parent.parent,
+        store=store.root,
         environment=files.environment,
         searches=files.searches,
         trials=pd.concat([pd.DataFrame({**values, **ids}), results], axis=1),

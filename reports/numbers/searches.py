@@ -7,7 +7,6 @@ choice is by the selection score, and what is shown of it is its test score.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,9 @@ from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
 from harness.reports.numbers.sweep import answers, proposed
 from harness.search.optuna_search import REDUCTION
 from harness.store.comparisons import SearchComparison
+from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, read_search_comparison
-from harness.store.search_log import Event, best_cells, read_log, search_log
+from harness.store.search_log import Event, best_cells, read_log
 from harness.store.table import Table, cell_key, read_table
 from harness.study.study import Study
 
@@ -116,7 +116,7 @@ class Searches:
     """The jointly best cell against those of separately best values."""
 
 
-def load_searches(folder: Path) -> Searches:
+def load_searches(folder: RunFolder) -> Searches:
     """Read a comparison's folder, and its table or its trials' records.
 
     Raises:
@@ -127,7 +127,7 @@ def load_searches(folder: Path) -> Searches:
         raise UserError(f"{folder} is no comparison of searches: it has no searches.json.")
     files = read_run(folder)
     metric = files.study.objective
-    table = None if comparison.table is None else read_table(folder / "table.parquet")
+    table = None if comparison.table is None else read_table(folder.table)
     if table is None:
         run = load_run(folder)
         trials, groups, chance = run.trials, run.groups, run.chance
@@ -138,7 +138,7 @@ def load_searches(folder: Path) -> Searches:
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     exhaustive = None if table is None else _exhaustive(table, trials, comparison, metric)
     logs = {
-        (name, repeat): read_log(search_log(folder, name, repeat))
+        (name, repeat): read_log(folder.log(repeat, name))
         for name in comparison.searches
         for repeat in range(comparison.repeats_of(name))
     }

@@ -1,0 +1,119 @@
+"""Where a run lies, `<store>/studies/<name>/`, and what its files are called.
+
+Owns: those names. Must not know: what the files hold (`runs`, `search_log` and `table` do).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.store.store import Store
+
+STUDIES = "studies"
+"""Folder of a store that has a folder per run."""
+
+Kind = Literal["sweep", "comparison", "searches", "counts"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, which may not exist yet; its text is its path."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, store: Store, name: str) -> RunFolder:
+        """The folder of the run `name` in a store."""
+        return cls(store.root / STUDIES / name)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return Path(os.path.abspath(self.path)).name
+
+    @property
+    def store(self) -> Store:
+        """The store that the run lies in, which holds its trials."""
+        return Store(Path(os.path.normpath(self.path / ".." / "..")))
+
+    def beside(self, name: str) -> RunFolder:
+        """Another run of the same store."""
+        return RunFolder.of(self.store, name)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.study.is_file() or self.comparison.is_file()
+
+    @property
+    def kind(self) -> Kind:
+        """What was run: a sweep, a comparison of arms or of searches, or counts of parameters."""
+        if self.comparison.is_file():
+            return "comparison"
+        if self.counts.is_file():
+            return "counts"
+        return "searches" if self.searches.is_file() else "sweep"
+
+    @property
+    def study(self) -> Path:
+        """The study as it is run, with a grid's trials; every run but a comparison of arms."""
+        return self.path / "study.json"
+
+    @property
+    def comparison(self) -> Path:
+        """Arms, of a comparison of arms."""
+        return self.path / "comparison.json"
+
+    @property
+    def searches(self) -> Path:
+        """What was compared, of a comparison of searches."""
+        return self.path / "searches.json"
+
+    @property
+    def counts(self) -> Path:
+        """Parameters by trial, of a study that trains nothing."""
+        return self.path / "counts.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and device."""
+        return self.path / "environment.json"
+
+    @property
+    def command(self) -> Path:
+        """How the run was asked for; runs from before it was written down have none."""
+        return self.path / "command.json"
+
+    @property
+    def table(self) -> Path:
+        """The table that was replayed, of a comparison that trained nothing."""
+        return self.path / "table.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.path / "report"
+
+    @property
+    def driver_mark(self) -> Path:
+        """Says which process drives the run; see `liveness.driving`."""
+        return self.path / "driver.json"
+
+    def log(self, repeat: int, search: str | None = None) -> Path:
+        """The log of one repeat of the run's search, or of one of the searches it compares."""
+        words = ["search", *([] if search is None else [search]), str(repeat)]
+        return self.path / f"{'-'.join(words)}.jsonl"
+
+    def logs(self) -> list[Path]:
+        """The logs that are there, by the searches' names and then by repeat."""
+        return sorted(self.path.glob("search-*.jsonl"), key=_name_and_repeat)
+
+
+def _name_and_repeat(log: Path) -> tuple[str, int]:
+    name, _, repeat = log.stem.rpartition("-")
+    return name, int(repeat)
