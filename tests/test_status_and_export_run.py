@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_reports import made_run, scored
-from test_store_and_sweep import make_record, tiny_study
+from test_store_and_sweep import TINY, make_record, tiny_study
 
 from harness.cli import main
 from harness.driver.plan import make_plan
+from harness.metrics import OVERALL, SplitMetrics
+from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.store.liveness import driving
+from harness.store.records import Cost
 from harness.store.runs import read_run
 from harness.store.store import Store
-from harness.store.summaries import summaries
+from harness.store.summaries import BY_GROUP, COSTS, summaries
 
 
 def harness(*arguments):
@@ -77,10 +81,48 @@ def test_a_summary_is_its_record(folder, tmp_path):
         assert summary.objective("micro") == record.objective("micro")
         assert summary.device_s == record.cost.device_s
         if record.test is not None:
-            names = len(summary.groups)
             assert summary.groups == list(record.test.groups)
-            assert summary.test[4 : 4 + names] == list(record.test.groups.values())
-            assert summary.test[4 + 2 * names :] == list(record.test.distance.values())
+            for group in summary.groups:
+                assert summary.score("test", "groups", group) == record.test.groups[group]
+                assert summary.score("test", "distance", group) == record.test.distance[group]
+
+
+def different_scores(start):
+    """Scores no two of which are equal."""
+    values = (start + n / 100 for n in itertools.count())
+    by_group = {name: {g: next(values) for g in ("head", "medium", "tail")} for name in BY_GROUP}
+    overall = {name: next(values) for name in OVERALL}
+    return SplitMetrics(**overall, **by_group, per_class=(), class_counts=(), loss=1.0)
+
+
+def test_a_summary_finds_every_score_and_cost_of_its_record_by_name(tmp_path):
+    store, spec = Store(tmp_path), resolve(TINY, Runtime())
+    costs = {name: 7 + index for index, name in enumerate(COSTS)}
+    splits = {"select": different_scores(0.1), "test": different_scores(0.5)}
+    with store.claim(spec) as claim:
+        claim.publish(make_record(spec, **splits, cost=Cost(**costs)))
+    (summary,) = summaries(store, [spec.trial_id]).values()
+    (cached,) = summaries(store, [spec.trial_id]).values()
+    assert cached == summary
+    assert {name: summary.cost(name) for name in COSTS} == costs
+    for part, scores in splits.items():
+        assert {name: summary.score(part, name) for name in OVERALL} == scores.model_dump(
+            include=set(OVERALL)
+        )
+        for name in BY_GROUP:
+            found = {group: summary.score(part, name, group) for group in summary.groups}
+            assert found == getattr(scores, name)
+        assert summary.score(part, "groups", "no such group") is None
+
+
+def test_a_summary_has_no_scores_of_a_split_that_was_not_scored(tmp_path):
+    store, spec = Store(tmp_path), resolve(TINY, Runtime())
+    with store.claim(spec) as claim:
+        claim.publish(make_record(spec, select=scored(0.5), test=None, status="PRUNED"))
+    (summary,) = summaries(store, [spec.trial_id]).values()
+    assert summary.score("select", "micro") == 0.5
+    assert summary.score("test", "micro") is None
+    assert summary.score("test", "groups", "head") is None
 
 
 def test_a_run_becomes_tables_and_a_study_of_optunas(folder, tmp_path):

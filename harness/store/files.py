@@ -1,6 +1,6 @@
 """Files that survive a crash: written whole or not at all, or line by line.
 
-Owns: atomic writes and append-only lines. Must not know: what they hold.
+Owns: atomic writes and append-only files of JSON lines. Must not know: what they hold.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import UserError, saving
-
-if TYPE_CHECKING:
-    pass
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
@@ -27,9 +24,9 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
-    """The lines of an append-only file, without a last one torn by a crash.
+    """The lines of an append-only file, without a last line torn by a crash; none without a file.
 
-    `mend` takes that one off the file too; only the file's writer may.
+    `mend` also removes that line from the file; only the file's writer may.
 
     Raises:
         UserError: another line is damaged.

@@ -1,68 +1,68 @@
 """The record of a trial: what it was, how it ended, its scores and its costs.
 
-Owns: these types. Must not know: where they are kept.
+Owns: these types. Must not know: where records are kept.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
 
-if TYPE_CHECKING:
-    pass
+SCHEMA = 1
+"""Version of the record's layout; a store with another one is refused."""
+
+Status = Literal["COMPLETE", "DIVERGED", "PRUNED", "FAILED"]
+"""How a trial ended. `PRUNED`: stopped or paused by a search before its last epoch, so never
+tested; to everyone but that search, the trial has not been run."""
+
+State = Literal["done", "failed", "running", "absent"]
+"""What is left to do about a trial: nothing, try again, wait, run."""
 
 
 class Counted(NamedTuple):
-    """Of a trial that was not run: its trainable parameters, head excluded, and feature width."""
+    """What is known of a trial that was not run."""
 
     trainable_params: int
+    """Without the head's."""
     width: int
-
-
-SCHEMA = 1
-
-
-Status = Literal["COMPLETE", "DIVERGED", "PRUNED", "FAILED"]
-"""`PRUNED`: stopped by a search before its last epoch, so never tested; no answer for others."""
-
-
-State = Literal["done", "failed", "running", "absent"]
+    """Of the backbone's features."""
 
 
 def state_of(status: Status) -> State:
-    """A finished trial's state: a failed one is to be tried again, a pruned one is no answer."""
+    """What is left to do about a trial that ended so: a failed or a pruned one is to be run."""
     if status == "PRUNED":
         return "absent"
     return "failed" if status == "FAILED" else "done"
 
 
 class Cost(Frozen):
-    """What a trial used. `flops` is analytic: matrix products of forward and backward passes."""
+    """What a trial used."""
 
     wall_s: float
     device_s: float
-    """Of a GPU, all the time that the trial held it; of a CPU, the trial's own CPU time. Over all
-    devices that trained it."""
+    """Seconds, summed over the devices that trained it. On a GPU, all the time for which the trial
+    held it; on a CPU, the trial's own CPU time."""
     images_forward: int
     images_backward: int
     flops: int
+    """Of the matrix products of all forward and backward passes, computed and not measured."""
     inference_flops: int = 0
     """Of the adapted model on one image, unmerged; 0 in records from before it was counted."""
     peak_memory_mb: float
-    """CUDA: peak allocated by the trial. CPU: peak resident size of the worker so far."""
+    """In MiB. CUDA: peak allocated by the trial. CPU: peak resident size of the worker so far."""
 
 
 class TrialRecord(Frozen):
-    """The result of one trial, whatever it was."""
+    """The result of one trial, whichever way it ended."""
 
     schema_version: int = SCHEMA
     trial_id: str
     spec: TrialSpec
     status: Status
     select: SplitMetrics | None
-    """Scores on the part that choices are made on (validation unless the spec says test)."""
+    """Scores on the split that choices are made on (validation unless the spec says test)."""
     test: SplitMetrics | None
     num_classes: int
     epochs_run: int
@@ -73,11 +73,14 @@ class TrialRecord(Frozen):
     learned: Placement | None = None
     """Strengths that the method itself found (MetaPEFT's γ); None for a method that has none."""
     parts: int = 1
-    """Parts that every batch was passed in, one after the other, to fit into the memory."""
+    """Micro-batches that every batch was split into to fit into the memory."""
     cost: Cost
     provenance: dict[str, str]
     error: str | None = None
 
     def objective(self, metric: str) -> float:
-        """What a search is told: the selection score, or chance where training diverged."""
+        """What a search is told: the selection score in [0, 1], or chance if training diverged.
+
+        `metric` is one of `harness.metrics.OVERALL`.
+        """
         return 1 / self.num_classes if self.select is None else float(getattr(self.select, metric))

@@ -1,10 +1,10 @@
 """The one truth about what has run: a folder per trial, claimed before training, published after.
 
 `trials/<id>/` holds `spec.json`, `claim.json` (touched while its process lives), `history.jsonl`
-(a line per epoch) and, as the last act, `record.json` by atomic rename. A method that learns
-something of its own leaves `trajectory.csv`; `weights.safetensors` and `features.npz` are kept when
-asked for, and `checkpoint.pt` lies there while a watched trial runs. Owns: these files. Must not
-know: how a trial is computed or which study asked for it.
+(a line per epoch) and, written last, `record.json`. A method that learns something of its own
+leaves `trajectory.csv`; `weights.safetensors` and `features.npz` are kept when asked for, and
+`checkpoint.pt` holds the state of a trial that may be stopped and continued. Owns: these files, and
+who may write them when. Must not know: how a trial is computed or which study asked for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -31,25 +31,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Lookup(NamedTuple):
+    """What the store knows of a trial, from one read of its record."""
+
+    state: State
+    record: TrialRecord | None
+    """Also of a failed or a pruned trial, which are to be run again."""
+
+
 class Claim:
-    """The right to run one trial, held by this process. Writing raises `NotSavedError`."""
+    """The right to run one trial, and alone to write in its folder, until its record is published.
+
+    Made by `Store.claim`. Every method that writes raises `NotSavedError` when it cannot.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.checkpoint = folder / "checkpoint.pt"
-        """Where the state between epochs may lie; gone once the trial has ended."""
+        """Where the state between epochs may be kept; deleted when the trial ends."""
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one epoch to the trial's history."""
+        """Append a row, that of one epoch, to the trial's history."""
         append_line(self._folder / "history.jsonl", row)
 
     def restart(self) -> None:
-        """Forget what was logged: the trial starts again."""
+        """Forget the history and the checkpoint: the trial starts from its first epoch."""
         (self._folder / "history.jsonl").unlink(missing_ok=True)
         self.checkpoint.unlink(missing_ok=True)
 
     def write_trajectory(self, rows: list[dict[str, float]]) -> None:
-        """Keep what the method learned step by step, if it did: `trajectory.csv`."""
+        """Keep what the method learned, a row per step: `trajectory.csv`; nothing without rows."""
         path = self._folder / "trajectory.csv"
         if rows:
             with saving(path), path.open("w", newline="") as file:
@@ -80,14 +91,32 @@ class Claim:
             save_file(tensors, path)
 
     def publish(self, record: TrialRecord, *, keep_checkpoint: bool = False) -> None:
-        """Make the record visible, whole or not at all."""
+        """Make the record visible, all of it at once; the claim ends with this."""
         write_atomically(self._folder / "record.json", record.model_dump_json(indent=1))
         if not keep_checkpoint:
             self.checkpoint.unlink(missing_ok=True)
 
 
 class Store:
-    """Trials under `root/trials`, shared by all studies."""
+    """Trials under `root/trials`, shared by all studies, processes and machines that see `root`.
+
+    The contract between processes:
+
+    - Any number of them may read and claim at a time. There is no server: the only lock is
+      `root/claims.lock`, held for the moment in which a claim is decided.
+    - One process at a time has the claim of a trial. It alone writes in the trial's folder, from
+      `claim` until it publishes the record or dies. Claims of a process that died are recognised
+      by their heartbeat (see `liveness`) and given to the next that asks.
+    - `record.json` is written last and appears by atomic rename: a reader sees none, or all of it.
+      Once it is there, so is everything else of the trial.
+    - Before that, a reader may see any part of the folder, and `history.jsonl` may end in a torn
+      line, which `history` leaves out.
+    - A record never changes. That of a failed or a pruned trial disappears when the trial is
+      claimed again: the whole folder moves to `root/attic`. Nothing published is ever deleted but
+      weights and checkpoints.
+    - `branch`, `release`, `drop_weights` and `drop_checkpoint` write without a claim. They are for
+      the driver of a run, for trials of which it knows that nobody is running them.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -125,7 +154,7 @@ class Store:
         return record
 
     def spec(self, trial_id: str) -> TrialSpec | None:
-        """What a started trial was to be, or None; faster to read than its record.
+        """The spec of a trial that has been started, or None; faster to read than its record.
 
         Raises:
             UserError: the file is damaged.
@@ -144,32 +173,49 @@ class Store:
             raise UserError(f"{path} has another schema than {SCHEMA}: move it away and rerun.")
 
     def damaged(self, path: Path) -> UserError:
-        """What to say of a record that cannot be read."""
+        """The error for a record that cannot be read."""
         return UserError(f"{path} is damaged; delete its folder and run again.")
 
-    def state(self, trial_id: str) -> State:
-        """`failed` and `absent` are to be run; a crashed or a pruned trial counts as absent."""
+    def look_up(self, trial_id: str) -> Lookup:
+        """A trial's state and its record together.
+
+        Raises:
+            UserError: as `record`.
+        """
         record = self.record(trial_id)
         if record is None:
-            return "running" if self.is_claimed(trial_id) else "absent"
-        return state_of(record.status)
+            return Lookup("running" if self.is_claimed(trial_id) else "absent", None)
+        return Lookup(state_of(record.status), record)
+
+    def state(self, trial_id: str) -> State:
+        """`failed` and `absent` are to be run; a crashed or a pruned trial counts as absent.
+
+        Raises:
+            UserError: as `record`.
+        """
+        return self.look_up(trial_id).state
 
     def is_claimed(self, trial_id: str) -> bool:
-        """Whether a living process has the trial's claim."""
+        """Whether a living process holds the trial's claim."""
         return living_owner(self.trials / trial_id / "claim.json") is not None
 
     def history(self, trial_id: str) -> list[dict[str, Any]]:
-        """A row per epoch that the trial has finished."""
+        """A row per finished epoch, oldest first.
+
+        Raises:
+            UserError: a line other than the last is damaged.
+        """
         return read_lines(self.trials / trial_id / "history.jsonl")
 
     @contextmanager
     def claim(self, spec: TrialSpec) -> Iterator[Claim | None]:
-        """Take a trial for this process; yields None when it is done or another process has it.
+        """Claim a trial for this process; yields None if it is done or another process has it.
 
         The remains of a crashed, failed or pruned run are moved to `root/attic`, never deleted; its
         checkpoint stays with the trial.
 
         Raises:
+            UserError: as `record`.
             NotSavedError: the store cannot be written.
         """
         folder = self.trials / spec.trial_id
@@ -199,7 +245,7 @@ class Store:
         (self.trials / trial_id / "weights.safetensors").unlink(missing_ok=True)
 
     def branch(self, spec: TrialSpec) -> None:
-        """Let a trial that goes on with another begin where that one was stopped, if it was.
+        """Seed a trial with its parent's checkpoint, if it has a parent and that left one.
 
         Raises:
             NotSavedError: the store cannot be written.
@@ -215,9 +261,9 @@ class Store:
             (folder / "checkpoint.part").replace(folder / "checkpoint.pt")
 
     def drop_checkpoint(self, trial_id: str) -> None:
-        """Delete the state that a stopped trial could have gone on from."""
+        """Delete the state that a stopped trial could have been continued from."""
         (self.trials / trial_id / "checkpoint.pt").unlink(missing_ok=True)
 
     def release(self, trial_id: str) -> None:
-        """Free the claim of a worker that the caller knows to be dead, on whatever machine."""
+        """Free the claim of a worker that the caller knows to be dead, on any machine."""
         (self.trials / trial_id / "claim.json").unlink(missing_ok=True)

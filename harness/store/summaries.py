@@ -1,7 +1,7 @@
 """A cache of what reports and plans need of every record, so that 100,000 are read in seconds.
 
-Owns: `index.sqlite`, which may be deleted at any time: what it lacks, or has from before a record
-changed, is read from the records. Must not know: what is made of the summaries.
+Owns: `index.sqlite`, which may be deleted at any time: what it lacks, or holds from before a record
+was replaced, is read from the records. Must not know: what is made of the summaries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.metrics import OVERALL
@@ -23,8 +23,10 @@ from harness.store.store import Store
 VERSION = 2
 """Raised when `Summary` changes."""
 
-
+Part = Literal["select", "test"]
+"""The split that choices are made on, or the test split."""
 BY_GROUP = ("groups", "groups_se", "distance")
+"""Scores that a split has for every group; `OVERALL` are those that it has once."""
 COSTS = tuple(Cost.model_fields)
 
 
@@ -32,7 +34,8 @@ COSTS = tuple(Cost.model_fields)
 class Summary:
     """A record without its spec, its scores per class and its provenance.
 
-    Scores and costs are lists, because names would take most of the time to read.
+    Scores and costs are kept as lists, because names would take most of the time to read; `score`
+    and `cost` find a value by its name.
     """
 
     trial_id: str
@@ -45,34 +48,53 @@ class Summary:
     costs: list[float]
     """In the order of `COSTS`."""
     groups: list[str]
+    """Head first."""
     select: list[float | None] | None
-    """`OVERALL`, then each of `BY_GROUP` for every group; so is `test`."""
+    """`OVERALL`, then each of `BY_GROUP` for every group; so is `test`. None without scores."""
     test: list[float | None] | None
     device: str
     error: str | None
-    """The last line of it."""
+    """Its last line."""
 
     @property
     def device_s(self) -> float:
-        return self.costs[COSTS.index("device_s")]
+        return self.cost("device_s")
 
     @property
     def flops(self) -> float:
-        return self.costs[COSTS.index("flops")]
+        return self.cost("flops")
+
+    def cost(self, name: str) -> float:
+        """A field of the record's `Cost`, one of `COSTS`."""
+        return self.costs[COSTS.index(name)]
+
+    def score(self, part: Part, metric: str, group: str | None = None) -> float | None:
+        """A field of the record's scores on a split: one of `OVERALL`, or of `BY_GROUP` in a group.
+
+        Accuracies are shares in [0, 1]. None if the split was not scored, or has no such group.
+        """
+        scores = self.select if part == "select" else self.test
+        if scores is None:
+            return None
+        if group is None:
+            return scores[OVERALL.index(metric)]
+        if group not in self.groups:
+            return None
+        block = len(OVERALL) + BY_GROUP.index(metric) * len(self.groups)
+        return scores[block + self.groups.index(group)]
 
     def objective(self, metric: str) -> float:
         """As `TrialRecord.objective`."""
-        if self.select is None:
-            return 1 / self.num_classes
-        score = self.select[OVERALL.index(metric)]
-        assert score is not None
-        return score
+        score = self.score("select", metric)
+        return 1 / self.num_classes if score is None else score
 
 
 @contextmanager
 def in_bulk() -> Iterator[None]:
-    """While very many objects are made and kept: the garbage collector would look through all of
-    them again and again, for as long as it takes to make them."""
+    """Switch the garbage collector off while very many objects are made and kept.
+
+    It would look through all of them again and again, for as long as it takes to make them.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

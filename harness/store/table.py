@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -30,14 +30,10 @@ from harness.store.comparisons import Reference
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
-from harness.store.summaries import BY_GROUP, Summary, summaries
+from harness.store.summaries import Part, Summary, summaries
 from harness.study.axes import Axis, in_words
 from harness.study.space import SearchSpace
 from harness.study.study import Study
-
-if TYPE_CHECKING:
-    from harness.store.store import Store
-    from harness.study.study import Study
 
 TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
 """The table that `compare --replay` takes if none is named."""
@@ -208,21 +204,20 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
         # A diverged trial's summary names no groups; the epochs before have their own.
         row |= {f"select_{group}": value for group, value in scores.get("groups", {}).items()}
         rows.append(row)
-    rows[-1] |= _named(trial, trial.select, "final") | _named(trial, trial.test, "test")
+    rows[-1] |= _named(trial, "select", "final") | _named(trial, "test", "test")
     record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())
     rows[-1]["spec"] = json.dumps(record["spec"])
     return rows
 
 
-def _named(trial: Summary, scores: list[float | None] | None, part: str) -> dict[str, float | None]:
-    """Overall scores, group accuracies and their binomial standard errors, by name."""
-    if scores is None:
+def _named(trial: Summary, part: Part, prefix: str) -> dict[str, float | None]:
+    """Overall scores, group accuracies and their binomial standard errors, by column."""
+    if trial.score(part, OVERALL[0]) is None:
         return {}
-    named = {f"{part}_{name}": scores[place] for place, name in enumerate(OVERALL)}
-    for place, group in enumerate(trial.groups, start=len(OVERALL)):
-        named[f"{part}_{group}"] = scores[place]
-        errors = BY_GROUP.index("groups_se") * len(trial.groups)
-        named[f"{part}_se_{group}"] = scores[place + errors]
+    named = {f"{prefix}_{name}": trial.score(part, name) for name in OVERALL}
+    for group in trial.groups:
+        named[f"{prefix}_{group}"] = trial.score(part, "groups", group)
+        named[f"{prefix}_se_{group}"] = trial.score(part, "groups_se", group)
     return named
 
 

@@ -15,10 +15,11 @@ from harness.metrics import OVERALL
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.search_log import Event
-from harness.store.summaries import COSTS, Summary, in_bulk, summaries
+from harness.store.summaries import COSTS, Part, Summary, in_bulk, summaries
 from harness.study.axes import Axis, in_words
 from harness.study.study import Study
 
+PARTS: tuple[Part, ...] = ("select", "test")
 COUNTS = ("trainable_params", "head_params", "epochs_run", "tested_epoch")
 
 
@@ -150,21 +151,23 @@ def _row(trial: Summary | None, groups: tuple[str, ...]) -> list[Any]:
         return ["MISSING"] + [nan] * (len(_columns(groups)) - 1)
     guess = 100 / trial.num_classes if trial.status == "DIVERGED" else nan
     row: list[Any] = [trial.status]
-    for is_test, scores in ((False, trial.select), (True, trial.test)):
-        if scores is None or trial.status == "PRUNED":  # part of a training is not a cell's score
+    for part in PARTS:
+        is_test = part == "test"
+        scores = [trial.score(part, name) for name in OVERALL]
+        if scores[0] is None or trial.status == "PRUNED":  # a part of a training is no score
             row += [guess] * len(OVERALL)
             row += [guess, nan, nan] * len(groups) if is_test else [guess] * len(groups)
             continue
-        row += [100 * value for value in scores[: len(OVERALL)] if value is not None]
-        count = len(trial.groups)
+        row += [100 * value for value in scores if value is not None]
         for group in groups:
-            place = len(OVERALL) + trial.groups.index(group)
-            accuracy, error, distance = (scores[place + n * count] for n in range(3))
+            accuracy = trial.score(part, "groups", group)
             row.append(nan if accuracy is None else 100 * accuracy)
             if is_test:
+                error = trial.score(part, "groups_se", group)
+                distance = trial.score(part, "distance", group)
                 row += [
                     nan if error is None else 100 * error,
                     nan if distance is None else distance,
                 ]
     row += [getattr(trial, name) for name in COUNTS]
-    return row + trial.costs
+    return [*row, *(trial.cost(name) for name in COSTS)]
