@@ -1,1 +1,1 @@
-"""What there is to run: studies by name, and commands that repeat a trial."""
+"""What there is to run: studies by name, and the commands that run a trial again."""

@@ -1,4 +1,4 @@
-"""Command lines that make a result again.
+"""Command lines that reproduce a trial.
 
 Owns: which `harness train ...` gives a trial of the same id. Must not know: how it is trained or
 shown.
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.catalogue.studies import load_study, study_names
-from harness.spec import Placement, TrialRequest, TrialSpec
+from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
 
 FALLBACK = "depth_vs_position"
-"""Study whose data, backbone and recipe a command starts from where the run's own has no name."""
+"""Study whose data, backbone and recipe a command starts from if the run's own does not ship."""
 
 
 def places(spec: TrialSpec) -> dict[str, str]:
-    """Flags that say where files lie -> the word that a command has for each.
+    """Flags for files and folders that a trial needs, each with the placeholder from `--help`.
 
-    Paths are no part of a trial: they differ between machines, and whoever types the command puts
-    the own ones there. The words are those of `--help`.
+    Paths are not part of a trial: they differ between machines, so a command leaves them open for
+    whoever types it.
     """
     weights = {"--weights": "FILE"} if spec.backbone.weights == "file" else {}
     return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
@@ -32,7 +32,7 @@ class TrainCommands:
     """Commands for the trials that were made from one request.
 
     A command names a shipped study, for its data, backbone and recipe, and says with `--set` where
-    the trial differs. Options that the request left alone are left to their defaults.
+    the trial differs. Options that the request did not set are left to their defaults.
     """
 
     def __init__(self, base: TrialRequest, study: str) -> None:
@@ -68,9 +68,14 @@ class TrainCommands:
         for key, value in spec.options.items():
             if whole or key in asked:
                 yield f"options.{key}", value
-        for part in ("backbone", "data", "recipe"):
-            start = getattr(self._start, part).model_dump(mode="json")
-            for key, value in getattr(spec, part).model_dump(mode="json").items():
+        parts: dict[str, tuple[Frozen, Frozen]] = {
+            "backbone": (self._start.backbone, spec.backbone),
+            "data": (self._start.data, spec.data),
+            "recipe": (self._start.recipe, spec.recipe),
+        }
+        for part, (at_start, own) in parts.items():
+            start = at_start.model_dump(mode="json")
+            for key, value in own.model_dump(mode="json").items():
                 if key == "sha256" or value == "file":
                     continue  # follows from the name or the file
                 if (part, key) == ("data", "options"):
@@ -82,7 +87,7 @@ class TrainCommands:
 
 
 def _named(field: str, given: Iterable[str], cell: Mapping[str, Any]) -> set[str]:
-    """Keys of a free-form field that the request or the cell gives a value."""
+    """Keys of a free-form field for which the request or the cell has a value."""
     names = set(given)
     for path, value in cell.items():
         if path == field and isinstance(value, Mapping):
@@ -93,7 +98,10 @@ def _named(field: str, given: Iterable[str], cell: Mapping[str, Any]) -> set[str
 
 
 def _as_product(spec: TrialSpec) -> tuple[str, str, float] | None:
-    """Positions, depth and α, if these three say it all, changes included."""
+    """Positions, depth and α, if these three say where and how strongly the method acts.
+
+    None if they do not, or if a change in mid-training has strengths that differ between sites.
+    """
     placements = [spec.placement, *(each.placement for each in spec.changes)]
     if any(len(set(each.root.values())) > 1 for each in placements):
         return None
@@ -115,7 +123,7 @@ def _change(placement: Placement, product: object, lr: float) -> dict[str, Any]:
 
 
 def _as_setting(value: Any) -> str:
-    """As `--set` reads it: a word stands for itself unless it would be read as JSON."""
+    """A value in the form that `--set` reads: a word as it is, unless it would pass for JSON."""
     if isinstance(value, str):
         try:
             json.loads(value)

@@ -1,4 +1,4 @@
-"""Finding studies: those that ship, by name, and a user's, by path.
+"""Finding studies: the shipped ones by name, a user's by path.
 
 Owns: loading a study file and its errors. Must not know: what is done with a study.
 """
@@ -24,10 +24,10 @@ def study_names() -> list[str]:
 
 
 def load_study(name_or_path: str) -> Study:
-    """Load a shipped study by name or a user's study file by path; it defines `study() -> Study`.
+    """Load a shipped study by its name, or a user's from the path of a file with a `study()`.
 
     Raises:
-        UserError: no such study or file, or the file's study is not valid; names the file.
+        UserError: there is no such study or file, or the file gives no valid study; names the file.
     """
     path = Path(name_or_path)
     if path.suffix == ".py":
@@ -44,9 +44,10 @@ def load_study(name_or_path: str) -> Study:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "study"):
+        define = vars(module).get("study")
+        if define is None:
             raise UserError("it must define a function study() that returns a Study.")
-        made = module.study()
+        made = define()
     except ValidationError as error:
         raise UserError(f"{path.name}: {explain(error)}") from error
     except UserError as error:

@@ -1,6 +1,6 @@
-"""What another run has found, for a search that starts with it.
+"""Configurations that an earlier run has scored, for a search that starts from them.
 
-Owns: reading those points. Must not know: which search uses them.
+Owns: which trials of the other run count, and their scores. Must not know: which search uses them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ def known_points(
 ) -> list[tuple[Params, float]]:
     """Configurations of a space that another run has finished, with their mean score over seeds.
 
+    `metric` is the selection score that is meant, a share in [0, 1]; a diverged trial scores
+    chance. Pruned and failed trials do not count.
+
     Raises:
-        UserError: there are none; the other run had another space, data, backbone or recipe.
+        UserError: there are none, for instance because the other run had another space, data,
+            backbone or recipe.
     """
     scores: dict[str, tuple[Params, list[float]]] = {}
     run = read_run(folder).asked

@@ -1,4 +1,4 @@
-"""Comparisons: arms on the same seeds, each with the trials that its setting cost; or searches.
+"""Comparisons of arms on the same seeds, and of searches on the same space and budget.
 
 Owns: the types of `comparison.json` and `searches.json`. Must not know: which arms or searches
 there are, how they are run.
@@ -15,13 +15,13 @@ from harness.spec import Frozen, TrialRequest
 
 
 class Arm(Frozen):
-    """One line of a comparison: a trial per seed, and what was run to find its setting."""
+    """One entry of a comparison: a trial per seed, and what was run to find its settings."""
 
     name: str
     trials: Annotated[tuple[str, ...], Field(min_length=1)]
     """In the order of the seeds."""
     charged: tuple[str, ...]
-    """All trials whose cost this arm bears, its own included."""
+    """All trials that this arm is charged for: its own, and those that found its settings."""
 
 
 class SweptCell(Frozen):
@@ -36,13 +36,14 @@ class Swept(Frozen):
 
     study: str
     labels: dict[str, str]
-    """Field of an axis -> its name in words."""
+    """Field of an axis -> its label."""
     fixed: str
+    """What all cells share, in words."""
     cells: tuple[SweptCell, ...]
 
 
 class Comparison(Frozen):
-    """Arms that share data, split, recipe and seeds; the first is what the others judge."""
+    """Arms that share data, split, recipe and seeds; the others are there to judge the first."""
 
     title: str
     request: TrialRequest
@@ -51,24 +52,26 @@ class Comparison(Frozen):
     unit: str
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None
+    """Inner steps per outer step of the first arm's method; None if it has no such option."""
     arms: tuple[Arm, ...]
     pairs: tuple[tuple[str, str], ...] = ()
-    """Arms with learned strengths, and those that lack nothing else."""
+    """An arm with learned strengths, and the arm that differs from it in nothing else."""
     swept: Swept | None = None
-    """Of the arm that is its best cell, if there is one."""
+    """The sweep whose best cell is one of the arms, if there is one."""
     reference: str | None = None
     """File of the paper's numbers in `baselines/paper`, without `.csv`, with a column `variant`."""
     notes: tuple[str, ...]
-    """What could not be compared with and why, and choices at the end of their range."""
+    """What was left out and why, and which choices lie at the end of their range."""
 
 
 class Reference(Frozen):
-    """What one full run is: a whole trial of the space's default configuration."""
+    """What one full run is: a trial of the space's default configuration, trained to its end."""
 
     cell: dict[str, JsonValue]
     device_s: Annotated[float, Field(gt=0)]
     """Mean over its seeds."""
     flops: Annotated[int, Field(gt=0)]
+    """The most of its seeds."""
 
 
 class SearchComparison(Frozen):
@@ -76,26 +79,26 @@ class SearchComparison(Frozen):
 
     searches: tuple[str, ...]
     learned: tuple[str, ...]
-    """Those of them that find strengths in one trial; each has a repeat per training seed."""
+    """Those of them that find strengths in one trial; they have a repeat per training seed."""
     repeats: int
     budget: str
     """In words."""
     seeds: tuple[int, ...]
-    """Training seeds; repeat r trains with number `r % len(seeds)` of them."""
+    """Training seeds; repeat r trains with `seeds[r % len(seeds)]`."""
     workers: int
     table: str | None
-    """SHA-256 of the table that was replayed; it lies beside, as `table.parquet`."""
+    """SHA-256 of the table that was replayed, a copy of which lies in the folder; None if live."""
     reference: Reference
     confirm: int
-    """Best configurations of a search that are trained again on unseen seeds."""
+    """How many of a search's best configurations are trained again on unseen seeds."""
     confirm_seeds: tuple[int, ...]
-    """Of these, those that the repeat has not trained with."""
+    """The seeds for that; a repeat uses those that it has not trained with."""
     tuning: tuple[str, ...]
-    """Runs that found the settings of the learned searches."""
+    """Names of the runs that found the settings of the learned searches."""
     tuning_s: float
     """Device seconds of those runs."""
     controls: str | None = None
-    """Run of the same store that compares a learned search with its controls."""
+    """Name of the run in the same store that compares a learned search with its controls."""
     notes: tuple[str, ...]
     """What was left out and why."""
 
@@ -104,5 +107,5 @@ class SearchComparison(Frozen):
         return self.seeds[repeat % len(self.seeds)]
 
     def repeats_of(self, search: str) -> int:
-        """Repeats of a search: what finds strengths in one trial differs by its seed alone."""
+        """Repeats of a search. A learned one differs by its seed alone, so it has one per seed."""
         return min(self.repeats, len(self.seeds)) if search in self.learned else self.repeats

@@ -1,10 +1,10 @@
-"""A run's folder, `studies/<run>/`: what was asked, and in which order a search asked for it.
+"""What a run's folder says: what was asked for, by which command, in which environment.
 
-`study.json` (a sweep) or `comparison.json`, `environment.json`, `command.json`, `search-<n>.jsonl`
-for every search, and `counts.json` where nothing is trained. A comparison of searches has
-`study.json`, `searches.json` and `search-<name>-<n>.jsonl`; where it replayed a table,
-`table.parquet`. Owns: finding, reading and writing them. Must not know: torch, how trials are
-computed or shown.
+Every run has `environment.json` and `command.json`. A sweep has `study.json`, with a log for every
+search and `counts.json` where nothing is trained; a comparison of arms has `comparison.json`; one
+of searches has `study.json`, `searches.json`, a log for every repeat of every search and, if it was
+replayed from a table, that table. Owns: finding runs, and reading and writing these files. Must not
+know: torch, how trials are computed or shown.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ class Asked(NamedTuple):
 
 
 class RunFiles(NamedTuple):
-    """What a sweep's folder says."""
+    """What the folder of a sweep, or of a comparison of searches, says."""
 
     study: Study
     asked: list[Asked]
+    """The grid's trials, then those that searches asked for; with searches, each trial once."""
     environment: dict[str, str]
     searches: dict[int, list[Event]]
-    """Number of the search, in the order of names and numbers -> its log; empty for a grid."""
+    """Place of the log in `RunFolder.logs` -> its events; empty for a grid."""
 
 
 class Command(NamedTuple):
@@ -58,7 +59,7 @@ class Command(NamedTuple):
 
 
 def find_run(name: str, root: Path) -> RunFolder | None:
-    """The folder of a run, by its name in the store or by its path; None if it is neither."""
+    """The folder of a run, by its path or by its name in the store `root`; None without one."""
     folders = (RunFolder(Path(name)), RunFolder.of(Store(root), name))
     return next((folder for folder in folders if folder.exists), None)
 
@@ -77,14 +78,14 @@ def known_run(name: str, root: Path) -> RunFolder:
 
 
 def variant(values: dict[str, Any]) -> str:
-    """Part of a run's name that tells changed settings, field by field, from a study's own."""
+    """What a run's name ends with: the settings in which it differs from its study."""
     shown = {f: v[:8] if f == "backbone.sha256" else v for f, v in values.items()}
     words = [f"{field}={value}" for field, value in sorted(shown.items())]
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
 def write_command(folder: RunFolder, command: Command) -> None:
-    """Put how a run was asked for into its folder.
+    """Write down how a run was asked for.
 
     Raises:
         NotSavedError: it cannot be written.
@@ -93,7 +94,7 @@ def write_command(folder: RunFolder, command: Command) -> None:
 
 
 def read_command(folder: RunFolder) -> Command | None:
-    """How a run was asked for; None for one from before this was written down."""
+    """How a run was asked for; None if an older version ran it, or if it has not ended yet."""
     path = folder.command
     return Command(**json.loads(path.read_text())) if path.is_file() else None
 
@@ -101,7 +102,9 @@ def read_command(folder: RunFolder) -> Command | None:
 def write_run(
     folder: RunFolder, study: Study, cells: Sequence[Cell], environment: dict[str, str]
 ) -> None:
-    """Put the study as it is run, and the environment, beside the results.
+    """Write down the study as it is run, its grid's trials and the environment.
+
+    The folder must exist; `cells` are empty for a search, whose logs have its trials.
 
     Raises:
         NotSavedError: they cannot be written.
@@ -115,7 +118,7 @@ def write_run(
 def write_comparison(
     folder: RunFolder, comparison: Comparison, environment: dict[str, str]
 ) -> None:
-    """Put a comparison and the environment into a run's folder.
+    """Write down a comparison of arms and the environment.
 
     Raises:
         NotSavedError: they cannot be written.
@@ -139,7 +142,7 @@ def read_comparison(folder: RunFolder) -> Comparison:
 
 
 def members(name: str, root: Path) -> tuple[str, ...]:
-    """The trials that a name stands for: those of a comparison's first arm, or the one itself."""
+    """The ids that a name stands for: if it is a comparison, its first arm's, else itself."""
     folder = RunFolder.of(Store(root), name)
     if not folder.comparison.is_file():
         return (name,)
@@ -147,7 +150,7 @@ def members(name: str, root: Path) -> tuple[str, ...]:
 
 
 def write_counts(folder: RunFolder, counts: dict[str, Counted]) -> None:
-    """Put trial id -> counts into a run's folder.
+    """Write down the counts of a study that trains nothing, by trial id.
 
     Raises:
         NotSavedError: they cannot be written.
@@ -163,10 +166,10 @@ def read_counts(folder: RunFolder) -> dict[str, Counted]:
 
 
 def read_run(folder: RunFolder) -> RunFiles:
-    """A sweep's folder, also while its driver is writing to it.
+    """Read the folder of a sweep or of a comparison of searches, also while it is being driven.
 
     Raises:
-        UserError: the folder is not that of a sweep.
+        UserError: the folder is of neither, or a log is damaged.
     """
     path = folder.study
     if not path.is_file():
@@ -185,20 +188,24 @@ def read_run(folder: RunFolder) -> RunFiles:
 
 
 def write_search_comparison(folder: RunFolder, comparison: SearchComparison) -> None:
-    """Put a comparison of searches into a run's folder.
+    """Write down a comparison of searches.
 
     Raises:
-        UserError: what is there was made with other seeds, workers or another table.
+        UserError: the folder holds one with other seeds, other workers or another table.
         NotSavedError: it cannot be written.
     """
     before = read_search_comparison(folder)
-    for field in ("seeds", "workers", "table"):
-        was, now = getattr(before, field, None), getattr(comparison, field)
-        if before is not None and was != now:
-            raise UserError(
-                f"{folder} holds a comparison with other {field} ({was}, now {now}); move it away "
-                "or give another --out."
-            )
+    if before is not None:
+        for field, was, now in (
+            ("seeds", before.seeds, comparison.seeds),
+            ("workers", before.workers, comparison.workers),
+            ("table", before.table, comparison.table),
+        ):
+            if was != now:
+                raise UserError(
+                    f"{folder} holds a comparison with other {field} ({was}, now {now}); move it "
+                    "away or give another --out."
+                )
     write_atomically(folder.searches, comparison.model_dump_json(indent=1))
 
 

@@ -1,6 +1,6 @@
 """How far a run is, read from the store alone.
 
-Owns: what `harness status` says. Must not know: the process that drives the run.
+Owns: the numbers of `harness status`. Must not know: how the run is driven.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from harness.store.summaries import Summary, summaries
 
 
 class Best(NamedTuple):
-    """The whole trial with the best selection score."""
+    """The trial with the best selection score, among those trained to their last epoch."""
 
     cell: dict[str, Any]
     seed: int
     score: float
 
 
-class Seen(NamedTuple):
-    """A run at one moment."""
+class RunStatus(NamedTuple):
+    """How far a run is at one moment."""
 
     name: str
     question: str
@@ -34,18 +34,20 @@ class Seen(NamedTuple):
     asked: int
     """Trials of the grid, or those that the search has asked for so far."""
     counts: dict[str, int]
-    """done, stopped early, running, failed, waiting -> number of trials."""
+    """Trials by what became of them: done, stopped early, running, failed, waiting."""
     driver: str | None
+    """The process that drives the run, in words."""
     best: Best | None
     running: int
     left_s: float | None
-    """Of a grid that is being driven, by the mean of its finished trials."""
+    """Estimated seconds to the end of a grid that is being driven, from its finished trials."""
     devices: dict[str, tuple[int, float]]
     """Name -> trials and device seconds."""
     failures: list[tuple[str, str]]
+    """Trial ids, each with the last line of its error."""
 
 
-def look(folder: RunFolder) -> Seen:
+def look(folder: RunFolder) -> RunStatus:
     """Read a run's folder and its trials.
 
     Raises:
@@ -78,7 +80,7 @@ def look(folder: RunFolder) -> Seen:
         mean = sum(summary.device_s for summary in ended.values()) / len(ended)
         left = mean * (counts["waiting"] + running) / running
     metric = files.study.objective
-    return Seen(
+    return RunStatus(
         name=folder.name,
         question=files.study.question,
         metric=metric.replace("_", " "),

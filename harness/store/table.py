@@ -1,12 +1,12 @@
 """A finished exhaustive sweep as one self-describing Parquet file, and the file as an object.
 
-One row per trial and epoch. Every row: the cell's fields, `seed`, `trial_id`, `status`, `epoch`
-(from 1), the selection scores of that epoch, device seconds and FLOPs up to it (its share of the
-trial's). The last row of a trial also: its test scores (`test_*`), its selection scores as recorded
-(`final_*`, those of the tested epoch), and its `spec`. Scores are shares in [0, 1]; what a diverged
-trial does not have is null. The schema's metadata says which study this is, on which versions and
-devices it ran, what one full run costs, and the commands that made it. Owns: this format. Must not
-know: torch, how a search is replayed or shown.
+The file has a row per trial and epoch: the cell's fields, `seed`, `trial_id`, `status`, `epoch`
+(from 1), the selection scores of that epoch, and the device seconds and FLOPs up to it (the trial's
+in proportion to its epochs). A trial's last row also has its test scores (`test_*`), its selection
+scores as recorded (`final_*`, those of the tested epoch) and its `spec`. Scores are shares in
+[0, 1]; what a diverged trial does not have is null. The schema's metadata says which study this is,
+on which versions and devices it ran, what one full run costs, and the commands that made it. Owns:
+this format. Must not know: torch, how a search is replayed or shown.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from harness.study.study import Study
 
 TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
 """The table that `compare --replay` takes if none is named."""
-
-
 FORMAT = 1
+"""Version of the layout; a table with another one is refused."""
 KEY = b"harness"
+"""Of the schema's metadata."""
 DONE = ("COMPLETE", "DIVERGED")
+"""Statuses of trials that a table holds."""
 COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
 """Beside the cell's fields and the scores."""
 
@@ -55,17 +56,20 @@ class TableInfo(Frozen):
     environment: dict[str, str]
     """Versions, device, SEMANTICS."""
     devices: dict[str, int]
-    """Name -> trials."""
+    """Name -> trials that ran on it."""
     reference: Reference
     cells: int
+    """How many there are."""
     groups: tuple[str, ...]
+    """Names of the dataset's groups, head first."""
     num_classes: int
     commands: tuple[str, ...]
+    """That made the runs and the table, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table that has been read: its metadata, and its rows as in the file."""
+    """A table that has been read: its metadata and its rows, as they are in the file."""
 
     info: TableInfo
     rows: pd.DataFrame
@@ -76,8 +80,8 @@ class Table:
         return self.rows.drop_duplicates("trial_id", keep="last")
 
     def space(self) -> SearchSpace:
-        """What a search ranges over: the table's axes, which need no number of blocks."""
-        return SearchSpace(self.info.study, 0)
+        """What a search ranges over: the table's axes."""
+        return SearchSpace(self.info.study, 0)  # axes need no number of blocks
 
 
 def cell_key(cell: dict[str, Any]) -> str:
@@ -86,7 +90,7 @@ def cell_key(cell: dict[str, Any]) -> str:
 
 
 def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
-    """Put a finished sweep, and other finished runs of the same study, into one file.
+    """Write a finished sweep, and other finished runs of the same study, into one file.
 
     Raises:
         UserError: a trial has not finished, the runs are not of one study, none of them is an
@@ -142,7 +146,13 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
 
 
 def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summary]:
-    """Whole trials of a run; those that a search stopped early are nobody's answer."""
+    """The trials of a run that were trained to their end, or diverged.
+
+    Pruned trials are excluded: their partial scores answer no study.
+
+    Raises:
+        UserError: one of the others is missing or failed.
+    """
     ended = summaries(store, {asked.trial_id for asked in run.asked})
     stopped = {key for key, each in ended.items() if each.status == "PRUNED"}
     asked = [each for each in run.asked if each.trial_id not in stopped or not run.searches]
@@ -162,7 +172,7 @@ def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summa
 def _reference(
     study: Study, found: dict[str, tuple[Store, Asked]], ended: dict[str, Summary]
 ) -> Reference:
-    """From the default configuration's trials; of a diverged one, what a whole one would take."""
+    """Costs of the default configuration's trials, a diverged one's scaled to all its epochs."""
     space = SearchSpace(study, 0)
     default = space.default()
     cell = space.values(lambda variable, domain: default[variable])
@@ -176,7 +186,11 @@ def _reference(
 
 
 def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
-    """Every epoch of one trial."""
+    """One trial's rows, an epoch each.
+
+    Raises:
+        UserError: its history lacks epochs.
+    """
     history = store.history(asked.trial_id)
     if len(history) < trial.epochs_run:
         raise UserError(
@@ -226,7 +240,7 @@ def _plain(value: JsonValue) -> JsonValue:
 
 
 def _command(folder: RunFolder, study: Study) -> str:
-    """What started a run."""
+    """The command that started a run."""
     known = read_command(folder)
     return f"harness sweep --study {study.name}" if known is None else known.line
 
@@ -249,10 +263,10 @@ def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """Read a file of `tabulate`'s.
+    """Read a file that `tabulate` wrote.
 
     Raises:
-        UserError: there is no such file, or it is damaged, another's, or of another version.
+        UserError: there is no such file, or it is damaged, of another kind or of another version.
     """
     wrong = f"{path} is no table of `harness tabulate`, or it is damaged; make it again."
     if not path.is_file():
