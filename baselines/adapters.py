@@ -1,18 +1,20 @@
-"""Bottleneck modules (Eq. 4: Δ = W_up σ(W_down x)): Adapter, AdaptFormer, and at linear maps."""
+"""Bottleneck modules (Eq. 4: Δ = W_up σ(W_down x)): Adapter, AdaptFormer, and at linear maps.
+
+Owns: these modules and their parameter formula. Must not know: how they are trained.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Form, Strength
-from harness.insertion.method import PeftMethod
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
-from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import MAP_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement
 
@@ -35,6 +37,9 @@ class AdaptFormerOptions(Frozen):
     layer_norm: bool = True
 
 
+BottleneckOptions: TypeAlias = AdapterOptions | AdaptFormerOptions
+
+
 class Bottleneck(Delta):
     """LayerNorm, d_in -> r, ReLU, r -> d_out. The up-projection starts at zero."""
 
@@ -42,7 +47,7 @@ class Bottleneck(Delta):
         self,
         d_in: int,
         d_out: int,
-        options: AdapterOptions | AdaptFormerOptions,
+        options: BottleneckOptions,
         rng: torch.Generator,
     ) -> None:
         super().__init__()
@@ -62,7 +67,7 @@ class Bottleneck(Delta):
         return y * (scale if self.gain is None else scale * self.gain)
 
 
-class _Bottlenecks(PeftMethod):
+class _Bottlenecks(PeftMethod[BottleneckOptions]):
     """What the three have in common: one bottleneck per site."""
 
     name: ClassVar[str]
@@ -70,7 +75,7 @@ class _Bottlenecks(PeftMethod):
     additive = True
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: BottleneckOptions, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         dims = dims_of(model)
@@ -80,7 +85,7 @@ class _Bottlenecks(PeftMethod):
             attachment.add_delta(site, Bottleneck(d_in, d_out, options, rng), alpha, self.form)
         return attachment
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: BottleneckOptions) -> int:
         """d(3 + 2r) + r per sub-block site, one more for a learnable scale."""
         total = 0
         for site, _ in placement.items():

@@ -1,18 +1,20 @@
-"""LoRA at any linear position of a backbone, and beside depthwise convolutions (Eq. 3: Δ = BAx)."""
+"""LoRA at any linear position of a backbone, and beside depthwise convolutions (Eq. 3: Δ = BAx).
+
+Owns: its initial values and parameter formula. Must not know: how it is trained.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Strength
-from harness.insertion.method import PeftMethod
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
-from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import MAP_POSITIONS, Frozen, Placement
 
@@ -48,7 +50,7 @@ class LoRADelta(Delta):
 
 
 @METHODS.register("lora")
-class LoRA(PeftMethod):
+class LoRA(PeftMethod[LoRAOptions]):
     """Low-rank updates of frozen linear maps; q, k and v are adapted apart inside the fused qkv.
 
     At `dw`, which is a map of each channel apart, BA is a 1 x 1 map over channels beside it.
@@ -61,7 +63,7 @@ class LoRA(PeftMethod):
     summary = "low-rank update of any linear map"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: LoRAOptions, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         dims = dims_of(model)
@@ -76,6 +78,6 @@ class LoRA(PeftMethod):
             attachment.add_delta(site, delta, alpha, "sequential" if sequential else "parallel")
         return attachment
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: LoRAOptions) -> int:
         """2dr per attention site, 5dr per MLP site when hidden = 4d."""
         return sum(options.rank * sum(dims.linear_io(site)) for site, _ in placement.items())

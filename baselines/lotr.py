@@ -1,18 +1,20 @@
-"""LoTR: low-rank updates whose outer factors are shared over the blocks (arXiv:2402.01376)."""
+"""LoTR: low-rank updates whose outer factors are shared over the blocks (arXiv:2402.01376).
+
+Owns: which sites share factors, and the parameter formula. Must not know: how it is trained.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Strength
-from harness.insertion.method import PeftMethod
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
-from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import MAP_POSITIONS, Frozen, Placement, Site
 
@@ -75,7 +77,7 @@ def _group(dims: Dims, site: Site) -> str:
 
 
 @METHODS.register("lotr")
-class LoTR(PeftMethod):
+class LoTR(PeftMethod[LoTROptions]):
     """Δ = B·G·A with one A and B per position and one core G per site (Tucker-2 over the blocks).
 
     Bershatsky et al., LoTR: Low Tensor Rank Weight Adaptation, 2024.
@@ -88,7 +90,7 @@ class LoTR(PeftMethod):
     summary = "LoRA with factors shared by all blocks and a small core per site"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: LoTROptions, *, seed: int
     ) -> Attachment:
         attachment = LoTRAttachment(model)
         device = next(model.parameters()).device
@@ -105,7 +107,7 @@ class LoTR(PeftMethod):
             attachment.add_delta(site, LoTRDelta(shared[group], scale), alpha, "parallel")
         return attachment
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: LoTROptions) -> int:
         """r(d_in + d_out) per position (and stage, where there are stages), and r² per site."""
         groups = {_group(dims, site): dims.linear_io(site) for site, _ in placement.items()}
         shared = sum(options.rank * sum(sizes) for sizes in groups.values())

@@ -1,13 +1,13 @@
-"""Methods that train the backbone's own tensors, or none of them."""
+"""Methods that train the backbone's own tensors, or none of them.
+
+Owns: which tensors those are. Must not know: how they are trained.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.insertion.attachment import Attachment
-from harness.insertion.method import PeftMethod
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, blocks_of
-from harness.registry import METHODS
 from harness.spec import Frozen, Placement
 
 
@@ -16,7 +16,7 @@ class NoOptions(Frozen):
 
 
 @METHODS.register("bitfit")
-class BitFit(PeftMethod):
+class BitFit(PeftMethod[NoOptions]):
     """Every bias parameter of the placed blocks, LayerNorms included; none outside the blocks."""
 
     Options = NoOptions
@@ -26,7 +26,7 @@ class BitFit(PeftMethod):
     summary = "all biases of the blocks"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: NoOptions, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         blocks = blocks_of(model)
@@ -35,13 +35,13 @@ class BitFit(PeftMethod):
         attachment.replace_parameters([name for name in names if name.endswith("bias")])
         return attachment
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: NoOptions) -> int:
         """11d per block of a plain ViT."""
         return sum(dims.blocks[site.block].biases for site, _ in placement.items())
 
 
 @METHODS.register("full")
-class FullFineTuning(PeftMethod):
+class FullFineTuning(PeftMethod[NoOptions]):
     """Every tensor of the backbone is trained: the upper control."""
 
     Options = NoOptions
@@ -51,19 +51,19 @@ class FullFineTuning(PeftMethod):
     summary = "control: all weights"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: NoOptions, *, seed: int
     ) -> Attachment:
         attachment = Attachment(model)
         attachment.replace_parameters([name for name, _ in model.named_parameters()])
         return attachment
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: NoOptions) -> int:
         """All of them."""
         return dims.num_params
 
 
 @METHODS.register("linear_probe")
-class LinearProbe(PeftMethod):
+class LinearProbe(PeftMethod[NoOptions]):
     """The head alone: the lower control."""
 
     Options = NoOptions
@@ -73,10 +73,10 @@ class LinearProbe(PeftMethod):
     summary = "control: the head alone"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: NoOptions, *, seed: int
     ) -> Attachment:
         return Attachment(model)
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: NoOptions) -> int:
         """None beside the head."""
         return 0

@@ -1,18 +1,20 @@
-"""Visual prompt tuning: trainable tokens appended after the patch tokens."""
+"""Visual prompt tuning: trainable tokens appended after the patch tokens.
+
+Owns: the prompts' sizes and initial values. Must not know: how they are trained.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 
 from harness.insertion.attachment import Attachment
-from harness.insertion.method import PeftMethod
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims
-from harness.registry import METHODS
 from harness.rng import generator
 from harness.spec import Frozen, Placement
 
@@ -39,7 +41,7 @@ def _prompts(model: VisionTransformer, blocks: list[int], length: int, seed: int
 
 
 @METHODS.register("vpt_shallow")
-class VPTShallow(PeftMethod):
+class VPTShallow(PeftMethod[VPTOptions]):
     """Prompts enter before the first block and flow through all blocks."""
 
     Options = VPTOptions
@@ -50,18 +52,18 @@ class VPTShallow(PeftMethod):
     summary = "prompt tokens before the first block"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: VPTOptions, *, seed: int
     ) -> Attachment:
         assert isinstance(model, VisionTransformer)
         return _prompts(model, [0], options.length, seed)
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: VPTOptions) -> int:
         """p·d."""
         return int(options.length * dims.width)
 
 
 @METHODS.register("vpt_deep")
-class VPTDeep(PeftMethod):
+class VPTDeep(PeftMethod[VPTOptions]):
     """Fresh prompts at every block of the placement replace those of the block before."""
 
     Options = VPTOptions
@@ -72,11 +74,11 @@ class VPTDeep(PeftMethod):
     summary = "fresh prompt tokens at every block"
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: VPTOptions, *, seed: int
     ) -> Attachment:
         assert isinstance(model, VisionTransformer)
         return _prompts(model, [site.block for site, _ in placement.items()], options.length, seed)
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: VPTOptions) -> int:
         """p·d per block."""
         return int(len(placement) * options.length * dims.width)

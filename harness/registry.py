@@ -1,6 +1,7 @@
 """Names to implementations. A file placed in the package registers itself; nothing else is edited.
 
-Owns: lookup and its error. Must not know: what is registered.
+Owns: lookup and its error. Must not know: what is registered; each registry stands beside the
+contract of its entries (`insertion.method.METHODS`, `data.contract.DATASETS`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from harness.errors import unknown
 
@@ -50,11 +51,3 @@ class Registry(Generic[T]):
         if name not in names:
             raise unknown(self._kind, name, names)
         return self._entries[name]
-
-
-METHODS: Registry[Any] = Registry("method", "harness.baselines")
-"""name -> `insertion.PeftMethod`"""
-
-DATASETS: Registry[Any] = Registry("dataset", "harness.datasets")
-"""name -> a class with `Options`, `summary` and either `load(options) -> data.Dataset` or, on disk,
-`listing(options, root) -> files.Listing` (`files.FileDataset`)"""

@@ -1,7 +1,7 @@
 """Randomness by purpose: every use of chance has its own generator, derived from the trial's seed.
 
 So two configurations with one seed see the same batches, and adding a method, a block or an option
-never shifts another module's initialisation.
+never shifts another module's initialisation. Owns: this derivation. Must not know: the purposes.
 """
 
 from __future__ import annotations

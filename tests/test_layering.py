@@ -93,7 +93,7 @@ def test_reports_are_imported_where_they_are_asked_for_and_never_before():
 
 
 def test_training_names_no_method():
-    from harness.registry import METHODS
+    from harness.insertion.method import METHODS
 
     for module, path in MODULES.items():
         if module.startswith(("harness.training", "harness.runner")):

@@ -16,11 +16,10 @@ from harness.baselines.metapeft.hypergradient import Bilevel, InnerStep, parse_h
 from harness.baselines.metapeft.sampling import ValSampler, quotas
 from harness.data.dataset import Dataset, Images, Split, epoch_batches
 from harness.insertion.attachment import Attachment, Delta
-from harness.insertion.method import PeftMethod, get_method
+from harness.insertion.method import METHODS, PeftMethod, get_method
 from harness.model.backbones import features
 from harness.model.blocks import dims_of
 from harness.model.heads import make_head
-from harness.registry import METHODS
 from harness.rng import generator
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -535,7 +534,7 @@ def test_gamma_claims_no_structure_on_shuffled_labels(planted, options):
     assert sum(mean[site] for site in PLANTED) / 2 <= sum(mean.values()) / len(SITES)
 
 
-# The released code (paper-facts 3.2).
+# The released code.
 
 
 def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):

@@ -11,9 +11,8 @@ from conftest import BACKBONES, fits
 from torch.nn.functional import gelu, layer_norm, linear, softmax
 
 from harness.errors import UserError
-from harness.insertion.method import get_method
+from harness.insertion.method import METHODS, get_method
 from harness.model.backbones import dims, features, load_backbone
-from harness.registry import METHODS
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, Placement, Site, TrialRequest
@@ -119,8 +118,8 @@ def test_initial_values_depend_on_seed_and_site_alone(backbones):
     assert not torch.equal(wider["3:q.down"], wider["4:q.down"])
 
 
-# Counts on the paper's backbones: the formulas of paper-facts section 2, evaluated by hand there.
-# Those of the others are summed over the published widths of their stages.
+# Counts on the paper's backbones: each method's formula evaluated by hand; those of Table S2 are
+# among them. Those of the others are summed over the published widths of their stages.
 B16 = BackboneSpec(name="vit_base_patch16_224", weights="random")
 L16 = BackboneSpec(name="vit_large_patch16_224", weights="random")
 SWIN = BackboneSpec(name="swin_tiny_patch4_window7_224", weights="random")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, MissingData
 from harness.data.pack import pack
 from harness.errors import UserError
-from harness.registry import DATASETS
 from harness.spec import validated
 
 NAMES = ("cifar100_lt", "dota", "eurosat", "fusrs", "inat2018", "places_lt")
@@ -514,7 +514,7 @@ def test_dota_horizontal_boxes_are_read_from_their_own_folder(tmp_path):
 def test_dota_classes_and_groups_are_those_of_the_paper(tmp_path):
     write_dota(tmp_path)
     found = listing("dota", tmp_path)
-    # Training counts in class order (paper-facts, section 4); the groups' only gaps are here.
+    # Training counts of the public labels, in class order; the groups' only gaps are here.
     counts = [415, 515, 2047, 325, 5983, 630, 16969, 8055, 399, 28068, 26126, 326, 5029, 1736, 2367]
     assert sum(counts) == 98_990
     assert found.classes == tuple(sorted(found.classes))

@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from harness import spec as spec_module
 from harness.errors import UserError
 from harness.spec import (
+    SEMANTICS,
     BackboneSpec,
     DataSpec,
     Placement,
@@ -68,7 +68,7 @@ def test_id_changes_with_everything_that_matters(change):
 
 def test_id_changes_with_semantics(monkeypatch):
     before = make_spec().trial_id
-    monkeypatch.setattr(spec_module, "SEMANTICS", spec_module.SEMANTICS + 1)
+    monkeypatch.setattr("harness.spec.trial.SEMANTICS", SEMANTICS + 1)
     assert make_spec().trial_id != before
 
 

@@ -1,7 +1,7 @@
 """Gradients of the outer loss through the inner training, dL_val(φ*(γ), γ)/dγ (Eq. 7).
 
-All kinds share the direct part ∂L_val/∂γ and differ in what they add for the way γ moves φ. Nothing
-here knows a network: losses are functions, φ a list of tensors, γ one tensor.
+All kinds share the direct part ∂L_val/∂γ and differ in how they account for γ moving φ. Owns: these
+formulas. Must not know: any network: losses are functions, φ a list of tensors, γ one tensor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,19 +21,22 @@ from harness.errors import UserError
 
 Params = Sequence[Tensor]
 
+Batch = TypeVar("Batch")
+"""Whatever the losses take."""
+
 
 @dataclass(frozen=True)
-class InnerStep:
+class InnerStep(Generic[Batch]):
     """One step of SGD as it was taken: φ and its velocity before it, its batch and its rate."""
 
-    batch: Any
+    batch: Batch
     rate: float
     params: Params
     velocity: Params
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bilevel:
+class Bilevel(Generic[Batch]):
     """Eq. 7 at one point: γ and φ now, both losses, and the last inner steps, oldest first.
 
     `gamma` requires a gradient and both losses read it by themselves.
@@ -41,15 +44,15 @@ class Bilevel:
 
     gamma: Tensor
     params: Params
-    inner_loss: Callable[[Params, Any], Tensor]
-    outer_loss: Callable[[Params, Any], Tensor]
-    outer_batches: Sequence[tuple[Any, float]]
+    inner_loss: Callable[[Params, Batch], Tensor]
+    outer_loss: Callable[[Params, Batch], Tensor]
+    outer_batches: Sequence[tuple[Batch, float]]
     """Batches and their weights, which sum to 1."""
-    steps: Sequence[InnerStep] = ()
+    steps: Sequence[InnerStep[Batch]] = ()
     momentum: float = 0.0
     weight_decay: float = 0.0
 
-    def inner_gradient(self, params: Params, batch: Any) -> Params:
+    def inner_gradient(self, params: Params, batch: Batch) -> Params:
         """Gradient of the inner loss with its weight decay, as SGD uses it, with a graph."""
         gradient = grad(self.inner_loss(params, batch), params, create_graph=True)
         return [g + self.weight_decay * p for g, p in zip(gradient, params, strict=True)]
@@ -63,7 +66,7 @@ class Hypergradient(ABC):
     passes = 0
     """Forward and backward passes of a training batch that it adds, a double backward being one."""
 
-    def __call__(self, problem: Bilevel) -> tuple[float, Tensor]:
+    def __call__(self, problem: Bilevel[Batch]) -> tuple[float, Tensor]:
         """The outer loss and its gradient with respect to γ."""
         wrt = [problem.gamma, *(problem.params if self.steps else [])]
         total, sums = 0.0, [torch.zeros_like(t) for t in wrt]
@@ -80,14 +83,14 @@ class Hypergradient(ABC):
             return total, direct + self.indirect(problem, through)
 
     @abstractmethod
-    def indirect(self, problem: Bilevel, through: Params) -> Tensor:
+    def indirect(self, problem: Bilevel[Batch], through: Params) -> Tensor:
         """(dφ/dγ)ᵀ `through`, where `through` is ∂L_val/∂φ."""
 
 
 class FirstOrder(Hypergradient):
     """The paper's Eq. 9: φ does not depend on γ, so only the direct part is left."""
 
-    def indirect(self, problem: Bilevel, through: Params) -> Tensor:
+    def indirect(self, problem: Bilevel[Batch], through: Params) -> Tensor:
         return torch.zeros_like(problem.gamma)
 
 
@@ -98,7 +101,7 @@ class Unrolled(Hypergradient):
         self.steps = steps
         self.passes = 2 * steps
 
-    def indirect(self, problem: Bilevel, through: Params) -> Tensor:
+    def indirect(self, problem: Bilevel[Batch], through: Params) -> Tensor:
         first = problem.steps[0]
         params: Params = [p.detach().requires_grad_() for p in first.params]
         velocity: Params = first.velocity
@@ -118,7 +121,7 @@ class FiniteDifference(Hypergradient):
     RADIUS = 0.01
     """Length of the step in φ, whatever the length of ∂L_val/∂φ."""
 
-    def indirect(self, problem: Bilevel, through: Params) -> Tensor:
+    def indirect(self, problem: Bilevel[Batch], through: Params) -> Tensor:
         step = problem.steps[-1]
         length = torch.cat([v.flatten() for v in through]).norm()
         if length == 0:
@@ -143,7 +146,7 @@ class Neumann(Hypergradient):
         self.terms = terms
         self.passes = 2 + terms
 
-    def indirect(self, problem: Bilevel, through: Params) -> Tensor:
+    def indirect(self, problem: Bilevel[Batch], through: Params) -> Tensor:
         step = problem.steps[-1]
         params = [p.detach().requires_grad_() for p in problem.params]
         gradient = problem.inner_gradient(params, step.batch)

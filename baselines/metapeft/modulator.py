@@ -1,14 +1,17 @@
-"""The unified modulator (Eq. 6): y = f + γ·Δ, one scalar γ per site."""
+"""The unified modulator (Eq. 6): y = f + γ·Δ, one scalar γ per site.
+
+Owns: γ and its forms. Must not know: how γ is learned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from harness.insertion.attachment import Attachment, LowRank
+from harness.insertion.attachment import Attachment, LowRank, Strength
 from harness.insertion.hooks import TrainingHook
 from harness.model.blocks import Backbone, blocks_of
 from harness.spec import Placement, Site
@@ -52,12 +55,12 @@ class Modulated(Attachment):
         start = torch.ones_like(alpha) if form == "times_alpha" else alpha
         self._softplus = nonneg == "softplus"
         self.raw = nn.Parameter(inverse_softplus(start) if self._softplus else start)
-        self._alpha = alpha.tolist()
+        self._alpha: list[float] = alpha.tolist()
         self.modulating = True
         """False: every Δ has its fixed α, as in the released code's training and test."""
         self.make_hook: Callable[[], TrainingHook] = TrainingHook
         """A new one for every training."""
-        self._on(blocks_of(model)[0][1].register_forward_pre_hook(self._before_forward))
+        self.undo_by(blocks_of(model)[0][1].register_forward_pre_hook(self._before_forward))
 
     def gamma(self) -> Tensor:
         """γ `[sites]`, with the graph to `raw`."""
@@ -67,9 +70,10 @@ class Modulated(Attachment):
         """What multiplies each Δ `[sites]`: γ, or γ·α in the form `times_alpha`."""
         return self.gamma() * self._factor
 
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
+    def _before_forward(self, module: nn.Module, args: object) -> None:
+        values: Sequence[Strength]
         if not self.modulating:
-            values: Any = self._alpha
+            values = self._alpha
         elif self.raw.requires_grad and torch.is_grad_enabled():
             like = next(self.model.parameters())
             dtype = torch.promote_types(like.dtype, torch.float32)  # it may be stored in bf16

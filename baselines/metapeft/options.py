@@ -17,13 +17,13 @@ from harness.spec import Frozen
 
 
 class MetaPEFTOptions(Frozen):
-    """Defaults are the paper's method; where the paper is silent, the reason stands beside them."""
+    """Defaults are the paper's method; where it gives no value, the reason is given instead."""
 
     base: str = "lora"
     """The additive method, or `a+b`, whose sites get a γ."""
     base_options: dict[str, JsonValue] = Field(default={})
     variant: Literal["paper", "released"] = "paper"
-    """`released`: what the published code does instead (paper-facts 3.2); LoRA at q and v only."""
+    """`released`: what the published code does instead (`released.py`); LoRA at q and v only."""
     gamma_form: GammaForm = "replace"
     """`replace`: γ stands for 1_p·α (Eq. 6), starting at the placement's α. `times_alpha`: γ·α, γ
     starting at 1 (the paper's Fig. 2)."""
@@ -41,10 +41,11 @@ class MetaPEFTOptions(Frozen):
     ratio: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
     """Share of the training images in each D_val (the paper's default)."""
     sampling: Sampling = "random"
-    """Which classes D_val prefers (Table S1): none, small ones up to equality, or beyond it."""
+    """Shares of the classes in D_val (Table S1): those of the data, equal, or inverse."""
     d_val: Literal["overlap", "held_out"] = "overlap"
     """Whether the inner loop may train on D_val's images too. The paper samples D_val from the
-    training data and does not say that it leaves them out. `held_out` puts them off until later."""
+    training data and does not say that it leaves them out. `held_out` defers them to later
+    batches."""
     outer_batches: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
     Eq. 9 has all of D_val."""

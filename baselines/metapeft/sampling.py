@@ -1,4 +1,7 @@
-"""The outer problem's data D_val: a fresh part of the training images for every outer loop."""
+"""The outer problem's data D_val: a fresh part of the training images for every outer loop.
+
+Owns: how many images of each class, and which. Must not know: training.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.data.check import Checked
-    from harness.data.listing import FileDataset
+    from harness.data.contract import FileDataset
     from harness.data.long_tail import Counts
 
 EXIT_PROBLEMS = 1
@@ -169,15 +169,14 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
     return found.train, found.used, found.test
 
 
-def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset, Any]:
+def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset[Any], Any]:
     """A dataset on disk and its options."""
-    from harness.data.packed import is_on_disk
-    from harness.registry import DATASETS
+    from harness.data.contract import DATASETS, FileDataset
     from harness.spec import TrialRequest, validated
 
-    if not is_on_disk(name):
+    dataset = DATASETS.get(name)
+    if not isinstance(dataset, FileDataset):
         raise UserError(f"Dataset {name} is drawn, not read from files: there is nothing to check.")
     values = {"data": name, **parse_settings(settings)}
     request = TrialRequest().with_values(values, source="--set")
-    dataset = DATASETS.get(name)
     return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")

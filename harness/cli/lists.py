@@ -23,8 +23,7 @@ def list_(kind: str) -> None:
 
 
 def _list_methods() -> tuple[list[str], list[list[str]]]:
-    from harness.insertion.method import get_method
-    from harness.registry import METHODS
+    from harness.insertion.method import METHODS, get_method
 
     rows = []
     for name in METHODS.names():
@@ -55,7 +54,7 @@ def _list_studies() -> tuple[list[str], list[list[str]]]:
 
 
 def _list_datasets() -> tuple[list[str], list[list[str]]]:
-    from harness.registry import DATASETS
+    from harness.data.contract import DATASETS
 
     return ["dataset", "what it is"], [[n, DATASETS.get(n).summary] for n in DATASETS.names()]
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from harness.comparison.arms import Arms
 from harness.driver.batch import Run
 from harness.errors import UserError, unknown
-from harness.insertion.method import get_method
+from harness.insertion.method import METHODS, get_method
 from harness.model.backbones import dims
-from harness.registry import METHODS
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest
 from harness.store.comparisons import Comparison

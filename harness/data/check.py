@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from harness.console import progress
+from harness.data.contract import FileDataset, FileReader
 from harness.data.decode import BadImage, Pixels
-from harness.data.listing import FileDataset, Item, Listing
+from harness.data.listing import Item, Listing
 from harness.data.long_tail import Counts, LongTail, count_groups, tail_counts, with_tail_file
 from harness.data.pack import Read, each_decoded, item_name, packs_of, source_of, verify
 
@@ -39,7 +40,7 @@ class Checked:
     """One sentence each."""
 
 
-def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path) -> Checked:
+def check(dataset: FileDataset[Any], name: str, options: Any, root: Path, packs: Path) -> Checked:
     """Read everything, and compare all images with each other by their decoded pixels.
 
     Raises:
@@ -47,7 +48,7 @@ def check(dataset: FileDataset, name: str, options: Any, root: Path, packs: Path
         UserError: a list cannot be read.
     """
     listing = with_tail_file(dataset.listing(options, root), options, root)
-    read = getattr(dataset, "read", None)
+    read = dataset.read if isinstance(dataset, FileReader) else None
     size = len(listing.classes)
     train, test = (
         np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)

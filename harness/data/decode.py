@@ -66,7 +66,7 @@ class Source(NamedTuple):
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None
     read: Callable[[Path, str], Pixels] | None = None
-    """Of a dataset with a format of its own (`FileDataset.read`)."""
+    """Of a dataset with a format of its own (`contract.FileReader`)."""
 
 
 def printable(path: str) -> str:

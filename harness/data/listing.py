@@ -10,7 +10,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -56,29 +56,6 @@ class BorderMask(Frozen):
 
     border_mask: Annotated[int, Field(ge=0)] = 0
     """Pixels to blacken at every edge, counted in the file's own pixels."""
-
-
-class FileDataset(Protocol):
-    """A dataset on disk, as `DATASETS` holds it.
-
-    One with a file format of its own also has `read(root, path)`, a static method from a listed
-    path, `file::member`, to pixels uint8 `[h, w, 3]`. One that torchvision can download also has
-    `download(options, root)`, a static method that calls torchvision's class for what is not there.
-    """
-
-    Options: ClassVar[Any]
-    summary: ClassVar[str]
-    layout: ClassVar[str]
-    """What to download from its official page, and where to put it."""
-
-    @staticmethod
-    def listing(options: Any, root: Path) -> Listing:
-        """Read the names and labels of all images; none is opened.
-
-        Raises:
-            MissingData: the files are not there.
-            UserError: a list cannot be read; names the file and the line.
-        """
 
 
 def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

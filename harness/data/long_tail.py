@@ -28,7 +28,7 @@ HEAD_ABOVE = 100
 
 
 TAIL_BELOW = 20
-"""Groups by training images of a class (paper-facts, section 4): head > 100, tail < 20."""
+"""Groups by training images of a class (OLTR, arXiv:1904.05160): head > 100, tail < 20."""
 
 
 class LongTail(Frozen):
@@ -60,7 +60,7 @@ def count_groups(
 def tail_counts(options: LongTail, available: Sequence[int]) -> Counts:
     """How many training images of each class to keep, at least one of each that has any.
 
-    `exp` is the rule of CIFAR-LT (paper-facts, section 4), n_c = int(n_max * f^(c / (C - 1))) with
+    `exp` is the rule of CIFAR-LT (arXiv:1906.07413), n_c = int(n_max * f^(c / (C - 1))) with
     f = 1 / imbalance; `pareto` is n_c = int(n_max * (c + 1)^-b), with b such that the last class
     has n_max / imbalance. n_max is the largest class, and no class gets more than it has.
     """

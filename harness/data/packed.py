@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data.contract import DATASETS, FileDataset, FileReader
 from harness.data.crops import Boxes, Where, by_image, by_matrix, random_boxes, test_boxes
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import BorderMask
 from harness.data.long_tail import LongTail, count_groups, kept, tail_counts, with_tail_file
 from harness.data.pack import OnBad, Pack, PackInfo, open_pack, pack, pack_folder, side_for
 from harness.errors import UserError
-from harness.registry import DATASETS
 from harness.spec import DataSpec, Recipe, validated
 
 SHARE_OF_MEMORY = 0.5
@@ -32,7 +32,7 @@ SHARE_OF_MEMORY = 0.5
 
 def is_on_disk(name: str) -> bool:
     """Whether a dataset is read from files, and not drawn."""
-    return hasattr(DATASETS.get(name), "listing")
+    return isinstance(DATASETS.get(name), FileDataset)
 
 
 def data_folder(name: str, data_root: str | None) -> Path:
@@ -62,6 +62,7 @@ def pack_of(
         UserError: no data root, files that are absent, or an image that cannot be read.
     """
     dataset = DATASETS.get(name)
+    assert isinstance(dataset, FileDataset)
     root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
@@ -72,7 +73,7 @@ def pack_of(
         folder=Path(packs),
         side=side_for(size),
         on_bad=on_bad,
-        read=getattr(dataset, "read", None),
+        read=dataset.read if isinstance(dataset, FileReader) else None,
     )
     absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
     if len(absent):

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import required
 from harness.errors import UserError
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 FOLDER = "cifar-100-python"
@@ -84,7 +84,7 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
 
 
 def class_counts(imbalance: int) -> list[int]:
-    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (paper-facts, section 4)."""
+    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (arXiv:1906.07413)."""
     fraction = FRACTIONS[imbalance]
     return [int(LARGEST * fraction ** (c / (CLASSES - 1.0))) for c in range(CLASSES)]
 
@@ -93,7 +93,7 @@ def long_tailed(labels: Sequence[int], imbalance: int) -> list[int]:
     """Rows of the long-tailed training set, class by class.
 
     One numpy generator of seed 0 shuffles the rows of each class in class order, and the first n_c
-    are taken (paper-facts, section 4).
+    are taken, as in the paper's released code.
     """
     chance = np.random.RandomState(0)
     of = np.array(labels)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.datasets.reading import absent, known_class_folders, numbered_lines, required
 from harness.errors import UserError
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 CLASSES = (
@@ -48,7 +48,7 @@ GROUPS = {
         "ground-track-field",
     ),
 }
-"""DOTA's, named by the paper's release, not made by thresholds (paper-facts, section 4)."""
+"""DOTA's, named one by one in the paper's released code, not made by thresholds."""
 
 
 HEADER = ("imagesource:", "gsd:")

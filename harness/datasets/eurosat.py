@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import LongTail
 from harness.datasets.reading import absent, known_class_folders
 from harness.errors import UserError, unknown
-from harness.registry import DATASETS
 
 CLASSES = (
     "AnnualCrop",

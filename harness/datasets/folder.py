@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
+from harness.data.contract import DATASETS
 from harness.data.dataset import stratified
 from harness.data.decode import (
     column_of,
@@ -33,7 +34,6 @@ from harness.data.listing import BorderMask, Item, Listing, MissingData, read_cs
 from harness.data.long_tail import LongTail
 from harness.datasets.reading import SUFFIXES, class_folders
 from harness.errors import UserError, unknown
-from harness.registry import DATASETS
 from harness.rng import generator
 
 LIST = "split.csv"

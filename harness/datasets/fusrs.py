@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.datasets.reading import in_folders, labelled_paths, required
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 CLASSES = {
@@ -20,7 +20,7 @@ CLASSES = {
     "v2.5": ("cargo", "fishing", "tanker", "dredger"),
 }
 TAIL = ("tanker", "dredger")
-"""The others are head; there is no medium group (paper-facts, section 4)."""
+"""The others are head; there is no medium group (the columns of Table 4)."""
 
 
 class FusrsOptions(Frozen):

@@ -11,11 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import absent, in_folders, required
 from harness.errors import UserError
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 IMAGES = "train_val2018"
@@ -31,7 +31,7 @@ class INat2018Options(Frozen):
 class INat2018:
     """437,513 training and 24,426 validation images of 8,142 species; validation is the test set.
 
-    Labels are the ranks of the species' names (paper-facts, section 4).
+    Labels are the ranks of the species' names, as in the paper's released lists.
     """
 
     Options: ClassVar = INat2018Options

@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
+from harness.data.contract import DATASETS
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import in_folders, labelled_paths, required
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 CLASSES = 365
@@ -28,7 +28,7 @@ class PlacesLTOptions(Frozen):
 
 @DATASETS.register("places_lt")
 class PlacesLT:
-    """62,500 training and 36,500 test images; groups 131/163/71 (paper-facts, section 4)."""
+    """62,500 training and 36,500 test images; groups 131/163/71 (the lists of OLTR)."""
 
     Options: ClassVar = PlacesLTOptions
     summary: ClassVar = "Places-LT, imbalance 996, 365 classes (on disk)"

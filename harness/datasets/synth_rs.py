@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from harness.data.contract import DATASETS
 from harness.data.dataset import Dataset, Images
 from harness.datasets.dota import CLASSES as TARGET_CLASSES
 from harness.datasets.dota import GROUPS as TARGET_GROUPS
 from harness.datasets.synth_rs_render import SOURCE_CLASSES, render_source, render_target
-from harness.registry import DATASETS
 from harness.spec import Frozen
 
 TRAIN_COUNTS = {
@@ -38,7 +38,7 @@ TRAIN_COUNTS = {
     "soccer-ball-field": 3,
     "ground-track-field": 3,
 }
-"""DOTA-v1.0's training counts divided by 109 (paper-facts, section 4): 911 images, imbalance 86."""
+"""The training counts of DOTA-v1.0's public labels divided by 109: 911 images, imbalance 86."""
 
 
 class SynthRSOptions(Frozen):

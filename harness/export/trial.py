@@ -44,7 +44,7 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
 
     peft adapts a whole `nn.Linear`, and timm fuses q, k and v into one. So the LoRAs at q, k and v
     of a block become one on `attn.qkv`, of summed rank, with zeros where they do not meet. It
-    computes the same; trained further, peft would fill those zeros too.
+    computes the same; if it were trained further, peft would train those zeros too.
 
     Raises:
         UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
@@ -75,7 +75,8 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
     """Write a fixed placement as a peft `LoraConfig`, to be trained there with the same scales.
 
     Raises:
-        UserError: a site at q, k or v, which peft cannot adapt apart, or modules that are not LoRA.
+        UserError: a site at q, k or v, which peft cannot adapt separately, or modules that are not
+            LoRA.
     """
     apart = [str(site) for site, _ in file.placement.items() if site.position in QKV]
     if apart:
@@ -94,7 +95,7 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
 
 
 def _like(spec: BackboneSpec) -> Backbone:
-    """A backbone of these sizes; what its weights are makes no difference to an export."""
+    """A backbone of these sizes; an export does not depend on its weights."""
     anything = spec.model_copy(update={"weights": "random", "frozen": "fp32"})
     return load_backbone(anything, torch.device("cpu"))
 
@@ -116,7 +117,7 @@ def _by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank
         if factors.form == "sequential":
             raise UserError(f"peft cannot express LoRA on the output of its layer (site {site}).")
         if not isinstance(layer_at(model, site), nn.Linear):
-            raise UserError(f"peft LoRA is written for linear layers; that at {site} is none.")
+            raise UserError(f"peft LoRA needs a linear layer; the one at {site} is not.")
         groups.setdefault(layer_name(model, site), {})[site] = factors
     return {name: _joined(group) for name, group in groups.items()}
 

@@ -1,1 +1,1 @@
-"""How a method joins a frozen model."""
+"""How a method is inserted into a frozen model."""

@@ -1,4 +1,4 @@
-"""What a method adds to a frozen model: modules at sites, joined by hooks and taken off again.
+"""What a method adds to a frozen model: modules at sites, attached by hooks and removed again.
 
 Owns: hooks on the model, strengths and the arithmetic of a site. Must not know: which method this
 is, or how it is trained.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from harness.errors import UserError
 from harness.insertion.hooks import TrainingHook
@@ -55,7 +56,7 @@ class LowRank(NamedTuple):
 
 
 class Attachment(nn.Module):
-    """What a method added to a model: its trainable tensors, and the way to remove them again.
+    """What a method added to a model: its trainable tensors, and how to remove them again.
 
     `parameters()` and `state_dict()` hold the PEFT tensors only, never a frozen one.
     """
@@ -79,7 +80,8 @@ class Attachment(nn.Module):
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def _on(self, handle: Any) -> None:
+    def undo_by(self, handle: RemovableHandle) -> None:
+        """Remove a hook on the model at `detach`."""
         self._undo.append(handle.remove)
 
     def add_delta(self, site: Site, delta: Delta, strength: Strength, form: Form) -> None:
@@ -110,7 +112,9 @@ class Attachment(nn.Module):
             parts[index] = parts[index] + delta(x, self.strengths[site])
             return torch.cat(parts, dim=-1)
 
-        self._on(layer.register_forward_hook(add_to_map if isinstance(layer, nn.Conv2d) else add))
+        self.undo_by(
+            layer.register_forward_hook(add_to_map if isinstance(layer, nn.Conv2d) else add)
+        )
 
     def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
         """Join a residual branch at its very end, after LayerScale, before the residual addition.
@@ -128,8 +132,8 @@ class Attachment(nn.Module):
             return output + delta(x, self.strengths[site])
 
         if form == "parallel":
-            self._on(norm.register_forward_pre_hook(remember))
-        self._on(last.register_forward_hook(add))
+            self.undo_by(norm.register_forward_pre_hook(remember))
+        self.undo_by(last.register_forward_hook(add))
 
     def add_prompts(self, prompts: dict[int, Tensor]) -> None:
         """Append `[p, d]` prompts after the tokens that enter each block, replacing earlier ones.
@@ -147,9 +151,9 @@ class Attachment(nn.Module):
                 x = args[0] if block == first else args[0][:, : -len(p)]
                 return (torch.cat([x, p.expand(len(x), -1, -1)], dim=1),)
 
-            self._on(self.model.blocks[block].register_forward_pre_hook(enter))
+            self.undo_by(self.model.blocks[block].register_forward_pre_hook(enter))
         count = len(prompts[first])
-        self._on(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
+        self.undo_by(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
 
     def replace_parameters(self, names: Sequence[str]) -> None:
         """Put trainable copies in the places of frozen parameters until `detach`.

@@ -1,8 +1,9 @@
-"""Putting PEFT modules into a frozen timm backbone and taking them out again.
+"""What a PEFT method is, and the registry of all of them.
 
 Modules join by hooks on timm's own layers, so the backbone's module tree, weights and state dict
-stay what they were and one loaded backbone serves every trial of a worker. Owns: sites -> hooks,
-the `PeftMethod` contract, combinations `a+b`. Must not know: a method's name, data, training.
+stay what they were, and one loaded backbone serves every trial of a worker. Owns: the `PeftMethod`
+contract, and methods by name, combinations `a+b` included. Must not know: any method's name, data,
+training.
 
 Shapes: n images, t tokens, d width, r rank. Tokens may lie in a window or a map, and then have
 more than one dimension.
@@ -11,25 +12,27 @@ more than one dimension.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, JsonValue, ValidationError, create_model
+from pydantic import JsonValue, ValidationError, create_model
 
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment, Union
 from harness.model.blocks import Backbone, Dims
-from harness.registry import METHODS
+from harness.registry import Registry
 from harness.spec import Frozen, Placement, Position, explain
 
+OptionsT = TypeVar("OptionsT", bound=Frozen)
 
-class PeftMethod(ABC):
+
+class PeftMethod(ABC, Generic[OptionsT]):
     """A way to adapt a frozen backbone: a class in `baselines/` under `METHODS.register`."""
 
-    Options: ClassVar[type[Frozen]]
+    Options: type[OptionsT]
     """The method's own settings, with their defaults."""
-    positions: ClassVar[tuple[Position, ...]]
+    positions: tuple[Position, ...]
     """Positions it can be placed at; empty for a method without sites."""
-    default_positions: ClassVar[tuple[Position, ...]]
+    default_positions: tuple[Position, ...]
     additive: ClassVar[bool]
     """It adds `α·Δ` (Eq. 2), so α has a meaning and it can be combined with others."""
     adds_tokens: ClassVar[bool] = False
@@ -41,39 +44,43 @@ class PeftMethod(ABC):
 
     @abstractmethod
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: OptionsT, *, seed: int
     ) -> Attachment:
-        """Insert the modules; draws their initial values from (`seed`, purpose, site) alone."""
+        """Insert the modules. Their initial values depend on (`seed`, purpose, site) alone."""
 
     @abstractmethod
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
-        """Number of trainable elements, head excluded, by the formula of paper-facts section 2."""
+    def expected_params(self, dims: Dims, placement: Placement, options: OptionsT) -> int:
+        """Number of trainable elements by a formula, head excluded; Table S2 has the paper's.
 
-    def label(self, name: str, options: Any) -> str:
+        Raises:
+            UserError: the method makes no sense at these sites.
+        """
+
+    def label(self, name: str, options: OptionsT) -> str:
         """`name`, with a word for what a reader must know of these options."""
         return name
 
-    def unwrapped(self, options: Any) -> tuple[str, dict[str, JsonValue]]:
+    def unwrapped(self, options: OptionsT) -> tuple[str, dict[str, JsonValue]]:
         """Name and options of the base, in a method that `wraps` one."""
         raise NotImplementedError
 
-    def positions_with(self, options: Any) -> tuple[Position, ...]:
+    def positions_with(self, options: OptionsT) -> tuple[Position, ...]:
         """Positions it can be placed at under these options."""
         return self.positions
 
-    def default_positions_with(self, options: Any) -> tuple[Position, ...]:
+    def default_positions_with(self, options: OptionsT) -> tuple[Position, ...]:
         """Positions it takes where none are asked for."""
         return self.default_positions
 
-    def positions_on(self, dims: Dims, options: Any) -> tuple[Position, ...]:
+    def positions_on(self, dims: Dims, options: OptionsT) -> tuple[Position, ...]:
         """Those of them that the backbone has."""
         return tuple(p for p in self.positions_with(options) if p in dims.positions)
 
-    def default_positions_on(self, dims: Dims, options: Any) -> tuple[Position, ...]:
+    def default_positions_on(self, dims: Dims, options: OptionsT) -> tuple[Position, ...]:
         """Positions it takes on the backbone where none are asked for."""
         return tuple(p for p in self.default_positions_with(options) if p in dims.positions)
 
-    def parse_options(self, options: dict[str, JsonValue]) -> BaseModel:
+    def parse_options(self, options: dict[str, JsonValue]) -> OptionsT:
         """Check and complete the options.
 
         Raises:
@@ -85,13 +92,26 @@ class PeftMethod(ABC):
             raise UserError(f"options: {explain(error)}") from error
 
 
-class Combination(PeftMethod):
+METHODS: Registry[type[PeftMethod[Any]]] = Registry("method", "harness.baselines")
+
+
+def get_method(name: str) -> PeftMethod[Any]:
+    """The method called `name`; `a+b` combines additive ones.
+
+    Raises:
+        UserError: unknown name, or a combination that makes no sense.
+    """
+    names = name.split("+")
+    return Combination(names) if len(names) > 1 else METHODS.get(name)()
+
+
+class Combination(PeftMethod[Frozen]):
     """`a+b`: each site goes to every part that supports its position; all parts must get one."""
 
     additive = True
 
     def __init__(self, names: list[str]) -> None:
-        self._parts: dict[str, PeftMethod] = {name: METHODS.get(name)() for name in names}
+        self._parts = {name: METHODS.get(name)() for name in names}
         for name, part in self._parts.items():
             if not part.additive:
                 raise UserError(f"Method {name!r} adds no module, so it cannot be combined.")
@@ -102,27 +122,26 @@ class Combination(PeftMethod):
         if len(self._parts) < len(names):
             raise UserError(f"Method {'+'.join(names)!r} names a part twice.")
         fields: dict[str, Any] = {n: (p.Options, p.Options()) for n, p in self._parts.items()}
-        options: Any = create_model("CombinedOptions", __base__=Frozen, **fields)
-        self.Options = options  # type: ignore[misc]
+        self.Options = create_model("CombinedOptions", __base__=Frozen, **fields)
         ordered = [q for p in self._parts.values() for q in p.positions]
-        self.positions = tuple(dict.fromkeys(ordered))  # type: ignore[misc]
+        self.positions = tuple(dict.fromkeys(ordered))
         default = [q for p in self._parts.values() for q in p.default_positions]
-        self.default_positions = tuple(dict.fromkeys(default))  # type: ignore[misc]
+        self.default_positions = tuple(dict.fromkeys(default))
 
     def attach(
-        self, model: Backbone, placement: Placement, options: Any, *, seed: int
+        self, model: Backbone, placement: Placement, options: Frozen, *, seed: int
     ) -> Attachment:
+        own = dict(options)
         parts = {
-            name: part.attach(
-                model, self._share(name, placement), getattr(options, name), seed=seed
-            )
+            name: part.attach(model, self._share(name, placement), own[name], seed=seed)
             for name, part in self._parts.items()
         }
         return Union(model, parts)
 
-    def expected_params(self, dims: Dims, placement: Placement, options: Any) -> int:
+    def expected_params(self, dims: Dims, placement: Placement, options: Frozen) -> int:
+        own = dict(options)
         return sum(
-            part.expected_params(dims, self._share(name, placement), getattr(options, name))
+            part.expected_params(dims, self._share(name, placement), own[name])
             for name, part in self._parts.items()
         )
 
@@ -132,16 +151,3 @@ class Combination(PeftMethod):
             wanted = ", ".join(self._parts[name].positions)
             raise UserError(f"No site is left for {name!r}: add one of its positions ({wanted}).")
         return share
-
-
-def get_method(name: str) -> PeftMethod:
-    """The method called `name`; `a+b` combines additive ones.
-
-    Raises:
-        UserError: unknown name, or a combination that makes no sense.
-    """
-    names = name.split("+")
-    if len(names) > 1:
-        return Combination(names)
-    method: PeftMethod = METHODS.get(name)()
-    return method

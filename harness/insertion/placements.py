@@ -19,7 +19,7 @@ Rule = Literal["as_is", "threshold", "topk"]
 
 
 class PlacementFile(Frozen):
-    """A fixed placement, for what it was learned, and where it came from."""
+    """A fixed placement, what it was learned for, and where it came from."""
 
     placement: Placement
     method: str

@@ -7,6 +7,7 @@ block, PEFT methods, data, training.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from harness.errors import UserError, unknown
 from harness.model.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
-from harness.model.precision import computing, store
+from harness.model.precision import computing, quantise_weights
 from harness.model.weights import load_into, sha256_of
 from harness.spec import BackboneSpec
 
@@ -28,8 +29,8 @@ from harness.spec import BackboneSpec
 class ConvStem(PatchEmbed):
     """Patch embedding by three strided convolutions, of total stride 8.
 
-    From few and small images, a ViT learns edges much sooner through convolutions than through one
-    8 x 8 projection; the blocks, where all sites are, stay plain.
+    On few and small images, a ViT learns edges much sooner through convolutions than through one
+    8 x 8 projection. The blocks, where all sites are, stay plain.
     """
 
     def __init__(self, *, embed_dim: int, in_chans: int, **rest: Any) -> None:
@@ -65,37 +66,70 @@ PRESETS = {
     "satmae_vit_l16": "the paper's SatMAE ViT-L/16: needs --weights, its fmow_pretrain.pth",
     "vit_tiny_local": "ViT-Ti/16 for small machines: needs --weights",
 }
-"""What `harness list backbones` says of some names (paper-facts, section 1)."""
+"""What `harness list backbones` says of some names. The paper names no checkpoint for its IN21K
+ViT-B/16; these are what its released code and LIFT's (shijxcs/LIFT) load."""
 
 FROM_FILE = {
     "satmae_vit_l16": "vit_large_patch16_224",
     "vit_tiny_local": "vit_tiny_patch16_224",
 }
-"""Backbones of weights that no hub of timm's has: name -> architecture in timm."""
+"""Backbones whose weights timm cannot download: name -> architecture in timm."""
 
 
-@functools.lru_cache(maxsize=8)
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo:
+    """What is known of a backbone before it is loaded."""
+
+    name: str
+    sha256: str | None
+    """Of the file of its weights; None where there is no file to hash."""
+    dims: Dims
+    input_size: int
+    """Side of its square images, in pixels."""
+
+
+def backbone_info(spec: BackboneSpec, given: Path | None) -> BackboneInfo:
+    """Look a backbone up without allocating its weights.
+
+    `given` is what `--weights` names.
+
+    Raises:
+        UserError: unknown or unsupported backbone, or a weights file that is needed and not given
+            or cannot be read.
+    """
+    path = weights_file(spec, given)
+    sha256 = None if path is None else sha256_of(path)
+    sizes, side = _shape(spec)
+    return BackboneInfo(name=spec.name, sha256=sha256, dims=sizes, input_size=side)
+
+
 def dims(spec: BackboneSpec) -> Dims:
     """Sizes of a backbone without allocating its weights.
 
     Raises:
         UserError: unknown or unsupported backbone.
     """
-    with torch.device("meta"):
-        return dims_of(_build(spec, pretrained=False))
+    return _shape(spec)[0]
 
 
-@functools.lru_cache(maxsize=8)
 def input_size(spec: BackboneSpec) -> int:
     """Side in pixels of the square images that a backbone takes.
 
-    ConvNeXt takes any; its own is that of its pretraining.
+    ConvNeXt takes any size; this is the one it was pretrained with.
+
+    Raises:
+        UserError: unknown or unsupported backbone.
     """
+    return _shape(spec)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
     with torch.device("meta"):
         model = _build(spec, pretrained=False)
     if isinstance(model, ConvNeXt):
-        return int(spec.img_size or model.pretrained_cfg["input_size"][-1])
-    return int(model.patch_embed.img_size[0])
+        return dims_of(model), int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+    return dims_of(model), int(model.patch_embed.img_size[0])
 
 
 def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
@@ -144,32 +178,22 @@ def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
     return None
 
 
-def weights_sha256(spec: BackboneSpec, given: Path | None) -> str | None:
-    """Hash of the file of a backbone's weights; None where there is no file to hash.
-
-    Raises:
-        UserError: as `weights_file`, or the file cannot be read.
-    """
-    path = weights_file(spec, given)
-    return None if path is None else sha256_of(path)
-
-
 def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None = None) -> Backbone:
     """Build a frozen backbone in evaluation mode (no dropout, as in the released code).
 
     `given` is the weights file of this machine, where `spec.weights` is `file`.
 
     Raises:
-        UserError: unknown or unsupported backbone, or weights that cannot be loaded or are others
-            than those that the spec was resolved with.
+        UserError: unknown or unsupported backbone, or weights that cannot be loaded or differ from
+            those that the spec was resolved with.
     """
     model, _ = _loaded(spec, given)
-    store(model, spec.frozen)
+    quantise_weights(model, spec.frozen)
     return model.requires_grad_(False).eval().to(device)
 
 
 def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
-    """Load a weights file as a trial would, and name its tensors that the backbone does not need.
+    """Load a weights file as a trial would; returns the names of tensors the backbone lacks.
 
     Raises:
         UserError: as `load_backbone`.

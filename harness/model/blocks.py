@@ -1,7 +1,7 @@
 """The blocks of each family of backbones: their order, their sizes, and where positions are.
 
-Owns: which timm layer a site is, for plain ViTs, Swin and ConvNeXt. Must not know: PEFT methods,
-weights, data, training.
+Owns: which timm layer a site stands for, in plain ViTs, Swin and ConvNeXt. Must not know: PEFT
+methods, weights, data, training.
 
 Blocks are numbered from the input on, through all stages.
 """
@@ -30,10 +30,10 @@ SUPPORTED = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of block: its parts' classes, and the names of the layers that positions are."""
+    """One kind of block: the classes of its parts, and which layer each position is."""
 
     parts: dict[str, tuple[type[nn.Module], ...]]
-    """What must be there for the sites to mean what they say."""
+    """Submodules that must be of these classes, or sites would mean something else."""
     layers: dict[Position, str]
     """Linear maps. q, k and v share one layer, as three equal slices of its output."""
     branches: dict[Position, tuple[str, str]]

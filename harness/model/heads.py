@@ -1,4 +1,7 @@
-"""Classifier heads on pooled features: cosine (released code) and linear (the paper's text)."""
+"""Classifier heads on pooled features: cosine (released code) and linear (the paper's text).
+
+Owns: their forward pass and initial weights. Must not know: backbones, training.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Storing frozen weights in less memory than 32 bits each.
+"""Storing frozen weights in fewer than 32 bits each.
 
-Owns: which tensors are stored how, and how a forward pass with them runs. Must not know: models by
-name, PEFT methods, training.
+Owns: which tensors are stored in which type, and how a forward pass with them runs. Must not know:
+models by name, PEFT methods, training.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
-from harness.spec import Storage
+from harness.spec import WeightDtype
 
 
-def check_storage(storage: Storage) -> None:
-    """Refuse what this machine cannot do.
+def check_weight_dtype(dtype: WeightDtype) -> None:
+    """Refuse what cannot be done on this machine.
 
     Raises:
         UserError: int8 without torchao.
     """
-    if storage == "int8" and importlib.util.find_spec("torchao") is None:
+    if dtype == "int8" and importlib.util.find_spec("torchao") is None:
         raise UserError("backbone.frozen=int8 needs torchao: install it, or take bf16.")
 
 
-def store(model: nn.Module, storage: Storage) -> None:
-    """Store the weights of linear maps (bf16: of convolutions too) so, in place.
+def quantise_weights(model: nn.Module, dtype: WeightDtype) -> None:
+    """Convert the weights of linear maps (bf16: of convolutions too) to a type, in place.
 
     Biases, norms, tokens and position embeddings, about 1 % of all, stay in fp32: they keep the
     residual stream in fp32. int8 has one scale per output feature and leaves activations alone.
@@ -35,15 +35,15 @@ def store(model: nn.Module, storage: Storage) -> None:
     Raises:
         UserError: int8 without torchao.
     """
-    check_storage(storage)
-    if storage == "bf16":
+    check_weight_dtype(dtype)
+    if dtype == "bf16":
         for layer in model.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.weight.data = layer.weight.data.bfloat16()
-    elif storage == "int8":
+    elif dtype == "int8":
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-        # Its own settings of the compiler would change the arithmetic of all that follows.
+        # torchao's compiler settings would change the arithmetic of everything that follows.
         quantize_(model, Int8WeightOnlyConfig(set_inductor_config=False))
 
 
@@ -55,5 +55,5 @@ def computing(model: nn.Module, device: torch.device) -> AbstractContextManager[
 
 
 def is_full(parameter: torch.Tensor) -> bool:
-    """Whether a tensor is stored as it was: it can be trained, and updates added to it."""
+    """Whether a tensor is stored in full precision, so that it can be trained or merged into."""
     return type(parameter) is nn.Parameter and parameter.dtype != torch.bfloat16

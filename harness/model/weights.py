@@ -30,7 +30,7 @@ WRAPPERS = ("teacher", "student", "state_dict", "model", "module", "encoder", "b
 """Keys under which training scripts keep the weights beside other things, the preferred first."""
 
 NOT_FROZEN = ("head.", "fc.", "fc_norm.", "head_dist.", "classifier.", "decoder", "mask_token")
-"""Beginnings of keys of what stands after or beside the features: left out without a word."""
+"""Prefixes of keys of what comes after or beside the features: left out silently."""
 
 OTHER_STEMS = ("conv1.weight", "downsample_layers.0.0.weight")
 """The first convolution as CLIP and as ConvNeXt's authors call it."""
@@ -164,7 +164,7 @@ def _image_tower(content: dict[str, Any], path: Path, stem: str) -> tuple[dict[s
 
 
 def _for_bands(weight: Tensor, bands: int, path: Path) -> Tensor:
-    """The first convolution `[d, c, h, w]` for images of so many bands."""
+    """The first convolution `[d, c, h, w]`, adapted to images with this many bands."""
     given = weight.shape[1] if weight.ndim == 4 else bands
     if given == bands:
         return weight

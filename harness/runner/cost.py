@@ -1,6 +1,6 @@
 """What a trial will cost, before it runs: seconds, FLOPs, parameters.
 
-Owns: these estimates. Must not know: budgets, studies, what was really spent.
+Owns: these estimates. Must not know: budgets, studies, actual costs.
 """
 
 from __future__ import annotations
@@ -13,15 +13,9 @@ import torch
 from harness.data.dataset import ImageSet, normalised, one_of
 from harness.insertion.method import get_method
 from harness.model.backbones import dims
-from harness.runner.prepare import (
-    attached,
-    fix_arithmetic,
-    prepare,
-)
+from harness.runner.prepare import attached, fix_arithmetic, prepare
 from harness.runner.runtime import Runtime
-from harness.spec import (
-    TrialSpec,
-)
+from harness.spec import TrialSpec
 from harness.store.records import Counted
 from harness.training.clock import Stopwatch
 from harness.training.evaluation import flops_per_image
@@ -34,7 +28,7 @@ PROBE_BATCHES = 6
 def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
     """Estimate a trial's device seconds from a few batches of it, after as many to warm up.
 
-    Of all its images the same share is trained on and scored, as often as in one of its epochs.
+    The same share of every split is trained on and scored as in one of its epochs.
     """
     fix_arithmetic()
     whole, epochs = prepare(spec, runtime).split, spec.recipe.epochs
@@ -69,7 +63,7 @@ def count_params(spec: TrialSpec) -> Counted:
 
 
 def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
-    """What a trial costs if it runs to its end without steps of the method's own, in FLOPs."""
+    """FLOPs of a trial that runs to its end, without the method's own steps."""
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split

@@ -1,4 +1,4 @@
-"""What trials on one backbone, dataset and seed share within a worker, and a model made ready.
+"""What trials on one backbone, dataset and seed share within a worker, and a model ready to train.
 
 Owns: these caches, attaching and detaching. Must not know: training, records.
 """
@@ -15,19 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Split, split
 from harness.data.packed import is_on_disk, load_packed
 from harness.insertion.method import get_method
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
 from harness.model.heads import make_head
-from harness.registry import DATASETS
 from harness.runner.runtime import Runtime
-from harness.spec import (
-    BackboneSpec,
-    DataSpec,
-    TrialSpec,
-)
+from harness.spec import BackboneSpec, DataSpec, TrialSpec
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means
 
@@ -50,13 +46,13 @@ def _backbone(spec_json: str, device: str, weights: Path | None) -> Backbone:
 
 @functools.lru_cache(maxsize=2)
 def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
-    """`size` of the views of images on disk; None for data that is drawn."""
+    """`size` of the crops of images on disk, in pixels; None for data that is drawn."""
     spec = DataSpec.model_validate_json(spec_json)
     if size is not None:
         return load_packed(spec, size, packs)
-    factory = DATASETS.get(spec.name)
-    loaded: Dataset = factory.load(factory.Options.model_validate(spec.options))
-    return loaded
+    dataset = DATASETS.get(spec.name)
+    assert isinstance(dataset, DrawnDataset)
+    return dataset.load(dataset.Options.model_validate(spec.options))
 
 
 @functools.lru_cache(maxsize=4)
@@ -74,6 +70,11 @@ def _prepared(
 
 
 def prepare(spec: TrialSpec, runtime: Runtime) -> Prepared:
+    """Load what the trial shares with others, unless this worker has it already.
+
+    Raises:
+        UserError: the backbone or the data cannot be had as asked for.
+    """
     return _prepared(
         spec.backbone.model_dump_json(),
         spec.data.model_dump_json(),
@@ -86,7 +87,11 @@ def prepare(spec: TrialSpec, runtime: Runtime) -> Prepared:
 
 @contextmanager
 def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Prepared]]:
-    """The trial's classifier; the shared backbone is as it was afterwards."""
+    """The trial's classifier; afterwards the shared backbone is as it was before.
+
+    Raises:
+        UserError: the backbone or the data cannot be had as asked for.
+    """
     prepared = prepare(spec, runtime)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
@@ -99,10 +104,10 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
 
 
 def fix_arithmetic() -> None:
-    """One thread per CPU trial, whatever runs beside it, so that sums are taken in one order."""
+    """Deterministic algorithms, and one thread per CPU trial so that sums have one order."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    # It would also write to all new memory, for code that reads what it has not written; 5 % of a
-    # trial on a CPU, and not one number changes.
+    # Deterministic mode also fills all new memory, in case code reads what it has not written. That
+    # takes 5 % of a trial on a CPU, and no number depends on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """Where a record comes from: versions, commit, device.
 
-Owns: what is written down of it. Must not know: trials.
+Owns: what is recorded of it. Must not know: trials.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from pathlib import Path
 
 import torch
 
-from harness.spec import (
-    SEMANTICS,
-)
+from harness.spec import SEMANTICS
 from harness.version import __version__
 
 

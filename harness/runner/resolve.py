@@ -6,26 +6,32 @@ Owns: sites, options and hashes of what a request asks for. Must not know: train
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+from harness.data.contract import DATASETS
 from harness.data.packed import is_on_disk, pack_of
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
-from harness.model.backbones import dims, input_size, weights_sha256
-from harness.model.precision import check_storage
-from harness.registry import DATASETS
+from harness.model.backbones import BackboneInfo, backbone_info
+from harness.model.precision import check_weight_dtype
 from harness.runner.runtime import Runtime
 from harness.spec import (
     CHANGEABLE,
     Change,
+    DataSpec,
+    Frozen,
     Placement,
+    Recipe,
     TrialRequest,
     TrialSpec,
+    identity,
     parse_depth,
     validated,
 )
+
+OptionsT = TypeVar("OptionsT", bound=Frozen)
 
 
 def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
@@ -34,49 +40,57 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     Raises:
         UserError: a name, option, position or depth that does not exist, or fits nothing.
     """
-    check_storage(request.backbone.frozen)
+    check_weight_dtype(request.backbone.frozen)
     method = get_method(request.method)
     options = method.parse_options(request.options)
-    backbone = request.backbone.model_copy(
-        update={"sha256": weights_sha256(request.backbone, runtime.weights)}
-    )
-    placement = _placement(request, method, options)
-    # A combination whose part gets no site says so here, before anything runs.
-    method.expected_params(dims(request.backbone), placement, options)
-    dataset = DATASETS.get(request.data.name)
-    data = validated(dataset.Options, request.data.options, source=f"data {request.data.name}")
-    sha256 = None
-    if is_on_disk(request.data.name):
-        size = input_size(request.backbone)
-        place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
-        info = pack_of(request.data.name, data.model_dump_json(), size, *place)
-        if info.channels != request.backbone.in_chans:
-            raise UserError(
-                f"Images of {request.data.name} have {info.channels} bands, and the backbone takes "
-                f"{request.backbone.in_chans}: give --set backbone.in_chans={info.channels}, or "
-                "choose other bands with data.options.bands."
-            )
-        sha256 = info.sha256
-    recipe = request.recipe
-    if recipe.precision == "auto":
-        on_gpu = torch.device(runtime.device).type == "cuda"
-        recipe = recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
+    backbone = backbone_info(request.backbone, runtime.weights)
+    placement = _placement(request, backbone, method, options)
+    # A combination with a part that gets no site says so here, before anything runs.
+    method.expected_params(backbone.dims, placement, options)
     return TrialSpec(
         method=request.method,
-        options=options.model_dump(mode="json"),
+        options=identity(options),
         placement=placement,
-        backbone=backbone,
-        data=request.data.model_copy(
-            update={"options": data.model_dump(mode="json"), "sha256": sha256}
-        ),
-        recipe=recipe,
-        changes=tuple(_changes(request, placement, method, options)),
+        backbone=request.backbone.model_copy(update={"sha256": backbone.sha256}),
+        data=_data(request, backbone, runtime),
+        recipe=_recipe(request.recipe, runtime),
+        changes=tuple(_changes(request, placement, backbone, method, options)),
         seed=request.seed,
     )
 
 
+def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> DataSpec:
+    """All options of the dataset and, where it is read from files, the hash of its pack."""
+    name, channels = request.data.name, request.backbone.in_chans
+    dataset = DATASETS.get(name)
+    options = validated(dataset.Options, request.data.options, source=f"data {name}")
+    sha256 = None
+    if is_on_disk(name):
+        place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
+        info = pack_of(name, options.model_dump_json(), backbone.input_size, *place)
+        if info.channels != channels:
+            raise UserError(
+                f"Images of {name} have {info.channels} bands, and the backbone takes "
+                f"{channels}: give --set backbone.in_chans={info.channels}, or "
+                "choose other bands with data.options.bands."
+            )
+        sha256 = info.sha256
+    return request.data.model_copy(update={"options": identity(options), "sha256": sha256})
+
+
+def _recipe(recipe: Recipe, runtime: Runtime) -> Recipe:
+    if recipe.precision != "auto":
+        return recipe
+    on_gpu = torch.device(runtime.device).type == "cuda"
+    return recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
+
+
 def _changes(
-    request: TrialRequest, placement: Placement, method: PeftMethod, options: Any
+    request: TrialRequest,
+    placement: Placement,
+    backbone: BackboneInfo,
+    method: PeftMethod[OptionsT],
+    options: OptionsT,
 ) -> Iterator[Change]:
     if request.changes and method.wraps:
         raise UserError(f"changes: {request.method} learns its strengths; they cannot be set.")
@@ -90,14 +104,17 @@ def _changes(
             if field not in CHANGEABLE:
                 raise unknown("field in changes:", field, CHANGEABLE)
         request = request.with_values(change.values, source=f"changes after {change.after}")
-        changed = _placement(request, method, options)
+        changed = _placement(request, backbone, method, options)
         if changed.root.keys() != placement.root.keys():
             raise UserError(f"changes after {change.after}: the sites must stay the same.")
         yield Change(after=change.after, placement=changed, lr=request.recipe.lr)
 
 
-def _placement(request: TrialRequest, method: PeftMethod, options: Any) -> Placement:
-    sizes, name = dims(request.backbone), request.backbone.name
+def _placement(
+    request: TrialRequest, backbone: BackboneInfo, method: PeftMethod[OptionsT], options: OptionsT
+) -> Placement:
+    """The sites asked for, all of which the method can take on this backbone."""
+    sizes, name = backbone.dims, backbone.name
     if method.adds_tokens and not sizes.is_sequence:
         raise UserError(
             f"Method {request.method!r} adds tokens, and {name!r} has no sequence that runs "

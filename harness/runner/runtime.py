@@ -18,13 +18,13 @@ class Runtime:
     """Where and how fast a trial runs; never part of its identity."""
 
     device: str = "cpu"
-    """`cuda` is shared out: a worker gets one of the machine's GPUs."""
+    """`cuda`: each worker gets one of the machine's GPUs."""
     keep_weights: bool = False
     """Save the trained tensors (PEFT and head) beside the record."""
     keep_features: bool = False
     """Save the test images' features beside the record."""
     keep_checkpoints: bool = False
-    """Leave the last one of a trial that was stopped, so that it can go on."""
+    """Keep the last checkpoint of a pruned trial, so that it can be continued."""
     weights: Path | None = None
     """File of the backbone's weights, where its spec says `file`."""
     data_root: str | None = None

@@ -11,9 +11,8 @@ from functools import partial
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.insertion.method import get_method
+from harness.insertion.method import METHODS, get_method
 from harness.model.backbones import dims
-from harness.registry import METHODS
 from harness.runner.cost import full_run_flops
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime

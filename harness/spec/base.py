@@ -1,0 +1,112 @@
+"""The base of all types that are written to disk, their identity, and messages for wrong values.
+
+Owns: strictness, which fields belong to an identity, and one sentence per mistake. Must not know:
+any particular type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic.fields import FieldInfo
+
+from harness.errors import UserError, unknown
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Added:
+    """Marks a field that was added after trials with its type had been archived.
+
+    At its default, such a field is left out of `identity`, so archived trials keep their ids:
+
+        patience: Annotated[int, Field(ge=1), Added] = 3
+
+    Every field added to a released type needs this mark and a default, in the options of methods
+    and datasets too. The default means "as before", so it may never change without `SEMANTICS`.
+    """
+
+
+class Frozen(BaseModel):
+    """Base of every type that is written to disk: immutable, strict, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        for name, field in cls.model_fields.items():
+            if Added in field.metadata and field.is_required():
+                raise TypeError(f"{cls.__name__}.{name} is marked as Added: give it a default")
+
+
+def identity(value: Frozen) -> dict[str, JsonValue]:
+    """The value as plain JSON data, without the `Added` fields, however deep, at their defaults.
+
+    Only this form may go into an id, or into an options dict that becomes part of one.
+    """
+    data: dict[str, JsonValue] = _stripped(value, value.model_dump(mode="json"))
+    return data
+
+
+def _stripped(value: object, data: Any) -> Any:
+    """`data`, which is `value` as JSON, without those fields."""
+    if isinstance(value, Frozen):
+        return {
+            name: _stripped(getattr(value, name), data[name])
+            for name, field in type(value).model_fields.items()
+            if Added not in field.metadata
+            or getattr(value, name) != field.get_default(call_default_factory=True)
+        }
+    if isinstance(value, list | tuple):
+        return [_stripped(*pair) for pair in zip(value, data, strict=True)]
+    if isinstance(value, dict):
+        pairs = zip(value.values(), data.values(), strict=True)
+        return dict(zip(data, (_stripped(*pair) for pair in pairs), strict=True))
+    return data
+
+
+def validated(model: type[M], data: object, *, source: str) -> M:
+    """Validate plain data, turning pydantic's report into one sentence.
+
+    Raises:
+        UserError: names `source`, the field, what was given and what is allowed.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """One sentence for the first problem: field, value given, what is allowed, nearest match."""
+    first = error.errors()[0]
+    field = ".".join(part for part in first["loc"] if isinstance(part, str)) or "value"
+    given = first["input"]
+    context = first.get("ctx", {})
+    if isinstance(context.get("error"), UserError):
+        return str(context["error"])
+    if first["type"] == "extra_forbidden":
+        return str(unknown("field", field, _fields_beside(error.title, first["loc"])))
+    if first["type"] == "literal_error":
+        allowed = [word.strip("'") for word in re.split(r", | or ", str(context["expected"]))]
+        return str(unknown(f"value for {field!r}:", str(given), allowed))
+    return f"field {field!r} was given {given!r}: {first['msg'].lower()}."
+
+
+def _fields_beside(title: str, loc: tuple[int | str, ...]) -> list[str]:
+    """Dotted names that would have been right where an unknown field was found."""
+    model: object = next((m for m in Frozen.__subclasses__() if m.__name__ == title), None)
+    for part in loc[:-1]:
+        known = _fields(model)
+        model = known[part].annotation if isinstance(part, str) and part in known else None
+    prefix = "".join(f"{part}." for part in loc[:-1])
+    return [prefix + name for name in _fields(model)]
+
+
+def _fields(model: object) -> dict[str, FieldInfo]:
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model.model_fields
+    return {}

@@ -1,0 +1,144 @@
+"""Everything that can change a trial's numbers, and its identity.
+
+Owns: `TrialSpec`, its parts and `trial_id`. Must not know: how anything is trained, stored or
+searched.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue
+
+from harness.spec.base import Added, Frozen, identity
+from harness.spec.sites import Placement
+
+SEMANTICS = 1
+"""Raised, with a CHANGELOG line, whenever a code change alters the numbers of an unchanged spec."""
+
+WeightDtype = Literal["fp32", "bf16", "int8"]
+"""How frozen weights are stored."""
+
+
+class BackboneSpec(Frozen):
+    """Which frozen network. `sha256` of its weights is filled in when the trial is resolved."""
+
+    name: str = "vit_pico"
+    weights: Literal["pretrained", "random", "file"] = "pretrained"
+    """`file`: the local file that `--weights` names. Its hash is part of the trial's identity, its
+    path is not."""
+    img_size: Annotated[int, Field(gt=0)] | None = None
+    in_chans: Annotated[int, Field(ge=1), Added] = 3
+    """Bands of an image; pretrained weights for three are adapted to them."""
+    frozen: Annotated[WeightDtype, Added] = "fp32"
+    """Data type of the frozen weights: bf16 computes in bf16; int8 (weights only) computes in the
+    recipe's precision."""
+    sha256: str | None = None
+
+
+class DataSpec(Frozen):
+    """Which data and how it is split; where the files lie is not part of a trial's identity."""
+
+    name: str = "synth-rs"
+    options: dict[str, JsonValue] = Field(default={})
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    select_on: Literal["val", "test"] = "val"
+    """`test` is the paper's protocol: train on everything, choose on test. Labelled everywhere."""
+    sha256: Annotated[str | None, Added] = None
+    """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
+
+    @property
+    def chosen_on(self) -> str:
+        """The split that choices are made on, in words."""
+        return "test" if self.select_on == "test" else "validation"
+
+
+class Recipe(Frozen):
+    """How a trial is trained. Defaults are those of the authors' released code."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    """At batch 128; the rate used is `lr * sqrt(batch_size / 128)`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    loss: Literal["logit_adjusted", "cross_entropy"] = "logit_adjusted"
+    tau: Annotated[float, Field(ge=0)] = 1.0
+    head: Literal["cosine", "linear"] = "cosine"
+    head_scale: Annotated[float, Field(gt=0)] = 25.0
+    head_init: Literal["class_mean", "random"] = "class_mean"
+    augment: Literal["crop_flip", "none"] = "crop_flip"
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.08
+    """Smallest area of the random resized crop, as a share of the image."""
+    epoch_rule: Literal["last", "best"] = "last"
+    """Which epoch is tested: the last, or the best on the selection split."""
+    early_stop: bool = False
+    """The paper's rule: stop when selection accuracy gained < 0.3 points over 3 epochs."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` becomes bf16 on CUDA and fp32 on CPU when the trial is resolved."""
+
+
+class Change(Frozen):
+    """New strengths and learning rate from some epoch on; weights and sites stay."""
+
+    after: Annotated[int, Field(ge=1)]
+    """Epochs trained before the change."""
+    placement: Placement
+    lr: Annotated[float, Field(gt=0)]
+    """As `Recipe.lr`."""
+
+
+class TrialSpec(Frozen):
+    """Everything that can change a trial's numbers, and nothing that cannot."""
+
+    method: str
+    options: dict[str, JsonValue]
+    placement: Placement
+    backbone: BackboneSpec
+    data: DataSpec
+    recipe: Recipe
+    changes: Annotated[tuple[Change, ...], Added] = ()
+    seed: Annotated[int, Field(ge=0)]
+
+    @functools.cached_property
+    def trial_id(self) -> str:
+        """16 hex digits of the hash of the canonical JSON and of `SEMANTICS`."""
+        return _hash(self._canonical())
+
+    def _canonical(self) -> str:
+        content = {"semantics": SEMANTICS, "spec": identity(self)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def parent(self) -> TrialSpec | None:
+        """The trial that this one continues at its last change; None without changes."""
+        if not self.changes:
+            return None
+        return self.model_copy(update={"changes": self.changes[:-1]})
+
+    def over_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
+        """Copies with other seeds, fast enough for a sweep of 100,000 trials."""
+        # The seed comes last in the canonical JSON, so only the end of the text differs.
+        head, text, tail = self._canonical().rpartition(f'"seed":{self.seed}')
+        assert text and tail == "}}"
+        copies = []
+        for seed in seeds:
+            copy = super().model_copy(update={"seed": seed})
+            copy.__dict__["trial_id"] = _hash(f'{head}"seed":{seed}{tail}')
+            copies.append(copy)
+        return copies
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, with an id of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("trial_id", None)
+        return copy
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
