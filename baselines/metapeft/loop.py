@@ -1,4 +1,7 @@
-"""The bi-level loop (Eq. 7 to 9): K inner steps on φ and the head, then one outer step on γ."""
+"""The bi-level loop (Eq. 7 to 9): K inner steps on φ and the head, then one outer step on γ.
+
+Owns: when outer steps are taken, on which data. Must not know: the network, the trainer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from harness.baselines.metapeft.modulator import Modulated
 from harness.baselines.metapeft.sampling import ValSampler
 from harness.data.dataset import Images
 from harness.errors import UserError
-from harness.insertion.hooks import Inner, TrainingHook
+from harness.insertion.hooks import InnerProblem, TrainingHook
 from harness.rng import generator
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BilevelLoop(TrainingHook):
-    """γ is out of the inner optimiser's reach, φ and the head out of the outer one's."""
+    """The inner optimiser never touches γ; the outer one never touches φ or the head."""
 
     resumable = False
 
@@ -31,10 +34,10 @@ class BilevelLoop(TrainingHook):
         self._options = options
         self._hypergradient = parse_hypergradient(options.hypergradient)
         self._outer = torch.optim.Adam([attachment.raw], lr=options.outer_lr)
-        self._steps: deque[InnerStep] = deque(maxlen=self._hypergradient.steps)
+        self._steps: deque[InnerStep[Images]] = deque(maxlen=self._hypergradient.steps)
         self._inner_steps = 0
         self._outer_steps = 0
-        self._inner: Inner
+        self._inner: InnerProblem
         self._sampler: ValSampler
         self._d_val: Tensor
 
@@ -44,7 +47,7 @@ class BilevelLoop(TrainingHook):
             head = classifier.get_submodule("head")
             head.requires_grad_(False)
 
-    def start(self, inner: Inner) -> None:
+    def start(self, inner: InnerProblem) -> None:
         if inner.recipe.precision == "fp16":
             raise UserError("recipe.precision: γ is not learned in fp16; write bf16 or fp32.")
         self._inner = inner

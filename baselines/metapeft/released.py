@@ -1,8 +1,9 @@
 """What the published code does under the name of MetaPEFT, as a reproduction aid.
 
-From paper-facts 3.2, for LoRA at q and v: γ is fitted beside the training, but neither the training
-of φ nor the test ever uses it. All that "meta" does to the tested model is to take data away, to
-lengthen the run and to give the head extra steps.
+Read from the authors' repository (doem97/metalora: `MetaTrainer` in trainer.py, and
+peft_modules.py), for LoRA at q and v. γ is fitted beside the training, but neither the training of
+φ nor the test ever uses it. All that "meta" does to the tested model is to take data away, to
+lengthen the run and to give the head extra steps. Owns: this loop. Must not know: other variants.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.baselines.metapeft.modulator import Modulated
-from harness.insertion.hooks import Inner, TrainingHook
+from harness.insertion.hooks import InnerProblem, TrainingHook
 from harness.rng import generator
 from harness.spec import Recipe
 
@@ -36,7 +37,7 @@ class ReleasedLoop(TrainingHook):
         self._options = options
         self._epoch = 0
         self._inner_steps = 0
-        self._inner: Inner
+        self._inner: InnerProblem
         self._held: Tensor
 
     def freeze(self, classifier: torch.nn.Module) -> None:
@@ -46,7 +47,7 @@ class ReleasedLoop(TrainingHook):
         """Lengthened for the data held out, past the end of the cosine schedule."""
         return math.ceil(recipe.epochs / (1 - self._options.ratio))
 
-    def start(self, inner: Inner) -> None:
+    def start(self, inner: InnerProblem) -> None:
         self._inner = inner
         # γ is in the inner optimiser as well: the look-ahead steps move it, at the inner rate.
         inner.optimiser.add_param_group({"params": [self._attachment.raw]})

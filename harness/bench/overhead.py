@@ -19,7 +19,7 @@ from harness.driver.drive import drive
 from harness.engines.base import Engine
 from harness.engines.local import LocalEngine
 from harness.runner.runtime import Runtime
-from harness.runner.trial import GoesOn
+from harness.runner.trial import ShouldContinue
 from harness.search.base import Budget, GridSearch
 from harness.search.optuna_search import OptunaSearch, Sampler
 from harness.spec import LINEAR_POSITIONS, BackboneSpec, DataSpec, Placement, Recipe, TrialSpec
@@ -122,7 +122,9 @@ def _ask(sampler: Sampler, space: SearchSpace, told: int) -> Ask:
     return Ask(sampler, told, max(len(params) for params, _ in points), seconds)
 
 
-def stand_in(spec: TrialSpec, runtime: Runtime, store: Store, goes_on: GoesOn | None) -> None:
+def stand_in(
+    spec: TrialSpec, runtime: Runtime, store: Store, goes_on: ShouldContinue | None
+) -> None:
     """Take a trial's claim, wait a little, publish its record."""
     with store.claim(spec) as claim:
         assert claim is not None

@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 import torch
 
 from harness.runner.runtime import Runtime
-from harness.runner.trial import GoesOn
+from harness.runner.trial import ShouldContinue
 from harness.spec import TrialSpec
 from harness.store.store import Store
 
-RunTrial = Callable[[TrialSpec, Runtime, Store, GoesOn | None], object]
+RunTrial = Callable[[TrialSpec, Runtime, Store, ShouldContinue | None], object]
 """What a worker does with a spec: `run_trial`, or a stand-in that measures the engine itself."""
 
 

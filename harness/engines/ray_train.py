@@ -22,7 +22,7 @@ from harness.runner.runtime import Runtime
 from harness.runner.trial import follow_trial, run_trial
 from harness.spec import TrialSpec
 from harness.store.store import Store
-from harness.training.distributed import World
+from harness.training.distributed import DistributedContext
 
 
 def run_together(spec: TrialSpec, runtime: Runtime, store: Store, count: int) -> None:
@@ -63,7 +63,7 @@ def _train(config: dict[str, Any]) -> None:
     """What every process does."""
     spec = TrialSpec.model_validate_json(config["spec"])
     context, device = get_context(), get_device()
-    world = World(context.get_world_rank(), context.get_world_size(), device)
+    world = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
     runtime: Runtime = config["runtime"].at(str(device))
     store: Store = config["store"]
     if not world.agree(store.state(spec.trial_id) in ("absent", "failed")):
@@ -71,6 +71,6 @@ def _train(config: dict[str, Any]) -> None:
     if world.rank > 0:
         follow_trial(spec, runtime, world)
         return
-    record = run_trial(spec, runtime, store, world=world)
+    record = run_trial(spec, runtime, store, distributed=world)
     if record is None or record.status == "FAILED":
         raise RuntimeError("the other processes wait for this one; end them")

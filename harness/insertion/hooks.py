@@ -1,7 +1,7 @@
-"""What the trainer lends to a method that learns something of its own between the steps.
+"""How a method can learn something of its own between the trainer's steps.
 
-Owns: the `Inner` problem as such a method sees it, and the places where it is called. Must not
-know: which methods do so, or what they learn.
+Owns: the `InnerProblem` as such a method sees it, and the points where it is called. Must not know:
+which methods do so, or what they learn.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Loss(Protocol):
     """The training loss of a batch, the mean over its images, with its graph."""
 
     def __call__(self, batch: Images, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """`parameters` stand in for those of the same names; None takes the present ones."""
+        """`parameters` replace those of the same names; None takes the current ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inner:
-    """The training problem at its present point: the inner problem of Eq. 8."""
+class InnerProblem:
+    """The inner problem of Eq. 8: the training problem at its current point."""
 
     parameters: Mapping[str, nn.Parameter]
     """What the trainer's optimiser trains, by name in the classifier."""
@@ -43,8 +43,7 @@ class TrainingHook:
     """Called by the trainer around its steps; this one does nothing."""
 
     resumable = True
-    """Training can start again from a checkpoint; not so where the hook keeps a state of its own
-    between the steps."""
+    """Training can resume from a checkpoint; False where the hook keeps a state of its own."""
 
     def __init__(self) -> None:
         self.trajectory: list[dict[str, float]] = []
@@ -54,13 +53,13 @@ class TrainingHook:
         """Images passed through the model beside those of the trainer's own steps."""
 
     def freeze(self, classifier: nn.Module) -> None:
-        """Take what the inner steps must not train out of their reach (`requires_grad`)."""
+        """Exclude from the inner steps what they must not train (clear `requires_grad`)."""
 
-    def start(self, inner: Inner) -> None:
+    def start(self, inner: InnerProblem) -> None:
         """Before the first step."""
 
     def epochs(self, recipe: Recipe) -> int:
-        """How many epochs to run; the learning rate's schedule is the recipe's all the same."""
+        """How many epochs to run; the learning-rate schedule keeps the recipe's length."""
         return recipe.epochs
 
     def excluded(self) -> Tensor | None:

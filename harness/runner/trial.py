@@ -1,6 +1,6 @@
-"""From a request to a resolved spec, and from a spec to a record: the runner.
+"""From a spec to a record: the runner.
 
-Owns: joining method, backbone, data and recipe, and what one worker keeps between trials. Must not
+Owns: running a trial under its claim, what becomes of errors, and writing its record. Must not
 know: studies, searches, engines.
 """
 
@@ -10,7 +10,7 @@ import resource
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
@@ -18,50 +18,60 @@ from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
 from harness.insertion.method import get_method
 from harness.model.backbones import dims
-from harness.runner.prepare import (
-    attached,
-    fix_arithmetic,
-    prepare,
-)
+from harness.runner.prepare import attached, fix_arithmetic, prepare
 from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
-from harness.spec import (
-    Placement,
-    TrialSpec,
-)
+from harness.spec import Placement, TrialSpec
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Claim, Store
-from harness.training.checkpoint import Trained
+from harness.training.checkpoint import Row, Trained
 from harness.training.clock import Stopwatch
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import embed, flops_per_image
 from harness.training.train import train
 
-OOM_PARTS = 4
-"""Parts of a batch, one after the other, after it did not fit into the device's memory whole."""
+OOM_MICRO_BATCHES = 4
+"""Micro-batches of a batch, after it did not fit into the device's memory whole."""
+
+ShouldContinue = Callable[[int, dict[str, float]], bool]
+"""Told how many epochs a trial has run and its last selection scores; False stops the trial."""
 
 
-GoesOn = Callable[[int, dict[str, float]], bool]
-"""Told a trial's epochs so far and their last selection scores, says whether it shall go on."""
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """How a trial ended, for its record. The defaults are those of one that failed."""
+
+    status: Status = "FAILED"
+    result: Trained = field(default_factory=Trained)
+    micro_batches: int = 1
+    processes: int = 1
+    flops: int = 0
+    inference_flops: int = 0
+    trainable_params: int = 0
+    head_params: int = 0
+    num_classes: int = 1
+    learned: Placement | None = None
+    error: str | None = None
 
 
 def run_trial(
     spec: TrialSpec,
     runtime: Runtime,
     store: Store,
-    goes_on: GoesOn | None = None,
-    world: World = ALONE,
+    should_continue: ShouldContinue | None = None,
+    distributed: DistributedContext = ALONE,
 ) -> TrialRecord | None:
     """Run a trial and publish its record; a finished one is returned as it is.
 
     An exception in training becomes a `FAILED` record; one in the store is not caught, because
-    results that cannot be saved must stop everything. One that runs out of device memory, alone in
-    its `world`, is tried once more, its batches in `OOM_PARTS` parts. With `goes_on` the trial is
-    watched: it keeps a checkpoint, continues from one that a crashed process left, and is `PRUNED`
-    at the first no. None: another process is running it.
+    results that cannot be saved must stop everything. A trial on one device that runs out of memory
+    is tried once more with `OOM_MICRO_BATCHES`. With `should_continue` the trial keeps a
+    checkpoint, resumes from one that a crashed process left, and is `PRUNED` at the first False.
+    Returns None if another process is running it.
 
     Raises:
         UserError: the backbone or the data cannot be had as asked for.
+        NotSavedError: a result cannot be written.
     """
     with store.claim(spec) as claim:
         if claim is None:
@@ -69,22 +79,33 @@ def run_trial(
         watch = Stopwatch(torch.device(runtime.device))
         record = None
         try:
-            with suppress(*([torch.OutOfMemoryError] if world.size == 1 else [])):
-                record = _run(spec, runtime, claim, goes_on, world, parts=1)
+            with suppress(*([torch.OutOfMemoryError] if distributed.size == 1 else [])):
+                record = _run(spec, runtime, claim, should_continue, distributed, micro_batches=1)
             if record is None:  # the error, whose traceback held the tensors, is gone by now
                 claim.restart()
-                record = _run(spec, runtime, claim, goes_on, world, parts=OOM_PARTS)
+                record = _run(
+                    spec,
+                    runtime,
+                    claim,
+                    should_continue,
+                    distributed,
+                    micro_batches=OOM_MICRO_BATCHES,
+                )
         except (UserError, NotSavedError):
             raise  # wrong for this trial and for those that follow
         except Exception:
-            record = _record(spec, runtime, "FAILED", watch, error=traceback.format_exc())
+            record = _record(spec, runtime, watch, _Ended(error=traceback.format_exc()))
         is_stopped = record.status == "PRUNED"
         claim.publish(record, keep_checkpoint=runtime.keep_checkpoints and is_stopped)
         return record
 
 
-def follow_trial(spec: TrialSpec, runtime: Runtime, world: World) -> None:
-    """Train along with the process that runs the trial, and keep nothing."""
+def follow_trial(spec: TrialSpec, runtime: Runtime, distributed: DistributedContext) -> None:
+    """Train along with the process that runs the trial, and keep nothing.
+
+    Raises:
+        UserError: the backbone or the data cannot be had as asked for.
+    """
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
         train(
@@ -95,7 +116,7 @@ def follow_trial(spec: TrialSpec, runtime: Runtime, world: World) -> None:
             seed=spec.seed,
             log=lambda row: None,
             changes=spec.changes,
-            world=world,
+            distributed=distributed,
         )
 
 
@@ -104,18 +125,19 @@ def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) ->
     with store.claim(spec) as claim:
         if claim is not None:
             watch = Stopwatch(torch.device(runtime.device))
-            claim.publish(_record(spec, runtime, "FAILED", watch, error=error))
+            claim.publish(_record(spec, runtime, watch, _Ended(error=error)))
 
 
 def _run(
     spec: TrialSpec,
     runtime: Runtime,
     claim: Claim,
-    goes_on: GoesOn | None,
-    world: World,
+    should_continue: ShouldContinue | None,
+    distributed: DistributedContext,
     *,
-    parts: int,
+    micro_batches: int,
 ) -> TrialRecord:
+    """Train and test the trial, and write what the runtime asks to be kept beside its record."""
     fix_arithmetic()
     device = torch.device(runtime.device)
     prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
@@ -133,12 +155,10 @@ def _run(
             seed=spec.seed,
             log=claim.log,
             changes=spec.changes,
-            goes_on=None
-            if goes_on is None
-            else lambda row: goes_on(row["epoch"] + 1, _scores(row)),
-            checkpoint=None if goes_on is None else claim.checkpoint,
-            parts=parts,
-            world=world,
+            should_continue=_of_rows(should_continue),
+            checkpoint=None if should_continue is None else claim.checkpoint,
+            micro_batches=micro_batches,
+            distributed=distributed,
         )
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
@@ -152,14 +172,11 @@ def _run(
     claim.write_trajectory(result.trajectory)
     if runtime.keep_weights and not result.pruned:
         claim.write_weights(weights)
-    return _record(
-        spec,
-        runtime,
-        "DIVERGED" if result.diverged else "PRUNED" if result.pruned else "COMPLETE",
-        watch,
+    ended = _Ended(
+        status="DIVERGED" if result.diverged else "PRUNED" if result.pruned else "COMPLETE",
         result=result,
-        parts=parts,
-        processes=world.size,
+        micro_batches=micro_batches,
+        processes=distributed.size,
         flops=forward * result.images_forward + backward * result.images_backward,
         inference_flops=forward,
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
@@ -167,32 +184,24 @@ def _run(
         num_classes=len(prepared.dataset.classes),
         learned=learned,
     )
+    return _record(spec, runtime, watch, ended)
 
 
-def _scores(row: dict[str, Any]) -> dict[str, float]:
+def _of_rows(should_continue: ShouldContinue | None) -> Callable[[Row], bool] | None:
+    """The same question, asked with a row of the history."""
+    if should_continue is None:
+        return None
+    ask = should_continue
+    return lambda row: ask(row["epoch"] + 1, _scores(row))
+
+
+def _scores(row: Row) -> dict[str, float]:
     """The overall scores in a row of the history."""
     return {name: score for name, score in row["select"].items() if isinstance(score, float)}
 
 
-def _record(
-    spec: TrialSpec,
-    runtime: Runtime,
-    status: Status,
-    watch: Stopwatch,
-    *,
-    result: Trained | None = None,
-    parts: int = 1,
-    processes: int = 1,
-    flops: int = 0,
-    inference_flops: int = 0,
-    trainable_params: int = 0,
-    head_params: int = 0,
-    num_classes: int = 1,
-    learned: Placement | None = None,
-    error: str | None = None,
-) -> TrialRecord:
-    result = result or Trained()
-    device = torch.device(runtime.device)
+def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) -> TrialRecord:
+    result, device = ended.result, torch.device(runtime.device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) / 2**20
@@ -204,26 +213,26 @@ def _record(
     return TrialRecord(
         trial_id=spec.trial_id,
         spec=spec,
-        status=status,
+        status=ended.status,
         select=result.select,
         test=result.test,
-        num_classes=num_classes,
+        num_classes=ended.num_classes,
         epochs_run=result.epochs_run,
         tested_epoch=result.tested_epoch,
         expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
-        trainable_params=trainable_params,
-        head_params=head_params,
-        learned=learned,
-        parts=parts,
+        trainable_params=ended.trainable_params,
+        head_params=ended.head_params,
+        learned=ended.learned,
+        parts=ended.micro_batches,
         cost=Cost(
             wall_s=wall_s + result.earlier[0],
-            device_s=(device_s + result.earlier[1]) * processes,
+            device_s=(device_s + result.earlier[1]) * ended.processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
-            flops=flops,
-            inference_flops=inference_flops,
+            flops=ended.flops,
+            inference_flops=ended.inference_flops,
             peak_memory_mb=peak,
         ),
         provenance=provenance(runtime.device),
-        error=error,
+        error=ended.error,
     )

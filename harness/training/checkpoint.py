@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from harness.spec import Change
 from harness.training.classifier import Classifier
 from harness.training.clock import Spent
 
+Row: TypeAlias = dict[str, Any]
+"""A line of `history.jsonl`: epoch, lr, train_loss, and the selection scores under `select`."""
+
 
 @dataclass
 class Trained:
@@ -29,19 +32,19 @@ class Trained:
     pruned: bool = False
     epochs_run: int = 0
     earlier: Spent = (0.0, 0.0)
-    """What was spent before it was continued from a checkpoint."""
+    """Time spent before it was resumed from a checkpoint."""
     tested_epoch: int | None = None
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None
     images_forward: int = 0
     images_backward: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
     trajectory: list[dict[str, float]] = field(default_factory=list)
-    """What the method learned besides, step by step (`TrainingHook.trajectory`)."""
+    """What the method itself learned, step by step (`TrainingHook.trajectory`)."""
 
 
 class States(NamedTuple):
-    """What a training changes, together, to be kept between epochs."""
+    """Everything with a state that training changes, to be saved between epochs."""
 
     classifier: Classifier
     optimiser: torch.optim.Optimizer
@@ -55,7 +58,7 @@ class States(NamedTuple):
         best: dict[str, Tensor] | None,
         changes: Sequence[Change],
     ) -> None:
-        """Write all of it, and which `changes` were made, whole or not at all.
+        """Write all of it, and which `changes` were made, atomically.
 
         Raises:
             NotSavedError: it cannot be written.
@@ -77,9 +80,9 @@ class States(NamedTuple):
     def load(
         self, path: Path, device: torch.device, changes: Sequence[Change]
     ) -> tuple[Trained, dict[str, Tensor] | None] | None:
-        """Put everything back; what `save` was given.
+        """Put everything back; returns the `result` and `best` that `save` was given.
 
-        None if there is no checkpoint, or one of a training whose changes were others.
+        None if there is no checkpoint, or it is of a training with other changes.
         """
         if not path.is_file():
             return None

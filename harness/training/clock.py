@@ -1,4 +1,4 @@
-"""What a trial takes: time on the wall, and time of its device.
+"""Wall-clock and device time of a trial.
 
 Owns: reading both clocks. Must not know: trials, records.
 """
@@ -10,15 +10,15 @@ import time
 import torch
 
 Spent = tuple[float, float]
-"""Seconds on the wall, and seconds of the device."""
+"""Wall-clock seconds and device seconds."""
 
 
 class Stopwatch:
-    """Counts from its making on, `earlier` included.
+    """Counts from when it is made, on top of `earlier`.
 
-    A GPU is its trial's for all that time. A CPU trial computes in one thread, and of the CPU only
-    that thread's own time is counted: what else runs on the machine, and a process that was stopped
-    for a while, would make equal trials differ.
+    A GPU is charged for all of that time, because the trial holds it. A CPU trial computes in one
+    thread and is charged for its process's CPU time only; otherwise other programs on the machine,
+    or a suspended process, would make equal trials cost different amounts.
     """
 
     def __init__(self, device: torch.device, earlier: Spent = (0.0, 0.0)) -> None:

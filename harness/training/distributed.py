@@ -1,6 +1,6 @@
 """The processes that train one trial together, and what they must agree on.
 
-Owns: sharing a batch out and adding the shares up. Must not know: how the processes were started.
+Owns: sharding batches and combining the results. Must not know: how the processes were started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process among `size`; alone by default. All hold the same data, in the same order."""
 
     rank: int = 0
@@ -27,17 +27,17 @@ class World:
     device: torch.device | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over the processes after every backward pass."""
+        """The module with gradients averaged over the processes after every backward pass."""
         if self.size == 1:
             return module
-        # The sums differ from one process's by rounding alone; nothing has buffers to be synced.
+        # The result differs from a single process's by rounding only; there are no buffers to sync.
         return DistributedDataParallel(module, broadcast_buffers=False)
 
     def share(self, batch: Images) -> tuple[Images, float]:
-        """This process's part of a batch, and the weight that its mean loss must carry.
+        """This process's part of a batch, and the weight of its mean loss.
 
-        With it, the average over processes of gradients is the gradient of the whole batch's mean.
-        A process that gets no image of a small last batch repeats one, with weight 0.
+        So weighted, the gradients' average over the processes is the gradient of the whole batch's
+        mean loss. A process that gets no image of a small last batch repeats one, with weight 0.
         """
         if self.size == 1:
             return batch, 1.0
@@ -53,12 +53,12 @@ class World:
             value = value / self.size
         return value
 
-    def turn(self, items: Sequence[T]) -> Sequence[T]:
-        """Every `size`-th item: those that this process works on."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """The items that this process works on: every `size`-th, from its rank on."""
         return items[self.rank :: self.size]
 
-    def in_turn(self, own: list[Tensor], count: int) -> list[Tensor]:
-        """What all processes made of their turns, `count` in all, in the items' order."""
+    def gather(self, own: list[Tensor], count: int) -> list[Tensor]:
+        """What all processes made of their shards, `count` in all, in the items' order."""
         if self.size == 1:
             return own
         made: list[list[Tensor]] = [[] for _ in range(self.size)]
@@ -74,5 +74,5 @@ class World:
         return said[0]
 
 
-ALONE = World()
+ALONE = DistributedContext()
 """The one process of a trial that trains on one device."""

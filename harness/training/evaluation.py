@@ -16,20 +16,23 @@ from harness.metrics import SplitMetrics, split_metrics
 from harness.model.backbones import features
 from harness.model.blocks import Backbone
 from harness.training.classifier import Classifier
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import ALONE, DistributedContext
 
 EVAL_BATCH = 500
-"""Fixed, because another batch size could round another way."""
+"""Fixed, because another batch size could round differently."""
 
 
 @torch.inference_mode()
 def evaluate(
-    classifier: Classifier, dataset: Dataset, images: ImageSet, world: World = ALONE
+    classifier: Classifier,
+    dataset: Dataset,
+    images: ImageSet,
+    distributed: DistributedContext = ALONE,
 ) -> SplitMetrics:
     """Score a split, without logit adjustment."""
     batches = images.parts(EVAL_BATCH)
-    own = [classifier.features(normalised(p.plain(), dataset)) for p in world.turn(batches)]
-    feats = world.in_turn(own, len(batches))
+    own = [classifier.features(normalised(p.plain(), dataset)) for p in distributed.shard(batches)]
+    feats = distributed.gather(own, len(batches))
     scores = torch.cat([classifier.head(batch) for batch in feats])
     return split_metrics(
         predictions=scores.argmax(dim=1).cpu().numpy(),

@@ -1,6 +1,7 @@
 """Making the embedded backbone: train `vit_pico` on the SYNTHETIC source domain from scratch.
 
-The shipped weights are this module's output; the file's metadata holds what made them.
+The shipped weights are this module's output; the file's metadata says how they were made. Owns:
+this training. Must not know: trials, methods.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def pretrain_pico(path: Path, *, seed: int, log: Callable[[str], None]) -> float
     accuracy = 0.0
     for epoch in range(EPOCHS):
         model.train()
-        # Drawing is cheap, so every epoch sees new images, and nothing can be learnt by heart.
+        # Drawing is cheap, so every epoch sees new images and none can be memorised.
         train = source_domain(TRAIN_PER_CLASS, seed + 1 + epoch)
         for batch in epoch_batches(train, recipe, seed, epoch):
             loss = torch.nn.functional.cross_entropy(

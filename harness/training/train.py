@@ -1,6 +1,6 @@
 """Training and testing one classifier. Never names a PEFT method.
 
-Owns: the loss, the epoch loop, the early-stop and epoch rules, counting images. Must not know:
+Owns: the loss, the training loop, the early-stop and epoch rules, counting images. Must not know:
 studies, stores, where data comes from.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +18,19 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalised
-from harness.insertion.hooks import Inner
+from harness.insertion.hooks import InnerProblem
 from harness.spec import Change, Recipe
-from harness.training.checkpoint import States, Trained
+from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
 from harness.training.clock import Stopwatch
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import evaluate
 
 EARLY_STOP_GAIN = 0.003
 EARLY_STOP_EPOCHS = 3
 """The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
 
-
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
-    """`tau * log(prior)` of the training classes `[classes]`, added to logits in training only."""
-    return tau * (counts / counts.sum()).log()
 
 
 def train(
@@ -47,112 +40,148 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
-    log: Callable[[dict[str, Any]], None],
+    log: Callable[[Row], None],
     changes: Sequence[Change] = (),
-    goes_on: Callable[[dict[str, Any]], bool] | None = None,
+    should_continue: Callable[[Row], bool] | None = None,
     checkpoint: Path | None = None,
-    parts: int = 1,
-    world: World = ALONE,
+    micro_batches: int = 1,
+    distributed: DistributedContext = ALONE,
 ) -> Trained:
     """Train by the recipe, score the selection split every epoch, and the test split once.
 
-    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores. `goes_on` is
-    asked with it after every epoch but the last; a no ends the training there, without a test.
-    The state after every epoch lies in `checkpoint`, and training starts from what is found there;
-    a method that keeps a state of its own between steps starts again instead. Every batch is
-    passed in so many `parts`, whose gradients are added up.
+    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores.
+    `should_continue` is asked with it after every epoch but the last; False ends the training
+    there, without a test. The state after every epoch is written to `checkpoint`, and training
+    resumes from what is found there; a method that keeps a state of its own between steps starts
+    again instead. Every batch is split into so many `micro_batches`, whose gradients accumulate.
+
+    Raises:
+        NotSavedError: the checkpoint cannot be written.
     """
-    device = split.train.labels.device
-    watch = Stopwatch(device)
-    hook = classifier.attachment.training_hook()
-    hook.freeze(classifier)
-    parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
-    rate = recipe.lr * math.sqrt(recipe.batch_size / 128)
-    optimiser = torch.optim.SGD(
-        parameters.values(), lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    loop = TrainingLoop(
+        classifier,
+        dataset,
+        split,
+        recipe,
+        seed=seed,
+        changes=changes,
+        micro_batches=micro_batches,
+        distributed=distributed,
     )
-    shift = torch.zeros(len(split.train_counts), device=device)
-    if recipe.loss == "logit_adjusted":
-        shift = logit_adjustment(split.train_counts, recipe.tau)
+    return loop.run(log, should_continue, checkpoint)
 
-    def loss_of(
-        batch: Images,
-        parameters: Mapping[str, Tensor] | None = None,
+
+class TrainingLoop:
+    """One training from its start, or its checkpoint, to its test: the state and the steps."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        dataset: Dataset,
+        split: Split,
+        recipe: Recipe,
         *,
-        through: nn.Module = classifier,
-    ) -> Tensor:
-        images = normalised(batch.pixels, dataset)
-        with autocast(recipe, device):
-            logits = (
-                through(images)
-                if parameters is None
-                else functional_call(classifier, dict(parameters), (images,))
-            )
-        return cross_entropy(logits.float() + shift, batch.labels)
-
-    hook.start(
-        Inner(
-            parameters=parameters,
-            optimiser=optimiser,
-            images=split.train,
-            loss=loss_of,
-            batch=lambda index, rng: split.train.augmented(index, recipe, rng),
-            recipe=recipe,
-            seed=seed,
+        seed: int,
+        changes: Sequence[Change],
+        micro_batches: int,
+        distributed: DistributedContext,
+    ) -> None:
+        self._classifier, self._dataset, self._split = classifier, dataset, split
+        self._recipe, self._seed, self._changes = recipe, seed, changes
+        self._micro_batches, self._distributed = micro_batches, distributed
+        self._device = split.train.labels.device
+        self._watch = Stopwatch(self._device)
+        self._hook = classifier.attachment.training_hook()
+        self._hook.freeze(classifier)
+        parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
+        self._first_rate = recipe.lr * math.sqrt(recipe.batch_size / 128)
+        self._optimiser = torch.optim.SGD(
+            parameters.values(),
+            lr=self._first_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
         )
-    )
-    schedule: torch.optim.lr_scheduler.LRScheduler = (
-        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
-        if recipe.schedule == "cosine"
-        else torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    model = world.wrap(classifier)
+        self._logit_shift = torch.zeros(len(split.train_counts), device=self._device)
+        if recipe.loss == "logit_adjusted":
+            self._logit_shift = logit_adjustment(split.train_counts, recipe.tau)
+        # Before the schedule is made, because the hook may add to what the optimiser trains.
+        self._hook.start(self._inner_problem(parameters))
+        self._schedule = _schedule(recipe, self._optimiser)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
+        self._model = distributed.wrap(classifier)
+        self._states = States(classifier, self._optimiser, self._schedule, self._scaler)
+        self._result = Trained(trajectory=self._hook.trajectory)
+        self._best: dict[str, Tensor] | None = None
+        self._lr = recipe.lr  # or that of the last change; the schedule is on top of it
 
-    def backward(batch: Images) -> Tensor:
-        """Add the batch's gradient to the parameters; its mean loss."""
-        total = torch.zeros((), device=device)
-        own, weight = world.share(batch)
-        for index in torch.arange(len(own), device=own.labels.device).tensor_split(parts):
-            if len(index):
-                part = own if parts == 1 else own.subset(index)
-                loss = loss_of(part, through=model) * (weight * len(index) / len(own))
-                scaler.scale(loss).backward()
-                total += loss.detach()
-        return world.mean(total)
+    def run(
+        self,
+        log: Callable[[Row], None],
+        should_continue: Callable[[Row], bool] | None,
+        checkpoint: Path | None,
+    ) -> Trained:
+        """Train to the end and test, or stop where the loss diverges or `should_continue` is False.
 
-    result = Trained(trajectory=hook.trajectory)
-    states = States(classifier, optimiser, schedule, scaler)
-    best: dict[str, Tensor] | None = None
-    epochs = hook.epochs(recipe)
-    first, lr = 0, recipe.lr
-    kept = None if checkpoint is None else states.load(checkpoint, device, changes)
-    if kept is not None:
-        result, best = kept
-        first, watch = result.epochs_run, Stopwatch(device, result.earlier)
-        for row in result.history:
-            log(row)
-        for change in changes:
-            if change.after < first:  # strengths are no part of the state
-                classifier.attachment.set_strengths(dict(change.placement.items()))
-                lr = change.lr
-        if goes_on is not None and not world.agree(goes_on(result.history[-1])):
-            result.pruned = True
+        Raises:
+            NotSavedError: the checkpoint cannot be written.
+        """
+        epochs = self._hook.epochs(self._recipe)
+        is_resumed = checkpoint is not None and self._resume(checkpoint, log)
+        result = self._result
+        if is_resumed and self._is_stopped(should_continue):
             return result
-    for epoch in range(first, epochs):
-        for change in changes:
+        for epoch in range(result.epochs_run, epochs):
+            train_loss = self._epoch(epoch)
+            if not math.isfinite(train_loss):
+                result.diverged = True
+                result.select = result.tested_epoch = None
+                log({"epoch": epoch, "lr": self._first_rate, "train_loss": None, "diverged": True})
+                return result
+            self._score(epoch, train_loss, log)
+            self._schedule.step()
+            if epoch + 1 == epochs or (self._recipe.early_stop and stalled(_scores(result))):
+                break
+            if checkpoint is not None and self._hook.resumable and self._distributed.rank == 0:
+                now = replace(result, earlier=self._watch.spent)
+                self._states.save(checkpoint, now, self._best, self._changes)
+            if self._is_stopped(should_continue):
+                return result
+        self._test()
+        return result
+
+    def _resume(self, checkpoint: Path, log: Callable[[Row], None]) -> bool:
+        """Put back what the checkpoint holds, and log its epochs again; False if there is none."""
+        kept = self._states.load(checkpoint, self._device, self._changes)
+        if kept is None:
+            return False
+        self._result, self._best = kept
+        self._watch = Stopwatch(self._device, self._result.earlier)
+        for row in self._result.history:
+            log(row)
+        for change in self._changes:
+            if change.after < self._result.epochs_run:  # strengths are no part of the state
+                self._classifier.attachment.set_strengths(dict(change.placement.items()))
+                self._lr = change.lr
+        return True
+
+    def _is_stopped(self, should_continue: Callable[[Row], bool] | None) -> bool:
+        """Ask about the last epoch; a no makes it a pruned trial."""
+        if should_continue is None:
+            return False
+        answer = should_continue(self._result.history[-1])
+        self._result.pruned = not self._distributed.agree(answer)
+        return self._result.pruned
+
+    def _epoch(self, epoch: int) -> float:
+        """Train one epoch; returns its mean loss."""
+        for change in self._changes:
             if change.after == epoch:
-                classifier.attachment.set_strengths(dict(change.placement.items()))
-                _scale_rate(optimiser, schedule, change.lr / lr)
-                lr = change.lr
-        total, seen = torch.zeros((), device=device), 0
-        for batch in epoch_batches(split.train, recipe, seed, epoch, hook.excluded):
-            hook.before_step(batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss = backward(batch)
-            scaler.step(optimiser)
-            scaler.update()
-            total += loss * len(batch)
+                self._make(change)
+        hook, result = self._hook, self._result
+        total, seen = torch.zeros((), device=self._device), 0
+        images = self._split.train
+        for batch in epoch_batches(images, self._recipe, self._seed, epoch, hook.excluded):
+            total += self._step(batch) * len(batch)
             seen += len(batch)
             hook.after_step()
         hook.after_epoch()
@@ -160,56 +189,117 @@ def train(
         result.images_forward += seen + hook.images_forward
         result.images_backward += seen + hook.images_backward
         hook.images_forward = hook.images_backward = 0
-        train_loss = float(total) / seen
-        if not math.isfinite(train_loss):
-            result.diverged = True
-            result.select = result.tested_epoch = None
-            log({"epoch": epoch, "lr": rate, "train_loss": None, "diverged": True})
-            return result
-        scores = evaluate(classifier, dataset, split.select, world)
-        result.images_forward += len(split.select)
-        row = {
+        return float(total) / seen
+
+    def _make(self, change: Change) -> None:
+        """Set the strengths, and scale the learning rate now and in the rest of its schedule."""
+        self._classifier.attachment.set_strengths(dict(change.placement.items()))
+        factor = change.lr / self._lr
+        for group in self._optimiser.param_groups:
+            group["lr"] *= factor
+        self._schedule.base_lrs = [base * factor for base in self._schedule.base_lrs]
+        self._lr = change.lr
+
+    def _step(self, batch: Images) -> Tensor:
+        """One step of SGD; returns the batch's mean loss."""
+        self._hook.before_step(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss = self._backward(batch)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        return loss
+
+    def _backward(self, batch: Images) -> Tensor:
+        """Add the batch's gradient to the parameters; returns its mean loss."""
+        total = torch.zeros((), device=self._device)
+        own, weight = self._distributed.share(batch)
+        indices = torch.arange(len(own), device=own.labels.device)
+        for index in indices.tensor_split(self._micro_batches):
+            if len(index):
+                part = own if self._micro_batches == 1 else own.subset(index)
+                loss = self._loss(part, through=self._model) * (weight * len(index) / len(own))
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
+        return self._distributed.mean(total)
+
+    def _loss(
+        self,
+        batch: Images,
+        parameters: Mapping[str, Tensor] | None = None,
+        *,
+        through: nn.Module | None = None,
+    ) -> Tensor:
+        """Mean loss of a batch, with its graph, through the classifier or a wrapper of it."""
+        images = normalised(batch.pixels, self._dataset)
+        with autocast(self._recipe, self._device):
+            logits = (
+                (self._classifier if through is None else through)(images)
+                if parameters is None
+                else functional_call(self._classifier, dict(parameters), (images,))
+            )
+        return cross_entropy(logits.float() + self._logit_shift, batch.labels)
+
+    def _inner_problem(self, parameters: Mapping[str, nn.Parameter]) -> InnerProblem:
+        """What a method's hook sees of this training."""
+        images, recipe = self._split.train, self._recipe
+        return InnerProblem(
+            parameters=parameters,
+            optimiser=self._optimiser,
+            images=images,
+            loss=self._loss,
+            batch=lambda index, rng: images.augmented(index, recipe, rng),
+            recipe=recipe,
+            seed=self._seed,
+        )
+
+    def _score(self, epoch: int, train_loss: float, log: Callable[[Row], None]) -> None:
+        """Score the selection split, log the epoch, and note whether it is the one to be tested."""
+        result = self._result
+        scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
+        result.images_forward += len(self._split.select)
+        row: Row = {
             "epoch": epoch,
-            "lr": optimiser.param_groups[0]["lr"],
+            "lr": self._optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
             "select": scores.model_dump(mode="json", exclude={"per_class", "class_counts"}),
         }
         log(row)
         result.history.append(row)
         better = result.select is None or scores.class_mean > result.select.class_mean
-        if recipe.epoch_rule == "last" or better:
+        if self._recipe.epoch_rule == "last" or better:
             result.select, result.tested_epoch = scores, epoch
-            if recipe.epoch_rule == "best":
-                best = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
-        schedule.step()
-        if recipe.early_stop and stalled([r["select"]["class_mean"] for r in result.history]):
-            break
-        if epoch + 1 == epochs:
-            break
-        if checkpoint is not None and hook.resumable and world.rank == 0:
-            states.save(checkpoint, replace(result, earlier=watch.spent), best, changes)
-        if goes_on is not None and not world.agree(goes_on(row)):
-            result.pruned = True
-            return result
-    if best is not None:
-        classifier.load_state_dict(best)
-    if split.test is split.select:
-        result.test = result.select
-    else:
-        result.test = evaluate(classifier, dataset, split.test, world)
-        result.images_forward += len(split.test)
-    return result
+            if self._recipe.epoch_rule == "best":
+                state = self._classifier.state_dict()
+                self._best = {k: v.detach().clone() for k, v in state.items()}
+
+    def _test(self) -> None:
+        """Score the test split with the weights of the epoch to be tested."""
+        if self._best is not None:
+            self._classifier.load_state_dict(self._best)
+        if self._split.test is self._split.select:
+            self._result.test = self._result.select
+            return
+        test = self._split.test
+        self._result.test = evaluate(self._classifier, self._dataset, test, self._distributed)
+        self._result.images_forward += len(test)
 
 
-def _scale_rate(
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    factor: float,
-) -> None:
-    """Raise or lower the learning rate, now and in the rest of its schedule."""
-    for group in optimiser.param_groups:
-        group["lr"] *= factor
-    schedule.base_lrs = [base * factor for base in schedule.base_lrs]
+def _schedule(
+    recipe: Recipe, optimiser: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+
+
+def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
+    """`tau * log(prior)` of the training classes `[classes]`, added to logits in training only."""
+    return tau * (counts / counts.sum()).log()
+
+
+def _scores(result: Trained) -> list[float]:
+    """Selection accuracy (class mean) after every epoch."""
+    return [row["select"]["class_mean"] for row in result.history]
 
 
 def stalled(scores: list[float]) -> bool:
