@@ -65,9 +65,9 @@ class MetaPEFTOptions(Frozen):
     @model_validator(mode="after")
     def _released_is_fixed(self) -> Self:
         free = {"base", "base_options", "variant", "inner_steps", "ratio"}
-        changed = sorted(self.model_fields_set - free)
-        defaults = type(self).model_fields
-        changed = [name for name in changed if getattr(self, name) != defaults[name].default]
+        fields = type(self).model_fields
+        given = {name: value for name, value in self if name not in free}
+        changed = sorted(name for name, value in given.items() if value != fields[name].default)
         if self.variant == "released" and changed:
             raise UserError(f"options.{changed[0]} has no effect in the released variant.")
         if self.variant == "released" and self.base != "lora":

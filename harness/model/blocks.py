@@ -90,7 +90,8 @@ def checked(model: nn.Module, name: str) -> Backbone:
         for _, block in blocks_of(model):
             kind = KINDS.get(type(block))
             names = ("attn", "mlp") if kind is None else kind.parts
-            parts = [getattr(block, part, None) for part in names]
+            children = dict(block.named_children())
+            parts = [children.get(part) for part in names]
             if kind is None or any(
                 type(part) not in known
                 for part, known in zip(parts, kind.parts.values(), strict=True)
