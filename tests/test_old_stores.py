@@ -97,7 +97,6 @@ def test_the_fixture_holds_what_it_is_for(continued):
     assert 0 < len(before) < len(EXPECTED["trials"])
     assert {record["status"] for record in before.values()} == {"COMPLETE", "PRUNED"}
     assert [phantom for phantom in phantoms() if phantom in text]
-    assert "1 waiting" in continued.status["tpe"]
     assert "2 waiting" in continued.status["grid"] and "stopped early" in continued.status["pbt"]
     names = {path.name for path in FIXTURE.rglob("*") if path.is_file()}
     assert not [name for name in names if name.startswith(("claim", "driver", "index"))]
@@ -168,6 +167,18 @@ def test_the_same_command_again_runs_nothing(continued):
     continued.again("tpe")
     assert {path: path.read_text() for path in logs} == logs
     assert [(path, path.stat().st_mtime_ns) for path in _records(continued.store)] == trials
+
+
+def test_a_last_proposal_waits_only_if_it_began(tmp_path):
+    shutil.copytree(FIXTURE / "runs", tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "studies" / RUNS["tpe"] / "search-0.jsonl"
+    phantom = read(log)[-1]["trial"]
+    assert phantom in phantoms()
+    assert "waiting" not in harness("status", RUNS["tpe"], "--out", tmp_path)
+    begun = tmp_path / "trials" / phantom
+    begun.mkdir()
+    shutil.copy(next(tmp_path.glob("trials/*/spec.json")), begun)
+    assert "1 waiting" in harness("status", RUNS["tpe"], "--out", tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "controls"])
