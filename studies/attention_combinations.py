@@ -1,7 +1,7 @@
 """Which attention positions together, in all blocks, as in Table S4.
 
-Hypothesis (the paper): more attention positions help little beyond Q and V. The third position of
-its second row cannot be told from our copy of the table, so both candidates are run.
+Hypothesis (the paper): more attention positions help little beyond Q and V. Our copy of the table
+does not show the third position of its second row, so both candidates are run.
 
     harness sweep --study attention_combinations
 

@@ -1,8 +1,9 @@
 """Three blocks at a time: 0-2, 3-5, 6-8, 9-11, as in Table 3.
 
-Hypothesis (the paper): the deepest group is the worst and the group 3-5 the best, and tails lose
-most. (In its table tails lose least: 1.0 points against 4.3 of head classes.) Equal parameters, so
-nothing but the place differs. The paper does not say at which positions; here at all six.
+Hypothesis (the paper): the deepest group is the worst and the group 3-5 the best, and tail classes
+lose most. (In its table they lose least: 1.0 points against 4.3 of head classes.) All groups have
+equally many parameters, so only their place differs. The paper does not name the positions; here
+all six are used.
 
     harness sweep --study depth_groups
 

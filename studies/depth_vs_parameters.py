@@ -1,8 +1,8 @@
 """The last N blocks at equal parameters: rank 12/N, so that depth is not size.
 
-Hypothesis (ours): part of "deeper is better" in Fig. 1(c) is only "more parameters", because there
-the last N blocks have N times the parameters of one. Here N times rank is 12 in every cell, and the
-factor before BA is 1 at every rank, as it is in `depth_vs_position` at rank 4 and alpha 4.
+Hypothesis (ours): part of "deeper is better" in Fig. 1(c) only means "more parameters", because
+there the last N blocks have N times the parameters of one. Here N × rank is 12 in every cell, and
+the factor before BA is 1 at every rank, as it is in `depth_vs_position` at rank 4 and alpha 4.
 
     harness sweep --study depth_vs_parameters
 

@@ -1,7 +1,8 @@
 """Position inside the block against depth: 6 x 12 cells, as in Fig. 1(c).
 
-Hypothesis (the paper): the two interact, and the best position alone at the best depth alone is
-not the best pair. Depth N means LoRA in the last N blocks, so deeper also means more parameters.
+Hypothesis (the paper): the two interact, so the best position and the best depth, each chosen
+alone, are not the best pair. Depth N means LoRA in the last N blocks, so deeper also means more
+parameters.
 
     harness sweep --study depth_vs_position
 
@@ -9,7 +10,8 @@ Cost: 5 minutes on 2 CPU cores (72 trials of 5 to 13 s).
 
 Learning rate, batch and crop differ from the released recipe because the benchmark is small. They
 were fixed at one cell (mlp1, last:12, seed 0) while the benchmark's difficulty was set, with test
-scores in view, and are not tuned per cell: levels are optimistic, and that cell is favoured if any.
+scores in view, and are not tuned per cell: levels are optimistic, and if any cell is favoured, it
+is that one.
 """
 
 from harness.spec import DataSpec, Position, Recipe, TrialRequest

@@ -1,7 +1,7 @@
 """LoRA, AdaptFormer, and both at once, as in Table S6.
 
-Hypothesis (the paper): the sum is at least as good as the better of the two. It has the parameters
-of both, and the paper's tables print three different LoRA results for the same data.
+Hypothesis (the paper): the sum is at least as good as the better of the two. The sum has the
+parameters of both, and the paper's tables print three different LoRA results for the same data.
 
     harness sweep --study ensembles
 

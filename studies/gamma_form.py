@@ -1,8 +1,8 @@
 """Whether γ replaces α (Eq. 6) or multiplies it (the paper's Fig. 2), at several α.
 
-Both start at strength α. Adam moves γ by about its rate a step whatever γ's size, so a γ that
-replaces a large α moves little in proportion, and one that multiplies it moves the strength more.
-At α = 1 the two are the same computation.
+Both start at strength α. A step of Adam moves γ by about its learning rate, whatever γ's size. A γ
+that replaces a large α therefore changes little in proportion, and one that multiplies it changes
+the strength more. At α = 1 the two are the same computation.
 
     harness sweep --study gamma_form
 

@@ -1,8 +1,8 @@
 """How strongly the outer problem penalises γ: λ = 0, 5e-5, 5e-4, 5e-3.
 
-Hypothesis (ours): Adam moves γ by about its rate whatever the gradient's size, so even a tiny λ
-shrinks, at full speed, every site whose own gradient is tinier still. Then the penalty, and not the
-size of a site's benefit, decides what is selected. The paper says "L2" and prints no λ.
+Hypothesis (ours): a step of Adam moves γ by about its learning rate, whatever the gradient's size,
+so even a tiny λ shrinks every site whose own gradient is smaller still, and at full speed. Then the
+penalty decides what is selected, not how much a site helps. The paper says "L2" and prints no λ.
 
     harness sweep --study gamma_l2
 

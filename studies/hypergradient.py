@@ -1,6 +1,7 @@
-"""Whether the outer gradient's approximation matters: first order against four that see dφ/dγ.
+"""Whether the outer gradient's approximation matters: first order against four that include dφ/dγ.
 
-Hypothesis: none is stated; the paper's Eq. 9 is first order and says nothing of what it leaves out.
+Hypothesis: the paper states none. Its Eq. 9 is first order, and what that leaves out is not
+discussed.
 
     harness sweep --study hypergradient
 

@@ -1,12 +1,12 @@
-"""How A starts, against alpha: does the collapse of Fig. 1(d) come from the released start of A?
+"""The initialisation of A against alpha: does the released one cause the collapse of Fig. 1(d)?
 
 The released code draws A from U(±1/√r), LoRA from U(±1/√d): 13.9 times wider on ViT-B/16 at rank
 4, 4 times on the embedded backbone. The first steps of SGD change the weights by (alpha/r)² η AᵀA
-times a gradient, so an A that is c times wider does at first what a c times larger alpha does.
+times a gradient, so at first an A that is c times wider acts like a c times larger alpha.
 
-Hypothesis (ours): the released curve is the standard one shifted to the left by two powers of two,
-and the paper's collapses, between alpha 1 and 8, would lie nearly four powers higher without it.
-At V, which collapses first there, and K, which collapses last.
+Hypothesis (ours): the released curve is the standard one shifted to the left by two powers of two.
+The paper's collapses, between alpha 1 and 8, would lie nearly four powers higher with the standard
+initialisation. Tried at V, which collapses first there, and at K, which collapses last.
 
     harness sweep --study init_sensitivity
 

@@ -1,7 +1,7 @@
 """Position, depth and strength together: 6 x 12 x 12 = 864 cells, the space behind Fig. 1(c, d).
 
-Hypothesis (the paper): the three interact, so that they cannot be chosen one after the other, and
-trying every cell costs too much. It is the space that searches are compared on.
+Hypothesis (the paper): the three interact, so they cannot be chosen one after the other, and trying
+every cell costs too much. Searches are compared on this space.
 
     harness sweep --study joint_space                               # every cell
     harness sweep --study joint_space --search tpe --budget 24      # a search

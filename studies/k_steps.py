@@ -1,6 +1,7 @@
-"""How many inner steps to one outer step of MetaPEFT: K = 1, 2, 3, 5, 10.
+"""How many inner steps MetaPEFT takes per outer step: K = 1, 2, 3, 5, 10.
 
-Hypothesis: fewer inner steps give γ more steps of its own and cost more; the paper prints no K.
+Hypothesis: with fewer inner steps γ gets more steps of its own, at a higher cost; the paper prints
+no K.
 LoRA with one γ per site, at all six positions of all 12 blocks. The other MetaPEFT studies are
 derived from this one.
 

@@ -5,7 +5,7 @@ our copy. LIFT (shijxcs/LIFT) is the recipe that all of these share (logit-adjus
 head started at class means), with AdaptFormer of the width that its code derives from the number
 of classes, 1 for 15 classes and 12 blocks, and a trained scale that starts at 1; its test-time
 ensemble is left out. LoTR (arXiv:2402.01376) shares LoRA's factors over the blocks, with a core
-per site. The released code never uses its LoTR, and that one's shapes do not fit.
+per site. The released code has a LoTR that it never uses, and whose shapes do not fit.
 
     harness sweep --study low_rank_variants
 

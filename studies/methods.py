@@ -1,7 +1,8 @@
 """Six methods, three of them also with learned strengths, as in Table 4 and Fig. 1(a).
 
-Hypothesis (the paper): MetaPEFT improves LoRA most and tails more than heads, and never hurts. (In
-its table AdaptFormer loses with it.) Each pair differs in γ alone: the same sites, the same start.
+Hypothesis (the paper): MetaPEFT improves LoRA most, helps tail classes more than head classes, and
+never hurts. (In its table AdaptFormer loses with it.) Each pair differs in γ alone and has the same
+sites and the same initialisation.
 LoRA is at Q and V, as in the released code; the paper's own "LoRA" may have been LoRA and an
 adapter, by its parameter count (`module_size`).
 

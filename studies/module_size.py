@@ -5,7 +5,7 @@ of five datasets only LoRA together with an adapter has as many parameters as it
 
     harness sweep --study module_size
 
-Cost: seconds. Ranks and backbones are those of the table; half the blocks and rank 2 are there
+Cost: seconds. Ranks and backbones are those of the table; half the blocks and rank 2 are added
 because one of its cells fits nothing else.
 """
 

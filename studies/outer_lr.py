@@ -1,8 +1,8 @@
-"""How fast γ may move: Adam's rate 0.003 to 0.3.
+"""How fast γ may move: Adam's learning rate from 0.003 to 0.3.
 
-Hypothesis (ours): Adam moves γ by about its rate a step, so in some 75 outer steps a rate of 0.01
-can reach no strength far from the start, whatever would be best. The paper says that the rate
-varies by dataset and backbone, and prints none.
+Hypothesis (ours): a step of Adam moves γ by about its learning rate, so in some 75 outer steps a
+rate of 0.01 cannot reach a strength far from the start, even if that would be best. The paper says
+that the rate varies by dataset and backbone, and prints none.
 
     harness sweep --study outer_lr
 

@@ -1,10 +1,10 @@
-"""Every three blocks by themselves, at all positions: on or off, and their own strength.
+"""Every group of three blocks by itself, at all positions: on or off, and a strength of its own.
 
-Hypothesis: as for `per_position`, along the depth. The groups are those of the paper's Table 3.
+Hypothesis: that of `per_position`, along the depth. The groups are those of the paper's Table 3.
 
     harness sweep --study per_block_group --search tpe --budget 24
 
-Cost: 4 to 12 s per trial on a CPU core. See `per_site`, whose line the grid walks here too.
+Cost: 4 to 12 s per trial on a CPU core. See `per_site`: the grid runs its cells here too.
 """
 
 from harness.studies.depth_vs_position import POSITIONS

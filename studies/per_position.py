@@ -1,11 +1,11 @@
-"""Every position by itself, in all blocks: on or off, and its own strength where it is on.
+"""Every position by itself, in all blocks: on or off, and a strength of its own where it is on.
 
 Hypothesis: with one strength per position instead of one per site, a search needs far fewer trials
 and loses little.
 
     harness sweep --study per_position --search tpe --budget 24
 
-Cost: 4 to 12 s per trial on a CPU core. See `per_site`, whose line the grid walks here too.
+Cost: 4 to 12 s per trial on a CPU core. See `per_site`: the grid runs its cells here too.
 """
 
 from harness.studies.depth_vs_position import POSITIONS

@@ -1,10 +1,10 @@
-"""Every site by itself: on or off, and its own strength where it is on (72 sites, Eq. 5).
+"""Every site by itself: on or off, and a strength of its own where it is on (72 sites, Eq. 5).
 
-The mixed-integer problem that the paper starts from. No list of its points exists; the grid walks
-the line through it where every site has the same strength, and searches range over all of it.
+The mixed-integer problem that the paper starts from. Its points cannot be listed: the grid runs
+those where every site has the same strength, and searches range over the whole space.
 
-    harness sweep --study per_site                                  # the line
-    harness sweep --study per_site --search tpe --budget 24         # the space
+    harness sweep --study per_site                                  # the same strength everywhere
+    harness sweep --study per_site --search tpe --budget 24         # the whole space
     harness sweep --study per_site --search metapeft                # γ, in one run
 
 Cost: 8 to 12 s per trial on a CPU core. Recipe: see `depth_vs_position`.

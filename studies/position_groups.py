@@ -1,8 +1,8 @@
 """Attention positions, FFN positions, or all six, in all blocks, as in Table 1.
 
-Hypothesis (the paper): all positions together are best on average, and most so on tails. Its table
-does not say which modules or strengths were used; its rows for iNaturalist and Places-LT are those
-of Tables S4 and S5 with the names exchanged (`harness report --paper`).
+Hypothesis (the paper): all positions together are best on average, and by most on tail classes. Its
+table does not say which modules or strengths were used; its rows for iNaturalist and Places-LT are
+those of Tables S4 and S5 with the names exchanged (`harness report --paper`).
 
     harness sweep --study position_groups
 

@@ -1,8 +1,9 @@
 """Which single position, in all blocks: K, Q, V, Out, MLP1, MLP2, as in Tables 2 and S3.
 
 Hypothesis (the paper): FFN positions beat attention positions, on every dataset. (Its own numbers
-say less: MLP2 ties with V in Table 2, and Q and K are best on the tails of Places-LT in Table S3.)
-A map 4d wide takes 2.5 times the parameters of one that is d wide; the second table shows them.
+say less: MLP2 ties with V in Table 2, and Q and K are best on the tail classes of Places-LT in
+Table S3.) LoRA at a d × 4d map has 2.5 times the parameters of LoRA at a d × d map; the second
+table shows them.
 
     harness sweep --study positions
 

@@ -1,7 +1,7 @@
 """How much of the training data each D_val takes: 5, 10, 20, 30, 50 %, as in Table 6.
 
-Hypothesis (the paper): accuracy rises up to 30 % and falls slightly at 50 %, and tails gain most.
-An outer step uses one batch of D_val, so the ratio changes from how many images it is drawn.
+Hypothesis (the paper): accuracy rises up to 30 % and falls slightly at 50 %, and tail classes gain
+most. An outer step uses one batch of D_val, so the ratio sets how many images it is drawn from.
 
     harness sweep --study sampling_ratio
 

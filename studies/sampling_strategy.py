@@ -1,4 +1,4 @@
-"""Which classes D_val prefers: none, small ones up to equality, or beyond it, as in Table S1.
+"""Which classes D_val favours (Table S1): none, small ones until all are equal, or beyond that.
 
 Hypothesis (the paper): tail-heavy sampling gains on tail classes and loses on head classes. Table
 S1's fourth row, random at 30 %, is a cell of `sampling_ratio`.

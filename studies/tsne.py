@@ -1,13 +1,13 @@
 """What adaptation does to the classes in feature space, and MetaPEFT beyond LoRA (C.5).
 
 Hypothesis (the paper): with MetaPEFT, features of tail classes lie in tighter, better separated
-clusters. The picture alone shows little: the silhouettes beside it, in the space of the features,
-are what can be compared.
+clusters. The picture alone shows little; compare the silhouettes beside it, which are computed in
+feature space.
 
     harness sweep --study tsne
 
-Cost: 1 minute on 2 CPU cores (9 trials of 6 to 29 s). Features are kept by the trials themselves:
-in a store where the same trials have already finished without, use another `--out`. Recipe: see
+Cost: 1 minute on 2 CPU cores (9 trials of 6 to 29 s). Trials save their features
+themselves: in a store where they have finished without, give another `--out`. Recipe: see
 `depth_vs_position`.
 """
 

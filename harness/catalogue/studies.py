@@ -16,6 +16,9 @@ from harness.errors import UserError, unknown
 from harness.spec import explain
 from harness.study.study import Study
 
+FOLDERS = ("baselines", "reports", "studies")
+"""Folders at the top of the repository that are packages of `harness`, and imported as such."""
+
 
 def study_names() -> list[str]:
     """Names of the studies that ship with the harness."""
@@ -52,6 +55,14 @@ def load_study(name_or_path: str) -> Study:
         raise UserError(f"{path.name}: {explain(error)}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
+    except ImportError as error:
+        folder = (error.name or "").partition(".")[0]
+        if folder in FOLDERS:
+            raise UserError(
+                f"{path.name} cannot import {error.name}: what ships with the harness is imported "
+                f"as harness.{folder}."
+            ) from error
+        raise UserError(f"{path.name} cannot be read as Python: {error!r}.") from error
     except Exception as error:
         raise UserError(f"{path.name} cannot be read as Python: {error!r}.") from error
     if not isinstance(made, Study):

@@ -11,7 +11,9 @@ from harness.errors import UserError
 from harness.store.liveness import living_owner
 from harness.store.records import state_of
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Asked, read_run, refuse_replayed
+from harness.store.runs import Asked, RunFiles, read_run, refuse_replayed
+from harness.store.search_log import asks
+from harness.store.store import Store
 from harness.store.summaries import Summary, summaries
 
 
@@ -58,7 +60,9 @@ def look(folder: RunFolder) -> RunStatus:
     if not files.study.trains:
         raise UserError(f"{folder.name} trains nothing: its report holds all there is.")
     store = folder.store
-    asked = {each.trial_id: each for each in files.asked}
+    driver = living_owner(folder.driver_mark)
+    phantoms = set() if driver is not None else _phantoms(files, store)
+    asked = {each.trial_id: each for each in files.asked if each.trial_id not in phantoms}
     ended = summaries(store, asked)
     running = sum(store.is_claimed(trial_id) for trial_id in asked if trial_id not in ended)
     states = [state_of(summary.status) for summary in ended.values()]
@@ -73,7 +77,6 @@ def look(folder: RunFolder) -> RunStatus:
     for summary in ended.values():
         count, seconds = devices.get(summary.device, (0, 0.0))
         devices[summary.device] = (count + 1, seconds + summary.device_s)
-    driver = living_owner(folder.driver_mark)
     is_grid = not files.searches
     left = None
     if driver is not None and is_grid and ended and running:
@@ -95,6 +98,17 @@ def look(folder: RunFolder) -> RunStatus:
         devices=devices,
         failures=[(s.trial_id, s.error or "?") for s in ended.values() if s.status == "FAILED"],
     )
+
+
+def _phantoms(files: RunFiles, store: Store) -> set[str]:
+    """Last proposals that never began, of searches that nothing drives.
+
+    Versions up to ad7d1aa asked before they looked whether a budget in epochs had room. Such a
+    proposal waits for nothing. A population logs its members before they begin; they have no
+    variables.
+    """
+    last = [asks(log)[-1] for log in files.searches.values() if asks(log)]
+    return {ask.trial_id for ask in last if ask.params and store.spec(ask.trial_id) is None}
 
 
 def _best(asked: dict[str, Asked], ended: dict[str, Summary], metric: str) -> Best | None:

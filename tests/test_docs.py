@@ -1,0 +1,53 @@
+"""The docs name what there is: files, tests and packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs")
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_linked_or_named_exists(file):
+    text = file.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/.]*)`", text)
+    missing = [link for link in links if not (file.parent / link).exists()]
+    missing += [name for name in named if not exists(name)]
+    assert not missing, f"{file.name} names what does not exist"
+
+
+def exists(name):
+    """Whether a name is that of a file, or of a module or package without its ending."""
+    return (ROOT / name).exists() or (ROOT / f"{name}.py").is_file()
+
+
+def test_decisions_name_tests_that_exist():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for file in (ROOT / "docs" / "decisions").glob("0*.md"):
+        checked = file.read_text().partition("**Checked by**")[2]
+        names = re.findall(r"`(test_\w+)`", checked)
+        assert names or "tests/" in checked, file.name
+        missing = [name for name in names if f"def {name}(" not in tests]
+        assert not missing, f"{file.name} names tests that do not exist"
+
+
+def test_every_package_stands_in_the_table_and_every_decision_in_the_list():
+    spec = importlib.util.spec_from_file_location("layers", ROOT / "docs" / "layers.py")
+    layers = importlib.util.module_from_spec(spec)
+    sys.modules["layers"] = layers
+    spec.loader.exec_module(layers)
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("## Packages")[2]
+    rows = re.findall(r"^\| (`[^|]*) \|", table.partition("\n## ")[0], flags=re.MULTILINE)
+    named = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted([*named, "harness"]) == sorted(name for row in layers.LAYERS for name in row)
+    listed = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    for file in (ROOT / "docs" / "decisions").glob("0*.md"):
+        assert f"]({file.name})" in listed
