@@ -20,13 +20,13 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from harness.cli import main
-from harness.data.crops import Where, by_image, by_matrix, random_boxes
-from harness.data.crops import test_boxes as plain_boxes
+from harness.data.crops import Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import epoch_batches, split
 from harness.data.decode import BadImage, Source, decoded
 from harness.data.listing import Item, Listing, MissingData
 from harness.data.long_tail import LongTail, kept, tail_counts, with_tail_file
-from harness.data.pack import open_pack, pack, reduced, verify
+from harness.data.pack import pack, reduced
+from harness.data.pack_format import open_pack, verify
 from harness.data.packed import load_packed, pack_of
 from harness.datasets.folder import Folder, FolderOptions
 from harness.errors import UserError

@@ -1,17 +1,20 @@
-"""Datasets whose images lie on disk: what a dataset says about its files, and their long tails.
+"""What a dataset on disk is: the class that describes it, and the list of its images.
 
-Owns: the types that a dataset on disk returns, its lists, and the counts of long-tailed training
-sets. Must not know: pixels, how files are decoded, where a trial runs.
+Owns: the base classes of datasets on disk, the types that they return, and reading CSV lists. Must
+not know: how files are decoded or packed, where a trial runs.
 """
 
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.errors import UserError
@@ -19,7 +22,7 @@ from harness.spec import Frozen
 
 
 class MissingData(UserError):
-    """The files are not there; its sentence says what to get and where to put it."""
+    """The files are not there; the message says what to get and where to put it."""
 
 
 class Item(NamedTuple):
@@ -30,50 +33,46 @@ class Item(NamedTuple):
     where a name is not UTF-8."""
     label: int
     box: tuple[int, int, int, int] | None = None
-    """Left, top, right, bottom in pixels, to be cut out before anything else; clipped to the
-    image."""
+    """Left, top, right, bottom in pixels of the part to use, clipped to the image; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a dataset on disk consists of, before any pixel is read."""
+    """All images of a dataset on disk, before any pixel is read."""
 
     classes: tuple[str, ...]
     train: tuple[Item, ...]
     test: tuple[Item, ...]
     groups: dict[str, tuple[int, ...]] | None = None
-    """Named groups of classes; None: by the counts of the training data that is used (head > 100,
-    medium 20 to 100, tail < 20 images)."""
+    """Class indices of every named group; None: by the counts of the training data that is used
+    (head > 100, medium 20 to 100, tail < 20 images)."""
     bands: tuple[int, ...] | None = None
-    """Of an image with many bands, those to be used, in this order; None: RGB (gray is
+    """Bands to use of images with many, counted from 0, in this order; None: RGB (gray is
     repeated)."""
     notes: tuple[str, ...] = ()
-    """What a user must know, for `harness data check`: duplicates removed, lines ignored, ..."""
+    """What `harness data check` tells the user: duplicates removed, lines ignored, ..."""
 
 
 class BorderMask(Frozen):
-    """An option for images whose surroundings give their class away."""
+    """An option for images whose background gives their class away."""
 
     border_mask: Annotated[int, Field(ge=0)] = 0
-    """Pixels to blacken at every edge, counted in the file's own pixels."""
+    """Pixels to blacken at every edge, counted in pixels of the file."""
 
 
-class FileDataset(Protocol):
-    """A dataset on disk, as `DATASETS` holds it.
+class FileDataset(ABC):
+    """A dataset on disk. `DATASETS` holds the class itself: all its methods are static."""
 
-    One with a file format of its own also has `read(root, path)`, a static method from a listed
-    path, `file::member`, to pixels uint8 `[h, w, 3]`. One that torchvision can download also has
-    `download(options, root)`, a static method that calls torchvision's class for what is not there.
-    """
-
-    Options: ClassVar[Any]
+    Options: ClassVar[type[Frozen]]
     summary: ClassVar[str]
+    """One line for `harness list datasets`."""
     layout: ClassVar[str]
     """What to download from its official page, and where to put it."""
 
     @staticmethod
+    @abstractmethod
     def listing(options: Any, root: Path) -> Listing:
-        """Read the names and labels of all images; none is opened.
+        """List all images with their labels; none is opened. `options` are `Options`.
 
         Raises:
             MissingData: the files are not there.
@@ -81,8 +80,30 @@ class FileDataset(Protocol):
         """
 
 
+class OwnFormat(FileDataset):
+    """A dataset in files that `harness.data.decode` does not know."""
+
+    @staticmethod
+    @abstractmethod
+    def read(root: Path, path: str) -> NDArray[np.uint8]:
+        """The image uint8 `[h, w, 3]` at a listed path, `FILE::MEMBER`."""
+
+
+class Downloadable(FileDataset):
+    """A dataset that torchvision can download."""
+
+    @staticmethod
+    @abstractmethod
+    def download(options: Any, root: Path) -> None:
+        """Have torchvision's class fetch what is not there yet.
+
+        Raises:
+            UserError: what the options ask for cannot be had in this way.
+        """
+
+
 def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with their line numbers; names that are not UTF-8 keep their bytes.
+    """Rows of a CSV file with their line numbers; bytes that are not UTF-8 become surrogates.
 
     Raises:
         UserError: there is no such file, or it lacks a column or a value.
