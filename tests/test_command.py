@@ -9,8 +9,8 @@ import shutil
 from importlib import resources
 
 import pytest
+from made_images import two_splits
 from test_cli import harness
-from test_files_and_packs import two_splits
 from test_store_and_sweep import TINY, publish
 
 from harness.catalogue.rerun import TrainCommands

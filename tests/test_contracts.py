@@ -5,33 +5,11 @@ from __future__ import annotations
 import pytest
 import timm
 
-from harness.data.contract import (
-    DATASETS,
-    Downloadable,
-    DrawnDataset,
-    FileDataset,
-    FileReader,
-)
-from harness.data.packed import is_on_disk
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.backbones import backbone_info
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, Frozen, TrialRequest
-
-
-@pytest.mark.parametrize("name", DATASETS.names())
-def test_a_dataset_is_either_drawn_or_on_disk(name):
-    dataset = DATASETS.get(name)
-    assert isinstance(dataset, DrawnDataset) != isinstance(dataset, FileDataset)
-    assert is_on_disk(name) == isinstance(dataset, FileDataset)
-    assert issubclass(dataset.Options, Frozen) and dataset.summary
-
-
-def test_what_a_dataset_on_disk_offers_besides_is_seen():
-    assert isinstance(DATASETS.get("cifar100_lt"), FileReader)
-    assert isinstance(DATASETS.get("cifar100_lt"), Downloadable)
-    assert not isinstance(DATASETS.get("fusrs"), FileReader | Downloadable)
 
 
 @pytest.mark.parametrize("name", METHODS.names())

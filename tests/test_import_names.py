@@ -144,7 +144,8 @@ foreign = [name for each in names.values() for name in each if name.split(".")[0
 assert not foreign, foreign
 after = {name: vars(harness)[name] for name in before}
 assert after == before, "a module has taken a function's name"
-from harness.registry import DATASETS, METHODS
+from harness.data.contract import DATASETS
+from harness.registry import METHODS
 for registry in (METHODS, DATASETS):
     entries = [registry.get(name) for name in registry.names()]
     assert len(entries) > 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.data.check import Checked
     from harness.data.contract import FileDataset
     from harness.data.long_tail import Counts
+    from harness.spec import Frozen
 
 EXIT_PROBLEMS = 1
 
@@ -123,7 +124,7 @@ def pack(
     out: str,
 ) -> None:
     """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
-    from harness.data.pack import open_pack, pack_folder, side_for
+    from harness.data.pack_format import open_pack, pack_folder, side_for
     from harness.data.packed import pack_of
 
     _, options = _file_dataset(name, settings)
@@ -169,14 +170,12 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
     return found.train, found.used, found.test
 
 
-def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[FileDataset[Any], Any]:
+def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDataset], Frozen]:
     """A dataset on disk and its options."""
-    from harness.data.contract import DATASETS, FileDataset
+    from harness.data.packed import file_dataset
     from harness.spec import TrialRequest, validated
 
-    dataset = DATASETS.get(name)
-    if not isinstance(dataset, FileDataset):
-        raise UserError(f"Dataset {name} is drawn, not read from files: there is nothing to check.")
+    dataset = file_dataset(name)
     values = {"data": name, **parse_settings(settings)}
     request = TrialRequest().with_values(values, source="--set")
     return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")

@@ -1,7 +1,7 @@
 """What is wrong with a dataset on disk: every image is read once, and nothing is changed.
 
 Owns: counts, unreadable files, exact duplicates, leaks between the splits, damaged packs. Must not
-know: how it is printed, models, trials.
+know: how findings are printed, models, trials.
 """
 
 from __future__ import annotations
@@ -11,36 +11,39 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.console import progress
-from harness.data.contract import FileDataset, FileReader
-from harness.data.decode import BadImage, Pixels
+from harness.data.contract import FileDataset, OwnFormat
+from harness.data.decode import BadImage, Pixels, ReadImage
+from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import Counts, LongTail, count_groups, tail_counts, with_tail_file
-from harness.data.pack import Read, each_decoded, item_name, packs_of, source_of, verify
+from harness.data.pack_format import packs_of, verify
+from harness.spec import Frozen
 
 MOST_NAMED = 5
-"""Images that a problem names."""
+"""Images or classes that a message about a problem lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Counts of every class `[classes]`, and what was found."""
+    """Images of every class `[classes]`, and the problems that were found."""
 
     listing: Listing
     train: Counts
     used: Counts
-    """Training images that the options' long tail keeps."""
+    """Training images, without those that the options' long tail leaves out."""
     test: Counts
     groups: dict[str, tuple[int, ...]]
     problems: tuple[str, ...]
-    """One sentence each."""
+    """One sentence each, without a full stop."""
 
 
-def check(dataset: FileDataset[Any], name: str, options: Any, root: Path, packs: Path) -> Checked:
+def check(
+    dataset: type[FileDataset], name: str, options: Frozen, root: Path, packs: Path
+) -> Checked:
     """Read everything, and compare all images with each other by their decoded pixels.
 
     Raises:
@@ -48,7 +51,7 @@ def check(dataset: FileDataset[Any], name: str, options: Any, root: Path, packs:
         UserError: a list cannot be read.
     """
     listing = with_tail_file(dataset.listing(options, root), options, root)
-    read = dataset.read if isinstance(dataset, FileReader) else None
+    read = dataset.read if issubclass(dataset, OwnFormat) else None
     size = len(listing.classes)
     train, test = (
         np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)
@@ -74,7 +77,7 @@ def check(dataset: FileDataset[Any], name: str, options: Any, root: Path, packs:
     )
 
 
-def _problems(listing: Listing, root: Path, test: Counts, read: Read | None) -> Iterator[str]:
+def _problems(listing: Listing, root: Path, test: Counts, read: ReadImage | None) -> Iterator[str]:
     absent = [listing.classes[label] for label in np.flatnonzero(test == 0)]
     if absent:
         yield f"{_few(absent, 'class', 'classes')} without a test image"
@@ -95,11 +98,11 @@ def _problems(listing: Listing, root: Path, test: Counts, read: Read | None) -> 
     repeated = [found for found in same.values() if len(found) > 1]
     leaks = [found for found in repeated if len({split for split, _ in found}) > 1]
     twins = [found for found in repeated if len({split for split, _ in found}) == 1]
-    torn = [found for found in repeated if len({item.label for _, item in found}) > 1]
+    contradictory = [found for found in repeated if len({item.label for _, item in found}) > 1]
     for kind, sets in (
         ("in train and in test", leaks),
         ("more than once in one split", twins),
-        ("under several labels", torn),
+        ("under several labels", contradictory),
     ):
         if sets:
             names = [" = ".join(item_name(item) for _, item in found[:3]) for found in sets]

@@ -1,13 +1,14 @@
 """What a dataset is, and the registry of all of them.
 
-Owns: the contract of a file in `harness/datasets/`. Must not know: any dataset by name, file
+Owns: the base classes of the files in `harness/datasets/`. Must not know: any dataset by name, file
 formats, models.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,42 +18,36 @@ from harness.data.listing import Listing
 from harness.registry import Registry
 from harness.spec import Frozen
 
-OptionsT = TypeVar("OptionsT", bound=Frozen)
-OptionsOut = TypeVar("OptionsOut", bound=Frozen, covariant=True)
-OptionsIn = TypeVar("OptionsIn", bound=Frozen, contravariant=True)
+
+class DrawnDataset(ABC):
+    """A dataset that is drawn, not read. `DATASETS` holds the class itself: its method is static.
+
+    For datasets on disk see `FileDataset`.
+    """
+
+    Options: ClassVar[type[Frozen]]
+    summary: ClassVar[str]
+    """One line for `harness list datasets`."""
+
+    @staticmethod
+    @abstractmethod
+    def load(options: Any) -> Dataset:
+        """Draw it. `options` are `Options`."""
 
 
-class Described(Protocol[OptionsOut]):
-    """What every dataset says about itself. Datasets are classes without instances: the members
-    are class attributes and static methods."""
+class FileDataset(ABC):
+    """A dataset on disk. `DATASETS` holds the class itself: all its methods are static."""
 
-    @property
-    def Options(self) -> type[OptionsOut]:
-        """Its own settings, with their defaults."""
+    Options: ClassVar[type[Frozen]]
+    summary: ClassVar[str]
+    """One line for `harness list datasets`."""
+    layout: ClassVar[str]
+    """What to download from its official page, and where to put it."""
 
-    @property
-    def summary(self) -> str:
-        """One line for `harness list datasets`."""
-
-
-@runtime_checkable
-class DrawnDataset(Described[OptionsT], Protocol[OptionsT]):
-    """A dataset that is computed, with no files."""
-
-    def load(self, options: OptionsT) -> Dataset:
-        """All of its images."""
-
-
-@runtime_checkable
-class FileDataset(Described[OptionsT], Protocol[OptionsT]):
-    """A dataset on disk. See `FileReader` and `Downloadable` for what it may offer besides."""
-
-    @property
-    def layout(self) -> str:
-        """What to download from its official page, and where to put it."""
-
-    def listing(self, options: OptionsT, root: Path) -> Listing:
-        """Read the names and labels of all images; none is opened.
+    @staticmethod
+    @abstractmethod
+    def listing(options: Any, root: Path) -> Listing:
+        """List all images with their labels; none is opened. `options` are `Options`.
 
         Raises:
             MissingData: the files are not there.
@@ -60,22 +55,28 @@ class FileDataset(Described[OptionsT], Protocol[OptionsT]):
         """
 
 
-@runtime_checkable
-class FileReader(Protocol):
-    """A dataset on disk with a file format of its own."""
+class OwnFormat(FileDataset):
+    """A dataset in files that `harness.data.decode` does not know."""
 
-    def read(self, root: Path, path: str) -> NDArray[np.uint8]:
-        """Pixels `[h, w, 3]` at a listed path, `file::member`."""
-
-
-@runtime_checkable
-class Downloadable(Protocol[OptionsIn]):
-    """A dataset on disk that torchvision can download."""
-
-    def download(self, options: OptionsIn, root: Path) -> None:
-        """Call torchvision's class for what is not there yet."""
+    @staticmethod
+    @abstractmethod
+    def read(root: Path, path: str) -> NDArray[np.uint8]:
+        """The image uint8 `[h, w, 3]` at a listed path, `FILE::MEMBER`."""
 
 
-AnyDataset: TypeAlias = DrawnDataset[Any] | FileDataset[Any]
+class Downloadable(FileDataset):
+    """A dataset that torchvision can download."""
+
+    @staticmethod
+    @abstractmethod
+    def download(options: Any, root: Path) -> None:
+        """Have torchvision's class fetch what is not there yet.
+
+        Raises:
+            UserError: what the options ask for cannot be had in this way.
+        """
+
+
+AnyDataset: TypeAlias = type[DrawnDataset] | type[FileDataset]
 
 DATASETS: Registry[AnyDataset] = Registry("dataset", "harness.datasets")

@@ -1,10 +1,10 @@
 """Views of images of many sizes: which box is cut out, and how it becomes `size` x `size` pixels.
 
-Owns: the law of the random resized crop, the test crop, and antialiased resampling in two forms
-that agree within one level. Must not know: where pixels come from, labels, models.
+Owns: the distribution of the random resized crop, the test crop, and antialiased resampling in two
+forms that agree within one gray level. Must not know: where pixels come from, labels, models.
 
 Images lie one after the other in a flat uint8 tensor, each `[h, w, c]`. A view's box is cut out
-first and then resampled on its own, as torchvision does, so nothing beyond its edge is seen.
+first and then resampled on its own, as torchvision does, so no pixel beyond its edge has a share.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from torch.nn.functional import interpolate
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)
-"""torchvision's RandomResizedCrop."""
+"""Aspect ratios (width / height) and draws of torchvision's RandomResizedCrop."""
 PIXELS_AT_ONCE = 2**24
 """Padded pixels in one batch of matrix products, which bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Of n images, int64 on the CPU: start in bytes `[n]`, (height, width) `[n, 2]`, and how many
-    pixels at every edge are to be blackened `[n]`."""
+    """Where n images lie; int64 on the CPU."""
 
     offsets: Tensor
+    """First byte `[n]`."""
     sizes: Tensor
+    """Height and width in pixels `[n, 2]`."""
     borders: Tensor
+    """Pixels to blacken at every edge `[n]`."""
 
     def __getitem__(self, index: Tensor | slice) -> Where:
         return Where(
@@ -40,14 +42,16 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes:
-    """Of n views, int64 on the CPU: top, left, height and width of what is cut out `[n, 4]`; the
-    (height, width) `[n, 2]` it is resampled to, of which the view begins at `start` `[n, 2]`; and
-    whether it is mirrored `[n]`."""
+    """What n views show of their images; int64 on the CPU."""
 
     cut: Tensor
+    """Top, left, height and width in pixels of what is cut out `[n, 4]`."""
     full: Tensor
+    """Height and width in pixels that it is resampled to `[n, 2]`."""
     start: Tensor
+    """Top and left of the view in the resampled pixels `[n, 2]`."""
     mirrored: Tensor
+    """bool `[n]`."""
 
     def __getitem__(self, index: Tensor | slice) -> Boxes:
         return Boxes(
@@ -59,10 +63,11 @@ class Boxes:
 
 
 def random_boxes(sizes: Tensor, size: int, scale_min: float, rng: torch.Generator) -> Boxes:
-    """Random resized crops and mirrorings of images `[n, 2]`, by torchvision's law.
+    """Random resized crops and flips of images of these sizes `[n, 2]`, drawn as by torchvision.
 
-    Area share uniform in [scale_min, 1], aspect ratio log-uniform in [3/4, 4/3]; drawn again where
-    it leaves the image, ten times at most, and then the largest central box of such a ratio.
+    Area share uniform in [scale_min, 1], aspect ratio log-uniform in [3/4, 4/3]. A box larger than
+    the image is drawn again, ten times in all, and then replaced by the largest central box whose
+    ratio is in that range.
     """
     n = len(sizes)
     height, width = sizes.double().T
@@ -88,7 +93,7 @@ def random_boxes(sizes: Tensor, size: int, scale_min: float, rng: torch.Generato
     return Boxes(cut=cut, full=full, start=torch.zeros(n, 2).long(), mirrored=mirrored)
 
 
-def test_boxes(sizes: Tensor, size: int) -> Boxes:
+def plain_boxes(sizes: Tensor, size: int) -> Boxes:
     """The released test transform: Resize(size * 8 // 7), then CenterCrop(size)."""
     n, short_side = len(sizes), size * 8 // 7
     short, long = sizes.amin(dim=1), sizes.amax(dim=1)
@@ -98,9 +103,6 @@ def test_boxes(sizes: Tensor, size: int) -> Boxes:
     start = ((full - size).double() / 2).round().long()
     whole = torch.cat([torch.zeros(n, 2).long(), sizes], dim=1)
     return Boxes(cut=whole, full=full, start=start, mirrored=torch.zeros(n, dtype=torch.bool))
-
-
-test_boxes.__test__ = False  # type: ignore[attr-defined]
 
 
 def by_image(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int) -> Tensor:
@@ -130,7 +132,7 @@ def by_image(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int)
 
 
 def blackened(image: Tensor, border: int) -> Tensor:
-    """A copy `[h, w, c]` without so many pixels at every edge."""
+    """A copy `[h, w, c]` with `border` pixels at every edge set to 0."""
     copy = torch.zeros_like(image)
     inner = (slice(border, image.shape[0] - border), slice(border, image.shape[1] - border))
     copy[inner] = image[inner]
@@ -138,9 +140,9 @@ def blackened(image: Tensor, border: int) -> Tensor:
 
 
 def by_matrix(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int) -> Tensor:
-    """The same views on the device of `flat`: two matrix products for many images at once.
+    """The same views on the device of `flat`, by two matrix products for many images at once.
 
-    Rounded to whole levels after each, as the form for one image does.
+    Values are rounded to whole levels after each product, as `by_image` does.
     """
     area = int(boxes.cut[:, 2].max()) * int(boxes.cut[:, 3].max())
     count = max(1, PIXELS_AT_ONCE // area)
@@ -185,7 +187,8 @@ def _levels(values: Tensor) -> Tensor:
 
 
 def _weights(length: Tensor, full: Tensor, start: Tensor, longest: int, size: int) -> Tensor:
-    """Antialiased bilinear weights `[n, size, longest]`: triangles as wide as a step is long."""
+    """Antialiased bilinear weights `[n, size, longest]`: triangles that reach one step, at least
+    one pixel, to either side."""
     step = length.double() / full
     out = start + torch.arange(size, device=length.device)
     centre = (out + 0.5) * step
@@ -194,7 +197,7 @@ def _weights(length: Tensor, full: Tensor, start: Tensor, longest: int, size: in
     weight = (1 - (pixel + 0.5 - centre[:, :, None]).abs() / reach).clamp(min=0)
     weight *= pixel < length[:, :, None]
     weight /= weight.sum(dim=2, keepdim=True)
-    # To as many bits as torch's form for one image has: the most with which a weight fits 16.
+    # Rounded to as many bits as torch's kernel for bytes uses: the most for which weights fit 16.
     bits = ((2**15 - 0.5) / weight.amax(dim=(1, 2), keepdim=True)).log2().ceil() - 1
     unit = 2 ** bits.clamp(max=22)
     return ((weight * unit + 0.5).floor() / unit).float()

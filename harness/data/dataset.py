@@ -1,9 +1,9 @@
 """What the trainer sees of a dataset: sets of images, the stratified split, augmented batches.
 
-Owns: what a set of images can do, and sets that lie in memory with all images of one size. Must not
-know: where a dataset's files lie, models, methods.
+Owns: the interface of a set of images, sets held in memory with all images of one size, and the
+base class of datasets that are drawn. Must not know: where a dataset's files lie, models, methods.
 
-Shapes: n images, c = 3 channels, h and w pixels. Pixels stay uint8 until a batch is made.
+Shapes: n images, c channels (3 for RGB), h and w pixels. Pixels stay uint8 until a batch is made.
 """
 
 from __future__ import annotations
@@ -31,24 +31,27 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def subset(self, index: Tensor) -> Self:
-        """The images at some indices, which lie on the CPU or on the device of the labels."""
+        """The images at these indices, which may lie on the CPU or on the device of the labels."""
 
     def to(self, device: torch.device) -> Self:
-        """The same, with batches made on the device."""
+        """The same images, with batches made on `device`."""
 
     def parts(self, count: int) -> Sequence[Self]:
-        """Neighbours together, `count` at a time; nothing is read yet."""
+        """Consecutive images, `count` at a time; nothing is read yet."""
 
     def plain(self) -> Tensor:
         """All images as they are tested, uint8 `[n, c, h, w]`."""
 
     def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
-        """The images at some indices, augmented by the recipe."""
+        """A batch of the images at these indices, augmented as the recipe says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """`pixels` uint8 `[n, 3, h, w]` and `labels` int64 `[n]`."""
+    """Images in memory: `pixels` uint8 `[n, c, h, w]` and `labels` int64 `[n]`.
+
+    Those that `crop_flip` has augmented are float32, in 0..255.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -81,7 +84,7 @@ class Images:
 class Dataset:
     """A labelled dataset with its official test set and its head/medium/tail groups.
 
-    `groups` maps a group's name to class indices; which classes are tail is the dataset's to say.
+    `groups` maps a group's name to class indices; the dataset says which classes are tail.
     `mean` and `std` are per channel, of pixels scaled to [0, 1].
     """
 
@@ -95,7 +98,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """What a trial trains on, chooses on and is tested on, and the class counts of `train`."""
+    """What a trial trains on, selects on and is tested on, and the class counts of `train`."""
 
     train: ImageSet
     select: ImageSet
@@ -112,9 +115,9 @@ class Split:
 
 
 def stratified(labels: Tensor, fraction: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices of the rest and of a sample of `fraction` of every class.
+    """Draw a sample of `fraction` of every class; returns indices of the rest and of the sample.
 
-    A class of two or more images gives at least one to each side; a class of one gives none.
+    A class of two or more images has at least one on each side; a class of one is not sampled.
     """
     rest, sample = [], []
     for label in labels.unique().tolist():
@@ -129,10 +132,10 @@ def stratified(labels: Tensor, fraction: float, rng: torch.Generator) -> tuple[T
 
 
 def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
-    """Carve the selection part out of the training data; the test set is left alone.
+    """Hold out the selection set from the training data; the test set is left alone.
 
-    With `select_on="test"` (the paper's protocol) all training data is trained on and the test set
-    is also the selection part.
+    With `select_on="test"` (the paper's protocol) nothing is held out, and selection is on the test
+    set.
 
     Raises:
         UserError: a class has no training image.
@@ -157,12 +160,12 @@ def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
 
 
 def one_of(images: ImageSet) -> Tensor:
-    """The first image as it is tested `[1, c, h, w]`, to count what an image costs."""
+    """The first image as it is tested `[1, c, h, w]`, to measure the cost of one image."""
     return images.subset(torch.zeros(1, dtype=torch.long, device=images.labels.device)).plain()
 
 
 def no_exclusion() -> Tensor | None:
-    """Every image may be in the next batch."""
+    """For `epoch_batches`: no image is deferred."""
     return None
 
 
@@ -176,9 +179,9 @@ def epoch_batches(
     """Shuffled, augmented batches of one epoch; the last, smaller one is kept.
 
     Order and augmentation depend on (seed, epoch) alone, never on the configuration. `excluded` is
-    asked before every batch for a mask `[n]` of images to be put off until a later batch. The epoch
-    ends when those put off leave too few for a whole batch: a full step on a handful of images
-    would memorise them (seen in `tests/test_metapeft.py`, on shuffled labels).
+    called before every batch and returns a mask `[n]` of images to defer to a later batch. The
+    epoch ends when too few others are left for a whole batch: a full step on a handful of images
+    would memorise them (`tests/test_metapeft.py` shows it on shuffled labels).
     """
     order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
     rng = generator(seed, "augment", epoch)
@@ -195,11 +198,12 @@ def epoch_batches(
 
 
 def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:
-    """Random resized crop and horizontal flip of a batch, by one bilinear resampling.
+    """Random resized crop and horizontal flip of images `[n, c, h, w]`, by one bilinear resampling.
 
-    The law of torchvision's RandomResizedCrop: area share uniform in [scale_min, 1], aspect ratio
-    log-uniform in [3/4, 4/3]. A side that would leave the image is cut to it, where torchvision
-    draws again. Returns float32 `[n, 3, h, w]` in 0..255.
+    Boxes are drawn as by torchvision's RandomResizedCrop: area share uniform in [scale_min, 1],
+    aspect ratio log-uniform in [3/4, 4/3]. But a side longer than the image is cut to the image,
+    where torchvision draws again; and boxes are not rounded to whole pixels, and resampling is not
+    antialiased. Returns float32 `[n, c, h, w]` in 0..255.
     """
     n = len(pixels)
     area = torch.empty(n).uniform_(scale_min, 1, generator=rng)

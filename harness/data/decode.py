@@ -1,11 +1,11 @@
-"""From an image file, a member of a tar file or a row of a table to bytes of pixels.
+"""From an image file, a member of a tar file or a row of a table to pixels of 8 bits.
 
 Owns: file formats, and how each becomes 8 bits per channel. Must not know: datasets, labels, packs.
 
 Arrays are `[h, w, c]`, h and w in pixels. Without chosen bands they are RGB: gray is repeated, a
-palette is looked up, CMYK is converted, alpha is dropped (what lies under it is a photo's own
-pixels, which compositing would blacken), EXIF orientation is applied, and 16 bits are divided by
-257. With chosen bands they are those bands, and what is not 8 bits is scaled by a `Scaling`.
+palette is looked up, CMYK is converted, alpha is dropped (beneath it lie a photo's own pixels,
+which compositing would blacken), EXIF orientation is applied, and 16 bits are divided by 257. With
+chosen bands they are those bands, and what is not 8 bits wide is scaled by a `Scaling`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from harness.spec import Frozen
 Pixels = NDArray[np.uint8]
 """`[h, w, c]`"""
 Bands = NDArray[Any]
-"""`[h, w, c]`, of the type that is stored."""
+"""`[h, w, c]`, in the type that the file stores."""
+ReadImage = Callable[[Path, str], Pixels]
+"""From a root and a listed path to an RGB image, for a format of a dataset's own."""
 
 MOST_PIXELS = 2**30
-"""PIL's guard against tiny files that unpack to huge images, raised for aerial scenes."""
+"""Limit of PIL's guard against decompression bombs, raised so that aerial scenes pass."""
 
 
 class BadImage(Exception):
-    """A file that cannot be read as an image: its path as listed, and the reason."""
+    """A file that cannot be read as an image: its listed path, and the reason."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{printable(path)}: {reason}")
@@ -47,7 +49,7 @@ class BadImage(Exception):
 
 
 class Scaling(Frozen):
-    """Values of every band that become 0 and 255; linear between, cut beyond."""
+    """The values of every band that become 0 and 255; linear in between, clipped beyond."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -65,8 +67,8 @@ class Source(NamedTuple):
     root: Path
     bands: tuple[int, ...] | None = None
     scaling: Scaling | None = None
-    read: Callable[[Path, str], Pixels] | None = None
-    """Of a dataset with a format of its own (`contract.FileReader`)."""
+    read: ReadImage | None = None
+    """Of a dataset with a format of its own (`OwnFormat.read`)."""
 
 
 def printable(path: str) -> str:
@@ -75,7 +77,7 @@ def printable(path: str) -> str:
 
 
 def file_of(path: str) -> str:
-    """The file that a listed path lies in: itself, or what holds it as `file::member`."""
+    """The file of a listed path: the path itself, or FILE of `FILE::MEMBER`."""
     return path.partition("::")[0]
 
 
@@ -158,7 +160,7 @@ def _rgb(content: bytes) -> Pixels:
 
 
 def _of_32_bits(image: Image.Image) -> Pixels:
-    """PIL opens some 16-bit files in this mode; what is wider has no white point of its own."""
+    """PIL opens some 16-bit files in this mode; wider pixels have no known white level."""
     gray = np.asarray(image)
     if image.mode == "F" or gray.min() < 0 or gray.max() > 65535:
         raise BadImage("", "its pixels have 32 bits; choose bands, as in --set data.options.bands")
@@ -261,7 +263,7 @@ def _bytes_in(cell: dict[str, Any] | None) -> bytes:
 
 
 _ROWS = threading.Lock()
-"""One thread at a time decodes a row group, which all then share."""
+"""One thread at a time decodes a row group, which the others then share."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -281,7 +283,7 @@ def _images(file: Path, group: int) -> list[dict[str, Any] | None]:
 
 @functools.lru_cache(maxsize=64)
 def _mapped(file: Path) -> pa.Table:
-    """An Arrow file's rows, which are not read before they are asked for."""
+    """The rows of an Arrow file, read only when they are used."""
     return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
 
 

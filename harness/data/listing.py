@@ -1,7 +1,7 @@
-"""Datasets whose images lie on disk: what a dataset says about its files, and their long tails.
+"""The list of a dataset's images on disk, before any of them is opened.
 
-Owns: the types that a dataset on disk returns, its lists, and the counts of long-tailed training
-sets. Must not know: pixels, how files are decoded, where a trial runs.
+Owns: the types that datasets on disk return, and reading CSV lists. Must not know: how files are
+decoded or packed, where a trial runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.spec import Frozen
 
 
 class MissingData(UserError):
-    """The files are not there; its sentence says what to get and where to put it."""
+    """The files are not there; the message says what to get and where to put it."""
 
 
 class Item(NamedTuple):
@@ -30,36 +30,35 @@ class Item(NamedTuple):
     where a name is not UTF-8."""
     label: int
     box: tuple[int, int, int, int] | None = None
-    """Left, top, right, bottom in pixels, to be cut out before anything else; clipped to the
-    image."""
+    """Left, top, right, bottom in pixels of the part to use, clipped to the image; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a dataset on disk consists of, before any pixel is read."""
+    """All images of a dataset on disk, before any pixel is read."""
 
     classes: tuple[str, ...]
     train: tuple[Item, ...]
     test: tuple[Item, ...]
     groups: dict[str, tuple[int, ...]] | None = None
-    """Named groups of classes; None: by the counts of the training data that is used (head > 100,
-    medium 20 to 100, tail < 20 images)."""
+    """Class indices of every named group; None: by the counts of the training data that is used
+    (head > 100, medium 20 to 100, tail < 20 images)."""
     bands: tuple[int, ...] | None = None
-    """Of an image with many bands, those to be used, in this order; None: RGB (gray is
+    """Bands to use of images with many, counted from 0, in this order; None: RGB (gray is
     repeated)."""
     notes: tuple[str, ...] = ()
-    """What a user must know, for `harness data check`: duplicates removed, lines ignored, ..."""
+    """What `harness data check` tells the user: duplicates removed, lines ignored, ..."""
 
 
 class BorderMask(Frozen):
-    """An option for images whose surroundings give their class away."""
+    """An option for images whose background gives their class away."""
 
     border_mask: Annotated[int, Field(ge=0)] = 0
-    """Pixels to blacken at every edge, counted in the file's own pixels."""
+    """Pixels to blacken at every edge, counted in pixels of the file."""
 
 
 def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with their line numbers; names that are not UTF-8 keep their bytes.
+    """Rows of a CSV file with their line numbers; bytes that are not UTF-8 become surrogates.
 
     Raises:
         UserError: there is no such file, or it lacks a column or a value.

@@ -23,33 +23,33 @@ from harness.spec import Frozen
 Counts = NDArray[np.int64]
 """Images of every class `[classes]`."""
 
-
 HEAD_ABOVE = 100
-
-
 TAIL_BELOW = 20
-"""Groups by training images of a class (OLTR, arXiv:1904.05160): head > 100, tail < 20."""
+"""Groups by a class's training images, as in Liu et al. (2019): head > 100, tail < 20."""
 
 
 class LongTail(Frozen):
-    """Options that make the training data long-tailed by leaving images out; test is left alone."""
+    """Options that make the training data long-tailed by leaving images out.
+
+    Test data is left alone.
+    """
 
     imbalance: Annotated[float, Field(ge=1)] | None = None
-    """Ratio of the largest to the smallest class; None: as it is, unless `tail` is a file."""
+    """Ratio of the largest to the smallest class; None: all images, unless `tail` is a file."""
     tail: str = "exp"
     """`exp`, `pareto`, or the name of a CSV in the root with the columns class and count."""
     tail_seed: Annotated[int, Field(ge=0)] = 0
-    """Which images are kept."""
+    """Draws the images that are kept."""
     head_above: Annotated[int, Field(ge=0)] = HEAD_ABOVE
     tail_below: Annotated[int, Field(ge=0)] = TAIL_BELOW
-    """Groups by the training images that are left of a class, where no list names them."""
+    """Bounds of the groups, by the training images that are kept of a class; they count only where
+    the dataset names no groups."""
 
 
 def count_groups(
     counts: Iterable[int], head_above: int = HEAD_ABOVE, tail_below: int = TAIL_BELOW
 ) -> dict[str, tuple[int, ...]]:
-    """Head, medium and tail classes by their training images; a group without classes is left
-    out."""
+    """Head, medium and tail classes by their training images; empty groups are left out."""
     groups: dict[str, list[int]] = {"head": [], "medium": [], "tail": []}
     for index, count in enumerate(counts):
         name = "head" if count > head_above else "tail" if count < tail_below else "medium"
@@ -58,11 +58,14 @@ def count_groups(
 
 
 def tail_counts(options: LongTail, available: Sequence[int]) -> Counts:
-    """How many training images of each class to keep, at least one of each that has any.
+    """How many training images of each class to keep: at least one where there is any.
 
-    `exp` is the rule of CIFAR-LT (arXiv:1906.07413), n_c = int(n_max * f^(c / (C - 1))) with
+    `exp` is the rule of CIFAR-LT (Cao et al., 2019), n_c = int(n_max * f^(c / (C - 1))) with
     f = 1 / imbalance; `pareto` is n_c = int(n_max * (c + 1)^-b), with b such that the last class
-    has n_max / imbalance. n_max is the largest class, and no class gets more than it has.
+    has n_max / imbalance. n_max is the size of the largest class, and no class exceeds its own.
+
+    Raises:
+        UserError: the options combine an imbalance with a file of counts.
     """
     have = np.array(available, dtype=np.int64)
     if options.imbalance is None or len(have) < 2:
@@ -78,16 +81,16 @@ def tail_counts(options: LongTail, available: Sequence[int]) -> Counts:
             f"tail {options.tail!r}: with an imbalance write exp or pareto; a file of counts "
             "stands alone."
         )
-    # A hair above, because a product that is whole may fall below itself in floating point.
+    # Slightly larger, because rounding may put a product that should be whole just below it.
     wanted = np.floor(have.max() * scale * (1 + 1e-12)).astype(np.int64)
     counts: Counts = np.minimum(np.maximum(wanted, 1), have)
     return counts
 
 
 def kept(labels: Counts, counts: Counts, seed: int) -> NDArray[np.int64]:
-    """Indices, in order, of so many images of each class `[classes]` among labels `[n]`.
+    """Sorted indices into `labels` `[n]` of `counts` `[classes]` images of each class.
 
-    A smaller count keeps a part of what a larger one keeps.
+    What a smaller count keeps is a subset of what a larger one keeps.
     """
     chosen = []
     for label, count in enumerate(counts.tolist()):
@@ -98,7 +101,7 @@ def kept(labels: Counts, counts: Counts, seed: int) -> NDArray[np.int64]:
 
 
 def with_tail_file(listing: Listing, options: object, root: Path) -> Listing:
-    """The listing with its training data cut to the counts of a CSV file, if the options name one.
+    """The listing with its training data reduced to the counts of a CSV, if the options name one.
 
     Raises:
         UserError: the file is absent, lacks a column or a class, or asks for more than there is.

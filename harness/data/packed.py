@@ -1,7 +1,7 @@
-"""Datasets on disk as the trainer sees them: found and packed by the driver, opened by workers.
+"""Datasets on disk as the trainer sees them: packed by the driver, opened by workers.
 
-Owns: which pack a dataset's options stand for, what of it a trial uses, and its pixels on a device.
-Must not know: file formats, models, where trials run.
+Owns: which pack belongs to a dataset and its options, what of it a trial uses, and its pixels on a
+device. Must not know: file formats, models, where trials run.
 """
 
 from __future__ import annotations
@@ -10,36 +10,51 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.contract import DATASETS, FileDataset, FileReader
-from harness.data.crops import Boxes, Where, by_image, by_matrix, random_boxes, test_boxes
+from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat
+from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import BorderMask
 from harness.data.long_tail import LongTail, count_groups, kept, tail_counts, with_tail_file
-from harness.data.pack import OnBad, Pack, PackInfo, open_pack, pack, pack_folder, side_for
+from harness.data.pack import OnBad, pack
+from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder, side_for
 from harness.errors import UserError
-from harness.spec import DataSpec, Recipe, validated
+from harness.spec import DataSpec, Frozen, Recipe, validated
 
 SHARE_OF_MEMORY = 0.5
-"""Of the free memory of a GPU, what pixels may take to be kept there."""
+"""Pixels are kept on a GPU if they take at most this share of its free memory."""
 
 
 def is_on_disk(name: str) -> bool:
-    """Whether a dataset is read from files, and not drawn."""
-    return isinstance(DATASETS.get(name), FileDataset)
+    """Whether a dataset is read from files, rather than drawn."""
+    return issubclass(DATASETS.get(name), FileDataset)
+
+
+def file_dataset(name: str) -> type[FileDataset]:
+    """A dataset on disk.
+
+    Raises:
+        UserError: there is none of that name, or it is drawn.
+    """
+    dataset: type[FileDataset] | type[DrawnDataset] = DATASETS.get(name)
+    if not issubclass(dataset, FileDataset):
+        raise UserError(
+            f"Dataset {name} is drawn, not read from files: nothing is checked or packed."
+        )
+    return dataset
 
 
 def data_folder(name: str, data_root: str | None) -> Path:
     """Where the files of a dataset lie.
 
     Raises:
-        UserError: no folder is given, or it is none.
+        UserError: no folder is given, or there is none.
     """
     if data_root is None:
         raise UserError(
@@ -60,9 +75,9 @@ def pack_of(
 
     Raises:
         UserError: no data root, files that are absent, or an image that cannot be read.
+        NotSavedError: the pack cannot be written.
     """
-    dataset = DATASETS.get(name)
-    assert isinstance(dataset, FileDataset)
+    dataset = file_dataset(name)
     root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
@@ -73,7 +88,7 @@ def pack_of(
         folder=Path(packs),
         side=side_for(size),
         on_bad=on_bad,
-        read=dataset.read if isinstance(dataset, FileReader) else None,
+        read=dataset.read if issubclass(dataset, OwnFormat) else None,
     )
     absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
     if len(absent):
@@ -89,14 +104,15 @@ def pack_of(
 def load_packed(spec: DataSpec, size: int, packs: str) -> Dataset:
     """Open the pack that a resolved spec names, for views of `size` pixels.
 
-    Of training images, those that the options' long tail keeps. RGB is centred and scaled by 0.5,
-    as the backbones were trained; chosen bands by the training pixels' own mean and deviation.
+    Training images are those that the options' long tail keeps. RGB is normalised with mean and
+    standard deviation 0.5, as the backbones were trained; chosen bands with those of the training
+    pixels.
 
     Raises:
         UserError: the pack is not there, or is damaged.
     """
     assert spec.sha256 is not None
-    options = validated(DATASETS.get(spec.name).Options, spec.options, source=f"data {spec.name}")
+    options = validated(file_dataset(spec.name).Options, spec.options, source=f"data {spec.name}")
     opened = open_pack(pack_folder(Path(packs), spec.name, side_for(size), spec.sha256))
     info, labels = opened.info, opened.index.labels
     train, test = np.flatnonzero(~opened.index.is_test), np.flatnonzero(opened.index.is_test)
@@ -124,12 +140,18 @@ class PixelStore:
     """All pixels of a pack in a flat tensor, in mapped memory or on a GPU."""
 
     flat: Tensor
+    """uint8."""
     where: Where
     channels: int
     _on: dict[torch.device, PixelStore] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, opened: Pack, options: Any) -> PixelStore:
+    def of(cls, opened: Pack, options: Frozen) -> PixelStore:
+        """That of a pack, with the border mask of the options, if there is one.
+
+        Raises:
+            UserError: the mask covers an image.
+        """
         index = opened.index
         borders = np.zeros(len(index.labels), dtype=np.int64)
         if isinstance(options, BorderMask):
@@ -147,7 +169,7 @@ class PixelStore:
         return cls(flat=torch.from_numpy(opened.pixels), where=where, channels=opened.info.channels)
 
     def on(self, device: torch.device) -> PixelStore:
-        """The store to take batches for a device from: on the GPU itself if there is room."""
+        """The store from which to take batches for a device: on the GPU itself if there is room."""
         if device.type != "cuda":
             return self
         if device not in self._on:
@@ -167,7 +189,7 @@ class PixelStore:
         return by_matrix(*self._sent(where, device), boxes, size)
 
     def _sent(self, where: Where, device: torch.device) -> tuple[Tensor, int, Where]:
-        """Whole images copied to the device, so that streaming gives the views of a full store."""
+        """Copy whole images to the device, so that views are those of a store that lies there."""
         lengths = where.sizes.prod(dim=1) * self.channels
         ends = lengths.cumsum(0)
         batch = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
@@ -181,7 +203,7 @@ class PixelStore:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedImages:
-    """A set of images of a pack (`data.ImageSet`), whose batches are views of one size.
+    """A set of images of a pack (an `ImageSet`), whose batches are views of one size.
 
     Training views are torchvision's RandomResizedCrop and horizontal flip; test views, which
     `augment: none` takes too, its Resize(size * 8 // 7) and CenterCrop(size).
@@ -189,12 +211,17 @@ class PackedImages:
 
     store: PixelStore
     rows: Tensor
-    """Into the pack `[n]`, on the CPU."""
+    """Places in the pack's index `[n]`, on the CPU."""
     labels: Tensor
+    """int64 `[n]`, on the device of the batches."""
     size: int
+    """Height and width in pixels of a view."""
 
     @classmethod
-    def of(cls, store: PixelStore, labels: Any, rows: Any, size: int) -> PackedImages:
+    def of(
+        cls, store: PixelStore, labels: NDArray[np.int64], rows: NDArray[np.int64], size: int
+    ) -> PackedImages:
+        """Some rows of a pack, whose labels are `labels` `[all rows]`."""
         return cls(
             store=store,
             rows=torch.from_numpy(rows),
@@ -208,7 +235,7 @@ class PackedImages:
     def subset(self, index: Tensor | slice) -> PackedImages:
         rows = self.rows[index if isinstance(index, slice) else index.cpu()]
         if isinstance(index, Tensor) and self.labels.is_cuda and not index.is_cuda:
-            # From pinned memory, or the GPU would be waited for: so the next batch is gathered
+            # A copy from pinned memory does not wait for the GPU: the next batch is gathered
             # while the GPU still computes on the last one.
             index = index.pin_memory().to(self.labels.device, non_blocking=True)
         return PackedImages(store=self.store, rows=rows, labels=self.labels[index], size=self.size)
@@ -225,7 +252,7 @@ class PackedImages:
         return [self.subset(slice(i, i + count)) for i in range(0, len(self), count)]
 
     def plain(self) -> Tensor:
-        return self._views(lambda sizes: test_boxes(sizes, self.size))
+        return self._views(lambda sizes: plain_boxes(sizes, self.size))
 
     def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
         batch = self.subset(index)

@@ -1,7 +1,8 @@
-"""`cifar100_lt`: CIFAR-100 made long-tailed by the rule of the literature, from the official files.
+"""`cifar100_lt`: CIFAR-100 made long-tailed by the usual rule, from the official files.
 
-torchvision's reader unpickles whatever a file asks for; this one knows numpy arrays only, because a
-pickle from a mirror can run any program. Owns: the index rule and the reading of these files.
+torchvision's reader unpickles whatever a file asks for; this one accepts numpy arrays only, because
+a pickle from a mirror can run any program. Owns: which images are kept, and the reading of these
+files. Must not know: packs, models.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, Downloadable, OwnFormat
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import required
@@ -29,7 +30,7 @@ LARGEST = 500
 SIDE = 32
 
 FRACTIONS = {10: 0.1, 50: 0.02, 100: 0.01}
-"""Imbalance -> share of the largest class that the smallest one keeps, as the rule writes it."""
+"""Imbalance -> share of the images that the smallest class keeps, in the rule's own digits."""
 
 
 class Cifar100LTOptions(Frozen):
@@ -39,20 +40,23 @@ class Cifar100LTOptions(Frozen):
 
 
 @DATASETS.register("cifar100_lt")
-class Cifar100LT:
+class Cifar100LT(OwnFormat, Downloadable):
     """10,847 training images at imbalance 100, 12,608 at 50, 19,573 at 10; 10,000 test images."""
 
     Options: ClassVar = Cifar100LTOptions
     summary: ClassVar = "CIFAR-100-LT, imbalance 10, 50 or 100; 100 classes, 32 px (on disk)"
     layout: ClassVar = """\
 cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html
-  cifar-100-python/train   the archive unpacked in --data-root
+  cifar-100-python/train   the archive, unpacked in --data-root
   cifar-100-python/test
   cifar-100-python/meta"""
 
     @staticmethod
     def listing(options: Cifar100LTOptions, root: Path) -> Listing:
-        """The images that the rule keeps, class by class; groups are those at imbalance 100."""
+        """The images that the rule keeps, class by class.
+
+        Groups are those at imbalance 100, whatever the imbalance, as in the released code.
+        """
         _, train = _images(root / FOLDER / "train")
         _, test = _images(root / FOLDER / "test")
         meta = root / FOLDER / "meta"
@@ -70,7 +74,7 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
 
     @staticmethod
     def download(_options: Cifar100LTOptions, root: Path) -> None:
-        """The official archive. torchvision reads it too, once its checksums are right."""
+        """Have torchvision fetch the official archive and verify its checksums."""
         from torchvision.datasets import CIFAR100
 
         CIFAR100(str(root), download=True)
@@ -84,7 +88,7 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
 
 
 def class_counts(imbalance: int) -> list[int]:
-    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (arXiv:1906.07413)."""
+    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (Cao et al., 2019)."""
     fraction = FRACTIONS[imbalance]
     return [int(LARGEST * fraction ** (c / (CLASSES - 1.0))) for c in range(CLASSES)]
 
@@ -92,8 +96,8 @@ def class_counts(imbalance: int) -> list[int]:
 def long_tailed(labels: Sequence[int], imbalance: int) -> list[int]:
     """Rows of the long-tailed training set, class by class.
 
-    One numpy generator of seed 0 shuffles the rows of each class in class order, and the first n_c
-    are taken, as in the paper's released code.
+    As in the released code, one numpy generator with seed 0 shuffles the rows of each class, in
+    class order, and the first n_c are taken.
     """
     chance = np.random.RandomState(0)
     of = np.array(labels)
@@ -130,7 +134,7 @@ def _images_of(path: Path, _changed: int) -> tuple[NDArray[np.uint8], list[int]]
 
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
-"""What numpy's pickles call to make an array; its module has moved between versions."""
+"""What numpy's pickles call to make an array. Its module has moved between versions of numpy."""
 
 _KNOWN = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -141,7 +145,7 @@ _KNOWN = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Plain values and numpy arrays; anything else that a pickle may ask for is refused."""
+    """Loads plain values and numpy arrays, and refuses anything else that a pickle asks for."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:

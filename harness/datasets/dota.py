@@ -1,6 +1,7 @@
-"""`dota`: objects of DOTA-v1.0, cut out of its images or as the archive of ready-made crops.
+"""`dota`: objects of DOTA-v1.0, cut out of its images, or from the archive of ready-made crops.
 
-No loader in torchvision. Owns: DOTA's label files, class order and groups.
+torchvision has no loader. Owns: DOTA's label files, class order and groups. Must not know: packs,
+models.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, FileDataset
 from harness.data.listing import Item, Listing
 from harness.datasets.reading import absent, known_class_folders, numbered_lines, required
 from harness.errors import UserError
@@ -48,26 +49,24 @@ GROUPS = {
         "ground-track-field",
     ),
 }
-"""DOTA's, named one by one in the paper's released code, not made by thresholds."""
+"""As the paper's released code names them, without thresholds on counts."""
 
 
 HEADER = ("imagesource:", "gsd:")
 
 
 class DotaOptions(Frozen):
-    """Where objects come from, and whether those marked difficult are used.
-
-    The paper's counts are those of all labelled objects.
-    """
+    """Which labels are read, and whether objects marked difficult are used."""
 
     objects: Literal["obb", "hbb", "crops"] = "obb"
-    """Oriented boxes, horizontal boxes, or crops that are cut already."""
+    """Oriented boxes, horizontal boxes, or ready-made crops."""
     difficult: Literal["keep", "drop"] = "keep"
+    """The paper's counts include objects marked difficult."""
 
 
 @DATASETS.register("dota")
-class Dota:
-    """98,990 training and 28,853 validation objects; validation is the test set."""
+class Dota(FileDataset):
+    """98,990 training and 28,853 validation objects; the validation set is the test set."""
 
     Options: ClassVar = DotaOptions
     summary: ClassVar = "DOTA-v1.0 object crops, imbalance 86, 15 classes (on disk)"
@@ -83,7 +82,7 @@ or the ready-made crops, dota.tar of https://www.doem1997.com/metapeft, data.opt
 
     @staticmethod
     def listing(options: DotaOptions, root: Path) -> Listing:
-        """One item per object, by image and line; its box is the upright one around it."""
+        """One item per object, in order of images and lines; boxes are the upright ones around."""
         if options.objects == "crops":
             if options.difficult == "drop":
                 raise UserError("difficult=drop needs DOTA's label files; use objects=obb or hbb.")
@@ -109,7 +108,7 @@ or the ready-made crops, dota.tar of https://www.doem1997.com/metapeft, data.opt
 
 
 def _objects(root: Path, split: str, kind: str) -> Iterator[tuple[Item, bool]]:
-    """Every labelled object of a split, and whether it is marked difficult."""
+    """Every labelled object of a split, with whether it is marked difficult."""
     images = required(root / split / "images", Dota.layout)
     folder = "labelTxt" if kind == "obb" else f"{split}set_reclabelTxt"
     labels = required(root / split / "labelTxt-v1.0" / folder, Dota.layout)
@@ -129,14 +128,15 @@ def _objects(root: Path, split: str, kind: str) -> Iterator[tuple[Item, bool]]:
 
 
 def _parsed(place: str, line: str) -> tuple[int, tuple[int, int, int, int], bool]:
-    """Class, box around the four corners and difficulty of `x1 y1 ... x4 y4 category difficult`.
+    """Read `x1 y1 ... x4 y4 category difficult`: class, box around the corners, and difficulty.
 
-    The box may leave the image, as some of DOTA's corners do; it is at least a pixel wide and high.
+    The box may extend beyond the image, as some of DOTA's corners do; it is at least one pixel wide
+    and high.
     """
     words = line.split()
     try:
         numbers = [float(word) for word in words[:8]]
-        # Early files end with the category.
+        # Lines of early files end with the category.
         difficult = {"0": False, "1": True}[words[9] if len(words) == 10 else "0"]
     except (ValueError, KeyError):
         numbers, difficult = [], False

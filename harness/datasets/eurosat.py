@@ -1,7 +1,7 @@
 """`eurosat`: Sentinel-2 patches of 10 land uses, as RGB or with all 13 bands.
 
 torchvision's EuroSAT has the RGB images only, in a folder of its own choice. Owns: folders, the
-order of bands, and the split, since EuroSAT ships none.
+order of bands, and the split, since EuroSAT ships none. Must not know: packs, models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import LongTail
 from harness.datasets.reading import absent, known_class_folders
@@ -35,24 +35,25 @@ BANDS = (
     *("B01", "B02", "B03", "B04", "B05", "B06", "B07"),
     *("B08", "B09", "B10", "B11", "B12", "B8A"),
 )
-"""In the order of the files, where B8A is last and not beside B08."""
+"""In the order of the files, where B8A comes last, not after B08."""
 
 FOLDERS = {
     "rgb": ("EuroSAT_RGB", "2750", "eurosat/2750"),
     "ms": ("EuroSAT_MS", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"),
 }
-"""What the archives of today and of 2018 unpack to, and torchvision; the images are the same."""
+"""What the archives of today and of 2018 unpack to, and torchvision's; the images are the same."""
 
 TEST_SHARE = 0.2
 
 
 class EuroSatOptions(LongTail):
-    """`bands`: `all`, or names in the order wanted, as in B04,B03,B02; for `kind` ms only."""
+    """RGB or multispectral images, and which of their bands."""
 
     kind: Literal["rgb", "ms"] = "rgb"
     bands: str = "all"
+    """For `kind` ms: `all`, or names in the order wanted, as in B04,B03,B02."""
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Which fifth of each class is the test set."""
+    """Draws the fifth of each class that is the test set."""
 
     @model_validator(mode="after")
     def _known_bands(self) -> EuroSatOptions:
@@ -60,7 +61,7 @@ class EuroSatOptions(LongTail):
         return self
 
     def band_indices(self) -> tuple[int, ...] | None:
-        """Places of the bands in a file, or None for RGB.
+        """Indices of the bands in a file, or None for RGB.
 
         Raises:
             UserError: a band does not exist or is named twice, or RGB is asked for its bands.
@@ -79,7 +80,7 @@ class EuroSatOptions(LongTail):
 
 
 @DATASETS.register("eurosat")
-class EuroSat:
+class EuroSat(Downloadable):
     """27,000 images of 64 px, 2,000 to 3,000 of a class; a fifth of each is the test set."""
 
     Options: ClassVar = EuroSatOptions
@@ -91,7 +92,7 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
 
     @staticmethod
     def listing(options: EuroSatOptions, root: Path) -> Listing:
-        """All images, split within each class; both kinds are split alike."""
+        """All images, split within each class; RGB and multispectral images are split alike."""
         there = _there(options, root)
         if not there:
             raise absent(root / FOLDERS[options.kind][0], EuroSat.layout)
@@ -115,7 +116,7 @@ eurosat: get EuroSAT_RGB.zip or EuroSAT_MS.zip by way of https://github.com/phel
 
     @staticmethod
     def download(options: EuroSatOptions, root: Path) -> None:
-        """The RGB images.
+        """Have torchvision fetch the RGB images.
 
         Raises:
             UserError: those with 13 bands are asked for.
@@ -136,6 +137,9 @@ def _there(options: EuroSatOptions, root: Path) -> list[str]:
 
 
 def _lot(item: Item, seed: int) -> bytes:
-    """A draw that depends on the image's name alone: a lost image moves no other but its heir."""
+    """A sort key drawn from the image's name alone.
+
+    If an image is missing, at most one other changes sides.
+    """
     name = PurePosixPath(item.path).stem
     return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()

@@ -1,8 +1,9 @@
-"""`folder`: a user's own images, in any of the usual forms; and `rsscn7` and `mstar`, thin over it.
+"""`folder`: a user's own images in any of the usual forms; and `rsscn7` and `mstar`, built on it.
 
-In the order in which they are looked for: a list (CSV or Parquet), Hugging Face's Parquet files or
-what its `save_to_disk` writes (Arrow), webdataset shards (`*.tar`), `train/<class>/` with `test/`
-or `val/`, and `<class>/`.
+Forms in the order in which they are looked for: a list (CSV or Parquet), Hugging Face's Parquet
+files or what its `save_to_disk` writes (Arrow), webdataset shards (`*.tar`), `train/<class>/` with
+`test/` or `val/`, and `<class>/`. Owns: these forms, and how train and test are told apart. Must
+not know: pixels, how images are packed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, FileDataset
 from harness.data.dataset import stratified
 from harness.data.decode import (
     column_of,
@@ -41,35 +42,35 @@ SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "valid
 
 
 class FolderOptions(LongTail, BorderMask):
-    """Names of files are relative to the data root."""
+    """File names are relative to the data root."""
 
     list: str | None = None
-    """CSV or Parquet with the columns path, label and, if wanted, split (train, test; val is left
-    out). None: split.csv if there is one."""
+    """CSV or Parquet with the columns path, label and, optionally, split (train or test; rows of
+    val are left out). None: split.csv if there is one."""
     classes: str | None = None
-    """Text file with a class per line, which fixes their order; None: sorted by name."""
+    """Text file with one class per line, which fixes their order; None: sorted by name."""
     groups: str | None = None
     """CSV with the columns class and group; None: by counts (`head_above`, `tail_below`)."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Of every class, for testing, where the files name no split."""
+    """Share of every class that is kept for testing, where the files name no split."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     bands: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """Counted from 0; None: RGB."""
+    """Bands to use, counted from 0; None: RGB."""
 
 
 class _Found(NamedTuple):
-    """An image whose class has a name and no number yet."""
+    """An image whose class has a name but no number yet."""
 
     path: str
     label: str
     split: str | None
     origin: str
-    """File and line, for a message."""
+    """File and line or row, for a message."""
 
 
 @DATASETS.register("folder")
-class Folder:
-    """Images of a user's own."""
+class Folder(FileDataset):
+    """A user's own images."""
 
     Options: ClassVar = FolderOptions
     summary = "your own images: class folders, a CSV or Parquet list, webdataset, Hugging Face"
@@ -111,11 +112,11 @@ folder: --data-root is a folder with one of
 def _found(
     options: FolderOptions, root: Path, notes: list[str]
 ) -> tuple[list[_Found], list[str] | None]:
-    """All images, and the classes in order where the files say so."""
+    """All images, and the classes in order if the files say so."""
     if options.list is not None or (root / LIST).is_file():
         return list(_of_list(root / (options.list or LIST), notes)), None
     arrow = _below(root, ".arrow")
-    # Hugging Face keeps what `map` has made beside the data.
+    # Beside the data, Hugging Face caches the results of `map`.
     saved = [file for file in arrow if not os.path.basename(file).startswith("cache-")]
     if files := _below(root, ".parquet") or saved:
         return _of_tables(root, files)
@@ -123,13 +124,11 @@ def _found(
         return list(_of_shards(root, files)), None
     found = list(_of_tree(root, notes))
     if not found:
-        raise MissingData(f"There is no image in {printable(str(root))}. {_one_line(Folder)}")
+        raise MissingData(
+            f"There is no image in {printable(str(root))}. `harness data check folder` says what "
+            "belongs there."
+        )
     return found, None
-
-
-def _one_line(dataset: Any) -> str:
-    name = dataset.layout.split(":")[0]
-    return f"`harness data check {name}` says what belongs there."
 
 
 def _below(root: Path, suffix: str) -> list[str]:
@@ -320,36 +319,32 @@ def _groups(file: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 class PresetOptions(LongTail, BorderMask):
-    """What may be varied of a dataset whose split is fixed."""
+    """Options of a dataset whose split is fixed."""
 
 
-def _preset(name: str, classes: tuple[str, ...]) -> Callable[[PresetOptions, Path], Listing]:
+def _preset(name: str, classes: tuple[str, ...], root: Path) -> Listing:
     """Listing of a dataset with a split.csv, in the root or in a folder of its name there."""
-
-    def listing(options: PresetOptions, root: Path) -> Listing:
-        inner = "" if (root / LIST).is_file() else f"{name}/"
-        if not (root / inner / LIST).is_file():
-            raise MissingData(
-                f"There is no {LIST} in {root} or in {root / name}: `harness data check {name}` "
-                "says what belongs there."
-            )
-        found = Folder.listing(FolderOptions(), root / inner)
-        if found.classes != classes:
-            raise UserError(
-                f"{root / inner / LIST} is not that of {name}: its classes are "
-                f"{', '.join(found.classes[:5])}, ..., not {', '.join(classes[:5])}, ..."
-            )
-        train, test = (
-            tuple(item._replace(path=inner + item.path) for item in part)
-            for part in (found.train, found.test)
+    inner = "" if (root / LIST).is_file() else f"{name}/"
+    if not (root / inner / LIST).is_file():
+        raise MissingData(
+            f"There is no {LIST} in {root} or in {root / name}: `harness data check {name}` "
+            "says what belongs there."
         )
-        return replace(found, train=train, test=test)
-
-    return listing
+    found = Folder.listing(FolderOptions(), root / inner)
+    if found.classes != classes:
+        raise UserError(
+            f"{root / inner / LIST} is not that of {name}: its classes are "
+            f"{', '.join(found.classes[:5])}, ..., not {', '.join(classes[:5])}, ..."
+        )
+    train, test = (
+        tuple(item._replace(path=inner + item.path) for item in part)
+        for part in (found.train, found.test)
+    )
+    return replace(found, train=train, test=test)
 
 
 @DATASETS.register("rsscn7")
-class RSSCN7:
+class RSSCN7(FileDataset):
     """Optical remote-sensing scenes (Zou et al., 2015)."""
 
     Options: ClassVar = PresetOptions
@@ -358,17 +353,16 @@ class RSSCN7:
 rsscn7: from its page, https://github.com/palewithout/RSSCN7, put into --data-root
   <class>/*.jpg         classes field, forest, grass, industry, parking, resident, river_lake
   {LIST}             columns path, label and split (train or test), paths as above"""
-    listing = staticmethod(
-        _preset(
-            "rsscn7",
-            ("field", "forest", "grass", "industry", "parking", "resident", "river_lake"),
-        )
-    )
+
+    @staticmethod
+    def listing(options: PresetOptions, root: Path) -> Listing:
+        classes = ("field", "forest", "grass", "industry", "parking", "resident", "river_lake")
+        return _preset("rsscn7", classes, root)
 
 
 @DATASETS.register("mstar")
-class MSTAR:
-    """SAR chips of vehicles, trained on at 17 and tested on at 15 degrees of depression."""
+class MSTAR(FileDataset):
+    """SAR chips of vehicles: training images at 17 degrees of depression, test images at 15."""
 
     Options: ClassVar = PresetOptions
     summary = "SAR chips of 10 vehicles, 17 to 15 degrees, 128 px (on disk)"
@@ -376,10 +370,9 @@ class MSTAR:
 mstar: from the Sensor Data Management System, https://www.sdms.afrl.af.mil, put into --data-root
   <class>/*.jpg         128 x 128 chips; 2S1 BMP2 BRDM2 BTR60 BTR70 D7 T62 T72 ZIL131 ZSU234
   {LIST}             columns path, label and split (train: 17 degrees, test: 15 degrees)
-The clutter around a vehicle tells its class too: see what data.options.border_mask=24 costs."""
-    listing = staticmethod(
-        _preset(
-            "mstar",
-            ("2S1", "BMP2", "BRDM2", "BTR60", "BTR70", "D7", "T62", "T72", "ZIL131", "ZSU234"),
-        )
-    )
+The clutter around a vehicle gives away its class too: compare with data.options.border_mask=24."""
+
+    @staticmethod
+    def listing(options: PresetOptions, root: Path) -> Listing:
+        vehicles = "2S1 BMP2 BRDM2 BTR60 BTR70 D7 T62 T72 ZIL131 ZSU234"
+        return _preset("mstar", tuple(vehicles.split()), root)

@@ -1,6 +1,7 @@
-"""`fusrs`: SAR ship chips of the paper, with a report of the lists' repeats and leaks.
+"""`fusrs`: the paper's SAR ship chips, with counts of the lists' repeats and leaks.
 
-No loader elsewhere. Owns: both versions' classes and groups, and what is done about repeats.
+There is no other loader. Owns: both versions' classes and groups, and what is done about repeats.
+Must not know: packs, models.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, FileDataset
 from harness.data.listing import Item, Listing
 from harness.datasets.reading import in_folders, labelled_paths, required
 from harness.spec import Frozen
@@ -20,18 +21,19 @@ CLASSES = {
     "v2.5": ("cargo", "fishing", "tanker", "dredger"),
 }
 TAIL = ("tanker", "dredger")
-"""The others are head; there is no medium group (the columns of Table 4)."""
+"""The others are head; there is no medium group, as in the paper's Table 4."""
 
 
 class FusrsOptions(Frozen):
-    """`dedupe` keeps one of each path, and no test path in train; the paper does neither."""
+    """Which release, and whether its repeats and leaks are removed."""
 
     version: Literal["v1.7", "v2.5"] = "v2.5"
     dedupe: bool = False
+    """Keep each path once, and no test path in train. The paper does neither."""
 
 
 @DATASETS.register("fusrs")
-class Fusrs:
+class Fusrs(FileDataset):
     """v2.5: 5,261 training lines (4,397 paths) and 1,700 test lines (1,549 paths), 101 in both."""
 
     Options: ClassVar = FusrsOptions
@@ -45,7 +47,7 @@ The lists repeat images and leak test images into train; data.options.dedupe=tru
 
     @staticmethod
     def listing(options: FusrsOptions, root: Path) -> Listing:
-        """The lists as they are, or without repeats and leaks; notes count both."""
+        """The lists as they are, or without repeats and leaks; the notes count both."""
         classes = CLASSES[options.version]
         folder = root / f"FUSRS{options.version.replace('.', '')}"
         train, test = (

@@ -1,7 +1,8 @@
 """`inat2018`: iNaturalist 2018, from the official annotation files.
 
-torchvision's INaturalist reads folders alone: it has no split between train and val for 2018, and
-numbers classes by folder, not by species name; it can download the images.
+torchvision's INaturalist reads folders only: it has no split between train and val for 2018, and
+numbers classes by folder, not by species name; it can download the images. Owns: the annotation
+files and the order of classes. Must not know: packs, models.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import absent, in_folders, required
@@ -20,7 +21,7 @@ from harness.spec import Frozen
 
 IMAGES = "train_val2018"
 OTHERS = {IMAGES: "2018"}
-"""As torchvision unpacks the images."""
+"""What torchvision calls the folder of images."""
 
 
 class INat2018Options(Frozen):
@@ -28,10 +29,11 @@ class INat2018Options(Frozen):
 
 
 @DATASETS.register("inat2018")
-class INat2018:
-    """437,513 training and 24,426 validation images of 8,142 species; validation is the test set.
+class INat2018(Downloadable):
+    """437,513 training and 24,426 validation images of 8,142 species.
 
-    Labels are the ranks of the species' names, as in the paper's released lists.
+    The validation set is the test set. Labels are the ranks of the sorted species names, as in the
+    released code.
     """
 
     Options: ClassVar = INat2018Options
@@ -68,10 +70,10 @@ inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/
 
     @staticmethod
     def download(_options: INat2018Options, root: Path) -> None:
-        """The images, 120 GB, where there are none.
+        """Have torchvision fetch the images, 120 GB, if there are none.
 
         Raises:
-            MissingData: the annotations are not there; they are got by hand, and first.
+            MissingData: the annotations are not there; they have to be fetched by hand, before.
         """
         from torchvision.datasets import INaturalist
 
@@ -97,7 +99,7 @@ def _species(root: Path, train_file: Path, train_json: Any) -> dict[int, str]:
         species = {int(entry["id"]): str(entry["name"]) for entry in listed["categories"]}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{source} lists no categories with id and name; get it again.") from error
-    # As the training file was published: the competition hid the names.
+    # The training file was published with names hidden, for the competition.
     if all(name.isdecimal() for name in species.values()):
         raise absent(path, INat2018.layout, "is missing, and train2018.json hides the names")
     return species

@@ -1,7 +1,7 @@
 """`places_lt`: the long-tailed subset of Places365, from its published lists.
 
-torchvision's Places365 knows the full dataset's own lists only, and refuses others by checksum; it
-can download the images.
+torchvision's Places365 reads the full dataset's own lists only, and refuses others by checksum; it
+can download the images. Owns: the lists, class names and folders. Must not know: packs, models.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import in_folders, labelled_paths, required
@@ -19,7 +19,7 @@ from harness.spec import Frozen
 CLASSES = 365
 LIST = "Places_LT_{}.txt"
 OTHERS = {"data_256": "data_256_standard"}
-"""As torchvision unpacks the training images."""
+"""What torchvision calls the folder of training images."""
 
 
 class PlacesLTOptions(Frozen):
@@ -27,8 +27,8 @@ class PlacesLTOptions(Frozen):
 
 
 @DATASETS.register("places_lt")
-class PlacesLT:
-    """62,500 training and 36,500 test images; groups 131/163/71 (the lists of OLTR)."""
+class PlacesLT(Downloadable):
+    """62,500 training and 36,500 test images; 131 head, 163 medium and 71 tail classes."""
 
     Options: ClassVar = PlacesLTOptions
     summary: ClassVar = "Places-LT, imbalance 996, 365 classes (on disk)"
@@ -57,10 +57,10 @@ from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
 
     @staticmethod
     def download(_options: PlacesLTOptions, root: Path) -> None:
-        """The small images, 25 GB, where there are none.
+        """Have torchvision fetch the small images, 25 GB, if there are none.
 
         Raises:
-            MissingData: the lists are not there; they are got by hand, and first.
+            MissingData: the lists are not there; they have to be fetched by hand, before.
         """
         from torchvision.datasets import Places365
 

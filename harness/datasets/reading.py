@@ -1,6 +1,7 @@
 """Reading what datasets ship: lists of `path label`, folders of classes, and what is missing.
 
-Owns: how a line is read and how a wrong one is named. Must not know: any dataset's names, pixels.
+Owns: how lines and class folders are read, and the messages about wrong or missing ones. Must not
+know: any dataset's names, pixels.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from harness.data.listing import Item, MissingData
 from harness.errors import UserError, unknown
 
 SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
-"""Files of a tree that count as images."""
+"""Files in class folders that count as images."""
 
 
 def absent(path: Path, layout: str, problem: str = "is missing") -> MissingData:
-    """The error that names what is not there, and what to get by the first line of `layout`."""
+    """The error for a missing file or folder; from the first line of `layout`: what to get."""
     name, _, what = layout.split("\n")[0].partition(": ")
     return MissingData(f"{path} {problem}: {what}, and see `harness data check {name}`.")
 
@@ -41,12 +42,12 @@ NO_OTHER: Mapping[str, str] = {}
 def in_folders(
     root: Path, items: Iterable[Item], layout: str, others: Mapping[str, str] = NO_OTHER
 ) -> tuple[Item, ...]:
-    """The items where they lie; of their uppermost folders alone it is checked that they are there.
+    """The items with the top-level folders that they lie in; only these folders are looked for.
 
-    `others` are second names of such folders, looked for where the listed one is absent.
+    `others` maps listed names of such folders to other names, used where the listed one is absent.
 
     Raises:
-        MissingData: one is not, as when lists are in place and archives are not unpacked.
+        MissingData: a folder is absent, as when lists are there and archives are not unpacked.
     """
     items = tuple(items)
     place = {}
@@ -62,7 +63,10 @@ def in_folders(
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """`("FILE, line N", text)` of every line that is not blank; any line ending, UTF-8 or not."""
+    """`("FILE, line N", text)` of every line that is not blank.
+
+    Any line ending will do; bytes that are not UTF-8 become surrogates.
+    """
     # "utf-8-sig" drops the mark that Windows editors put first.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     for number, line in enumerate(text.split("\n"), 1):
@@ -90,7 +94,7 @@ def labelled_paths(path: Path, classes: int) -> tuple[Item, ...]:
                 f"{place}: label {label} is outside 0 to {classes - 1}; correct the line or get "
                 "the list again."
             )
-        # So that two spellings of one path are seen as one.
+        # So that two spellings of one path count as one.
         items.append(Item(path=posixpath.normpath(image), label=label))
     return tuple(items)
 
@@ -98,9 +102,9 @@ def labelled_paths(path: Path, classes: int) -> tuple[Item, ...]:
 def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[str]]:
     """Class -> its images, at any depth of `root/under/<class>/`, as paths from the root, sorted.
 
-    Hidden are names that begin with `.` or `__`, such as `.ipynb_checkpoints` and `__MACOSX`: they
-    are passed over. What else is left out is counted in `notes`: files that are no images by their
-    name, and images that lie in no class folder. Empty where there is no image at all.
+    Names that begin with `.` or `__`, such as `.ipynb_checkpoints` and `__MACOSX`, are passed over.
+    What else is left out is counted in `notes`: files whose names are not those of images, and
+    images that lie in no class folder. The result is empty if there is no image at all.
 
     Raises:
         UserError: a class folder has no image, while others have some.
@@ -151,7 +155,7 @@ def _is_image(name: str) -> bool:
 def known_class_folders(
     root: Path, under: str, classes: Sequence[str], layout: str, notes: list[str]
 ) -> tuple[Item, ...]:
-    """Images in `root/under/<class>/` (`class_folders`) of a dataset whose classes are fixed.
+    """Images in `root/under/<class>/`, as by `class_folders`, of a dataset with fixed classes.
 
     Raises:
         MissingData: there is no such folder, or no image in it.

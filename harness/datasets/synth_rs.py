@@ -1,8 +1,9 @@
 """`synth-rs`: the embedded SYNTHETIC benchmark, a SAR-looking long-tailed target domain.
 
-Drawn from an integer seed by `synth_rs_render`; its optical-looking source domain is what
-`harness pretrain` trains `vit_pico` on. It imitates the shape of the paper's DOTA task (15 classes,
-imbalance 86, groups 3/6/6), not its content.
+Drawn from an integer seed by `synth_rs_render`; `harness pretrain` trains `vit_pico` on its
+optical-looking source domain. It imitates the shape of the paper's DOTA task (15 classes, imbalance
+86, groups of 3, 6 and 6), not its content. Owns: class counts, groups and seeds. Must not know:
+how images are drawn, models.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.data.contract import DATASETS
+from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Images
 from harness.datasets.dota import CLASSES as TARGET_CLASSES
 from harness.datasets.dota import GROUPS as TARGET_GROUPS
@@ -38,18 +39,20 @@ TRAIN_COUNTS = {
     "soccer-ball-field": 3,
     "ground-track-field": 3,
 }
-"""The training counts of DOTA-v1.0's public labels divided by 109: 911 images, imbalance 86."""
+"""DOTA-v1.0's training counts divided by 109: 911 images, imbalance 86."""
 
 
 class SynthRSOptions(Frozen):
-    """`seed` draws the images; `test_per_class` sizes the balanced test set."""
+    """What is drawn."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    """Draws all images, independently of the trial's seed."""
     test_per_class: Annotated[int, Field(ge=1)] = 80
+    """Images of each class in the balanced test set."""
 
 
 @DATASETS.register("synth-rs")
-class SynthRS:
+class SynthRS(DrawnDataset):
     """The target domain."""
 
     Options: ClassVar = SynthRSOptions

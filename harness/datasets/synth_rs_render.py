@@ -1,8 +1,9 @@
 """Drawing the SYNTHETIC benchmark: one geometry, an optical-looking and a SAR-looking domain.
 
-The same bytes on every machine: chance comes from raw PCG64 integers, and pixels from elementwise
-operations that IEEE 754 rounds correctly (+ - * / sqrt, comparisons). No sine, exponential, matrix
-product or sum, whose last bit may depend on the library. Owns: pixels. Must not know: torch.
+The same bytes on every machine: random numbers come from raw PCG64 integers, and pixels from
+elementwise operations that IEEE 754 rounds correctly (+ - * / sqrt, comparisons). No sine,
+exponential, matrix product or sum, whose last bit may depend on the library. Owns: pixels. Must not
+know: torch.
 
 Shapes: n images, 32 x 32 pixels; an object spans about -1..1 in its own coordinates x and y.
 """
@@ -44,7 +45,7 @@ SOURCE_CLASSES = SOURCE_OBJECTS + SOURCE_SCENES
 
 
 class _Chance:
-    """Uniform numbers from raw integers."""
+    """Random numbers made from raw integers of one stream."""
 
     def __init__(self, seed: int, stream: int) -> None:
         self._bits = np.random.PCG64([seed, stream])
@@ -213,7 +214,7 @@ OBJECTS: dict[str, Shape] = {
 
 
 def _scene(name: str, x: Field, y: Field, chance: _Chance) -> tuple[Field, Field]:
-    """Distances of a scene's two materials; scenes fill the frame and have no object."""
+    """Distances of a scene's two materials; scenes fill the frame and show no object."""
     n = len(x)
     if name == "crop-rows":
         return np.abs(_repeat(x, 0.36)) - 0.1, np.abs(_repeat(y, 1.1)) - 0.05
@@ -273,7 +274,7 @@ def _shapes(
 
 
 def _shift(image: Field, rows: int, columns: int) -> Field:
-    """The image moved down and right; what enters is empty."""
+    """The image moved down and right; what comes into view is empty."""
     moved = np.zeros_like(image)
     moved[:, rows:, columns:] = image[:, : SIZE - rows, : SIZE - columns]
     return moved

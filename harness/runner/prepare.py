@@ -51,7 +51,7 @@ def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
     if size is not None:
         return load_packed(spec, size, packs)
     dataset = DATASETS.get(spec.name)
-    assert isinstance(dataset, DrawnDataset)
+    assert issubclass(dataset, DrawnDataset)
     return dataset.load(dataset.Options.model_validate(spec.options))
 
 

@@ -1,0 +1,160 @@
+"""The folder of a pack: what it holds, how it is found, opened and checked.
+
+Owns: names, layout and identity of packs on disk. Must not know: how a pack is made, models, what
+of a pack a trial uses.
+
+A pack is a folder `<name>-<side>-<hash>` with three files: `pixels.bin` (uint8, one image after the
+other, each `[h, w, c]`), `index.npz` (an `Index`) and `pack.json` (a `PackInfo`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from harness.data.decode import Scaling
+from harness.errors import UserError
+from harness.spec import Frozen
+
+
+def side_for(size: int) -> int:
+    """Short side in pixels of packed images for views of `size` pixels.
+
+    That of the released test transform, so that testing needs no second resampling.
+    """
+    return size * 8 // 7
+
+
+class PackInfo(Frozen):
+    """What is written beside the pixels."""
+
+    name: str
+    side: int
+    """Short side in pixels that larger images are reduced to."""
+    classes: tuple[str, ...]
+    groups: dict[str, tuple[int, ...]] | None
+    bands: tuple[int, ...] | None
+    scaling: Scaling | None
+    channels: Annotated[int, Field(ge=1)]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per channel over all pixels of the training images, scaled to [0, 1]."""
+    bad: dict[str, str]
+    """Images left out: path -> reason."""
+    sha256: str
+    """Of pixels, index, classes and groups: all that can change a trial's numbers."""
+    listed: str
+    """Hash of the list of images that the pack was made from, and of how they were to be packed."""
+    files: str
+    """Hash of the source files' names, sizes and modification times."""
+    pillow: str
+    """Version of the library that decoded the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Where each of n images lies, and what it is."""
+
+    offsets: NDArray[np.int64]
+    """First byte `[n]`."""
+    sizes: NDArray[np.int64]
+    """Height and width in pixels as packed `[n, 2]`."""
+    original: NDArray[np.int64]
+    """Height and width in pixels before packing `[n, 2]`."""
+    labels: NDArray[np.int64]
+    is_test: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """An opened pack; `pixels` is mapped, not read."""
+
+    folder: Path
+    info: PackInfo
+    index: Index
+    pixels: NDArray[np.uint8]
+
+
+def packs_of(folder: Path, name: str, side: int | None = None) -> list[Path]:
+    """The finished packs of a dataset in `folder`, of one side or of any."""
+    sides = r"\d+" if side is None else str(side)
+    found = folder.glob(f"{name}-*/pack.json")
+    pattern = rf"{re.escape(name)}-{sides}-[0-9a-f]{{16}}"
+    return sorted(path.parent for path in found if re.fullmatch(pattern, path.parent.name))
+
+
+def pack_folder(folder: Path, name: str, side: int, sha256: str) -> Path:
+    """Where the pack with this hash lies."""
+    return folder / f"{name}-{side}-{sha256[:16]}"
+
+
+def open_pack(folder: Path) -> Pack:
+    """Map a pack into memory; its length is checked, its hash is not (see `verify`).
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    info = read_info(folder)
+    broken = UserError(f"The pack {folder} is damaged: delete it and give the command again.")
+    try:
+        with np.load(folder / "index.npz") as arrays:
+            index = Index(**{key: arrays[key] for key in arrays.files})
+        # Copy on write, though nothing is written: torch warns about arrays that are read-only.
+        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="c")
+    except (OSError, ValueError, TypeError) as error:
+        raise broken from error
+    if len(pixels) != int(index.sizes.prod(axis=1).sum()) * info.channels:
+        raise broken
+    return Pack(folder=folder, info=info, index=index, pixels=pixels)
+
+
+def verify(folder: Path) -> bool:
+    """Whether a pack's bytes are still those that were written.
+
+    Raises:
+        UserError: as `open_pack`.
+    """
+    opened = open_pack(folder)
+    digest = hashlib.sha256()
+    for start in range(0, len(opened.pixels), 2**24):
+        digest.update(opened.pixels[start : start + 2**24].data)
+    info = opened.info
+    return identity(digest, opened.index, info.classes, info.groups) == info.sha256
+
+
+def read_info(folder: Path) -> PackInfo:
+    """What `pack.json` says.
+
+    Raises:
+        UserError: there is none, or another version wrote it.
+    """
+    try:
+        return PackInfo.model_validate_json((folder / "pack.json").read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"There is no pack {folder}: give the command again with --data-root."
+        ) from error
+    except ValidationError as error:
+        raise UserError(f"{folder}/pack.json was written by another version: delete it.") from error
+
+
+def identity(
+    pixels: hashlib._Hash,
+    index: Index,
+    classes: tuple[str, ...],
+    groups: dict[str, tuple[int, ...]] | None,
+) -> str:
+    """`PackInfo.sha256`, from the digest of all pixels and the rest of the pack."""
+    whole = pixels.copy()
+    for _, array in sorted(vars(index).items()):
+        whole.update(array.tobytes())
+    whole.update(json.dumps([classes, groups]).encode())
+    return whole.hexdigest()

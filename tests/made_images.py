@@ -1,0 +1,61 @@
+"""Folders of small images, and their listings and packs."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from harness.data.pack import pack
+from harness.data.packed import load_packed, pack_of
+from harness.datasets.folder import Folder, FolderOptions
+from harness.spec import DataSpec, validated
+
+SIZE = 16
+
+
+def picture(seed, height=20, width=24):
+    """Smooth enough that JPEG keeps it, and different for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def tree(root, counts, *, suffix=".png", start=0):
+    """`<class>/<number>` with so many images of each class; all differ."""
+    seed = start
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(seed).save(root / name / f"{number}{suffix}")
+            seed += 1
+    return root
+
+
+def two_splits(root, train=None, test=None):
+    tree(root / "train", train or {"a": 6, "b": 4})
+    tree(root / "test", test or {"a": 3, "b": 3}, start=1000)
+    return root
+
+
+def listed(root, **options):
+    return Folder.listing(FolderOptions(**options), root)
+
+
+def packed(root, folder, *, side=18, on_bad="stop", **options):
+    return pack(
+        listed(root, **options), name="folder", root=root, folder=folder, side=side, on_bad=on_bad
+    )
+
+
+def dataset(root, folder, **options):
+    chosen = validated(FolderOptions, options, source="test")
+    sha256 = pack_of(
+        "folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop"
+    ).sha256
+    spec = DataSpec(name="folder", options=chosen.model_dump(mode="json"), sha256=sha256)
+    return load_packed(spec, SIZE, str(folder))
+
+
+def first_of(found):
+    height, width = found.index.sizes[0]
+    count = height * width * found.info.channels
+    return found.pixels[:count].reshape(height, width, found.info.channels).astype(int)
