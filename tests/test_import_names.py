@@ -144,12 +144,19 @@ foreign = [name for each in names.values() for name in each if name.split(".")[0
 assert not foreign, foreign
 after = {name: vars(harness)[name] for name in before}
 assert after == before, "a module has taken a function's name"
-from harness.data.contract import DATASETS
-from harness.registry import METHODS
-for registry in (METHODS, DATASETS):
+from harness.registry import Registry
+registries = {
+    id(value): value
+    for name, module in list(sys.modules.items()) if name.split(".")[0] == "harness"
+    for value in vars(module).values() if isinstance(value, Registry)
+}
+assert len(registries) >= 2
+for registry in registries.values():
     entries = [registry.get(name) for name in registry.names()]
     assert len(entries) > 3
-    assert all(entry is registry.get(name) for entry, name in zip(entries, registry.names()))
+    made_by = {(entry.__module__, entry.__qualname__) for entry in entries}
+    foreign = [module for module, _ in made_by if module.split(".")[0] != "harness"]
+    assert not foreign, foreign
 print(len(names))
 """
 
