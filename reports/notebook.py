@@ -167,7 +167,7 @@ class SearchesResults(Results):
 
     def best(self) -> Best:
         """The search whose choices at the common cost have the best mean selection score."""
-        table, names = self._compared.table, ("test", *self._compared.groups)
+        table, names = self._compared.choices.table, ("test", *self._compared.recorded.groups)
         row = table.iloc[int(table["select"].to_numpy().argmax())]
         return Best(
             cell={"search": str(row.name)},
@@ -178,7 +178,7 @@ class SearchesResults(Results):
 
     def table(self) -> pd.DataFrame:
         """As described, with a row per search."""
-        return self._compared.table.join(self._compared.judgement.table)
+        return self._compared.choices.judged
 
     def heatmap(self, rows: str | None = None, columns: str | None = None) -> Figure:
         raise UserError(f"{self.name} compares searches and has no axes: see table().")

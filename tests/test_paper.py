@@ -156,7 +156,7 @@ def test_paper_tables_of_several_datasets_stand_beside_ours(tmp_path):
     cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows if len(row) > 3}
     assert cells["FFN"] == ["94.6", "94.8", "91.4"]
     assert "74.9" in tables["Table 1, all datasets"] and "75.8" in tables["Table 1, all datasets"]
-    from harness.reports.figures.sweep import points
+    from harness.reports.figures.points import points
 
     run = load_run(folder)
     summary = summarise(run)

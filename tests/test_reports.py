@@ -21,7 +21,7 @@ from harness.reports.files.latex import to_latex
 from harness.reports.files.write import write_report
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.run import load_run
-from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
 from harness.reports.text.model import Table
 from harness.runner.runtime import Runtime
@@ -250,7 +250,7 @@ def texts(figure):
 
 
 def test_the_heatmap_says_what_it_shows(folder):
-    from harness.reports.figures.sweep import heatmap
+    from harness.reports.figures.grids import heatmap
 
     run = load_run(folder)
     summary = summarise(run)
@@ -271,7 +271,7 @@ def test_curves_say_what_they_show(tmp_path):
         reference="fig1d",
         paper="Fig. 1(d)",
     )
-    from harness.reports.figures.sweep import curves
+    from harness.reports.figures.grids import curves
 
     run = load_run(made_run(tmp_path, made, RESULTS))
     summary = summarise(run)
@@ -292,7 +292,7 @@ def test_points_say_what_they_show(tmp_path):
         reference="table6",
         paper="Table 6",
     )
-    from harness.reports.figures.sweep import points
+    from harness.reports.figures.points import points
 
     folder = made_run(tmp_path, made, RESULTS[:2] + RESULTS[2:3])
     run = load_run(folder)
@@ -340,7 +340,7 @@ def test_points_report_tells_what_was_learned(tmp_path):
 def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     made = study(base=TINY.with_values({"data.select_on": "test"}, source="test"))
     folder = made_run(tmp_path, made, RESULTS)
-    from harness.reports.figures.sweep import heatmap
+    from harness.reports.figures.grids import heatmap
 
     run = load_run(folder)
     summary = summarise(run)

@@ -119,7 +119,7 @@ def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
         },
     )
     found = load_searches(folder)
-    one_run = found.comparison.reference.device_s
+    one_run = found.recorded.comparison.reference.device_s
     random, a = (own for _, own in found.answers.groupby("search", sort=False))
     # A diverged trial is an incumbent at chance; a lower score changes nothing.
     assert random["incumbent"].tolist() == [t["trial_id"] for t in (diverged, middle, middle)]
@@ -130,14 +130,14 @@ def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
     assert a["incumbent"].tolist() == ["", "", low["trial_id"], low["trial_id"]]
     spent = np.cumsum([2.0, 1.0, low["device_s"], middle["device_s"]]) / one_run
     assert a["runs"].tolist() == pytest.approx(spent)
-    assert found.at == pytest.approx(min(random["runs"].max(), spent[-1]))
+    assert found.choices.at == pytest.approx(min(random["runs"].max(), spent[-1]))
 
     trials_of = read_table(made).trials
     grid = trials_of[trials_of["method"].isna()]
     means = (100 * grid[["final_class_mean", "test_class_mean"]]).fillna(100 / 15)
     means = means.groupby(grid["cell"]).mean()
     regret = means["final_class_mean"].max() - means["final_class_mean"][middle["cell"]]
-    final = found.final.set_index("search")
+    final = found.choices.final.set_index("search")
     assert final["regret"]["random"] == pytest.approx(regret)
     oracle = means["test_class_mean"].max() - means["test_class_mean"][middle["cell"]]
     assert final["test_regret"]["random"] == pytest.approx(oracle)
@@ -145,23 +145,26 @@ def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
     luck = 100 * (middle["final_class_mean"] - fellows["final_class_mean"].mean())
     assert final["luck"]["random"] == pytest.approx(luck)
     missed = max(middle["test_class_mean"], low["test_class_mean"]) - middle["test_class_mean"]
-    within = random[random["runs"] <= found.at]
+    within = random[random["runs"] <= found.choices.at]
     assert final["missed"]["random"] == pytest.approx(100 * missed if len(within) == 3 else 0)
 
-    yields = found.table.loc["a"]
+    table = found.choices.table
+    yields = table.loc["a"]
     assert (yields["answers"], yields["PRUNED"], yields["FAILED"], yields["DIVERGED"]) == (
         *(4, 1, 1, 0),
     )
-    assert found.table.loc["random", "DIVERGED"] == found.table.loc["random", "collapsed"] == 1
+    assert table.loc["random", "DIVERGED"] == table.loc["random", "collapsed"] == 1
     # Quartiles of one repeat are itself, from its first whole trial on.
-    curve = found.curves[found.curves["search"] == "a"]
+    curve = found.curves.lines[found.curves.lines["search"] == "a"]
     assert curve["runs"].iloc[0] == pytest.approx(spent[2])
     assert (curve["test_low"] == curve["test_high"]).all()
 
 
 def test_what_the_rungs_of_a_pruner_can_know(tmp_path, made):
     found = load_searches(folder_of(tmp_path, made, {"random": [[(rows(made, 0)[-1], {})]]}))
-    assert found.fidelity is not None and found.fidelity["epoch"].tolist() == [1, 3, 9]
+    assert found.landscape is not None
+    fidelity = found.landscape.fidelity
+    assert fidelity["epoch"].tolist() == [1, 3, 9]
     table = read_table(made).rows
     taus = []
     for seed in SEEDS:
@@ -174,17 +177,17 @@ def test_what_the_rungs_of_a_pruner_can_know(tmp_path, made):
         ]
         untied = [sum(each[k] != 0 for each in signs) for k in (0, 1)]
         taus.append(sum(a * b for a, b in signs) / math.sqrt(untied[0] * untied[1]))
-    assert found.fidelity["tau"][1] == pytest.approx(np.mean(taus))
+    assert fidelity["tau"][1] == pytest.approx(np.mean(taus))
 
 
 def test_curves_begin_where_every_repeat_has_a_choice(tmp_path, made):
     trials = rows(made, 0)
     cheap, dear = sorted(trials[-6:], key=lambda t: t["device_s"])[::5]
     folder = folder_of(tmp_path, made, {"random": [[(cheap, {}), (dear, {})], [(dear, {})]]})
-    curve = load_searches(folder).curves
-    assert curve["runs"].iloc[0] * load_searches(folder).comparison.reference.device_s == (
-        pytest.approx(dear["device_s"])
-    )
+    found = load_searches(folder)
+    first = found.curves.lines["runs"].iloc[0]
+    one_run = found.recorded.comparison.reference.device_s
+    assert first * one_run == pytest.approx(dear["device_s"])
 
 
 def test_a_search_that_ends_after_one_trial_is_started_again_in_closed_form(tmp_path, made):
@@ -200,9 +203,9 @@ def test_a_search_that_ends_after_one_trial_is_started_again_in_closed_form(tmp_
         np.mean([test[max(drawn, key=lambda i: select[i])] for drawn in combinations(range(3), n)])
         for n in (1, 2, 3)
     ]
-    assert found.restarts["test"].tolist() == pytest.approx(expected)
-    cost = own["device_s"].mean() / found.comparison.reference.device_s
-    assert found.restarts["runs"].tolist() == pytest.approx([cost, 2 * cost, 3 * cost])
+    assert found.curves.restarts["test"].tolist() == pytest.approx(expected)
+    cost = own["device_s"].mean() / found.recorded.comparison.reference.device_s
+    assert found.curves.restarts["runs"].tolist() == pytest.approx([cost, 2 * cost, 3 * cost])
     words = " ".join(search_document(found, None, "").answer)
     assert f"Started on 3 seeds ({3 * cost:.1f} full runs)" in words
     assert f"reach {expected[-1]:.1f} %" in words
@@ -213,7 +216,7 @@ def test_confirmation_judges_by_unseen_seeds(tmp_path, made):
     chosen, second, third = trials[-1], trials[-2], trials[-4]
     events = [[(third, {}), (second, {}), (chosen, {})]]
     folder = folder_of(tmp_path, made, {"random": events}, confirm=2, confirm_seeds=SEEDS)
-    row = load_searches(folder).final.iloc[0]
+    row = load_searches(folder).choices.final.iloc[0]
     table = read_table(made).trials
     unseen = table[table["seed"] != 0].groupby("cell")
     select, test = unseen["final_class_mean"].mean(), unseen["test_class_mean"].mean()
@@ -313,11 +316,13 @@ def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     assert result.exit_code == 0, result.output
     folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
     found = load_searches(folder)
-    assert found.exhaustive is not None and found.exhaustive.select.shape == (6, 12, 12, 1)
-    assert found.study.seeds == (0,) and found.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
+    assert found.landscape is not None
+    assert found.landscape.cells.select.shape == (6, 12, 12, 1)
+    assert found.recorded.study.seeds == (0,)
+    assert found.curves.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
     typed = read_command(folder)
     assert typed is not None and typed.line.endswith("--replay --budget 3 --repeats 2")  # no path
-    by_search = found.final.groupby("search")["test"].mean()
+    by_search = found.choices.final.groupby("search")["test"].mean()
     assert set(by_search.index) == {"random", "metapeft"} and (by_search > 100 / 15).all()
 
 
@@ -408,9 +413,10 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     assert "Live: 1 repeat over 2 training seeds" in text
     assert "| pbt " in text and "How far from the best" not in text
     found = load_searches(folder)
-    assert found.exhaustive is None and found.random is None
-    assert found.final["confirmed"].notna().all() and found.final["regret"].isna().all()
-    assert found.comparison.confirm_seeds == (2,)
+    assert found.landscape is None and found.curves.random is None
+    final = found.choices.final
+    assert final["confirmed"].notna().all() and final["regret"].isna().all()
+    assert found.recorded.comparison.confirm_seeds == (2,)
     logs = {path.name: path.read_bytes() for path in folder.logs()}
     trials = {path.name: path.stat().st_mtime_ns for path in (root / "trials").iterdir()}
     again = harness("compare", *args)

@@ -151,7 +151,7 @@ def _print_records(records: list[TrialRecord]) -> None:
     from pandas import Series
 
     from harness.insertion.method import get_method
-    from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+    from harness.reports.numbers.statistics import mean_and_half_width
     from harness.reports.text.numbers import with_interval
 
     for record in records:

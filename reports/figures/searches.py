@@ -1,4 +1,7 @@
-"""Figures of a comparison of searches: what they had found by which cost, and at a common one."""
+"""Figures of a comparison of searches: what they had found by which cost, and at a common one.
+
+Owns: their drawing. Must not know: how a number was computed.
+"""
 
 from __future__ import annotations
 
@@ -12,59 +15,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.reports.figures.style import COLOURS, MARKERS, cost_axis, line_look, style
+from harness.reports.numbers.incumbents import Curves
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.captions import searches_caption
+from harness.reports.text.names import metric_words
+from harness.store.comparisons import SearchComparison
 
 
 @style()
 def anytime(compared: Searches) -> Figure:
     """Incumbents against cost: test accuracy and, with a table, regret; medians and quartiles."""
+    lines = compared.curves.lines
+    cells = None if compared.landscape is None else compared.landscape.cells
     fields = [("test", "test accuracy of the incumbent (%)")]
-    if compared.exhaustive is not None:
+    if cells is not None:
         fields.append(("regret", "regret on validation (points)"))
     width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
     figure = Figure(figsize=(width, 4.6), layout="constrained")
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
-    end = float(compared.curves["runs"].max())
     for axis, (field, label) in zip(axes, fields, strict=True):
-        for index, (name, own) in enumerate(compared.curves.groupby("search", sort=False)):
-            _anytime_line(axis, compared, str(name), own, field, end, index)
-        if compared.random is not None:
-            line = compared.random[compared.random["runs"] <= end]
-            axis.plot(
-                *(line["runs"], line[field]),
-                color="black",
-                linewidth=1,
-                label="random, expected (closed form)",
-            )
-        if field == "test":
-            _restart_lines(axis, compared)
-        axis.axvline(compared.at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
-        _note(axis, compared.at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
-        cost_axis(axis, "cost (full runs)")
+        _anytime_panel(axis, compared, field)
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     # Collapsed first choices would flatten everything else; bands may leave the frame.
-    lowest, highest = compared.curves["test"].min(), compared.curves["test_high"].max()
-    if compared.exhaustive is not None:
-        best = compared.exhaustive
-        highest = max(highest, best.best_test)
-        axes[0].axhline(best.best_test, color="0.4", linestyle="--", linewidth=0.8)
-        _note(axes[0], 0.02, best.best_test, "best cell on test, by hindsight", va="bottom")
-        axes[1].axhline(best.target, color="0.4", linestyle="--", linewidth=0.8)
-        _note(axes[1], 0.02, best.target, f"found: {best.target:.1f} points", va="top")
-        axes[1].set_yscale("symlog", linthresh=1, linscale=0.5)
-        axes[1].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-        # Empty space below the target says nothing when no search comes near it.
-        nearest = compared.curves["regret"].min()
-        bottom = 0.0 if nearest <= best.target else 0.8 * best.target
-        axes[1].set_ylim(bottom, 1.5 * max(1.0, compared.curves["regret"].max()))
+    lowest, highest = lines["test"].min(), lines["test_high"].max()
+    if cells is not None:
+        highest = max(highest, cells.best_test)
+        axes[0].axhline(cells.best_test, color="0.4", linestyle="--", linewidth=0.8)
+        _note(axes[0], 0.02, cells.best_test, "best cell on test, by hindsight", va="bottom")
+        _regret_axis(axes[1], lines["regret"], cells.target)
     room = max(0.5, 0.08 * (highest - lowest))
     axes[0].set_ylim(lowest - room, highest + room)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{compared.study.name}: chosen on validation, shown on test",
+        f"{compared.recorded.study.name}: chosen on validation, shown on test",
         fontsize=12,
         fontweight="bold",
     )
@@ -72,9 +57,41 @@ def anytime(compared: Searches) -> Figure:
     return figure
 
 
+def _anytime_panel(axis: Axes, compared: Searches, field: str) -> None:
+    """One quantity of the incumbent against cost: a line per search, and what to expect."""
+    curves, at = compared.curves, compared.choices.at
+    end = float(curves.lines["runs"].max())
+    for index, (name, own) in enumerate(curves.lines.groupby("search", sort=False)):
+        _anytime_line(axis, compared.recorded.comparison, str(name), own, field, end, index)
+    if curves.random is not None:
+        line = curves.random[curves.random["runs"] <= end]
+        axis.plot(
+            *(line["runs"], line[field]),
+            color="black",
+            linewidth=1,
+            label="random, expected (closed form)",
+        )
+    if field == "test":
+        _restart_lines(axis, curves)
+    axis.axvline(at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
+    _note(axis, at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
+    cost_axis(axis, "cost (full runs)")
+
+
+def _regret_axis(axis: Axes, regret: pd.Series[float], target: float) -> None:
+    """The scale of a panel of regrets, and the regret that counts as having found the best."""
+    axis.axhline(target, color="0.4", linestyle="--", linewidth=0.8)
+    _note(axis, 0.02, target, f"found: {target:.1f} points", va="top")
+    axis.set_yscale("symlog", linthresh=1, linscale=0.5)
+    axis.set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
+    # Empty space below the target says nothing when no search comes near it.
+    bottom = 0.0 if regret.min() <= target else 0.8 * target
+    axis.set_ylim(bottom, 1.5 * max(1.0, regret.max()))
+
+
 def _anytime_line(
     axis: Axes,
-    compared: Searches,
+    comparison: SearchComparison,
     name: str,
     own: pd.DataFrame,
     field: str,
@@ -88,13 +105,13 @@ def _anytime_line(
         for column in (field, f"{field}_low", f"{field}_high")
     )
     look = line_look(index, colour) | {"marker": "", "linewidth": 1.6}
-    is_one = name in compared.comparison.learned
+    is_one = name in comparison.learned
     words = f"{name} (one trial)" if is_one else name
     axis.step(x, middle, where="post", label=words, **look)
     axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
     axis.plot(x[0], middle[0], MARKERS[index % len(MARKERS)], color=colour, markersize=5)
-    if is_one and compared.comparison.tuning:
-        tuned = x[0] + compared.comparison.tuning_s / compared.comparison.reference.device_s
+    if is_one and comparison.tuning:
+        tuned = x[0] + comparison.tuning_s / comparison.reference.device_s
         axis.plot(
             *(tuned, middle[0]),
             marker="s",
@@ -105,10 +122,10 @@ def _anytime_line(
         )
 
 
-def _restart_lines(axis: Axes, compared: Searches) -> None:
+def _restart_lines(axis: Axes, curves: Curves) -> None:
     """Of each search that ends after one trial: what starting it again is expected to bring."""
-    order = list(compared.curves["search"].unique())
-    for name, own in compared.restarts.groupby("search", sort=False):
+    order = list(curves.lines["search"].unique())
+    for name, own in curves.restarts.groupby("search", sort=False):
         axis.plot(
             *(own["runs"], own["test"]),
             marker=".",
@@ -128,8 +145,9 @@ def _note(axis: Axes, x: float, y: float, words: str, **place: Any) -> None:
 @style()
 def finals(compared: Searches) -> Figure:
     """Test accuracy of every search's choice at the common cost: all classes and by group."""
-    table, final = compared.table, compared.final
-    names = ["test", *compared.groups]
+    choices, study = compared.choices, compared.recorded.study
+    table, final = choices.table, choices.final
+    names = ["test", *compared.recorded.groups]
     figure = Figure(figsize=(13, 0.42 * len(table) + 1.9), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
@@ -141,9 +159,9 @@ def finals(compared: Searches) -> Figure:
             error = None if math.isnan(half) else half
             mean = table[name].loc[search]
             axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
-        axis.axvline(table[name].loc[compared.reference], color="0.4", linestyle=":", linewidth=1)
+        axis.axvline(table[name].loc[choices.reference], color="0.4", linestyle=":", linewidth=1)
         if name == "test":
-            axis.set_title(f"all classes ({compared.study.objective.replace('_', ' ')})")
+            axis.set_title(f"all classes ({metric_words(study.objective)})")
         else:
             error = table[f"binomial_{name}"].mean()
             axis.set_title(f"{name} classes\nbinomial s.e. of one trial {error:.1f}", fontsize=9)
@@ -155,7 +173,7 @@ def finals(compared: Searches) -> Figure:
     )
     axis.set_ylim(len(table) - 0.5, -0.5)
     figure.suptitle(
-        f"{compared.study.name}: choices at the cost of {compared.at:.1f} full runs",
+        f"{study.name}: choices at the cost of {choices.at:.1f} full runs",
         fontsize=12,
         fontweight="bold",
     )

@@ -26,6 +26,7 @@ from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
 from harness.reports.text.document import Document
 from harness.reports.text.model import ComparisonContent, Section, SweepContent, Table
+from harness.reports.text.names import metric_words, split_words
 from harness.reports.text.trials import TrialList, list_arms, list_sweep
 from harness.spec import TrialRequest, TrialSpec
 from harness.store.run_folder import RunFolder
@@ -104,8 +105,8 @@ def sweep_page(
         for number, section in enumerate(content.sections)
     ]
     study, command = run.study, read_command(folder)
-    split = "test" if run.selected_on_test else "validation"
-    metric = study.objective.replace("_", " ")
+    split = split_words(run)
+    metric = metric_words(study.objective)
     rule = (
         f"The cell with the best {metric} on {split}, averaged over seeds; ties go to the first. "
         "Nuisance axes are chosen by the same rule. "
@@ -179,7 +180,7 @@ def comparison_page(
             title = "Learned beside swept"
             parts.append(Part(anchor="beside", title=title, figure=beside))
     split = compared.request.data.chosen_on
-    metric = compared.objective.replace("_", " ")
+    metric = metric_words(compared.objective)
     definition = {
         "Seeds": ", ".join(map(str, compared.seeds)),
         "Selection rule": f"Settings by the seeds' mean {metric} on {split}.",

@@ -31,7 +31,7 @@ from harness.reports.text.counts import counts_document
 from harness.reports.text.document import Document
 from harness.reports.text.model import Table, stem
 from harness.reports.text.searches import search_document
-from harness.reports.text.sweep import sweep_content, views
+from harness.reports.text.sweep import sweep_content
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
 from harness.store.summaries import COSTS
@@ -64,7 +64,7 @@ def write_report(folder: RunFolder) -> list[Path]:
         _csv(out / "trials.csv", metrics.assign(selected_on=selected_on)),
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
-    for view in views(run):
+    for view in run.figures:
         written += _save(out / stem(view), draw(run, summary, choice, view))
     if run.searches:
         written.append(_csv(out / "search.csv", search_answers(run)))
@@ -123,22 +123,22 @@ def _write_searches(folder: RunFolder) -> list[Path]:
     compared = load_searches(folder)
     out = folder.report
     out.mkdir(exist_ok=True)
-    judged = compared.table.join(compared.judgement.table)
+    curves, choices, landscape = compared.curves, compared.choices, compared.landscape
     written = [
-        _csv(out / "searches.csv", judged.reset_index()),
-        _csv(out / "choices.csv", compared.final),
+        _csv(out / "searches.csv", choices.judged.reset_index()),
+        _csv(out / "choices.csv", choices.final),
         _csv(out / "answers.csv", compared.answers),
-        _csv(out / "curves.csv", compared.curves),
+        _csv(out / "curves.csv", curves.lines),
     ]
-    if len(compared.restarts):
-        written.append(_csv(out / "restarts.csv", compared.restarts))
-    if compared.effects is not None:
-        written.append(_csv(out / "interactions.csv", compared.effects))
+    if len(curves.restarts):
+        written.append(_csv(out / "restarts.csv", curves.restarts))
+    if landscape is not None and landscape.effects is not None:
+        written.append(_csv(out / "interactions.csv", landscape.effects.anova))
     written += _save(out / "anytime", search_figures.anytime(compared))
     written += _save(out / "choices", search_figures.finals(compared))
-    controls = None
-    if compared.comparison.controls is not None:
-        arms = load_arms(folder.beside(compared.comparison.controls))
+    controls, run = None, compared.recorded.comparison.controls
+    if run is not None:
+        arms = load_arms(folder.beside(run))
         written += _save(out / "controls", comparison_figures.arms(arms))
         controls = comparison_content(arms, None)
     document = search_document(compared, controls, searches_caption(compared))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.metrics import OVERALL
-from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder

@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
 
 from harness.reports.numbers.run import Run
-from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.reports.numbers.statistics import mean_and_half_width
 
 PERPLEXITY = 30.0
 

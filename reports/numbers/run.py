@@ -16,16 +16,14 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.search_log import Event
 from harness.store.summaries import COSTS, Part, Summary, in_bulk, summaries
+from harness.store.table import cell_key
 from harness.study.axes import Axis, in_words
+from harness.study.figures import AnyView
 from harness.study.study import Study
 
 PARTS: tuple[Part, ...] = ("select", "test")
 COUNTS = ("trainable_params", "head_params", "epochs_run", "tested_epoch")
-
-
 GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
-
-
 STATUSES = ("COMPLETE", "DIVERGED", "PRUNED", "FAILED", "MISSING")
 
 
@@ -62,6 +60,11 @@ class Run:
     def selected_on_test(self) -> bool:
         return self.study.base.data.select_on == "test"
 
+    @property
+    def figures(self) -> tuple[AnyView, ...]:
+        """Figures of the axes; a search on a space of its own fills none of them."""
+        return self.study.views if self.on_axes else ()
+
     def label(self, field: str) -> str:
         """The words for a field: its axis's, or its name."""
         labels = {axis.field: axis.label for axis in self.study.axes}
@@ -93,13 +96,13 @@ def load_run(folder: RunFolder) -> Run:
     ended = summaries(store, {asked.trial_id for asked in files.asked})
     scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
-    tried = {_key(asked.cell): asked.cell for asked in files.asked}
+    tried = {cell_key(asked.cell): asked.cell for asked in files.asked}
     cells = files.study.cells()
-    on_axes = tried.keys() <= {_key(cell) for cell in cells}
+    on_axes = tried.keys() <= {cell_key(cell) for cell in cells}
     if not on_axes:
         cells = list(tried.values())
-    numbers = {_key(cell): number for number, cell in enumerate(cells)}
-    cell_numbers = np.array([numbers[_key(asked.cell)] for asked in files.asked], dtype=int)
+    numbers = {cell_key(cell): number for number, cell in enumerate(cells)}
+    cell_numbers = np.array([numbers[cell_key(asked.cell)] for asked in files.asked], dtype=int)
     cells = [{field: _plain(value) for field, value in cell.items()} for cell in cells]
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
@@ -119,10 +122,6 @@ def load_run(folder: RunFolder) -> Run:
         groups=groups,
         chance=100 / scored.num_classes if scored else float("nan"),
     )
-
-
-def _key(cell: dict[str, Any]) -> str:
-    return json.dumps(cell, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

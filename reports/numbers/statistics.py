@@ -1,6 +1,8 @@
-"""Statistics of a comparison of searches, on plain arrays: no files, no figures.
+"""Statistics on plain arrays: means over seeds, and what a comparison of searches needs.
 
 Scores are better when higher. Intervals are 95 % unless they say otherwise.
+
+Owns: the formulas, with their sources. Must not know: runs, files, figures.
 """
 
 from __future__ import annotations
@@ -18,6 +20,17 @@ Array = NDArray[np.float64]
 BOOTSTRAP = 10_000
 FEWEST = 5
 """Repeats below which a bootstrap says nothing."""
+
+
+def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:
+    """Mean and 95 % Student-t half-width of the known values; NaN where they do not exist."""
+    known = values.dropna().to_numpy(dtype=float)
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    if len(known) == 1:
+        return float(known[0]), float("nan")
+    error = known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean()), float(stats.t.ppf(0.975, len(known) - 1) * error)
 
 
 def expected_best(select: Array, value: Array, most: int) -> Array:

@@ -18,10 +18,10 @@ from harness.reports.numbers.run import (
     GRID_STATUSES,
     STATUSES,
     Run,
-    _key,
 )
-from harness.reports.numbers.statistics_of_seeds import mean_and_half_width
+from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.search_log import Event, asks, tells
+from harness.store.table import cell_key
 from harness.study.figures import Points
 
 
@@ -82,7 +82,7 @@ def proposals(run: Run) -> tuple[int, int]:
 
 def proposed(logs: list[list[Event]]) -> tuple[int, int]:
     """As `proposals`, of these logs together."""
-    asked = [[_key(e.params) if e.params else e.trial_id for e in asks(log)] for log in logs]
+    asked = [[cell_key(e.params) if e.params else e.trial_id for e in asks(log)] for log in logs]
     return sum(map(len, asked)), sum(len(each) - len(set(each)) for each in asked)
 
 

@@ -1,4 +1,7 @@
-"""The words under figures: what was held fixed, on what, how often, and what marks mean."""
+"""The words under figures: what was held fixed, on what, how often, and what marks mean.
+
+Owns: captions and legends. Must not know: which figure they stand under, how it is drawn.
+"""
 
 from __future__ import annotations
 
@@ -62,13 +65,13 @@ def shows_accuracy(view: AnyView) -> bool:
 
 def searches_caption(compared: Searches) -> str:
     """How searches were compared, on what, and how often: the words under their figures."""
-    plan = compared.comparison
+    plan, study = compared.recorded.comparison, compared.recorded.study
     how = "Live" if plan.table is None else "Replayed from a table of every cell"
     seeds = f"{len(plan.seeds)} training seed{'s' if len(plan.seeds) > 1 else ''}"
-    labels = {axis.field: axis.label for axis in compared.study.axes}
+    labels = {axis.field: axis.label for axis in study.axes}
     cell = plan.reference.cell.items()
     one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
-    base = setting(compared.study.base, len(plan.seeds)).rsplit(", ", 1)[0]
+    base = setting(study.base, len(plan.seeds)).rsplit(", ", 1)[0]
     return (
         f"{how}: {plan.repeats} repeat{'s' if plan.repeats > 1 else ''} over {seeds}, "
         f"budget {plan.budget}, "

@@ -1,4 +1,7 @@
-"""The words of a comparison of methods."""
+"""The words of a comparison of methods.
+
+Owns: its verdict, notes and table. Must not know: how a number was computed.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,11 @@ from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.gamma import Learned
 from harness.reports.numbers.paper import paper_by_dataset
 from harness.reports.text.captions import setting
-from harness.reports.text.gamma import _say
-from harness.reports.text.model import (
-    ComparisonContent,
-    Table,
-)
+from harness.reports.text.gamma import describe_learned
+from harness.reports.text.model import ComparisonContent, Table
+from harness.reports.text.names import metric_words
 from harness.reports.text.numbers import signed, with_interval
-from harness.reports.text.tables import (
-    _papers,
-)
+from harness.reports.text.paper import papers_tables
 
 
 def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent:
@@ -39,7 +38,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
         ratio = f"{arms.time_ratio:.2f}"
         time = [f'Time of the first arm: {ratio} times that of "{compared.unit}"{of_steps}.']
     count = len(compared.seeds)
-    objective = compared.objective.replace("_", " ")
+    objective = metric_words(compared.objective)
     found = paper_by_dataset(compared.reference, "variant") if compared.reference else []
     return ComparisonContent(
         title=compared.title,
@@ -51,7 +50,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             corner="arm",
             words=pd.DataFrame(rows).set_index("arm"),
         ),
-        papers=_papers("arms", found, "method"),
+        papers=papers_tables("arms", found, "method"),
         notes=[
             f"Test accuracy (%), mean ± 95 % Student-t interval over {count} seeds. All arms share "
             "split, batches and initial values of their seed.",
@@ -66,7 +65,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             *time,
             *compared.notes,
         ],
-        learned=None if learned is None else _say(learned),
+        learned=None if learned is None else describe_learned(learned),
         has_swept=learned is not None and arms.swept is not None,
         environment=arms.environment,
     )

@@ -1,4 +1,7 @@
-"""The words on strengths that a method learned."""
+"""The words on strengths that a method learned.
+
+Owns: these sentences. Must not know: how evenness or agreement is computed.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from harness.reports.numbers.gamma import OFF, Learned, describe, load_learned
 def say_learned(trials: list[Path]) -> str | None:
     """What these trials learned, in one sentence; None if they did not."""
     learned = load_learned(trials)
-    return None if learned is None else _say(learned)
+    return None if learned is None else describe_learned(learned)
 
 
-def _say(learned: Learned) -> str:
-    words = _learned_words(learned)
+def describe_learned(learned: Learned) -> str:
+    """What was learned, in one sentence for range, evenness and agreement each."""
+    words = learned_words(learned)
     return (
         f"Strengths from {words['lowest']} to {words['highest']}, mean {words['mean']} (start "
         f"{words['start']}). Evenness (entropy over that of equal strengths) {words['evenness']}; "
@@ -24,7 +28,8 @@ def _say(learned: Learned) -> str:
     )
 
 
-def _learned_words(learned: Learned) -> dict[str, str]:
+def learned_words(learned: Learned) -> dict[str, str]:
+    """The numbers of `describe` as words, with the `start`."""
     facts = describe(learned)
     words = {name: f"{value:.2f}" for name, value in facts.items()}
     agreement = facts["agreement"]

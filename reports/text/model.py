@@ -1,4 +1,7 @@
-"""The parts of a report: tables, answers, sections."""
+"""The parts of a report: tables, answers, sections.
+
+Owns: the types that Markdown, HTML and LaTeX are made from. Must not know: what is said in them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness.reports.numbers.run import Run
 from harness.study.figures import AnyView, Points, View
 
 
@@ -99,17 +101,3 @@ def stem(view: AnyView) -> str:
     if isinstance(view, Points) and view.value != "accuracy":
         fields.append(view.value)
     return "_".join([view.kind, *fields]).replace(".", "-")
-
-
-def split_words(run: Run) -> str:
-    """The part of the data that choices are made on."""
-    return "test" if run.selected_on_test else "validation"
-
-
-def cell_words(run: Run, cell: dict[str, Any]) -> str:
-    """A configuration in a sentence."""
-    return ", ".join(f"{run.label(field)} = {run.words(value)}" for field, value in cell.items())
-
-
-def _metric_words(run: Run) -> str:
-    return run.study.objective.replace("_", " ")

@@ -1,6 +1,6 @@
-"""What a report says: sentences and tables of words, made once for Markdown, HTML and LaTeX.
+"""What the report of a sweep says, once for Markdown, HTML and LaTeX.
 
-Owns: the wording of numbers that `frames` computed. Must not know: any of those three formats.
+Owns: its sentences. Must not know: any of those three formats, how a number was computed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from harness.reports.text.model import (
     Section,
     SweepContent,
     Table,
-    _metric_words,
-    cell_words,
-    split_words,
     stem,
 )
+from harness.reports.text.names import cell_words, metric_words, split_words
 from harness.reports.text.numbers import with_interval
+from harness.reports.text.paper import paper_grid_table
 from harness.reports.text.tables import (
-    _bubble_tables,
-    _grid_tables,
-    _paper_grid,
-    _point_tables,
-    _silhouette_table,
+    bubble_tables,
+    grid_tables,
+    point_tables,
+    silhouette_table,
 )
 from harness.store.search_log import tells
 from harness.study.figures import AnyView, Bubbles, Embedding, View
@@ -47,15 +45,10 @@ def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> Swe
         counts=_counts(run),
         searches=_searches(run),
         answer=None if choice is None else _answer(run, summary, choice),
-        sections=[_section(run, summary, choice, view) for view in views(run)],
+        sections=[_section(run, summary, choice, view) for view in run.figures],
         costs=_costs(run),
         environment=run.environment,
     )
-
-
-def views(run: Run) -> tuple[AnyView, ...]:
-    """Figures of the axes; a search on a space of its own fills none of them."""
-    return run.study.views if run.on_axes else ()
 
 
 def _counts(run: Run) -> str:
@@ -105,7 +98,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         for field in choice.at_edge
     ]
     return Answer(
-        rule=f"Chosen by the best {_metric_words(run)} on {split} ({select} %)",
+        rule=f"Chosen by the best {metric_words(metric)} on {split} ({select} %)",
         cell=cell_words(run, choice.cell),
         scores=Table(
             stem="chosen",
@@ -128,17 +121,18 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
 def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Section:
     over, what = run.axis(view.rows).label, "test accuracy"
     if isinstance(view, View):
-        tables = _grid_tables(run, summary, choice, view)
-        tables += _paper_grid(run, view)
+        tables = grid_tables(run, summary, choice, view)
+        paper = paper_grid_table(run, view)
+        tables += [] if paper is None else [paper]
         over = f"{over} and {run.axis(view.columns).label}"
     elif isinstance(view, Bubbles):
-        tables = _bubble_tables(run, view)
+        tables = bubble_tables(run, view)
         what = "tail against overall test accuracy"
     elif isinstance(view, Embedding):
-        tables = [_silhouette_table(run, view)]
+        tables = [silhouette_table(run, view)]
         what = "test images in the plane"
     else:
-        tables = _point_tables(run, summary, choice, view)
+        tables = point_tables(run, summary, choice, view)
         what = {"accuracy": what, "distance": "distances between classes", "cost": "costs"}[
             view.value
         ]

@@ -1,4 +1,7 @@
-"""The tables of a sweep's report and their captions."""
+"""The tables of a sweep's report and their captions.
+
+Owns: which numbers stand in which column. Must not know: sentences, how a number was computed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import pandas as pd
 from harness.metrics import OVERALL
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.gamma import load_learned
-from harness.reports.numbers.paper import Paper, paper_grid, paper_tables
+from harness.reports.numbers.paper import paper_tables
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import (
     COST_UNITS,
@@ -19,14 +22,14 @@ from harness.reports.numbers.sweep import (
     projected,
 )
 from harness.reports.text.captions import DISTANCE
-from harness.reports.text.gamma import _learned_words
+from harness.reports.text.gamma import learned_words
 from harness.reports.text.model import (
     Table,
-    _metric_words,
-    split_words,
     stem,
 )
+from harness.reports.text.names import corner_words, metric_words, split_words
 from harness.reports.text.numbers import with_interval
+from harness.reports.text.paper import papers_tables
 from harness.study.figures import Bubbles, Embedding, Points, View
 
 
@@ -37,48 +40,10 @@ def _caption(run: Run, what: str) -> str:
 
 
 def _accuracy_caption(run: Run, at: str = "") -> str:
-    return _caption(run, f"Test accuracy (%), {_metric_words(run)}{at}")
+    return _caption(run, f"Test accuracy (%), {metric_words(run.study.objective)}{at}")
 
 
-def _paper_caption(title: str, source: str) -> str:
-    exact = "some cells are less exact, see `baselines/paper`"
-    how = exact if title.startswith(source) else f"{source}; {exact}"
-    return f"Paper, {title} ({how}), beside ours and never mixed in"
-
-
-def _paper_grid(run: Run, view: View) -> list[Table]:
-    paper = paper_grid(run, view.rows, view.columns)
-    if paper is None:
-        return []
-    return [
-        Table(
-            stem=f"{stem(view)}_paper",
-            caption=_paper_caption(f"{run.study.paper}, DOTA, ViT-B/16", paper[1]),
-            corner=_corner(run, view),
-            words=paper[0].map(with_interval),
-            is_paper=True,
-        )
-    ]
-
-
-def _papers(of: str, papers: list[Paper], corner: str, digits: int = 1) -> list[Table]:
-    return [
-        Table(
-            stem=f"{of}_paper" + (f"_{number}" if number else ""),
-            caption=_paper_caption(paper.title, paper.source),
-            corner=corner,
-            words=paper.table.map(lambda value: with_interval(value, digits=digits)),
-            is_paper=True,
-        )
-        for number, paper in enumerate(papers)
-    ]
-
-
-def _corner(run: Run, view: View) -> str:
-    return f"{run.axis(view.rows).label} \\ {run.axis(view.columns).label}"
-
-
-def _grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> list[Table]:
+def grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> list[Table]:
     metric = run.study.objective
     mean = grid(run, summary, view.rows, view.columns, f"test_{metric}")
     half = grid(run, summary, view.rows, view.columns, f"test_{metric}_ci")
@@ -104,7 +69,7 @@ def _grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: V
         Table(
             stem=stem(view),
             caption=_accuracy_caption(run, at),
-            corner=_corner(run, view),
+            corner=corner_words(run, view),
             words=cells,
             has_means=True,
             chosen=None if choice is None else (choice.cell[view.rows], choice.cell[view.columns]),
@@ -112,14 +77,14 @@ def _grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: V
         Table(
             stem=f"{stem(view)}_parameters",
             caption="Trainable parameters beside the head",
-            corner=_corner(run, view),
+            corner=corner_words(run, view),
             words=counted,
         ),
     ]
 
 
-def _bubble_tables(run: Run, view: Bubbles) -> list[Table]:
-    table, overall = bubbles_of(run, view.rows), _metric_words(run)
+def bubble_tables(run: Run, view: Bubbles) -> list[Table]:
+    table, overall = bubbles_of(run, view.rows), metric_words(run.study.objective)
     table.columns = pd.Index([overall, "tail", f"SD of the {overall} over seeds"])
     corner = run.axis(view.rows).label
     return [
@@ -129,11 +94,11 @@ def _bubble_tables(run: Run, view: Bubbles) -> list[Table]:
             corner=corner,
             words=table.map(with_interval),
         ),
-        *_papers(stem(view), paper_tables(run, view.rows, "class_mean", "tail"), corner),
+        *papers_tables(stem(view), paper_tables(run, view.rows, "class_mean", "tail"), corner),
     ]
 
 
-def _silhouette_table(run: Run, view: Embedding) -> Table:
+def silhouette_table(run: Run, view: Embedding) -> Table:
     found = load_embedded(run, view.rows).silhouettes
     return Table(
         stem=stem(view),
@@ -170,10 +135,10 @@ def _cost_table(run: Run, rows: pd.DataFrame, view: Points) -> Table:
     )
 
 
-def _point_tables(
+def point_tables(
     run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points
 ) -> list[Table]:
-    """As `_grid_tables`, with the groups and averages as columns."""
+    """As `grid_tables`, with the groups and averages as columns."""
     is_accuracy = view.value == "accuracy"
     rows = by_value(run, summary, view)
     if view.value == "cost":
@@ -191,7 +156,7 @@ def _point_tables(
     )
     if is_accuracy and choice is not None:
         differences = minus_chosen(run, view.rows, choice)
-        name = f"{_metric_words(run)} minus chosen's, paired"
+        name = f"{metric_words(run.study.objective)} minus chosen's, paired"
         cells[name] = [
             "chosen" if value == choice.cell[view.rows] else with_interval(*differences[value])
             for value in rows.index
@@ -231,7 +196,7 @@ def _point_tables(
         found.append(
             Table(stem=f"{stem(view)}_learned", caption=caption, corner=corner, words=learned)
         )
-    return found + _papers(stem(view), paper_tables(run, view.rows, "head"), corner, digits)
+    return found + papers_tables(stem(view), paper_tables(run, view.rows, "head"), corner, digits)
 
 
 def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
@@ -242,7 +207,7 @@ def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
         learned = load_learned([run.store / "trials" / trial_id for trial_id in own["trial_id"]])
         if learned is None:
             return None
-        words = _learned_words(learned)
+        words = learned_words(learned)
         rows[value] = {
             "mean": words["mean"],
             "lowest to highest site": f"{words['lowest']} to {words['highest']}",

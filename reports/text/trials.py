@@ -16,7 +16,7 @@ from harness.catalogue.rerun import TrainCommands
 from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
-from harness.reports.text.model import cell_words, split_words
+from harness.reports.text.names import cell_words, split_words
 from harness.reports.text.numbers import with_interval
 from harness.spec import TrialSpec
 from harness.store.store import Store

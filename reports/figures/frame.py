@@ -1,0 +1,37 @@
+"""What surrounds the panels of a sweep's figure: title, caption, and names of averages.
+
+Owns: these words' place. Must not know: what the panels show.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from matplotlib.figure import Figure
+
+from harness.metrics import Metric
+from harness.reports.numbers.run import Run
+from harness.reports.numbers.sweep import Choice
+from harness.reports.text.captions import caption, legend
+from harness.study.figures import AnyView
+
+
+def panel_name(metric: Metric) -> str:
+    """The title of the panel of an average of ours."""
+    return f"ours, all classes ({average_words(metric)})"
+
+
+def average_words(metric: Metric) -> str:
+    """What an average is taken over."""
+    words = {"class_mean": "mean over classes", "micro": "share of images"}
+    return words.get(metric, metric.replace("_", " "))
+
+
+def finish(figure: Figure, run: Run, view: AnyView, choice: Choice | None) -> None:
+    """Put the title above a figure and its caption and legend below."""
+    if run.selected_on_test:
+        view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
+    figure.suptitle(view.title, fontsize=12, fontweight="bold")
+    words = f"{caption(run, view)} {legend(run, choice, view)}"
+    width = round(12 * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")

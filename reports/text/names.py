@@ -1,0 +1,32 @@
+"""Names of metrics, splits and configurations, as they stand in sentences and tables.
+
+Owns: these words. Must not know: which sentences use them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.metrics import Metric
+from harness.reports.numbers.run import Run
+from harness.study.figures import View
+
+
+def metric_words(metric: Metric) -> str:
+    """`class mean` for `class_mean`."""
+    return metric.replace("_", " ")
+
+
+def split_words(run: Run) -> str:
+    """The part of the data that choices are made on."""
+    return "test" if run.selected_on_test else "validation"
+
+
+def cell_words(run: Run, cell: dict[str, Any]) -> str:
+    """A configuration in a sentence."""
+    return ", ".join(f"{run.label(field)} = {run.words(value)}" for field, value in cell.items())
+
+
+def corner_words(run: Run, view: View) -> str:
+    r"""The corner of a table over two axes, `row \ column`."""
+    return f"{run.axis(view.rows).label} \\ {run.axis(view.columns).label}"

@@ -1,0 +1,182 @@
+"""The tables in the report of a comparison of searches.
+
+Owns: which numbers stand in which column. Must not know: sentences, how a number was computed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from harness.reports.numbers.landscape import Effects
+from harness.reports.numbers.searches import Searches
+from harness.reports.text.model import Table
+from harness.reports.text.numbers import signed, with_interval
+
+
+def choices_table(compared: Searches) -> Table:
+    """A row per search: what its choice at the common cost scores, and how it compares."""
+    choices, groups = compared.choices, compared.recorded.groups
+    table, judged, reference = choices.table, choices.judgement.table, choices.reference
+    rows = {}
+    for name in table.index:
+        own, other = table.loc[name], judged.loc[name]
+        rows[name] = {
+            "trials": f"{own['trials']:.0f}",
+            "runs": f"{own['runs']:.1f}",
+            "runs by FLOPs": f"{own['flop_runs']:.1f}",
+            "test": with_interval(own["test"], own["test_ci"]),
+            **{group: with_interval(own[group], own[f"{group}_ci"]) for group in groups},
+            f"minus {reference}": "-"
+            if name == reference
+            else signed(other["difference"], other["difference_ci"]),
+            f"P(better than {reference})": _between(other, "improves"),
+            "mean rank": _between(other, "rank"),
+        }
+    rows["binomial s.e. of one trial"] = {
+        group: f"{table[f'binomial_{group}'].mean():.1f}" for group in groups
+    }
+    return _table("choices", "Test accuracy (%) of the choices at that cost", rows, "search")
+
+
+def regrets_table(compared: Searches) -> Table:
+    """A row per search: its distance to the best of all cells, and the cost of finding that."""
+    table = compared.choices.table
+    rows = {}
+    for name in table.index:
+        own = table.loc[name]
+        missed = own["repeats"] - own["reached"]
+        cost = "never" if math.isinf(own["cost_to"]) else f"{own['cost_to']:.1f}"
+        rows[name] = {
+            "regret, validation": with_interval(own["regret"], own["regret_ci"]),
+            "regret, test": with_interval(own["test_regret"], own["test_regret_ci"]),
+            "area under regret": with_interval(own["area"], own["area_ci"]),
+            "median cost to find the best": cost,
+            "missed it": f"{missed:.0f} of {own['repeats']:.0f}",
+        }
+    return _table("regrets", "Points below the best of all cells", rows, "search")
+
+
+def bias_table(compared: Searches) -> Table:
+    """A row per search: what its choice scored where it was chosen, and what elsewhere."""
+    table, count = compared.choices.table, compared.recorded.comparison.confirm
+    has_seeds = compared.landscape is not None and len(compared.landscape.cells.seeds) > 1
+    rows = {}
+    for name in table.index:
+        own = table.loc[name]
+        rows[name] = {
+            "chosen: validation": with_interval(own["select"], own["select_ci"]),
+            "test": with_interval(own["test"], own["test_ci"]),
+            "best on test among those tried, minus chosen": with_interval(
+                own["missed"], own["missed_ci"]
+            ),
+        }
+        if has_seeds:
+            rows[name]["validation minus that of other seeds"] = signed(own["luck"], own["luck_ci"])
+        if count:
+            rows[name] |= {
+                "test on unseen seeds, the best": with_interval(
+                    own["first_again"], own["first_again_ci"]
+                ),
+                f"the confirmed of {count}": with_interval(own["confirmed"], own["confirmed_ci"]),
+                "confirmation's cost (runs)": _number(own["confirm_runs"]),
+            }
+    return _table("choosing", "What a choice is worth on other data and seeds (%)", rows, "search")
+
+
+def yields_table(compared: Searches) -> Table:
+    """A row per search: what became of its proposals."""
+    table = compared.choices.table
+    rows = {}
+    for name in table.index:
+        own = table.loc[name]
+        total = max(1, own["answers"])
+        rows[name] = {"proposals": f"{own['proposals']:.0f}"}
+        rows[name]["repeats of known ones (%)"] = _percent(own["repeated"], own["proposals"])
+        for field, words in (
+            ("PRUNED", "stopped early (%)"),
+            ("DIVERGED", "diverged (%)"),
+            ("collapsed", "below twice chance (%)"),
+            ("FAILED", "failed (%)"),
+        ):
+            rows[name][words] = _percent(own[field], total)
+    return _table("yield", "Percent of answers; of the first column, of proposals", rows, "search")
+
+
+def fidelity_table(fidelity: pd.DataFrame, epochs: int) -> Table:
+    """A row per rung of a pruner: how well its scores foretell the final ones."""
+    rows = {
+        f"{row['epoch']:.0f} of {epochs}": {
+            "Kendall's τ with the final score": f"{row['tau']:.2f}",
+            "of the final best tenth, in the best third (%)": f"{100 * row['recall']:.0f}",
+        }
+        for _, row in fidelity.iterrows()
+    }
+    caption = "Selection scores at the rungs of ASHA and Hyperband, against final ones"
+    return _table("fidelity", caption, rows, "epoch")
+
+
+def effects_tables(effects: Effects) -> list[Table]:
+    """What separate choices lose, and the analyses of variance."""
+    tables = [_gaps(effects.gaps), _anova("effects", effects.anova, "of all cells")]
+    if effects.flat is not None:
+        where = f"without {effects.left_out}, where some cell collapses"
+        tables.append(_anova("effects_flat", effects.flat, where))
+    return tables
+
+
+def _anova(stem: str, effects: pd.DataFrame, where: str) -> Table:
+    rows = {}
+    for _, row in effects.iterrows():
+        known = not math.isnan(row["F"])
+        rows[row["effect"]] = {
+            "share (%)": f"{100 * row['share']:.1f}",
+            "df": f"{row['df']:.0f}",
+            "F": f"{row['F']:.1f}" if known else "-",
+            "p": "-" if not known else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
+        }
+    caption = f"Analysis of variance of the test scores, {where}"
+    return _table(stem, caption, rows, "effect")
+
+
+def _gaps(gaps: pd.DataFrame) -> Table:
+    rows = {}
+    for place, (_, row) in enumerate(gaps.iterrows()):
+        rows[row["choice"]] = {
+            "cell": row["cell"],
+            "validation": f"{row['select']:.1f}",
+            "test": f"{row['test']:.1f}",
+            "lost on validation": "-" if place == 0 else f"{row['select_gap']:.1f}",
+            "lost on test": "-" if place == 0 else signed(row["test_gap"], row["test_gap_ci"]),
+        }
+    caption = "Choices by mean selection score; lost on test: paired by seed, 95 % interval"
+    return _table("gaps", caption, rows, "choice")
+
+
+def _between(row: pd.Series[Any], field: str) -> str:
+    """An estimate with the bounds of its interval."""
+    if math.isnan(row[field]):
+        return "-"
+    low, high = row[f"{field}_low"], row[f"{field}_high"]
+    return f"{row[field]:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def _table(stem: str, caption: str, rows: dict[str, dict[str, str]], corner: str) -> Table:
+    """The rows' columns in their first order; a cell that a row lacks is empty."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    words = pd.DataFrame(
+        [[row.get(column, "") for column in columns] for row in rows.values()],
+        index=list(rows),
+        columns=columns,
+    )
+    return Table(stem=stem, caption=caption, corner=corner, words=words)
