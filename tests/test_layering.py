@@ -106,3 +106,27 @@ def test_the_runner_imports_neither_optuna_nor_ray():
         if not module.startswith("harness.engines.ray_"):
             roots = {name.split(".")[0] for name in imported_names(path, top_level_only=True)}
             assert not roots & {"optuna", "ray"}, module
+
+
+ENDS_ITSELF = {"harness.engines.local": "a worker whose driver was killed"}
+"""Modules outside the command line that may end their process, and which process that is."""
+COMMANDS = {"harness.reports.reproduce": "`make reproduce`, a program of its own"}
+"""Modules that are run as programs, and so may print."""
+
+
+def calls(path):
+    """Every called name, as in `print` and `sys.exit`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("harness.cli")])
+def test_only_the_command_line_prints_and_exits(module):
+    path = MODULES[module]
+    roots = {name.split(".")[0] for name in imported_names(path)}
+    assert not roots & {"click", "rich"}
+    found = set(calls(path)) & {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo"}
+    found -= {"os._exit"} if module in ENDS_ITSELF else set()
+    found -= {"print", "sys.exit"} if module in COMMANDS else set()
+    assert not found
