@@ -22,7 +22,8 @@ from harness.console import SILENT, Console
 
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
-    from harness.reports.notebook import ComparisonResults, Results, SearchesResults, TrainResults
+    from harness.reports.notebook import ComparisonResults, Results, SearchesResults
+    from harness.reports.trained import TrainResults
     from harness.study.study import Study
 
 
@@ -62,7 +63,8 @@ def train(
     from harness.driver.cell import prepare_training
     from harness.driver.request import TrainRequest
     from harness.reports.files.write import write_gamma, write_report
-    from harness.reports.notebook import ComparisonResults, TrainResults
+    from harness.reports.notebook import ComparisonResults
+    from harness.reports.trained import TrainResults
 
     asked = TrainRequest(
         method=method,

@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.comparison.request import SearchesRequest
 from harness.errors import UserError
-from harness.search.base import Budget, Make, Search, SearchMaker, SearchTask
+from harness.search.base import Make, Search, SearchMaker, SearchTask
+from harness.search.budget import Budget
 from harness.search.catalogue import find_search, restarts
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder

@@ -19,7 +19,7 @@ from harness.runner.cost import count_params
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
 from harness.search.catalogue import POPULATION
-from harness.search.plan import SearchPlan, Wanted, plan_searches
+from harness.search.plan import SearchPlan, SearchRequest, plan_searches
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, known_run, read_run, write_command, write_counts, write_run
@@ -77,7 +77,7 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     study, store = prepared.study, prepared.store
     if not study.trains:
         raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
-    wanted = Wanted(
+    request = SearchRequest(
         name=asked.search,
         budget=asked.budget,
         repeats=asked.repeats or 1,
@@ -89,7 +89,7 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     if len(words) > 1 and (asked.engine.gpus_per_trial or 1) > 1:
         raise UserError("--pruner: trials on several GPUs each are not stopped early.")
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
-    planned = plan_searches(study, prepared.runtime, folder, wanted)
+    planned = plan_searches(study, prepared.runtime, folder, request)
     return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
 
 
