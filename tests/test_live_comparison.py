@@ -33,7 +33,7 @@ def live(tmp_path_factory):
     assert harness("sweep", *small, "--workers", 2).exit_code == 0
     args = ["--search", SEARCHES, "--budget", 2, "--repeats", 1, "--confirm", 1, "--workers", 1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.comparison.searches.CONFIRM_SEEDS", 1)  # five would train for long
+        patch.setattr("harness.comparison.live.CONFIRM_SEEDS", 1)  # five would train for long
         yield root, [*small, *args], harness("compare", *small, *args)
 
 
