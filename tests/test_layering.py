@@ -130,3 +130,43 @@ def test_only_the_command_line_prints_and_exits(module):
     found -= {"os._exit"} if module in ENDS_ITSELF else set()
     found -= {"print", "sys.exit"} if module in COMMANDS else set()
     assert not found
+
+
+MOST_MODULES, MOST_LINES, MOST_BODY = 8, 400, 60
+LONG_BODIES: dict[str, str] = {}
+"""Functions that may be longer, at most five: name -> why."""
+
+
+def test_harness_holds_few_modules_beside_its_packages():
+    beside = [path.name for path in (ROOT / "harness").glob("*.py")]
+    assert len(beside) <= MOST_MODULES, beside
+
+
+def test_no_file_is_longer_than_a_reader_holds():
+    folders = ("harness", "baselines", "studies", "reports", "tests", "docs", "examples")
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
+
+
+def lengths_of_bodies(tree):
+    """Every function's name and the lines of its body without the docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :]
+            if body:
+                yield node.name, node.end_lineno - body[0].lineno + 1
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = {
+        f"{module}.{name}": lines
+        for module, path in MODULES.items()
+        for name, lines in lengths_of_bodies(ast.parse(path.read_text()))
+        if lines > MOST_BODY
+    }
+    assert len(LONG_BODIES) <= 5
+    assert set(long) == set(LONG_BODIES), long

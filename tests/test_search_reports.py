@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_sweep import made_metapeft, made_sweep
+from support.tables import compare, small_study
 from test_cli import harness
-from test_tables_and_replay import compare, small_study
 
 from harness.errors import UserError
 from harness.reports.files.write import write_report
