@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -125,3 +127,29 @@ def test_loading_needs_no_torch(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebook.ipynb"
+
+
+@pytest.mark.slow
+def test_the_notebook_that_ships_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    """Its code cells in their order, each run with `exec` in one namespace, as a kernel would.
+
+    There is no kernel in it: Jupyter is none of the requirements.
+    """
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    best = names["results"].best()
+    printed = capsys.readouterr().out
+    assert best.trial_ids[0] in printed and f"{best.select:.1f} %" in printed
+    assert (tmp_path / "runs/studies/depth_vs_position+smoke/report/index.html").is_file()
+
+
+def test_the_notebook_that_ships_holds_no_outputs():
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
