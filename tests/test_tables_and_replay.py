@@ -303,7 +303,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
         importlib.metadata.EntryPoint(name, f"{name}_search:start", "harness.searches")
         for name in ("users", "broken")
     )
-    monkeypatch.setattr("harness.search.catalogue.entry_points", lambda group: entries)
+    monkeypatch.setattr("harness.registry.entry_points", lambda group: entries)
     result = compare(tmp_path, made[2], "--search", "users,random", "--repeats", 2, "--budget", 3)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "studies" / "joint_space+searches"

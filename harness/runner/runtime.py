@@ -5,11 +5,12 @@ Owns: `Runtime`. Must not know: trials.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from harness.catalogue.studies import StudyFile, loaded_files
 from harness.data.pack import OnBad
 
 
@@ -33,6 +34,9 @@ class Runtime:
     """Folder where such datasets are packed, and where workers open them."""
     on_bad_image: OnBad = "stop"
     """What to do about an image that cannot be read."""
+    study_files: tuple[StudyFile, ...] = field(default_factory=loaded_files)
+    """Study files that a worker runs before its first trial, for the methods, datasets and
+    backbones that they register: by default those that this process has loaded."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""
