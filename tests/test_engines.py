@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +17,7 @@ from harness.driver.drive import drive
 from harness.driver.plan import make_plan
 from harness.engines.base import Reported
 from harness.engines.local import LocalEngine
+from harness.engines.processes import context_for
 from harness.engines.ray_tune import RayEngine
 from harness.errors import NotSavedError, UserError
 from harness.runner.resolve import resolve
@@ -77,7 +79,7 @@ def test_a_store_that_cannot_be_written_stops_the_engine(tmp_path, kind):
         engine.close()
 
 
-def note_cores(spec, runtime, store, goes_on):
+def note_cores(spec, runtime, store, should_continue):
     (store.root / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 
 
@@ -92,6 +94,32 @@ def test_a_worker_keeps_to_no_core_or_two_commands_would_share_one(tmp_path):
     finally:
         engine.close()
     assert json.loads((tmp_path / "cores").read_text()) == cores
+
+
+def note_server(spec, runtime, store, should_continue):
+    status = Path(f"/proc/{os.getppid()}/status").read_text()
+    facts = dict(line.split(":", 1) for line in status.splitlines())
+    facts["command"] = Path(f"/proc/{os.getppid()}/cmdline").read_text()
+    facts["runner"] = "harness.runner.trial" in sys.modules
+    (store.root / "server.json").write_text(json.dumps(facts))
+
+
+def test_workers_are_forked_from_a_server_that_has_one_thread(tmp_path):
+    """A fork of a process with threads may inherit a lock that no one holds."""
+    engine = start("local", tmp_path, workers=1, run=note_server)
+    try:
+        engine.submit(of_epochs(1)[0])
+        assert engine.next().crash is None
+    finally:
+        engine.close()
+    facts = json.loads((tmp_path / "server.json").read_text())
+    assert "forkserver" in facts["command"] and "harness.runner.trial" in facts["command"]
+    assert facts["Threads"].strip() == "1" and facts["runner"]
+
+
+def test_on_cuda_workers_are_spawned():
+    assert context_for("cuda:1").get_start_method() == "spawn"
+    assert context_for("cpu").get_start_method() == "forkserver"
 
 
 def sweep(*arguments):

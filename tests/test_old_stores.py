@@ -58,7 +58,7 @@ class Continued:
 
     def __init__(self, folder):
         shutil.copytree(FIXTURE, folder, dirs_exist_ok=True)
-        self.store = folder / "runs"
+        self.store = folder / "store"
         self.before = records(self.store)
         self.files = {path: (path.read_bytes(), path.stat()) for path in _records(self.store)}
         self.logs = {
@@ -170,7 +170,7 @@ def test_the_same_command_again_runs_nothing(continued):
 
 
 def test_a_last_proposal_waits_only_if_it_began(tmp_path):
-    shutil.copytree(FIXTURE / "runs", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(FIXTURE / "store", tmp_path, dirs_exist_ok=True)
     log = tmp_path / "studies" / RUNS["tpe"] / "search-0.jsonl"
     phantom = read(log)[-1]["trial"]
     assert phantom in phantoms()

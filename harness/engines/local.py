@@ -5,17 +5,14 @@ Owns: processes and the messages to them. Must not know: which trial is worth ru
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import threading
-import time
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from harness.engines.base import Ended, Reported, RunTrial
+from harness.engines.processes import context_for, end_with_the_driver, start
 from harness.errors import NotSavedError, UserError
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
@@ -53,7 +50,7 @@ class LocalEngine:
     def _start(self) -> _Worker:
         root, runtime, watch, run = self._started
         number = self._free.pop(0)
-        return _Worker(number, (root, runtime.on(number), watch, run, os.getpid()))
+        return _Worker(number, (root, runtime.on(number), watch, run))
 
     def next(self) -> Ended | Reported:
         """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
@@ -90,24 +87,13 @@ class LocalEngine:
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, number: int, task: tuple[Any, ...]) -> None:
+    def __init__(self, number: int, task: tuple[Path, Runtime, bool, RunTrial]) -> None:
         self.number = number
-        # Spawned, not forked: a forked copy of torch's thread pools and CUDA state cannot be used.
-        context = multiprocessing.get_context("spawn")
+        context: Any = context_for(task[1].device)  # typeshed's base class has no `Process`
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *task), daemon=True)
-        # The child inherits an ignored Ctrl-C from the first instruction on: the driver decides.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
-        try:
-            self.process.start()
-        finally:
-            if handler is not None:
-                signal.signal(signal.SIGINT, handler)
+        start(self.process)
         theirs.close()
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _serve(
@@ -116,13 +102,12 @@ def _serve(
     runtime: Runtime,
     watch: bool,
     run: RunTrial,
-    parent: int,
 ) -> None:
     """Run trials until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_the_driver()
 
-    def goes_on(epoch: int, scores: dict[str, float]) -> bool:
+    def should_continue(epoch: int, scores: dict[str, float]) -> bool:
         pipe.send((epoch, scores))
         return bool(pipe.recv())
 
@@ -134,14 +119,7 @@ def _serve(
             return
         problem: Exception | None = None
         try:
-            run(spec, runtime, store, goes_on if watch else None)
+            run(spec, runtime, store, should_continue if watch else None)
         except (UserError, NotSavedError) as error:
             problem = error
         pipe.send(problem)
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its driver was killed, so that its claim becomes free."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

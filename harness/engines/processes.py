@@ -1,0 +1,80 @@
+"""How processes that run trials are started, and that none outlives its driver.
+
+Owns: the start method and its server. Must not know: what the processes do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+
+PRELOADED = ["harness.runner.trial"]
+"""What the server imports once, so that a worker has torch and the runner from its first moment."""
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator
+}
+"""Without these, importing the runner starts threads, and a fork of a process that has threads may
+inherit a lock that no one holds."""
+
+
+def context_for(device: str) -> BaseContext:
+    """Forked from a server that has imported the runner and has one thread; CUDA: spawned.
+
+    A forked copy of CUDA's state cannot be used, and neither can one of this process, whose torch
+    has thread pools; the server has neither. It starts with the first process, and keeps the
+    environment and `sys.path` of that moment.
+    """
+    if device.startswith("cuda"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process that leaves Ctrl-C to this one, from its first instruction on."""
+    with _ignored_interrupt(), _one_thread():
+        process.start()
+
+
+def end_with_the_driver() -> None:
+    """In a process that was started: have it end when the one that started it is gone."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+
+    def wait() -> None:
+        driver.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _ignored_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """These settings are for processes started here; what a user has set is kept."""
+    added = {name: value for name, value in ONE_THREAD.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
