@@ -90,7 +90,7 @@ BACKBONES.add(
 
 def study():
     values = {{"backbone": "{name}_vit", "backbone.weights": "random", "data": "{name}-data",
-              "data.options": {{"test_per_class": 2}}, "recipe.epochs": 1, "recipe.batch_size": 256}}
+              "data.options": {{"test_per_class": 2}}, "recipe.epochs": 1}}
     return base().derive(
         name="own",
         base=base().base.with_values({{**values, "positions": None, "depth": "all",
