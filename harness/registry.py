@@ -37,7 +37,7 @@ def installed(group: str) -> dict[str, list[EntryPoint]]:
 def origin(entry: EntryPoint) -> str:
     """The distribution that an entry point is of, with its version."""
     of = entry.dist
-    return "an unnamed distribution" if of is None else f"{of.name} {of.version}"
+    return "no distribution" if of is None else f"{of.name} {of.version}"
 
 
 def load_entry(kind: str, entries: list[EntryPoint]) -> Any:
@@ -54,11 +54,13 @@ def load_entry(kind: str, entries: list[EntryPoint]) -> Any:
         )
     try:
         return entry.load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of others may end in any way, SystemExit included
         reason = " ".join(repr(error).split())
         raise UserError(
-            f"{kind.capitalize()} {entry.name!r} ({entry.value}, from {origin(entry)}) is "
-            f"installed but cannot be imported: {reason}."
+            f"{kind.capitalize()} {entry.name!r} (entry point {entry.value}, of {origin(entry)}) "
+            f"is installed but cannot be imported: {reason}."
         ) from error
 
 

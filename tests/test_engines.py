@@ -22,7 +22,7 @@ from harness.engines.ray_tune import RayEngine
 from harness.errors import NotSavedError, UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.search.base import Budget, GridSearch
+from harness.search.base import Decision, GridSearch
 from harness.search.optuna_search import OptunaSearch
 from harness.search.warm_start import known_points
 from harness.store.store import Store
@@ -228,8 +228,6 @@ def test_a_finished_trial_is_watched_in_its_history(tmp_path):
         name="n",
         first_seed=0,
         on_repeat="cached",
-        budget=Budget.parse("4"),
-        full_run_flops=1,
         log=tmp_path / "log",
         pruner="asha",
         epochs=4,
@@ -280,5 +278,6 @@ def test_points_of_another_run_are_known_and_foreign_ones_refused(tmp_path):
         known(tiny_study(base=TINY.with_values({"recipe.lr": 0.5}, source="test")))
 
 
-def test_a_grid_is_not_watched():
-    assert not GridSearch([]).watches and GridSearch([]).report("x", 1, 0.0)
+def test_a_grid_needs_no_reports():
+    grid = GridSearch([])
+    assert not grid.needs_epoch_reports and grid.report("x", 1, 0.0) is Decision.GO_ON

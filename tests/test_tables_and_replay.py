@@ -18,7 +18,8 @@ from harness.catalogue.studies import load_study
 from harness.comparison.controls import Controls
 from harness.errors import UserError
 from harness.runner.runtime import Runtime
-from harness.search.base import Budget, SearchTask
+from harness.search.base import Decision, SearchTask
+from harness.search.budget import Budget
 from harness.search.catalogue import find_search
 from harness.search.replay import Recording
 from harness.store.run_folder import RunFolder
@@ -180,7 +181,7 @@ class Listed:
     """A search that asks for given cells and keeps what it hears."""
 
     def __init__(self, make, cells, *, stop_at=None):
-        self.watches = stop_at is not None
+        self.needs_epoch_reports = stop_at is not None
         self._left = [make(cell, 0) for cell in cells]
         self._stop_at = stop_at
         self.told, self.heard = [], []
@@ -191,7 +192,7 @@ class Listed:
 
     def report(self, trial_id, epoch, score):
         self.heard.append((trial_id, epoch, score))
-        return epoch < self._stop_at
+        return Decision.GO_ON if epoch < self._stop_at else Decision.STOP
 
     def tell(self, outcome):
         self.told.append(outcome)
@@ -311,7 +312,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     assert len(asked) >= 3  # 30 epochs; one that diverges takes fewer than 10
     assert "| users " in (folder / "report" / "report.md").read_text()
     broken = compare(tmp_path / "b", made[2], "--search", "broken", "--repeats", 1)
-    assert broken.exit_code == 2 and "'broken' (broken_search:start)" in broken.stderr
+    assert broken.exit_code == 2 and "'broken' (entry point broken_search:start" in broken.stderr
     sweep = ["sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--dry-run"]
     assert "Search: users over 4 configurations" in harness(*sweep, "--search", "users").output
     typo = harness(*sweep, "--search", "user")

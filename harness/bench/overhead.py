@@ -20,7 +20,7 @@ from harness.engines.base import Engine
 from harness.engines.local import LocalEngine
 from harness.runner.runtime import Runtime
 from harness.runner.trial import ShouldContinue
-from harness.search.base import Budget, GridSearch
+from harness.search.base import GridSearch
 from harness.search.optuna_search import OptunaSearch, Sampler
 from harness.spec import LINEAR_POSITIONS, BackboneSpec, DataSpec, Placement, Recipe, TrialSpec
 from harness.store.records import Cost, TrialRecord
@@ -110,8 +110,6 @@ def _ask(sampler: Sampler, space: SearchSpace, told: int) -> Ask:
             name="bench",
             first_seed=0,
             on_repeat="next-seed",
-            budget=Budget.parse("10"),
-            full_run_flops=1,
             log=Path(folder) / "log",
             warm=points,
         )

@@ -135,7 +135,7 @@ def sweep(
     from harness.runner.provenance import provenance
     from harness.search.base import GridSearch
     from harness.search.catalogue import POPULATION
-    from harness.search.plan import Wanted, plan_searches
+    from harness.search.plan import SearchRequest, plan_searches
     from harness.store.liveness import driving
     from harness.store.run_folder import RunFolder
     from harness.store.runs import Command, known_run, read_run, write_command, write_run
@@ -182,7 +182,7 @@ def sweep(
     if search != "grid":
         if not study.trains:
             raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
-        wanted = Wanted(
+        request = SearchRequest(
             name=search,
             budget=budget,
             repeats=repeats or 1,
@@ -195,7 +195,7 @@ def sweep(
             raise UserError("--pruner: trials on several GPUs each are not stopped early.")
         folder = RunFolder.of(store, "+".join([run_name, *words]))
         click.echo(f"{study.name}: {study.question}")
-        planned = plan_searches(study, runtime, folder, wanted)
+        planned = plan_searches(study, runtime, folder, request)
         click.echo(planned.words)
         if dry_run:
             return

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, saving
-from harness.search.base import Budget, Make, Search, SearchMaker, SearchTask
+from harness.search.base import Make, Search, SearchMaker, SearchTask
+from harness.search.budget import Budget
 from harness.search.catalogue import POPULATION, find_search, restarts
 from harness.search.population import population_size
 from harness.search.replay import Recording

@@ -73,9 +73,10 @@ class Batch:
         self._engine = None
 
     def _engine_for(self, search: Search) -> Engine:
-        if self._engine is None or self._watches != search.watches:
+        if self._engine is None or self._watches != search.needs_epoch_reports:
             self.__exit__()
-            self._engine, self._watches = self.start_engine(search.watches), search.watches
+            self._watches = search.needs_epoch_reports
+            self._engine = self.start_engine(self._watches)
         return self._engine
 
     def run(

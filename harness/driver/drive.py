@@ -1,7 +1,7 @@
-"""From a study to finished trials: the plan, and the loop search -> engine.
+"""The loop between a search and an engine.
 
-Owns: what is to run, and what a search is told. Must not know: how trials are computed, how
-progress is shown.
+Owns: what a search is told, retries, and how the loop ends. Must not know: how trials are computed,
+how progress is shown, how a budget is counted.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from threading import Event
 
-from harness.engines.base import Engine, Reported
+from harness.engines.base import Ended, Engine, Reported
+from harness.errors import UserError
 from harness.runner.runtime import Runtime
 from harness.runner.trial import record_crash
-from harness.search.base import Outcome, Search
+from harness.search.base import Decision, Outcome, Search
+from harness.search.bounded import BoundedSearch, bounded
 from harness.spec import TrialSpec
 from harness.store.records import TrialRecord
 from harness.store.store import Store
@@ -39,103 +41,171 @@ def drive(
     stop: Event,
     on_end: OnEnd,
 ) -> None:
-    """Keep the engine full of what the search asks for, until the search is over.
+    """Keep the engine full of what the search asks for, until the search or its budget ends.
 
     A trial whose worker died is tried again, `max_retries` times at most, and then recorded as
     failed. Once `stop` is set nothing new starts, and the trials that run are finished.
+
+    Raises:
+        UserError: the search raised or broke its contract. The trials that ran then are finished
+            first, and are in the store.
     """
-    running = 0
-    crashes: Counter[str] = Counter()
-    elsewhere: list[TrialSpec] = []
-    while True:
-        while running < engine.slots and not stop.is_set():
-            specs = search.ask(1)
-            if not specs:
-                break
-            if store.state(specs[0].trial_id) == "done":
-                _tell(search, store, specs[0], metric, on_end, is_fresh=False)
-                continue
-            store.branch(specs[0])
-            engine.submit(specs[0])
-            running += 1
-        if running:
-            event = engine.next()
-            spec = event.spec
+    loop = _Loop(bounded(search), engine, store, runtime, metric, max_retries, stop, on_end)
+    while loop.step():
+        pass
+    if loop.problem is not None:
+        raise loop.problem
+
+
+@dataclass
+class _Loop:
+    """The state of one drive."""
+
+    search: BoundedSearch
+    engine: Engine
+    store: Store
+    runtime: Runtime
+    metric: str
+    max_retries: int
+    stop: Event
+    on_end: OnEnd
+    problem: UserError | None = None
+    """What ended the search; it is not called any more."""
+    running: int = 0
+    """Trials that the engine has."""
+    elsewhere: list[TrialSpec] = field(default_factory=list)
+    """Trials that another process runs."""
+    crashes: Counter[str] = field(default_factory=Counter)
+
+    def step(self) -> bool:
+        """Start what there is room for, then wait for one event; False when all is over."""
+        self._fill()
+        if self.running:
+            event = self.engine.next()
             if isinstance(event, Reported):
-                goes_on = search.report(spec.trial_id, event.epoch, event.scores[metric])
-                engine.answer(spec, goes_on)
-                continue
-            if event.crash:
-                store.release(spec.trial_id)
-                crashes[spec.trial_id] += 1
-                if crashes[spec.trial_id] <= max_retries and not stop.is_set():
-                    engine.submit(spec)
-                    continue
-                if not stop.is_set():
-                    record_crash(spec, runtime, store, event.crash)
-            running -= 1
-            if store.record(spec.trial_id) is None:
-                elsewhere.append(spec)
+                self._answer(event)
             else:
-                _tell(search, store, spec, metric, on_end, is_fresh=True)
-        elif elsewhere and not stop.is_set():
-            spec = elsewhere.pop(0)
-            if store.state(spec.trial_id) == "running":
-                elsewhere.append(spec)
-                time.sleep(POLL_S)
-            elif store.record(spec.trial_id) is None:
-                engine.submit(spec)  # the other process died; its claim is free again
-                running += 1
-            else:
-                _tell(search, store, spec, metric, on_end, is_fresh=False)
+                self._end(event)
+        elif self.elsewhere and self._may_start:
+            self._look_elsewhere()
         else:
+            return False
+        return True
+
+    @property
+    def _may_start(self) -> bool:
+        return self.problem is None and not self.stop.is_set()
+
+    def _fill(self) -> None:
+        """Submit what the search asks for; what the store has is answered at once."""
+        while self.running < self.engine.slots and self._may_start:
+            spec = self._ask()
+            if spec is None:
+                return
+            known = self.store.look_up(spec.trial_id)
+            if known.state == "done" and known.record is not None:
+                self._tell(known.record, is_fresh=False)
+                continue
+            self.store.branch(spec)
+            self._submit(spec)
+
+    def _submit(self, spec: TrialSpec) -> None:
+        self.engine.submit(spec)
+        self.running += 1
+
+    def _answer(self, event: Reported) -> None:
+        """Pass on what the search decides; a trial goes on where there is nobody to ask."""
+        score = event.scores[self.metric]
+        decision = self._report(event.spec.trial_id, event.epoch, score)
+        self.engine.answer(event.spec, decision is Decision.GO_ON)
+
+    def _end(self, event: Ended) -> None:
+        """A trial has ended, or the worker that had it."""
+        self.running -= 1
+        if event.crash and self._try_again(event.spec, event.crash):
             return
+        record = self.store.record(event.spec.trial_id)
+        if record is None:
+            self.elsewhere.append(event.spec)
+        else:
+            self._tell(record, is_fresh=True)
 
+    def _try_again(self, spec: TrialSpec, crash: str) -> bool:
+        """Submit a trial whose worker died once more, or record it as failed."""
+        self.store.release(spec.trial_id)
+        if self.stop.is_set():
+            return False
+        self.crashes[spec.trial_id] += 1
+        if self.crashes[spec.trial_id] <= self.max_retries:
+            self._submit(spec)
+            return True
+        record_crash(spec, self.runtime, self.store, crash)
+        return False
 
-def _tell(
-    search: Search,
-    store: Store,
-    spec: TrialSpec,
-    metric: str,
-    on_end: OnEnd,
-    *,
-    is_fresh: bool,
-) -> None:
-    record = store.record(spec.trial_id)
-    assert record is not None
-    outcome = Outcome(
-        trial_id=record.trial_id,
-        status=record.status,
-        objective=None if record.status == "FAILED" else record.objective(metric),
-        epochs=record.epochs_run,
-        device_s=record.cost.device_s,
-        flops=record.cost.flops,
-    )
-    if search.watches and not is_fresh:
-        outcome = _as_watched(search, store, record, outcome, metric)
-    search.tell(outcome)
-    on_end(record, is_fresh)
+    def _look_elsewhere(self) -> None:
+        """See what has become of a trial that another process runs."""
+        spec = self.elsewhere.pop(0)
+        known = self.store.look_up(spec.trial_id)
+        if known.record is not None:
+            self._tell(known.record, is_fresh=False)
+        elif known.state == "running":
+            self.elsewhere.append(spec)
+            time.sleep(POLL_S)
+        else:
+            self._submit(spec)  # the other process died; its claim is free again
 
+    def _ask(self) -> TrialSpec | None:
+        try:
+            specs = self.search.ask(1)
+        except UserError as error:
+            self.problem = error
+            return None
+        return specs[0] if specs else None
 
-def _as_watched(
-    search: Search, store: Store, record: TrialRecord, outcome: Outcome, metric: str
-) -> Outcome:
-    """What a search that watches would have seen of a trial that ran without it.
+    def _report(self, trial_id: str, epoch: int, score: float) -> Decision:
+        if self.problem is None:
+            try:
+                return self.search.report(trial_id, epoch, score)
+            except UserError as error:
+                self.problem = error
+        return Decision.GO_ON
 
-    Its epochs are reported one by one, up to where the search would have stopped it, and it is
-    charged for those alone.
-    """
-    for row in store.history(record.trial_id)[: record.epochs_run - 1]:
-        epoch, score = row["epoch"] + 1, row.get("select", {}).get(metric)
-        if score is None or search.report(record.trial_id, epoch, score):
-            continue
-        share = epoch / record.epochs_run
-        return replace(
-            outcome,
-            status="PRUNED",
-            objective=score,
-            epochs=epoch,
-            device_s=share * outcome.device_s,
-            flops=round(share * outcome.flops),
+    def _tell(self, record: TrialRecord, *, is_fresh: bool) -> None:
+        """Tell the search how a trial ended, and whoever listens."""
+        outcome = Outcome(
+            trial_id=record.trial_id,
+            status=record.status,
+            objective=None if record.status == "FAILED" else record.objective(self.metric),
+            epochs=record.epochs_run,
+            device_s=record.cost.device_s,
+            flops=record.cost.flops,
         )
-    return outcome
+        if self.search.needs_epoch_reports and not is_fresh:
+            outcome = self._as_reported(record, outcome)
+        if self.problem is None:
+            try:
+                self.search.tell(outcome)
+            except UserError as error:
+                self.problem = error
+        self.on_end(record, is_fresh)
+
+    def _as_reported(self, record: TrialRecord, outcome: Outcome) -> Outcome:
+        """What a search would have seen of a trial that ran without its reports.
+
+        Its epochs are reported one by one, up to where the search would have ended it, and it is
+        charged for those alone.
+        """
+        for row in self.store.history(record.trial_id)[: record.epochs_run - 1]:
+            epoch, score = row["epoch"] + 1, row.get("select", {}).get(self.metric)
+            if score is None or self._report(record.trial_id, epoch, score) is Decision.GO_ON:
+                continue
+            share = epoch / record.epochs_run
+            return replace(
+                outcome,
+                status="PRUNED",
+                objective=score,
+                epochs=epoch,
+                device_s=share * outcome.device_s,
+                flops=round(share * outcome.flops),
+            )
+        return outcome

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.runner.cost import probe_seconds
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.search.base import Budget
+from harness.search.budget import Budget
 from harness.spec import TrialSpec
 from harness.store.records import State, state_of
 from harness.store.run_folder import RunFolder

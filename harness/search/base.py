@@ -1,20 +1,21 @@
 """What to try next. A search asks for specs and is told outcomes; it never sees a test score.
 
-Owns: the `Search` contract and the grid. Must not know: where trials run or how they are stored.
+Owns: the `Search` contract, the grid and restarts. Must not know: where trials run or how they are
+stored.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from pydantic import JsonValue
 
-from harness.errors import UserError
+from harness.search.budget import Budget
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Tell, append_event, read_log, tells
@@ -34,41 +35,38 @@ class Outcome:
     flops: int
 
 
-class Search(Protocol):
-    """A strategy over specs."""
+class Decision(Enum):
+    """What becomes of a trial that has reported."""
 
-    watches: bool
+    GO_ON = "go on"
+    PAUSE = "pause"
+    """It ends for now, as `PRUNED`; the search asks for it, or for one that changes it, again."""
+    STOP = "stop"
+    """It ends as `PRUNED`, for good."""
+
+
+class Search(Protocol):
+    """A strategy over specs. It decides what to try; budget, retries and the end are the driver's.
+
+    It is rebuilt from its own log (`SearchTask.log`): one that was interrupted asks first for what
+    it had asked and was never told. See `harness.search.bounded` for what is refused.
+    """
+
+    needs_epoch_reports: bool
     """Whether trials are to be reported epoch by epoch, so that they can be stopped early."""
 
     def ask(self, count: int) -> Sequence[TrialSpec]:
-        """Up to `count` specs to run now; fewer, or none, when the search is over."""
+        """Up to `count` specs to run now, made by `SearchTask.make`; none: nothing for now.
 
-    def report(self, trial_id: str, epoch: int, score: float) -> bool:
-        """A watched trial has the selection score after its first `epoch` epochs; go on with it?"""
+        After none, it is asked again once another trial has ended or reported; it is over when none
+        is running. A trial asked for again is told again, at no cost.
+        """
+
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
+        """A running trial has the selection score after its first `epoch` epochs."""
 
     def tell(self, outcome: Outcome) -> None:
         """Report the end of an asked trial."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How much a search may spend. `runs` are full-run equivalents, by the FLOPs of one of them."""
-
-    amount: float
-    unit: Literal["trials", "epochs", "s", "runs"]
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read `24`, `24trials`, `240epochs`, `600s` or `12.5runs`.
-
-        Raises:
-            UserError: none of these, or not positive.
-        """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(trials|epochs|s|runs)?", text.replace(" ", ""))
-        if not match or float(match[1]) <= 0:
-            raise UserError(f"Bad budget {text!r}: write 24, 24trials, 240epochs, 600s or 12runs.")
-        unit: Any = match[2] or "trials"
-        return cls(amount=float(match[1]), unit=unit)
 
 
 Make = Callable[[Values, int], TrialSpec]
@@ -86,7 +84,7 @@ class SearchTask:
     seed: int
     """Of the trials that it asks for."""
     budget: Budget
-    """To be kept by the search itself."""
+    """What the driver will let it spend; some searches size themselves by it."""
     full_run_flops: int
     """What a budget in `runs` counts."""
     epochs: int
@@ -119,7 +117,7 @@ class GridSearch:
     trial when resumed (seen on 5.0.0).
     """
 
-    watches = False
+    needs_epoch_reports = False
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self._left = deque(specs)
@@ -127,9 +125,9 @@ class GridSearch:
     def ask(self, count: int) -> list[TrialSpec]:
         return [self._left.popleft() for _ in range(min(count, len(self._left)))]
 
-    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
         """Every trial is run to its end."""
-        return True
+        return Decision.GO_ON
 
     def tell(self, outcome: Outcome) -> None:
         """Nothing to learn: the next cell does not depend on earlier ones."""
@@ -141,7 +139,7 @@ class Restarts:
     It learns nothing from one to the next; `log` keeps their order, as for any search.
     """
 
-    watches = False
+    needs_epoch_reports = False
 
     def __init__(self, trials: Sequence[tuple[dict[str, JsonValue], TrialSpec]], log: Path) -> None:
         self._log = log
@@ -157,9 +155,9 @@ class Restarts:
                 append_event(self._log, event)
         return [spec for _, spec in asked]
 
-    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
         """Every trial is run to its end."""
-        return True
+        return Decision.GO_ON
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id not in self._told:

@@ -1,12 +1,14 @@
 """Searches by name: the built-in ones and those that users have installed.
 
 A user's search is an entry point in the group `harness.searches`: a function that takes a
-`SearchTask` and gives a `Search`. Owns: these names. Must not know: torch, where trials run.
+`SearchTask` and gives a `Search`. All are started within their bounds (`bounded`). Owns: these
+names. Must not know: torch, where trials run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -14,8 +16,9 @@ from typing import Any
 from harness.errors import unknown
 from harness.registry import installed, load_entry, origin
 from harness.search.base import Restarts, Search, SearchMaker, SearchTask
+from harness.search.bounded import start_search
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, OptunaSearch, Pruner, Sampler
-from harness.search.population import PopulationSearch, population_size
+from harness.search.population import PopulationSearch, population_budget, population_size
 from harness.study.space import Params, Values
 
 POPULATION = "pbt"
@@ -47,11 +50,11 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
     `beside` are names that are allowed too where this is asked.
 
     Raises:
-        UserError: there is none of this name, or the installed one cannot be imported.
+        UserError: there is none of this name. One that cannot be imported is refused at its start.
     """
     users = installed_searches()
     if name in users:
-        return partial(_installed, users[name])
+        return partial(start_search, name, partial(_installed, users[name]))
     if name == POPULATION:
         return _population
     sampler, plus, pruner = name.partition("+")
@@ -70,7 +73,7 @@ def restarts(cell: Values, count: int) -> SearchMaker:
         seeds = range(task.seed, task.seed + count)
         return Restarts([(cell, task.make(cell, seed)) for seed in seeds], task.log)
 
-    return start
+    return partial(start_search, str(cell["method"]), start, beyond=[cell])
 
 
 def optuna_search(
@@ -89,27 +92,32 @@ def optuna_search(
             name=task.name,
             first_seed=task.seed,
             on_repeat=on_repeat,
-            budget=task.budget,
-            full_run_flops=task.full_run_flops,
             log=task.log,
             pruner=pruner,
             epochs=task.epochs,
             warm=warm,
         )
 
-    return start
+    name = sampler if pruner == "none" else f"{sampler}+{pruner}"
+    return partial(start_search, name, start)
 
 
 def _population(task: SearchTask) -> Search:
-    return PopulationSearch(
-        task.space,
-        task.make,
-        name=task.name,
-        seed=task.seed,
-        size=population_size(task.space, task.budget, task.epochs),
-        epochs=task.epochs,
-        log=task.log,
-    )
+    size = population_size(task.space, task.budget, task.epochs)
+
+    def start(task: SearchTask) -> Search:
+        return PopulationSearch(
+            task.space,
+            task.make,
+            name=task.name,
+            seed=task.seed,
+            size=size,
+            epochs=task.epochs,
+            log=task.log,
+        )
+
+    task = replace(task, budget=population_budget(size, task.epochs))
+    return start_search(POPULATION, start, task)
 
 
 def _installed(entries: list[EntryPoint], task: SearchTask) -> Search:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UserError
-from harness.search.base import Budget, Outcome, tell_event
+from harness.search.base import Decision, Outcome, tell_event
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Event, Report, Tell, Warm, append_event, read_log
@@ -50,12 +50,10 @@ class OptunaSearch:
     """Proposes configurations of a space and learns from their outcomes.
 
     A proposal that repeats a configuration is answered from what is known (`cached`), or becomes
-    its next seed (`next-seed`). `name` tells this search's chance from that of others. A repeat
-    costs nothing; a trial that another study has run costs what it cost there. Trials and epochs
-    are counted when they start, so those budgets are met exactly; no trial starts once a budget in
-    seconds or runs is spent. With a pruner, trials are watched and stopped early; TPE with
-    Hyperband is what is known as BOHB. `warm` are configurations whose score is known from an
-    earlier run: they are learned from, and counted apart.
+    its next seed (`next-seed`). `name` tells this search's chance from that of others. It goes on
+    until its space is used up; the budget is the driver's. With a pruner, trials report and are
+    stopped early; TPE with Hyperband is what is known as BOHB. `warm` are configurations whose
+    score is known from an earlier run: they are learned from, and counted apart.
     """
 
     def __init__(
@@ -67,8 +65,6 @@ class OptunaSearch:
         name: str,
         first_seed: int,
         on_repeat: OnRepeat,
-        budget: Budget,
-        full_run_flops: int,
         log: Path,
         pruner: Pruner = "none",
         epochs: int = 1,
@@ -86,12 +82,9 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._kind, self._space, self._make = sampler, space, make
         self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat
-        self._budget, self._full_run_flops = budget, full_run_flops
         self._log: Path | None = log
-        self.watches = pruner != "none"
+        self.needs_epoch_reports = pruner != "none"
         self._asks = 0
-        self._spent_s, self._spent_flops = 0.0, 0
-        self._epochs: dict[str, int] = {}
         # Hyperband reads the name: it decides which trial goes into which bracket.
         self._study = optuna.create_study(
             direction="maximize",
@@ -116,38 +109,25 @@ class OptunaSearch:
     def ask(self, count: int) -> Sequence[TrialSpec]:
         specs: list[TrialSpec] = []
         while len(specs) < count:
-            if not self._again and self._affords(len(self._specs) + 1):
-                spec = self._next()
-                self._again += [] if spec is None else [spec]
-            if not self._again or not self._affords(len(self._specs)):
+            spec = self._again.pop(0) if self._again else self._next()
+            if spec is None:
                 break
-            specs.append(self._again.pop(0))
+            specs.append(spec)
         return specs
 
-    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
         last = self._reported.get(trial_id, 0)
         if epoch < last:
-            return True  # as was answered before an interruption
+            return Decision.GO_ON  # as was answered before an interruption
         event = Report(trial_id=trial_id, epoch=epoch, score=score)
         if epoch > last:
             self._write(event)
-        return self._heard(event)
+        return Decision.GO_ON if self._heard(event) else Decision.STOP
 
     def tell(self, outcome: Outcome) -> None:
         event = tell_event(outcome)
         self._write(event)
         self._learn(event)
-
-    def _affords(self, trials: int) -> bool:
-        """Whether the budget has room with this many trials begun."""
-        if self._budget.unit == "trials":
-            return trials <= self._budget.amount
-        if self._budget.unit == "epochs":
-            used = [self._epochs.get(i, s.recipe.epochs) for i, s in self._specs.items()]
-            return sum(used) <= self._budget.amount
-        if self._budget.unit == "s":
-            return self._spent_s < self._budget.amount
-        return self._spent_flops < self._budget.amount * self._full_run_flops
 
     def _next(self) -> TrialSpec | None:
         """A trial whose answer is not known yet; None when the space is used up."""
@@ -229,9 +209,6 @@ class OptunaSearch:
 
     def _learn(self, event: Tell) -> None:
         trial_id, status, objective = event.trial_id, event.status, event.objective
-        self._spent_s += event.device_s
-        self._spent_flops += event.flops
-        self._epochs[trial_id] = event.epochs
         for trial in self._running.pop(trial_id, []):
             self._tell_study(trial, status, objective)
         # A failed one is not tried again before the next command.

@@ -16,7 +16,8 @@ from harness.model.backbones import dims
 from harness.runner.cost import full_run_flops
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.search.base import Budget, Make, Search, SearchTask
+from harness.search.base import Make, Search, SearchTask
+from harness.search.budget import Budget
 from harness.search.catalogue import (
     POPULATION,
     find_search,
@@ -36,7 +37,7 @@ DEFAULT_BUDGET = "24"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class SearchRequest:
     """What a user asks of a search; None: left to it."""
 
     name: str
@@ -71,50 +72,52 @@ def learning_methods() -> list[str]:
     return [name for name, method in METHODS.working().items() if method.wraps]
 
 
-def plan_searches(study: Study, runtime: Runtime, folder: RunFolder, wanted: Wanted) -> SearchPlan:
-    """Make ready what is wanted, with its logs in `folder`.
+def plan_searches(
+    study: Study, runtime: Runtime, folder: RunFolder, request: SearchRequest
+) -> SearchPlan:
+    """Make ready what is asked for, with its logs in `folder`.
 
     Raises:
-        UserError: an unknown search, or one that does not take what is wanted of it.
+        UserError: an unknown search, or one that does not take what is asked of it.
     """
     learning = learning_methods()
-    if wanted.name in learning:
-        return _restarts(study, runtime, folder, wanted)
+    if request.name in learning:
+        return _restarts(study, runtime, folder, request)
     others = [POPULATION, *installed_searches()]
-    if wanted.name not in (*SAMPLERS, *others):
-        raise unknown("search", wanted.name, ["grid", *SAMPLERS, *others, *learning])
-    planned = _from_name if wanted.name in others else _optuna
-    return planned(study, runtime, folder, wanted, *live_space(study, runtime))
+    if request.name not in (*SAMPLERS, *others):
+        raise unknown("search", request.name, ["grid", *SAMPLERS, *others, *learning])
+    planned = _from_name if request.name in others else _optuna
+    return planned(study, runtime, folder, request, *live_space(study, runtime))
 
 
 def _optuna(
     study: Study,
     runtime: Runtime,
     folder: RunFolder,
-    wanted: Wanted,
+    request: SearchRequest,
     space: SearchSpace,
     make: Make,
 ) -> SearchPlan:
-    budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
+    budget = Budget.parse(request.budget or DEFAULT_BUDGET)
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
-    known = wanted.warm_start
+    known = request.warm_start
     warm = [] if known is None else known_points(known, space, make, study.objective)
-    pruner = wanted.pruner or "none"
+    pruner = request.pruner or "none"
 
-    sampler: Any = wanted.name
-    maker = optuna_search(sampler, pruner, wanted.on_repeat or "cached", warm)
+    sampler: Any = request.name
+    maker = optuna_search(sampler, pruner, request.on_repeat or "cached", warm)
 
     def start(repeat: int) -> Search:
         return maker(_task(study, folder, repeat, space, make, budget, flops))
 
     return SearchPlan(
         words=(
-            f"Search: {wanted.name} over {_size(space)} configurations, budget "
-            f"{budget.amount:g} {budget.unit}, {_times(wanted.repeats)}"
+            f"Search: {request.name} over {_size(space)} configurations, budget "
+            f"{budget.amount:g} {budget.unit}, {_times(request.repeats)}"
             + ("" if pruner == "none" else f", bad trials stopped by {pruner}")
             + (f"; {len(warm)} configurations known from {known.name}." if known else ".")
         ),
-        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        starts=[partial(start, repeat) for repeat in range(request.repeats)],
         count=int(budget.amount) if budget.unit == "trials" else None,
     )
 
@@ -123,41 +126,43 @@ def _from_name(
     study: Study,
     runtime: Runtime,
     folder: RunFolder,
-    wanted: Wanted,
+    request: SearchRequest,
     space: SearchSpace,
     make: Make,
 ) -> SearchPlan:
     """A population, or a search that a user has installed: all they take is a budget."""
-    wanted.refuse("pruner", "on_repeat", "warm_start")
-    budget = Budget.parse(wanted.budget or DEFAULT_BUDGET)
+    request.refuse("pruner", "on_repeat", "warm_start")
+    budget = Budget.parse(request.budget or DEFAULT_BUDGET)
     words = f"budget {budget.amount:g} {budget.unit}"
-    if wanted.name == POPULATION:
+    if request.name == POPULATION:
         size = population_size(space, budget, study.base.recipe.epochs)
         words = f"a population of {size}"
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
 
     def start(repeat: int) -> Search:
         task = _task(study, folder, repeat, space, make, budget, flops)
-        return find_search(wanted.name)(task)
+        return find_search(request.name)(task)
 
     return SearchPlan(
         words=(
-            f"Search: {wanted.name} over {_size(space)} configurations, {words}, "
-            f"{_times(wanted.repeats)}."
+            f"Search: {request.name} over {_size(space)} configurations, {words}, "
+            f"{_times(request.repeats)}."
         ),
-        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        starts=[partial(start, repeat) for repeat in range(request.repeats)],
         count=None,
     )
 
 
-def _restarts(study: Study, runtime: Runtime, folder: RunFolder, wanted: Wanted) -> SearchPlan:
-    wanted.refuse("pruner", "on_repeat", "warm_start")
-    budget = Budget.parse(wanted.budget or "1")
+def _restarts(
+    study: Study, runtime: Runtime, folder: RunFolder, request: SearchRequest
+) -> SearchPlan:
+    request.refuse("pruner", "on_repeat", "warm_start")
+    budget = Budget.parse(request.budget or "1")
     if budget.unit != "trials" or budget.amount < 1:
-        raise UserError(f"--search {wanted.name} takes a --budget in trials, its restarts.")
+        raise UserError(f"--search {request.name} takes a --budget in trials, its restarts.")
     count = int(budget.amount)
     space, make = live_space(study, runtime)
-    cell = learning_cell(study, wanted.name)
+    cell = learning_cell(study, request.name)
 
     def start(repeat: int) -> Search:
         task = _task(study, folder, repeat, space, make, budget, flops=1)
@@ -165,10 +170,10 @@ def _restarts(study: Study, runtime: Runtime, folder: RunFolder, wanted: Wanted)
 
     return SearchPlan(
         words=(
-            f"Search: {wanted.name} over the sites of {study.base.method}, "
-            f"{count} × {wanted.repeats} runs."
+            f"Search: {request.name} over the sites of {study.base.method}, "
+            f"{count} × {request.repeats} runs."
         ),
-        starts=[partial(start, repeat) for repeat in range(wanted.repeats)],
+        starts=[partial(start, repeat) for repeat in range(request.repeats)],
         count=count,
     )
 

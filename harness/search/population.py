@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.search.base import Budget, Outcome, tell_event
+from harness.search.base import Decision, Outcome, tell_event
+from harness.search.budget import Budget
 from harness.spec import CHANGEABLE, TrialSpec
 from harness.store.search_log import Ask, Spent, Tell, append_event, asks, read_log, tells
 from harness.study.space import Domain, Params, SearchSpace, Values
@@ -51,7 +52,7 @@ class PopulationSearch:
     together is `size` trainings or, where some diverge, less.
     """
 
-    watches = True
+    needs_epoch_reports = True
 
     def __init__(
         self,
@@ -88,10 +89,10 @@ class PopulationSearch:
         asked, self._left = self._left[:count], self._left[count:]
         return asked
 
-    def report(self, trial_id: str, epoch: int, score: float) -> bool:
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
         """Members wait for the others at the end of each part."""
         until: int = self._stops[self._generation]
-        return epoch < until
+        return Decision.GO_ON if epoch < until else Decision.PAUSE
 
     def tell(self, outcome: Outcome) -> None:
         until = self._stops[self._generation]
@@ -224,6 +225,11 @@ def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
             f"pbt takes a --budget in trials, its members, or in epochs, at least {epochs} of them."
         )
     return size
+
+
+def population_budget(size: int, epochs: int) -> Budget:
+    """What a population spends: a copy and what it replaces are trained as one trial together."""
+    return Budget(amount=size * epochs, unit="epochs")
 
 
 def can_change(variable: str) -> bool:

@@ -14,7 +14,8 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.metrics import Metric
-from harness.search.base import Outcome, Search
+from harness.search.base import Decision, Outcome, Search
+from harness.search.bounded import bounded
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.table import Table, cell_key
@@ -87,22 +88,29 @@ class Recording:
         """Run a search to its end; the number of trials that it was told.
 
         Trials end in the order in which `workers` at once would have ended them, each taking its
-        recorded device seconds. A watched trial reports after every epoch but its last, and is
-        charged for the epochs that it was given.
+        recorded device seconds. A trial that reports does so after every epoch but its last, and is
+        charged for the epochs that it was given; a paused one goes on from there.
+
+        Raises:
+            UserError: the search raised, broke its contract, or asked for what the table lacks.
         """
+        search = bounded(search)
         order = itertools.count()
         # (time, order of events at one time, trial, its epoch then)
         events: list[tuple[float, int, str, int]] = []
+        paused: dict[str, int] = {}
         running, told, now = 0, 0, 0.0
         while True:
             while running < workers and (asked := search.ask(1)):
                 trial_id = asked[0].trial_id
                 if trial_id not in self._trials:
-                    raise UserError(f"A search asked for trial {trial_id}, which no table row has.")
+                    raise UserError(
+                        f"Search {search.name!r} asked for trial {trial_id}, which the table lacks."
+                    )
                 trial = self._trials[trial_id]
-                epochs = len(trial.curve)
-                first = 1 if search.watches else epochs
-                wait = trial.device_s * first / epochs
+                epochs, begun = len(trial.curve), paused.pop(trial_id, 0)
+                first = begun + 1 if search.needs_epoch_reports else epochs
+                wait = trial.device_s * (first - begun) / epochs
                 heapq.heappush(events, (now + wait, next(order), trial_id, first))
                 running += 1
             if not events:
@@ -111,11 +119,13 @@ class Recording:
             trial = self._trials[trial_id]
             epochs = len(trial.curve)
             if epoch < epochs:
-                score = trial.curve[epoch - 1]
-                if search.report(trial_id, epoch, score):
+                decision = search.report(trial_id, epoch, trial.curve[epoch - 1])
+                if decision is Decision.GO_ON:
                     wait = trial.device_s / epochs
                     heapq.heappush(events, (now + wait, next(order), trial_id, epoch + 1))
                     continue
+                if decision is Decision.PAUSE:
+                    paused[trial_id] = epoch
             search.tell(_outcome(trial_id, trial, epoch))
             running -= 1
             told += 1

@@ -59,6 +59,16 @@ class SearchSpace:
         """Every variable is a range."""
         return all(isinstance(part, Range) for part in self._parts)
 
+    @property
+    def fewest_epochs(self) -> int:
+        """Of a whole trial of this space."""
+        fewest = self._base.recipe.epochs
+        for axis in (part for part in self._parts if isinstance(part, Axis)):
+            for value in axis.values:
+                epochs = axis.sets(value).get("recipe.epochs")
+                fewest = min(fewest, epochs) if isinstance(epochs, int) else fewest
+        return fewest
+
     def values(self, suggest: Suggest) -> Values:
         """The configuration that suggested variables make."""
         values: Values = {}

@@ -1,0 +1,130 @@
+"""Population-based training, on an objective in closed form: no training."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from support.searches import PLANE, lines, make, outcome, study
+
+from harness.search.base import Decision
+from harness.search.population import PopulationSearch
+from harness.study.axes import Axis
+from harness.study.space import SearchSpace
+
+ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+PBT = study(
+    axes=(
+        Axis(field="positions", values=("mlp1", "q", "v"), label="position"),
+        Axis(field="alpha", values=ALPHAS, label="alpha"),
+    )
+)
+
+
+def population(log, size=8, made=PBT, epochs=8):
+    space = SearchSpace(made, 12)
+    return PopulationSearch(space, make, name="made", seed=0, size=size, epochs=epochs, log=log)
+
+
+def pauses(made, spec, epoch):
+    decision = made.report(spec.trial_id, epoch, 0.1)
+    assert decision in (Decision.GO_ON, Decision.PAUSE)  # it may always be asked for again
+    return decision is Decision.PAUSE
+
+
+def live(made, most=None, fate=lambda spec: None):
+    """Train members of 8 epochs as an engine would; (trial, epochs) in order of their ends."""
+    ends = []
+    while (most is None or len(ends) < most) and (asked := made.ask(1)):
+        (spec,) = asked
+        until = next((e for e in range(1, 8) if pauses(made, spec, e)), 8)
+        alpha = [spec.options["values"]["alpha"], *(c.placement.root["0.q"] for c in spec.changes)]
+        worth = 0.5 - 0.05 * abs(math.log2(alpha[-1]))
+        status = fate(spec) or ("COMPLETE" if until == 8 else "PRUNED")
+        objective = None if status == "FAILED" else worth
+        cost = dict(epochs=until, device_s=2.0 * until, flops=10 * until)
+        made.tell(outcome(spec, status=status, objective=objective, **cost))
+        ends.append((spec.trial_id, until))
+    return ends
+
+
+def test_a_population_costs_its_members_and_no_more(tmp_path):
+    ends = live(population(tmp_path / "log"))
+    told = lines(tmp_path / "log", "tell")
+    assert len(ends) == len(told) <= 8 * 4
+    assert [until for _, until in ends] == sorted(until for _, until in ends)  # side by side
+    shared = 8 * 4 - len(told)  # copies that became the same trial are trained once
+    assert sum(e["epochs"] for e in told) == 8 * 8 - 2 * shared
+    assert sum(e["device_s"] for e in told) == 2.0 * sum(e["epochs"] for e in told)
+    assert sum(e["flops"] for e in told) == 10 * sum(e["epochs"] for e in told)
+
+
+def test_the_worst_quarter_goes_on_as_moved_copies_of_the_best(tmp_path):
+    live(population(tmp_path / "log", size=16))
+    cells = [e["cell"] for e in lines(tmp_path / "log", "ask")]
+    first, copies = cells[:16], [cell for cell in cells[16:] if len(cell["changes"]) == 1]
+    assert len({json.dumps(cell) for cell in first}) == 16
+    ranked = sorted(first, key=lambda cell: abs(math.log2(cell["alpha"])))
+    cut = abs(math.log2(ranked[3]["alpha"]))
+    for copy in (c for c in copies if c["changes"][0]["after"] == 2):
+        origin = {k: v for k, v in copy.items() if k != "changes"}
+        assert origin in first and abs(math.log2(origin["alpha"])) <= cut
+        assert set(copy["changes"][0]["values"]) == {"alpha"}
+        assert copy["changes"][0]["values"]["alpha"] != origin["alpha"]
+    # The worst four of the first part were never trained again.
+    told = lines(tmp_path / "log", "tell")
+    asked = lines(tmp_path / "log", "ask")
+    lives = {e["trial"]: sum(t["tell"] == e["trial"] for t in told) for e in asked}
+    ids = {json.dumps(e["cell"]): e["trial"] for e in asked}
+    assert sorted(lives[ids[json.dumps(cell)]] for cell in first).count(1) >= 4
+
+
+@pytest.mark.parametrize("pause", [1, 3, 5])
+def test_a_population_goes_on_after_an_interruption(tmp_path, pause):
+    whole = live(population(tmp_path / "whole"))
+    parts = []
+    while more := live(population(tmp_path / "parts"), most=pause):
+        parts += more
+    assert parts == whole
+    assert sorted((tmp_path / "parts").read_text()) == sorted((tmp_path / "whole").read_text())
+
+
+def test_members_that_end_early_are_neither_copied_nor_trained_on(tmp_path):
+    best = min(ALPHAS, key=lambda alpha: abs(math.log2(alpha)))
+
+    def fate(spec):
+        is_best = spec.options["values"]["alpha"] == best
+        return "DIVERGED" if is_best and not spec.changes else None
+
+    ends = live(population(tmp_path / "log", size=18), fate=fate)
+    asked = lines(tmp_path / "log", "ask")
+    lost = {e["trial"] for e in asked if e["cell"]["alpha"] == best and "changes" not in e["cell"]}
+    assert len(lost) == 3 and sum(trial in lost for trial, _ in ends) == 3
+    assert not [e for e in asked if e["cell"]["alpha"] == best and "changes" in e["cell"]]
+
+
+def test_a_failed_member_is_replaced_and_tried_again_by_the_next_command(tmp_path):
+    failed = []
+
+    def fate(spec):
+        failed.append(spec.trial_id)
+        return "FAILED" if spec.trial_id == failed[0] else None
+
+    live(population(tmp_path / "log"), fate=fate)
+    assert failed.count(failed[0]) == 1
+    assert population(tmp_path / "log").ask(8)[0].trial_id == failed[0]
+
+
+def test_numbers_of_a_range_are_moved_by_a_factor_within_it(tmp_path):
+    made = study(PLANE)
+    live(population(tmp_path / "log", size=40, made=made))
+    low, high, steps = 0.1, 10.0, set()
+    for event in lines(tmp_path / "log", "ask"):
+        now = event["cell"]["alpha"]
+        for change in event["cell"].get("changes", []):
+            assert low <= change["values"]["alpha"] <= high
+            assert 0.01 <= change["values"]["recipe.lr"] <= 1.0
+            steps.add(round(change["values"]["alpha"] / now, 6))
+            now = change["values"]["alpha"]
+    assert {0.8, 1.2} < steps  # and values drawn anew
