@@ -58,9 +58,10 @@ def load_entry(kind: str, entries: list[EntryPoint]) -> Any:
         raise
     except BaseException as error:  # code of others may end in any way, SystemExit included
         reason = " ".join(repr(error).split())
+        of = "" if entry.dist is None else f", of distribution {entry.dist.name}"
         raise UserError(
-            f"{kind.capitalize()} {entry.name!r} (entry point {entry.value}, of {origin(entry)}) "
-            f"is installed but cannot be imported: {reason}."
+            f"{kind.capitalize()} {entry.name!r} (entry point {entry.value}{of}) is installed but "
+            f"cannot be imported: {reason}."
         ) from error
 
 

@@ -264,7 +264,7 @@ def test_installed_names_are_found_and_one_that_is_broken_hurts_no_other(plug):
     for name, words in (
         (
             "absent",
-            r"Method 'absent' \(made_plug_absent:Method, from made_plug 1\.5\) is installed",
+            r"'absent' \(entry point made_plug_absent:Method, of distribution made_plug\) is in",
         ),
         (
             "wrong",
@@ -302,11 +302,14 @@ def test_lists_show_where_things_are_from(plug):
         assert run.exit_code == 0, run.output
         found[kind] = " ".join(run.output.split())
     assert "the biases again (made_plug 1.5)" in found["methods"]
-    assert "'absent' (entry point made_plug_absent:Method, of made_plug 1.5)" in found["methods"]
+    assert (
+        "'absent' (entry point made_plug_absent:Method, of distribution made_plug)"
+        in found["methods"]
+    )
     assert "Method 'lora' of made_plug 1.5 is not used" in found["methods"]
     assert "low-rank update of any linear map" in found["methods"]
     assert "synth-rs again (made_plug 1.5)" in found["datasets"]
     assert "two blocks (made_plug 1.5)" in found["backbones"]
     assert "plugged from made_plug 1.5" in found["searches"]
     assert "Search 'tpe' of made_plug 1.5 is not used" in found["searches"]
-    assert "'gone' (entry point made_plug:gone, of made_plug 1.5)" in found["searches"]
+    assert "'gone' (entry point made_plug:gone, of distribution made_plug)" in found["searches"]
