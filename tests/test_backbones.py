@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 from conftest import BACKBONES
-from test_methods import double, fill, setting
+from support.methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import main
