@@ -312,7 +312,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     assert len(asked) >= 3  # 30 epochs; one that diverges takes fewer than 10
     assert "| users " in (folder / "report" / "report.md").read_text()
     broken = compare(tmp_path / "b", made[2], "--search", "broken", "--repeats", 1)
-    assert broken.exit_code == 2 and "'broken' (broken_search:start)" in broken.stderr
+    assert broken.exit_code == 2 and "'broken' (entry point broken_search:start)" in broken.stderr
     sweep = ["sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--dry-run"]
     assert "Search: users over 4 configurations" in harness(*sweep, "--search", "users").output
     typo = harness(*sweep, "--search", "user")
