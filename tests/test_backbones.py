@@ -16,7 +16,7 @@ from test_methods import double, fill, setting
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import main
-from harness.cli.given import settings_and_weights
+from harness.driver.setup import with_weights
 from harness.errors import UserError
 from harness.model.backbones import dims, features, input_size, load_backbone, unused_tensors
 from harness.model.weights import sha256_of
@@ -250,17 +250,17 @@ def test_a_trial_knows_its_file_by_hash_and_not_by_path(tmp_path):
 def test_the_flag_is_short_for_the_field(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(random_state(SMALL), path)
-    by_flag = settings_and_weights(("recipe.lr=1",), str(path))
-    assert by_flag == settings_and_weights(("recipe.lr=1", f"backbone.weights={path}"), None)
+    by_flag = with_weights({"recipe.lr": 1}, str(path))
+    assert by_flag == with_weights({"recipe.lr": 1, "backbone.weights": str(path)}, None)
     settings, file = by_flag
-    assert file == path and set(settings) == {
-        "recipe.lr=1",
-        "backbone.weights=file",
-        f"backbone.sha256={sha256_of(path)}",
+    assert file == path and settings == {
+        "recipe.lr": 1,
+        "backbone.weights": "file",
+        "backbone.sha256": sha256_of(path),
     }
-    assert settings_and_weights(("backbone.weights=random",), None)[1] is None
+    assert with_weights({"backbone.weights": "random"}, None)[1] is None
     with pytest.raises(UserError, match="give one of them"):
-        settings_and_weights(("backbone.weights=random",), str(path))
+        with_weights({"backbone.weights": "random"}, str(path))
 
 
 def test_fields_added_later_leave_identities_alone():

@@ -11,8 +11,8 @@ import pytest
 from made_sweep import made_sweep
 from support.hostile import Users
 from support.searches import lines, make, outcome, run, search, space_of, study, task
+from support.tables import small_study
 from test_population import PBT, live, population
-from test_tables_and_replay import small_study
 
 from harness.errors import UserError
 from harness.search.base import Decision, Outcome

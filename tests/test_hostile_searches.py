@@ -9,8 +9,8 @@ import pytest
 from made_sweep import made_sweep
 from support.hostile import HOSTILE, InstantEngine, NeverStops, install
 from support.searches import outcome, space_of, task
+from support.tables import small_study
 from test_cli import harness
-from test_tables_and_replay import small_study
 
 from harness.driver.drive import drive
 from harness.errors import NotSavedError, UserError

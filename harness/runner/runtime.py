@@ -5,11 +5,12 @@ Owns: `Runtime`. Must not know: trials.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from harness.console import SILENT, Console
 from harness.data.pack import OnBad
 
 
@@ -33,6 +34,8 @@ class Runtime:
     """Folder where such datasets are packed, and where workers open them."""
     on_bad_image: OnBad = "stop"
     """What to do about an image that cannot be read."""
+    console: Console = field(default=SILENT, compare=False)
+    """Told what packing does; workers have none."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""
@@ -43,6 +46,10 @@ class Runtime:
     def at(self, device: str) -> Runtime:
         """The same on another device."""
         return replace(self, device=device)
+
+    def of_workers(self) -> Runtime:
+        """The same without the console, which other processes cannot share."""
+        return replace(self, console=SILENT)
 
 
 def default_device() -> str:
