@@ -32,7 +32,7 @@ LAYERS = (
     ("driver", "reports"),
     ("harness", "comparison"),
     ("bench",),
-    ("cli",),
+    ("cli", "testing"),
 )
 """Lowest first. `harness` is the package's own `__init__`, the entry from Python."""
 
