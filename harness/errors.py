@@ -1,4 +1,4 @@
-"""Errors that the CLI prints as one sentence instead of a traceback."""
+"""Errors that the command line prints as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ class NotSavedError(RuntimeError):
 
 class UserError(ValueError):
     """A mistake in what the user asked for: the message says what, where and the remedy; exit 2."""
+
+
+class TrialsFailed(RuntimeError):
+    """Trials ended with an error of their own. The others are in the store; the CLI exits 1."""
+
+
+class Interrupted(RuntimeError):
+    """The user stopped the work, which the same command continues; the CLI exits 130."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:

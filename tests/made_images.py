@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from harness.console import SILENT
 from harness.data.pack import pack
 from harness.data.packed import load_packed, pack_of
 from harness.datasets.folder import Folder, FolderOptions
@@ -40,16 +41,22 @@ def listed(root, **options):
     return Folder.listing(FolderOptions(**options), root)
 
 
-def packed(root, folder, *, side=18, on_bad="stop", **options):
+def packed(root, folder, *, side=18, on_bad="stop", console=SILENT, **options):
     return pack(
-        listed(root, **options), name="folder", root=root, folder=folder, side=side, on_bad=on_bad
+        listed(root, **options),
+        name="folder",
+        root=root,
+        folder=folder,
+        side=side,
+        on_bad=on_bad,
+        console=console,
     )
 
 
-def dataset(root, folder, **options):
+def dataset(root, folder, console=SILENT, **options):
     chosen = validated(FolderOptions, options, source="test")
     sha256 = pack_of(
-        "folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop"
+        "folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop", console
     ).sha256
     spec = DataSpec(name="folder", options=chosen.model_dump(mode="json"), sha256=sha256)
     return load_packed(spec, SIZE, str(folder))

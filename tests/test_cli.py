@@ -283,7 +283,8 @@ def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypat
         "harness.training.train.train = boom\n"
     )
     with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(broken))  # reaches the workers, not this process
+        # reaches the workers, not this process
+        patch.setenv("PYTHONPATH", str(broken), prepend=os.pathsep)
         result = smoke(tmp_path)
     assert result.exit_code == 1
     assert "4 trials failed" in result.stderr and "out of luck" in result.stderr

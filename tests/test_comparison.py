@@ -5,100 +5,23 @@ from __future__ import annotations
 import csv
 
 import numpy as np
-import pandas as pd
 import pytest
+from support.fake_trials import META, Fake, cells, controls, score, written
 from test_cli import harness
 from test_reports import scored, texts
-from test_store_and_sweep import TINY, make_record, publish
+from test_store_and_sweep import TINY, publish
 
 from harness.comparison.controls import RATES, Controls
-from harness.comparison.methods import FURTHER, compare_methods, compared_methods
-from harness.comparison.methods import RATES as METHOD_RATES
 from harness.errors import UserError
 from harness.insertion.placements import read_placement
 from harness.reports.files.write import write_report
-from harness.reports.numbers.comparison import front, load_arms
+from harness.reports.numbers.comparison import load_arms
 from harness.reports.numbers.gamma import block_map, describe, load_learned, normalised_entropy
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.spec import Placement
 from harness.store.comparisons import Arm, Comparison
-from harness.store.run_folder import RunFolder
-from harness.store.runs import write_comparison
 from harness.store.store import Store
 from harness.study.axes import Axis
-from harness.study.figures import Points
-from harness.study.study import Study
-
-META = TINY.with_values(
-    {"method": "metapeft", "positions": "q,mlp1", "depth": "last:2"}, source="test"
-)
-
-
-class Fake:
-    """Publishes made records: the score depends on the request, never on training."""
-
-    def __init__(self, store, score, diverged=()):
-        self.store, self.score, self.diverged, self.asked = store, score, diverged, []
-
-    def __call__(self, requests):
-        records = []
-        for request in requests:
-            spec = resolve(request, Runtime())
-            if self.store.record(spec.trial_id) is None:
-                self.asked.append(spec)
-                self.publish(request, spec)
-            records.append(self.store.record(spec.trial_id))
-        return records
-
-    def publish(self, request, spec):
-        value = self.score(spec)
-        seconds = 3.0 if spec.method == "metapeft" else 2.0
-        flops = 7 if spec.method == "metapeft" else 5
-        cost = make_record(spec).cost.model_copy(update={"device_s": seconds, "flops": flops})
-        learned = None
-        if spec.method == "metapeft":
-            values = (2.0, 1.0, 0.5, 0.1)
-            learned = Placement(dict(zip(spec.placement.root, values, strict=False)))
-        if spec.seed in self.diverged and spec.method == "metapeft":
-            publish(self.store, spec, status="DIVERGED", cost=cost)
-            return
-        publish(
-            self.store, spec, select=scored(value), test=scored(value), cost=cost, learned=learned
-        )
-
-
-def cells():
-    return Study(
-        name="cells",
-        question="?",
-        paper="none",
-        base=TINY,
-        axes=(Axis(field="depth", values=("last:1", "last:3"), label="depth"),),
-        views=(Points(rows="depth", title="t"),),
-        fixed="",
-    )
-
-
-def controls(store, fake, seeds=(0, 1)):
-    return Controls(
-        META, seeds=seeds, study=cells(), run=fake, store=store, runtime=Runtime()
-    ).compare()
-
-
-def written(comparison, store):
-    folder = RunFolder.of(store, "cells")
-    folder.path.mkdir(parents=True)
-    write_comparison(folder, comparison, {})
-    return folder
-
-
-def score(spec):
-    """MetaPEFT 0.6, the double rate best for LoRA, a little of the seed everywhere."""
-    base = 0.6 if spec.method == "metapeft" else 0.5
-    if spec.method == "lora" and spec.recipe.lr == 0.02:
-        base = 0.55
-    return base + 0.01 * spec.seed
 
 
 def test_arms_share_seeds_and_differ_as_named(tmp_path):
@@ -366,147 +289,3 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
     (folder / "report" / "arms.csv").unlink()
     assert harness("report", folder.name, "--out", tmp_path).exit_code == 0
     assert (folder / "report" / "arms.csv").read_bytes() == table
-
-
-# Methods.
-
-
-def methods(store, fake, names="lora,bitfit,vpt_shallow", seeds=(0, 1)):
-    return compare_methods(
-        compared_methods(names),
-        study=cells(),
-        seeds=seeds,
-        run=fake,
-        store=store,
-        runtime=Runtime(),
-    )
-
-
-def rated(spec):
-    """Best at twice the recipe's rate, for BitFit at an eighth of it, for full fine-tuning beyond
-    what all arms try, for the probe beyond all that may be tried; MetaPEFT above all."""
-    share = {"bitfit": 1 / 8, "full": 1 / 512, "linear_probe": 1e-9}
-    wanted = 0.01 * share.get(spec.method, 2.0)
-    base = 0.7 if spec.method == "metapeft" else 0.6
-    return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 4 + 0.01 * spec.seed
-
-
-def test_every_method_chooses_its_rate_from_as_many(tmp_path):
-    store = Store(tmp_path)
-    compared = methods(store, Fake(store, rated))
-    assert [arm.name for arm in compared.arms] == [
-        "lora, q+v (× 2)",
-        "lora, all positions (× 2)",
-        "lora with MetaPEFT (× 2)",
-        "bitfit (× 0.125)",
-        "vpt_shallow (× 2)",
-    ]
-    assert {len(arm.trials) for arm in compared.arms} == {2}
-    assert {len(arm.charged) for arm in compared.arms} == {2 * len(METHOD_RATES)}
-    meta = store.record(compared.arms[2].trials[0]).spec
-    everywhere = store.record(compared.arms[1].trials[0]).spec
-    assert meta.options["base"] == "lora" and len(meta.placement) == len(everywhere.placement) == 72
-    folder = written(compared, store)
-    arms = load_arms(folder)
-    runs = arms.table.set_index("arm")["runs_per_seed"]
-    assert runs["bitfit (× 0.125)"] == pytest.approx(5)  # all that were tried, in single runs
-    assert runs["lora with MetaPEFT (× 2)"] == pytest.approx(7.5)
-    worse = arms.table.set_index("arm")["first_minus_this"]
-    assert worse["lora with MetaPEFT (× 2)"] == pytest.approx(-10)
-    write_report(folder)
-    text = (folder.report / "report.md").read_text()
-    papers = text[text.index("Paper, Table 4, DOTA") :]
-    assert "| LoRA + MetaPEFT" in papers and "93.9" in papers  # its head classes, as printed
-    assert "Time of the first arm" not in text  # the unit is the first arm itself
-
-
-def test_rates_go_on_where_the_best_is_at_an_end_and_are_charged(tmp_path):
-    store = Store(tmp_path)
-    fake = Fake(store, rated)
-    compared = methods(store, fake, "lora,full,linear_probe")
-    arms = {arm.name: arm for arm in compared.arms}
-    full = arms["full (× 0.00195)"]  # 1/512, found after 1/128, and left after 1/2048
-    assert len(full.charged) == 2 * (len(METHOD_RATES) + 3)
-    probe = arms["linear_probe (× 0.000122)"]
-    assert len(probe.charged) == 2 * (len(METHOD_RATES) + FURTHER)
-    assert [note for note in compared.notes if "end of the range" in note] == [
-        "linear_probe: × 0.000122 is the end of the range; better rates may lie beyond."
-    ]
-    assert len(fake.asked) == sum(len(arm.charged) for arm in compared.arms)
-
-
-def test_learned_strengths_are_judged_against_the_same_sites(tmp_path):
-    store = Store(tmp_path)
-
-    def mixed(spec):  # paired: 10 points for LoRA, and -1 or +1 by seed for AdaptFormer
-        base = spec.options.get("base")
-        change = {"adaptformer": -0.11 + 0.02 * spec.seed}.get(base, 0.0)
-        return rated(spec) + change
-
-    compared = methods(store, Fake(store, mixed), "lora,adaptformer,bitfit")
-    folder = written(compared, store)
-    pairs = load_arms(folder).pairs.set_index("learned")
-    lora, adaptformer = "lora with MetaPEFT (× 2)", "adaptformer with MetaPEFT (× 2)"
-    assert pairs.loc[lora, "plain"] == "lora, all positions (× 2)"
-    assert pairs.loc[lora, "difference"] == pytest.approx(10)
-    assert pairs.loc[adaptformer, "difference"] == pytest.approx(0, abs=1e-9)
-    assert pairs.loc[adaptformer, "difference_ci"] == pytest.approx(12.7062, abs=1e-3)
-    write_report(folder)
-    text = (folder.report / "report.md").read_text()
-    assert f"Best on validation: {lora}, 70.5 ± 6.4 % on test." in text
-    assert f"+10.00 ± 0.00 ({lora}), +0.00 ± 12.71 ({adaptformer}) points" in text
-    assert f"a difference is shown for {lora}. By paired" in text
-
-
-def test_all_methods_are_all_that_train(tmp_path):
-    names = compared_methods("all")
-    assert names[0] == "lora" and "metapeft" not in names
-    assert {"linear_probe", "full", "vpt_deep", "adaptformer"} < set(names)
-    assert compared_methods("bitfit,lora+adaptformer,lora") == [
-        "lora",
-        "bitfit",
-        "lora+adaptformer",
-    ]
-
-
-@pytest.mark.parametrize(
-    "names,words", [("lora,lorra", "Did you mean 'lora'"), ("metapeft,lora", "'metapeft'")]
-)
-def test_methods_that_cannot_be_compared_are_refused(tmp_path, names, words):
-    with pytest.raises(UserError, match=words):
-        compared_methods(names)
-
-
-def test_one_method_is_nothing_to_compare(tmp_path):
-    store = Store(tmp_path)
-    with pytest.raises(UserError, match="at least two"):
-        methods(store, Fake(store, rated), names="lora")
-
-
-def test_inference_is_told_where_it_was_counted(tmp_path):
-    store = Store(tmp_path)
-    counts = {"bitfit": 1000, "vpt_shallow": 1050}
-
-    class Counted(Fake):
-        def publish(self, request, spec):
-            cost = make_record(spec).cost.model_copy(
-                update={"inference_flops": counts[spec.method]}
-            )
-            publish(self.store, spec, select=scored(0.5), test=scored(0.5), cost=cost)
-
-    for name, kind in (("counted", Counted), ("old", Fake)):
-        store = Store(tmp_path / name)
-        compared = methods(store, kind(store, rated), names="bitfit,vpt_shallow", seeds=(0,))
-        write_report(written(compared, store))
-    text = (tmp_path / "counted/studies/cells/report/report.md").read_text()
-    assert "| +5.0 % |" in text and "| +0.0 % |" in text
-    page = (tmp_path / "counted/studies/cells/report/index.html").read_text()
-    assert "data-kind=number class=number>inference</th>" in page
-    assert "| - |" in (tmp_path / "old/studies/cells/report/report.md").read_text()
-
-
-def test_the_front_is_what_no_arm_beats_in_both():
-    arms = {"cheap": (1, 50), "worse": (2, 49), "better": (2, 55), "same": (3, 55), "best": (9, 60)}
-    rows = [{"arm": arm, "cost": cost, "score": score} for arm, (cost, score) in arms.items()]
-    for order in (rows, rows[::-1]):
-        assert front(pd.DataFrame(order), "cost", "score") == ["cheap", "better", "best"]

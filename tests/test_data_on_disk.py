@@ -12,8 +12,9 @@ from made_images import SIZE, dataset, picture, tree, two_splits
 from PIL import Image
 
 from harness.cli import main
+from harness.cli.terminal import TERMINAL
 from harness.data.dataset import split
-from harness.data.packed import pack_of
+from harness.data.packed import forget_packs
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import DataSpec, TrialRequest
@@ -31,7 +32,7 @@ def test_a_trials_name_knows_the_pixels_and_not_where_they_lie(tmp_path):
     spec = on_disk(one, tmp_path)
     assert on_disk(other, tmp_path / "elsewhere").trial_id == spec.trial_id
     picture(5).save(other / "test/a/0.png")
-    pack_of.cache_clear()
+    forget_packs()
     assert on_disk(other, tmp_path / "elsewhere").trial_id != spec.trial_id
     assert on_disk(one, tmp_path, **{"data.options.imbalance": 2.0}).data.sha256 == spec.data.sha256
 
@@ -46,7 +47,7 @@ def test_drawn_data_keeps_the_names_of_its_trials():
 
 def test_a_class_of_one_is_trained_on_and_one_without_test_images_is_named(tmp_path, capfd):
     root = two_splits(tmp_path / "data", {"a": 9, "b": 1, "c": 5}, {"a": 2, "b": 1})
-    data = dataset(root, tmp_path / "packs")
+    data = dataset(root, tmp_path / "packs", TERMINAL)
     assert "Without a test image, so left out of test averages: c" in capfd.readouterr().err
     parts = split(data, DataSpec(), seed=0)
     assert parts.train_counts.tolist() == [7, 1, 4]

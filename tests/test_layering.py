@@ -106,3 +106,70 @@ def test_the_runner_imports_neither_optuna_nor_ray():
         if not module.startswith("harness.engines.ray_"):
             roots = {name.split(".")[0] for name in imported_names(path, top_level_only=True)}
             assert not roots & {"optuna", "ray"}, module
+
+
+ENDS_ITSELF = {
+    "harness.engines.processes": "a worker whose driver was killed",
+    "harness.testing.engines": "a worker that a test has killed",
+}
+"""Modules outside the command line that may end their process, and which process that is."""
+COMMANDS = {"harness.reports.reproduce": "`make reproduce`, a program of its own"}
+"""Modules that are run as programs, and so may print."""
+
+
+def calls(path):
+    """Every called name, as in `print` and `sys.exit`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("harness.cli")])
+def test_only_the_command_line_prints_and_exits(module):
+    path = MODULES[module]
+    roots = {name.split(".")[0] for name in imported_names(path)}
+    assert not roots & {"click", "rich"}
+    found = set(calls(path)) & {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo"}
+    found -= {"os._exit"} if module in ENDS_ITSELF else set()
+    found -= {"print", "sys.exit"} if module in COMMANDS else set()
+    assert not found
+
+
+MOST_MODULES, MOST_LINES, MOST_BODY = 8, 400, 60
+LONG_BODIES: dict[str, str] = {}
+"""Functions that may be longer, at most five: name -> why."""
+
+
+def test_harness_holds_few_modules_beside_its_packages():
+    beside = [path.name for path in (ROOT / "harness").glob("*.py")]
+    assert len(beside) <= MOST_MODULES, beside
+
+
+def test_no_file_is_longer_than_a_reader_holds():
+    folders = ("harness", "baselines", "studies", "reports", "tests", "docs", "examples")
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
+
+
+def lengths_of_bodies(tree):
+    """Every function's name and the lines of its body without the docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :]
+            if body:
+                yield node.name, node.end_lineno - body[0].lineno + 1
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = {
+        f"{module}.{name}": lines
+        for module, path in MODULES.items()
+        for name, lines in lengths_of_bodies(ast.parse(path.read_text()))
+        if lines > MOST_BODY
+    }
+    assert len(LONG_BODIES) <= 5
+    assert set(long) == set(LONG_BODIES), long

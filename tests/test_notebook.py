@@ -8,10 +8,10 @@ import sys
 import matplotlib
 import pytest
 from made_sweep import made_sweep
-from test_comparison import Fake, controls, score, written
+from support.fake_trials import Fake, controls, score, written
+from support.tables import compare, small_study
 from test_page import EVIL
 from test_reports import RESULTS, made_run, study, texts
-from test_tables_and_replay import compare, small_study
 
 import harness
 from harness.errors import UserError

@@ -11,6 +11,7 @@ from made_images import first_of, listed, packed, picture, two_splits
 from PIL import Image
 from torchvision.transforms import v2
 
+from harness.cli.terminal import TERMINAL
 from harness.data.listing import Item, Listing
 from harness.data.pack import pack, reduced
 from harness.data.pack_format import open_pack, verify
@@ -59,7 +60,7 @@ def test_a_pack_is_found_again_and_made_anew_when_a_file_changes(tmp_path, capfd
     assert (first.folder / "pack.json").stat().st_mtime_ns == stamp
     assert "changed" not in capfd.readouterr().err
     picture(77).save(root / "train/a/0.png")
-    second = packed(root, packs)
+    second = packed(root, packs, console=TERMINAL)
     assert second.info.sha256 != first.info.sha256
     assert "files of folder have changed" in capfd.readouterr().err
     os.utime(root / "train/a/0.png")  # the same bytes, at another time
@@ -97,7 +98,7 @@ def test_a_bad_image_stops_or_is_left_out_and_known(tmp_path, capfd):
     with pytest.raises(UserError, match=r"train/a/0.png: the file is empty.*--on-bad-image skip"):
         packed(root, packs)
     assert not list(packs.glob("*.part"))
-    rest = packed(root, packs, on_bad="skip")
+    rest = packed(root, packs, on_bad="skip", console=TERMINAL)
     assert rest.info.bad == {"train/a/0.png": "the file is empty"}
     assert "1 images of folder cannot be read" in capfd.readouterr().err
     assert len(rest.index.labels) == len(whole.index.labels) - 1

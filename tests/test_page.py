@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 from made_sweep import made_sweep
-from test_comparison import Fake, controls, score, written
+from support.fake_trials import Fake, controls, score, written
+from support.tables import compare, small_study
 from test_reports import RESULTS, made_run, scored, study
 from test_store_and_sweep import TINY, publish
-from test_tables_and_replay import compare, small_study
 
 from harness.metrics import OVERALL
 from harness.reports.files.write import write_report

@@ -1,13 +1,8 @@
-"""Frames by value from made records, goldens of the written files, and what figures say.
-
-To write the goldens again: `python tests/test_reports.py`, then read the difference.
-"""
+"""Frames by value from made records, and what figures say."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,13 +12,11 @@ from test_store_and_sweep import TINY, publish
 from harness.driver.plan import make_plan
 from harness.errors import UserError
 from harness.metrics import SplitMetrics
-from harness.reports.files.latex import to_latex
 from harness.reports.files.write import write_report
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
-from harness.reports.text.model import Table
 from harness.runner.runtime import Runtime
 from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
@@ -31,8 +24,6 @@ from harness.store.store import Store
 from harness.study.axes import Axis
 from harness.study.figures import Embedding, Points, View
 from harness.study.study import Study
-
-GOLDENS = Path(__file__).parent / "goldens"
 
 
 def scored(value, count=80):
@@ -350,72 +341,3 @@ def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     for name in ("metrics.csv", "trials.csv"):
         header, first = (folder.report / name).read_text().splitlines()[:2]
         assert header.endswith(",selected_on") and first.endswith(",test")
-
-
-def goldens_of(root):
-    folder = made_run(root, study(), RESULTS)
-    write_report(folder)
-    return {name: (folder.report / name).read_text() for name in ("metrics.csv", "report.md")}
-
-
-@pytest.mark.parametrize("name", ["metrics.csv", "report.md"])
-def test_written_files_equal_the_goldens(tmp_path, name):
-    assert goldens_of(tmp_path)[name] == (GOLDENS / name).read_text()
-
-
-def cells_of(latex):
-    """Header and rows of a LaTeX table, with its symbols read back."""
-    body = latex.split("\\toprule\n")[1].split("\n\\bottomrule")[0].replace("\\midrule\n", "")
-    for symbol, text in (("$\\pm$", "±"), ("$\\times$", "×"), ("\\textbackslash{}", "\\")):
-        body = body.replace(symbol, text)
-    lines = [line.removesuffix(" \\\\").replace("\\%", "%") for line in body.splitlines()]
-    return [[cell.strip() for cell in line.split(" & ")] for line in lines]
-
-
-def test_latex_tables_have_the_cells_of_the_markdown_tables(folder):
-    names = {path.name for path in write_report(folder)}
-    markdown = (folder.report / "report.md").read_text()
-    stem = "heatmap_positions_depth"
-    wanted = {"chosen", stem, f"{stem}_parameters", f"{stem}_paper", "costs"}
-    assert {name.removesuffix(".tex") for name in names if name.endswith(".tex")} == wanted
-    tables = [part for part in markdown.split("\n\n") if part.startswith("|")]
-    for name, table in zip(
-        ("chosen", stem, f"{stem}_parameters", f"{stem}_paper", "costs"), tables, strict=True
-    ):
-        lines = [line.strip().strip("|").split("|") for line in table.splitlines()]
-        cells = [[cell.strip() for cell in line] for line in [lines[0], *lines[2:]]]
-        latex = (folder.report / f"{name}.tex").read_text()
-        assert cells_of(latex) == cells, name
-        assert f"\\label{{tab:{name}}}" in latex and "\\caption{" in latex
-        columns = latex.split("\\begin{tabular}{")[1].split("}")[0]
-        assert columns == "l" + "r" * (len(cells[0]) - 1)
-
-
-def test_latex_escapes_what_has_a_meaning_there():
-    table = Table(
-        stem="a_b",
-        caption="50 % of `x_1` & γ",
-        corner="p \\ d",
-        words=pd.DataFrame({"a_1#": ["6.7 ± 0.1 ×", "{$x^~}"]}, index=["α = 1", "<b>"]),
-    )
-    latex = to_latex(table)
-    assert r"\caption{50 \% of x\_1 \& $\gamma$.}" in latex
-    assert r"p \textbackslash{} d & a\_1\# \\" in latex
-    assert r"$\alpha$ = 1 & 6.7 $\pm$ 0.1 $\times$ \\" in latex
-    odd = r"\textless{}b\textgreater{} & \{\$x\textasciicircum{}\textasciitilde{}\} \\"
-    assert odd in latex
-
-
-def test_figures_and_tables_are_the_same_bytes_twice(folder):
-    first = {path.name: path.read_bytes() for path in write_report(folder)}
-    second = {path.name: path.read_bytes() for path in write_report(folder)}
-    assert first == second
-    assert {"heatmap_positions_depth.png", "heatmap_positions_depth.svg"} <= set(first)
-
-
-if __name__ == "__main__":
-    scratch = GOLDENS / "scratch"
-    GOLDENS.mkdir(exist_ok=True)
-    for name, text in goldens_of(scratch).items():
-        (GOLDENS / name).write_text(text)
-    shutil.rmtree(scratch)

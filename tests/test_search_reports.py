@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_sweep import made_metapeft, made_sweep
+from support.tables import compare, small_study
 from test_cli import harness
-from test_tables_and_replay import compare, small_study
 
 from harness.errors import UserError
 from harness.reports.files.write import write_report
@@ -23,7 +23,7 @@ from harness.store.comparisons import SearchComparison
 from harness.store.files import append_line
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_command, write_run, write_search_comparison
-from harness.store.search_log import Ask, Tell, best_cells, read_log
+from harness.store.search_log import Ask, Tell, best_cells
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
 
@@ -376,71 +376,3 @@ def test_a_folder_without_answers_is_refused(tmp_path, made):
     folder = folder_of(tmp_path, made, {"random": [[]]})
     with pytest.raises(UserError, match="no trial of a search has finished"):
         write_report(folder)
-
-
-SEARCHES = "random,tpe+hyperband,pbt,metapeft"
-TINY = """
-from harness.study import Axis
-from harness.studies.joint_space import study as joint
-def study():
-    made = joint()
-    values = {"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}
-    axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in made.axes]
-    base = made.base.with_values({"recipe.epochs": 3}, source="tiny")
-    return made.derive(name="tiny", axes=tuple(axes), base=base, views=(), smoke={})
-"""
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory):
-    """A live comparison in the store of a finished small sweep, and its result."""
-    root = tmp_path_factory.mktemp("live")
-    (root / "tiny.py").write_text(TINY)
-    small = ["--study", root / "tiny.py", "--out", root, "--seeds", 2]
-    assert harness("sweep", *small, "--workers", 2).exit_code == 0
-    args = ["--search", SEARCHES, "--budget", 2, "--repeats", 1, "--confirm", 1, "--workers", 1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.comparison.searches.CONFIRM_SEEDS", 1)  # five would train for long
-        yield root, [*small, *args], harness("compare", *small, *args)
-
-
-def test_a_live_comparison_trains_confirms_and_reports(live):
-    root, args, result = live
-    assert result.exit_code == 0, result.output
-    assert "Confirmation on seeds 2 to 2." in result.output
-    folder = RunFolder.of(Store(root), "tiny+searches")
-    text = (folder.report / "report.md").read_text()
-    assert "Live: 1 repeat over 2 training seeds" in text
-    assert "| pbt " in text and "How far from the best" not in text
-    found = load_searches(folder)
-    assert found.landscape is None and found.curves.random is None
-    final = found.choices.final
-    assert final["confirmed"].notna().all() and final["regret"].isna().all()
-    assert found.recorded.comparison.confirm_seeds == (2,)
-    logs = {path.name: path.read_bytes() for path in folder.logs()}
-    trials = {path.name: path.stat().st_mtime_ns for path in (root / "trials").iterdir()}
-    again = harness("compare", *args)
-    assert again.exit_code == 0, again.output
-    assert {path.name: path.read_bytes() for path in folder.logs()} == logs
-    assert {p.name: p.stat().st_mtime_ns for p in (root / "trials").iterdir()} == trials
-
-
-def test_a_replay_is_what_the_same_searches_did_live(live, tmp_path):
-    root, *_ = live
-    table = root / "t.parquet"
-    assert harness("tabulate", "tiny", "--file", table, "--out", root).exit_code == 0
-    result = harness(
-        *("compare", "--study", root / "tiny.py", "--replay", table, "--out", tmp_path),
-        *("--search", "random,tpe+hyperband", "--repeats", 1, "--seeds", 2, "--budget", 2),
-    )
-    assert result.exit_code == 0, result.output
-    folders = [RunFolder.of(Store(out), "tiny+searches") for out in (root, tmp_path)]
-    for name in ("random", "tpe+hyperband"):
-        logs = [read_log(folder.log(0, name)) for folder in folders]
-        assert logs[0] == logs[1] and len(logs[0]) > 3
-    lived, replayed = (load_searches(folder).answers for folder in folders)
-    same = ["search", "repeat", "trial_id", "select", "incumbent_test", "spent_device_s"]
-    lived = lived[lived["search"].isin(["random", "tpe+hyperband"])]
-    pd.testing.assert_frame_equal(
-        lived[same].reset_index(drop=True), replayed[same].reset_index(drop=True)
-    )

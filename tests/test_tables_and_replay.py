@@ -10,11 +10,11 @@ import sys
 import pandas as pd
 import pytest
 from made_sweep import made_metapeft, made_sweep, seconds
+from support.fake_trials import Fake
+from support.tables import DEPTHS, compare, small_study
 from test_cli import harness
-from test_comparison import Fake
 from test_store_and_sweep import publish as publish_record
 
-from harness.catalogue.studies import load_study
 from harness.comparison.controls import Controls
 from harness.errors import UserError
 from harness.runner.runtime import Runtime
@@ -28,16 +28,6 @@ from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
 from harness.study.axes import Range
-
-DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
-
-
-def small_study(**changes):
-    """joint_space with 2 x 3 x 3 cells and two seeds."""
-    study = load_study("joint_space")
-    values = {"positions": ("mlp1", "out"), "depth": DEPTHS, "alpha": (1.0, 4.0, 128.0)}
-    axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in study.axes]
-    return study.derive(**{"axes": tuple(axes), "seeds": (0, 1), "views": (), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -290,10 +280,6 @@ def test_a_replay_goes_on_after_an_interruption(tmp_path, made, name):
         (tmp_path / "part").write_text("".join(whole.splitlines(keepends=True)[:lines]))
         table.replay(find_search(name)(task(made, tmp_path / "part", table)))
         assert (tmp_path / "part").read_text() == whole
-
-
-def compare(root, table, *args):
-    return harness(*("compare", "--study", "joint_space", "--replay", table, "--out", root, *args))
 
 
 def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):

@@ -5,7 +5,7 @@ Owns: the estimate of `harness list studies`. Must not know: stores, and what ha
 
 from __future__ import annotations
 
-from harness.comparison.searches import BUDGET, REPEATS_LIVE, Wanted
+from harness.comparison.request import BUDGET, REPEATS_LIVE, names_of
 from harness.model.backbones import dims
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.resolve import resolve
@@ -17,8 +17,7 @@ from harness.study.study import Study
 def trial_count(study: Study) -> int:
     """Trials of a study: of its cells, or of the searches that it compares."""
     if study.searches is not None:
-        searches = Wanted(searches=study.searches, budget=BUDGET).names([])
-        return len(searches) * REPEATS_LIVE * int(BUDGET)
+        return len(names_of(study.searches, [])) * REPEATS_LIVE * int(BUDGET)
     return len(study.cells()) * len(study.seeds) if study.trains else 0
 
 

@@ -69,6 +69,15 @@ def study_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
+def known_study(study: str | Study) -> Study:
+    """A study by its name or path, or itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    return study if isinstance(study, Study) else load_study(study)
+
+
 def load_study(name_or_path: str) -> Study:
     """Load a shipped study by its name, or a user's from the path of a file with a `study()`.
 

@@ -1,7 +1,8 @@
 """The command line: the only place that joins studies, searches, engines, the store and reports.
 
 A module for every family of commands. They import torch, optuna, ray and pandas inside commands
-only, so that `--help` answers at once. Owns: the program `harness` and its exit codes.
+only, so that `--help` answers at once. Owns: the program `harness`. Must not know: what its
+commands do.
 """
 
 from __future__ import annotations
@@ -12,11 +13,8 @@ import click
 
 from harness.cli import compare, data, lists, results, sweep, train, upkeep
 from harness.cli.options import examples
-from harness.errors import NotSavedError, UserError
+from harness.cli.terminal import exit_code_of
 from harness.version import __version__
-
-EXIT_USER_ERROR = 2
-EXIT_NOT_SAVED = 3
 
 
 class _Group(click.Group):
@@ -25,14 +23,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(EXIT_USER_ERROR)
-        except BrokenPipeError:
-            raise  # the reader, such as `head`, has seen enough; click ends quietly
-        except (NotSavedError, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(EXIT_NOT_SAVED)
+        except Exception as error:
+            ctx.exit(exit_code_of(error))
 
 
 @click.group(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.given import packs_folder, parse_settings
+from harness.cli.given import parse_settings
 from harness.cli.options import bad_image_option, data_root_option, examples, out_option, set_option
 from harness.cli.show import print_table
+from harness.cli.terminal import TERMINAL
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def check(
     from harness.data.download import download as fetch
     from harness.data.listing import MissingData
     from harness.data.packed import data_folder
+    from harness.driver.setup import packs_folder
 
     dataset, options = _file_dataset(name, settings)
     if data_root is None:
@@ -79,7 +80,7 @@ def check(
         if download:
             fetch(dataset, name, options, Path(data_root))
         root = data_folder(name, data_root)
-        found = checked(dataset, name, options, root, packs_folder(out))
+        found = checked(dataset, name, options, root, packs_folder(out), TERMINAL)
     except MissingData:
         click.echo(dataset.layout)
         raise
@@ -98,7 +99,7 @@ def check(
     for problem in found.problems:
         click.echo(f"Problem: {problem}.")
     if found.problems:
-        sys.exit(EXIT_PROBLEMS)
+        click.get_current_context().exit(EXIT_PROBLEMS)
     click.echo("No problem found.")
 
 
@@ -126,10 +127,12 @@ def pack(
     """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
     from harness.data.pack_format import open_pack, pack_folder, side_for
     from harness.data.packed import pack_of
+    from harness.driver.setup import packs_folder
 
     _, options = _file_dataset(name, settings)
     packs = packs_folder(out)
-    info = pack_of(name, options.model_dump_json(), size, data_root, str(packs), on_bad_image)
+    place = (data_root, str(packs), on_bad_image)
+    info = pack_of(name, options.model_dump_json(), size, *place, TERMINAL)  # type: ignore[arg-type]
     folder = pack_folder(packs, name, side_for(size), info.sha256)
     opened = open_pack(folder)
     megabytes = len(opened.pixels) / 2**20
@@ -150,11 +153,12 @@ def bench_(
     """Training views per second in 2 processes: of a pack, and of PIL in a loader."""
     from harness.bench.throughput import measure
     from harness.data.packed import data_folder, pack_of
+    from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
 
     dataset, options = _file_dataset(name, settings)
     root, packs = data_folder(name, data_root), str(packs_folder(out))
-    info = pack_of(name, options.model_dump_json(), size, data_root, packs, "stop")
+    info = pack_of(name, options.model_dump_json(), size, data_root, packs, "stop", TERMINAL)
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=info.sha256)
     items = dataset.listing(options, root).train
     speed = measure(spec, packs, items, root, size)

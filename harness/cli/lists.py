@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.given import make_runtime
 from harness.cli.options import examples
 from harness.cli.show import print_table
 from harness.errors import UserError
@@ -45,9 +44,11 @@ def _list_methods() -> tuple[list[str], list[list[str]]]:
 def _list_studies() -> tuple[list[str], list[list[str]]]:
     from harness.bench.estimate import Estimate, trial_count
     from harness.catalogue.studies import load_study, study_names
-    from harness.driver.batch import duration
+    from harness.console import duration
+    from harness.driver.request import PlaceRequest
+    from harness.driver.setup import make_runtime
 
-    runtime = make_runtime(None)
+    runtime = make_runtime(PlaceRequest())
     reference = load_study("depth_vs_position").base.with_values(
         {"positions": "mlp1"}, source="depth_vs_position"
     )

@@ -208,7 +208,7 @@ def status(run: str, out: str) -> None:
 
     Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
     """
-    from harness.driver.batch import duration
+    from harness.console import duration
     from harness.store.runs import known_run
     from harness.store.status import look
     from harness.study.axes import in_words

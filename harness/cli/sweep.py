@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
-from harness.cli.compare import compare_live
-from harness.cli.given import (
-    asked_study,
-    engine_starter,
-    make_runtime,
-    settings_and_weights,
-    typed_command,
-)
+from harness.cli.given import parse_settings, place_given, typed_command
 from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import write_report
-from harness.errors import UserError
-
-if TYPE_CHECKING:
-    from harness.driver.plan import Plan
-    from harness.runner.runtime import Runtime
+from harness.cli.terminal import TERMINAL
 
 
 @click.command(
@@ -125,153 +111,41 @@ def sweep(
     With --search, run those that the search asks for until its budget is spent. A study that names
     searches runs each of them instead, and compares them.
     """
-    from dataclasses import replace
+    from harness.comparison.live import plan_any_sweep
+    from harness.driver.request import EngineRequest, StudyRequest, SweepRequest
 
-    from harness.comparison.searches import REPEATS_LIVE, default_budget
-    from harness.comparison.searches import Wanted as Contestants
-    from harness.driver.batch import Batch
-    from harness.driver.plan import make_plan, trials_in
-    from harness.engines.base import local_workers
-    from harness.runner.provenance import provenance
-    from harness.search.base import GridSearch
-    from harness.search.catalogue import POPULATION
-    from harness.search.plan import SearchRequest, plan_searches
-    from harness.store.liveness import driving
-    from harness.store.run_folder import RunFolder
-    from harness.store.runs import Command, known_run, read_run, write_command, write_run
-    from harness.store.store import Store
-
-    settings, file = settings_and_weights(settings, weights)
-    study, run_name = asked_study(study_name, settings, smoke, seeds, select_on)
-    where = (out, data_root, on_bad_image)
-    runtime = make_runtime(device, where, study.base.backbone, file)
-    contest = None
-    if study.searches is not None and search == "grid":
-        contest = Contestants(
-            searches=study.searches,
-            budget=budget or default_budget(smoke),
-            repeats=repeats,
-            workers=local_workers(workers, runtime),
-        )
-    runtime = replace(
-        runtime,
-        keep_weights=keep != "none",
-        keep_features=study.needs_features,
-        keep_checkpoints=POPULATION in (search, *(contest.names([]) if contest else ())),
-    )
-    store = Store(Path(out))
-    batch = Batch(
-        store=store,
-        base=study.base,
-        start_engine=engine_starter(engine, store, runtime, workers, gpus_per_trial, address),
-        runtime=runtime,
-        max_retries=max_retries,
+    asked = SweepRequest(
+        study=StudyRequest(
+            study=study_name,
+            settings=parse_settings(settings),
+            weights=weights,
+            smoke=smoke,
+            seeds=seeds,
+            select_on=select_on,  # type: ignore[arg-type]
+        ),
+        place=place_given(out, data_root, on_bad_image, device),
+        engine=EngineRequest(
+            kind=engine,  # type: ignore[arg-type]
+            workers=workers,
+            address=address,
+            gpus_per_trial=gpus_per_trial,
+            max_retries=max_retries,
+        ),
+        search=search,
+        budget=budget,
+        repeats=repeats,
+        pruner=pruner,  # type: ignore[arg-type]
+        on_repeat=on_repeat,  # type: ignore[arg-type]
+        warm_start=warm_start,
         keep=keep,  # type: ignore[arg-type]
+        line=typed_command(),
     )
-    of_a_search = {"pruner": pruner, "on-repeat": on_repeat, "warm-start": warm_start}
-    given = [flag for flag, value in of_a_search.items() if value is not None]
-    if contest is not None:
-        if given:
-            raise UserError(f"--{given[0]} is for one search; {study.name} compares several.")
-        click.echo(f"{study.name}: {study.question}")
-        times = contest.repeats or REPEATS_LIVE
-        click.echo(f"Searches: {contest.searches}, each to a budget of {contest.budget}, {times}×.")
-        if not dry_run:
-            compare_live(contest, study, run_name, batch)
-        return
-    if search != "grid":
-        if not study.trains:
-            raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
-        request = SearchRequest(
-            name=search,
-            budget=budget,
-            repeats=repeats or 1,
-            pruner=pruner,  # type: ignore[arg-type]
-            on_repeat=on_repeat,  # type: ignore[arg-type]
-            warm_start=None if warm_start is None else known_run(warm_start, store.root),
-        )
-        words = [search] if pruner in (None, "none") else [search, str(pruner)]
-        if len(words) > 1 and (gpus_per_trial or 1) > 1:
-            raise UserError("--pruner: trials on several GPUs each are not stopped early.")
-        folder = RunFolder.of(store, "+".join([run_name, *words]))
-        click.echo(f"{study.name}: {study.question}")
-        planned = plan_searches(study, runtime, folder, request)
-        click.echo(planned.words)
-        if dry_run:
-            return
-        with driving(folder.driver_mark), batch:
-            write_run(folder, study, [], provenance(runtime.device))
-            write_command(folder, Command(typed_command(), planned.words))
-            for number, start in enumerate(planned.starts):
-                title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
-                batch.run(start(), count=planned.count, title=title, objective=study.objective)
-                if batch.is_incomplete:
-                    break
-            if runtime.keep_checkpoints and not batch.is_incomplete:
-                for asked in read_run(folder).asked:
-                    store.drop_checkpoint(asked.trial_id)
-    else:
-        given += ["repeats"] if repeats is not None else []
-        if given:
-            raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
-        most = None if budget is None else trials_in(budget, study)
-        plan = make_plan(study, store=store, run_name=run_name, runtime=runtime, most=most)
-        folder = plan.folder
-        if not study.trains:
-            _count(plan, dry_run, provenance(runtime.device))
-            return
-        _print_plan(plan, runtime, local_workers(workers, runtime))
-        if dry_run:
-            return
-        with driving(folder.driver_mark), batch:
-            write_run(folder, study, plan.cells, provenance(runtime.device))
-            limit = "" if budget is None else f", {budget} at most"
-            write_command(
-                folder, Command(typed_command(), f"Every cell once for every seed{limit}.")
-            )
-            batch.run(
-                GridSearch(plan.to_run),
-                count=len(plan.to_run),
-                title=study.name,
-                objective=study.objective,
-                done=plan.done,
-            )
-    write_report(folder)
-    batch.exit_if_incomplete()
-
-
-def _count(plan: Plan, dry_run: bool, environment: dict[str, str]) -> None:
-    """Count the trainable parameters of a study that trains nothing, and write its report."""
-    from harness.runner.cost import count_params
-    from harness.store.liveness import driving
-    from harness.store.runs import write_counts, write_run
-
-    click.echo(f"{plan.study.name}: {plan.study.question}")
-    click.echo(f"Trials: none; the parameters of {len(plan.cells)} cells are counted.")
+    plan = plan_any_sweep(asked, TERMINAL)
+    for line in plan.words():
+        TERMINAL.say(line)
     if dry_run:
         return
-    with driving(plan.folder.driver_mark):
-        write_run(plan.folder, plan.study, plan.cells, environment)
-        write_counts(plan.folder, {spec.trial_id: count_params(spec) for _, spec in plan.cells})
-    write_report(plan.folder)
-
-
-def _print_plan(plan: Plan, runtime: Runtime, workers: int) -> None:
-    from harness.driver.batch import duration
-
-    study = plan.study
-    click.echo(f"{study.name}: {study.question}")
-    to_run = len(plan.to_run) - plan.running - plan.failed
-    workers = min(workers, max(1, len(plan.to_run)))
-    click.echo(
-        f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "
-        f"tried again), {to_run} to run."
-    )
-    if study.base.data.select_on == "test":
-        click.echo("SELECTED ON TEST: the paper's protocol, which flatters every choice.")
-    device_s = plan.estimated_device_s(runtime) if plan.to_run else 0.0
-    if device_s is None:
-        click.echo("Estimated cost: unknown, because a trial could not be started.")
-    elif plan.to_run:
-        wall = f"{duration(device_s / workers)} with {workers} workers"
-        click.echo(f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}.")
+    ran = plan.run()
+    write_report(ran.folder)
+    if ran.problem is not None:
+        raise ran.problem

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.given import (
-    engine_starter,
-    make_runtime,
-    parse_settings,
-    settings_and_weights,
-    typed_command,
-)
+from harness.cli.given import parse_settings, place_given, typed_command
 from harness.cli.options import examples, trial_options, workers_option
 from harness.cli.show import print_markdown, print_table, write_report
+from harness.cli.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from harness.store.records import TrialRecord
@@ -77,73 +72,35 @@ def train(
 
     The trained tensors are kept (see `export`), and what the method learned is drawn.
     """
-    from dataclasses import replace
+    from harness.comparison.controls import train_with_controls
+    from harness.driver.cell import prepare_training
+    from harness.driver.request import TrainRequest
 
-    from harness.catalogue.studies import load_study
-    from harness.driver.batch import runner
-    from harness.insertion.placements import read_placement
-    from harness.runner.provenance import provenance
-    from harness.runner.resolve import resolve
-    from harness.spec import TrialRequest
-    from harness.store.liveness import driving
-    from harness.store.store import Store
-
-    study = load_study(study_name)
-    request = TrialRequest(
-        data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
+    asked = TrainRequest(
+        method=method,
+        base=base,
+        sites=sites,
+        depth=depth,
+        alpha=alpha,
+        seed=seed,
+        seeds=seeds,
+        study=study_name,
+        settings=parse_settings(settings),
+        weights=weights,
+        place=place_given(out, data_root, on_bad_image, device),
+        workers=workers,
+        line=typed_command(),
     )
-    chosen: dict[str, Any] = {}
-    if depth != "all":
-        chosen["depth"] = depth
-    if alpha != 1:
-        chosen["alpha"] = alpha
-    if sites is not None and sites.endswith(".json"):
-        chosen["placement"] = read_placement(Path(sites)).placement.root
-    elif sites is not None:
-        chosen["positions"] = sites
-    named = {"method": method, "seed": seed, **({"options.base": base} if base else {})}
-    request = request.with_values({**named, **chosen}, source="command line")
-    settings, file = settings_and_weights(settings, weights)
-    values = parse_settings(settings)
-    request = request.with_values(values, source="--set")
-    where = (out, data_root, on_bad_image)
-    runtime = replace(make_runtime(device, where, request.backbone, file), keep_weights=True)
-    store = Store(Path(out))
-    numbers = (seed,) if seeds is None else tuple(range(seeds))
-    requests = [request.model_copy(update={"seed": number}) for number in numbers]
-    ids = [resolve(each, runtime).trial_id for each in requests]
-
-    run = runner(
-        engine_starter("local", store, runtime, workers, None, None),
-        store=store,
-        runtime=runtime,
-        base=request,
-        title=method,
-        objective=study.objective,
-    )
+    training = prepare_training(asked, TERMINAL)
     if controls:
-        from harness.comparison.controls import Controls
-        from harness.store.run_folder import RunFolder
-        from harness.store.runs import Command, variant, write_command, write_comparison
-
-        everything = Controls(
-            request, seeds=numbers, study=study, run=run, store=store, runtime=runtime
-        )
-        words = "_".join([method, base] if base else [method])
-        if "placement" in chosen:
-            chosen["placement"] = Path(str(sites)).stem
-        run_name = f"{study.name}+{words}" + variant({**chosen, **values})
-        folder = RunFolder.of(store, run_name)
-        with driving(folder.driver_mark):
-            compared = everything.compare()
-            write_comparison(folder, compared, provenance(runtime.device))
-            write_command(folder, Command(typed_command(), "Every arm once for every seed."))
+        folder = train_with_controls(training, asked.line)
         write_report(folder)
         print_markdown(folder.report / "report.md")
         return
-    records = run(requests)
+    records = training.run()
     _print_records(records)
-    _write_gamma([store.trials / trial_id for trial_id in ids])
+    trials = training.prepared.store.trials
+    _write_gamma([trials / record.trial_id for record in records])
 
 
 def _print_records(records: list[TrialRecord]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.driver.batch import Run
+from harness.driver.batch import TrialRunner
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest
@@ -35,7 +35,7 @@ class Arms:
         *,
         seeds: tuple[int, ...],
         study: Study,
-        run: Run,
+        run: TrialRunner,
         store: Store,
         runtime: Runtime,
         rates: Sequence[float],

@@ -12,16 +12,21 @@ import numpy as np
 import torch
 
 from harness.comparison.arms import Arms
-from harness.driver.batch import Run
+from harness.driver.batch import TrialRunner
+from harness.driver.cell import Training
 from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.insertion.placements import derive
 from harness.model.backbones import dims
 from harness.rng import generator
+from harness.runner.provenance import provenance
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import Placement, TrialRequest
 from harness.store.comparisons import Comparison
+from harness.store.liveness import driving
+from harness.store.run_folder import RunFolder
+from harness.store.runs import Command, write_command, write_comparison
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -30,6 +35,32 @@ RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 SMALLEST = 1e-6
 """Strengths below count as this in logarithms: softplus never gives 0, a released γ may."""
+
+
+def train_with_controls(training: Training, line: str) -> RunFolder:
+    """Train a configuration and its controls, as far as the store lacks them; the run's folder.
+
+    `line` is the command line that asks for the same.
+
+    Raises:
+        UserError: the method learns no strengths, or another process drives the run.
+        TrialsFailed: a trial failed, so that nothing is compared.
+        Interrupted: the user stopped before the end.
+    """
+    prepared = training.prepared
+    controls = Controls(
+        training.request,
+        seeds=training.seeds,
+        study=prepared.study,
+        run=training.runner,
+        store=prepared.store,
+        runtime=prepared.runtime,
+    )
+    folder = RunFolder.of(prepared.store, training.run_name)
+    with driving(folder.driver_mark):
+        write_comparison(folder, controls.compare(), provenance(prepared.runtime.device))
+        write_command(folder, Command(line, "Every arm once for every seed."))
+    return folder
 
 
 class Controls:
@@ -41,7 +72,7 @@ class Controls:
         *,
         seeds: tuple[int, ...],
         study: Study,
-        run: Run,
+        run: TrialRunner,
         store: Store,
         runtime: Runtime,
     ) -> None:

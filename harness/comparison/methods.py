@@ -1,7 +1,7 @@
 """Every method against every other at equal cost of tuning, on the same seeds.
 
-Owns: which arms `harness compare --methods` has. Must not know: where trials run, how results are
-drawn.
+Owns: which arms `harness compare --methods` has, and the run's folder. Must not know: where trials
+run, how results are drawn.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.comparison.arms import Arms
-from harness.driver.batch import Run
+from harness.driver.batch import TrialRunner, trial_runner
+from harness.driver.setup import Prepared
 from harness.errors import UserError, unknown
 from harness.insertion.method import METHODS, get_method
 from harness.model.backbones import dims
+from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest
 from harness.store.comparisons import Comparison
+from harness.store.liveness import driving
+from harness.store.run_folder import RunFolder
+from harness.store.runs import Command, write_command, write_comparison
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -24,6 +29,8 @@ RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
 FURTHER = 4
 """Rates tried beyond them, a factor of four each, by an arm whose best is at an end: full
 fine-tuning needs a small one, a few parameters a large one. It is charged for them."""
+SEEDS = 3
+"""How many where no other number is asked for."""
 REFERENCE = "lora"
 """The first arm, with which the others are compared."""
 
@@ -42,12 +49,44 @@ def compared_methods(names: str) -> list[str]:
     return sorted(chosen, key=lambda name: name != REFERENCE)
 
 
+def run_methods(prepared: Prepared, names: str, seeds: int | None, line: str) -> RunFolder:
+    """Compare methods on seeds 0 to `seeds`, exclusive, by default 3; the run's folder.
+
+    `names` are as in `compared_methods`; `line` is the command line that asks for the same.
+
+    Raises:
+        UserError: an unknown method, fewer than two, or another process drives the run.
+        TrialsFailed: a trial failed, so that nothing is compared.
+        Interrupted: the user stopped before the end.
+    """
+    study, runtime = prepared.study, prepared.runtime
+    chosen = compared_methods(names)
+    words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"
+    folder = RunFolder.of(prepared.store, f"{prepared.run_name}+{words}")
+    with driving(folder.driver_mark):
+        compared = compare_methods(
+            chosen,
+            study=study,
+            seeds=tuple(range(seeds or SEEDS)),
+            run=trial_runner(prepared.batch, title="methods", objective=study.objective),
+            store=prepared.store,
+            runtime=runtime,
+        )
+        write_comparison(folder, compared, provenance(runtime.device))
+        plan = (
+            f"Every arm at {len(RATES)} learning rates for every seed, and at up to {FURTHER} more "
+            "where the best is the first or the last."
+        )
+        write_command(folder, Command(line, plan))
+    return folder
+
+
 def compare_methods(
     names: Sequence[str],
     *,
     study: Study,
     seeds: tuple[int, ...],
-    run: Run,
+    run: TrialRunner,
     store: Store,
     runtime: Runtime,
 ) -> Comparison:

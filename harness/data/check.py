@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.console import progress
+from harness.console import SILENT, Console
 from harness.data.contract import FileDataset, OwnFormat
 from harness.data.decode import BadImage, Pixels, ReadImage
 from harness.data.decode_many import each_decoded, item_name, source_of
@@ -42,7 +42,12 @@ class Checked:
 
 
 def check(
-    dataset: type[FileDataset], name: str, options: Frozen, root: Path, packs: Path
+    dataset: type[FileDataset],
+    name: str,
+    options: Frozen,
+    root: Path,
+    packs: Path,
+    console: Console = SILENT,
 ) -> Checked:
     """Read everything, and compare all images with each other by their decoded pixels.
 
@@ -73,11 +78,13 @@ def check(
         used=used,
         test=test,
         groups=groups or count_groups(used),
-        problems=(*_problems(listing, root, test, read), *_damaged(packs, name)),
+        problems=(*_problems(listing, root, test, read, console), *_damaged(packs, name)),
     )
 
 
-def _problems(listing: Listing, root: Path, test: Counts, read: ReadImage | None) -> Iterator[str]:
+def _problems(
+    listing: Listing, root: Path, test: Counts, read: ReadImage | None, console: Console
+) -> Iterator[str]:
     absent = [listing.classes[label] for label in np.flatnonzero(test == 0)]
     if absent:
         yield f"{_few(absent, 'class', 'classes')} without a test image"
@@ -85,10 +92,10 @@ def _problems(listing: Listing, root: Path, test: Counts, read: ReadImage | None
     bad: list[str] = []
     same: dict[bytes, list[tuple[str, Item]]] = defaultdict(list)
     total = len(listing.train) + len(listing.test)
-    with progress("Reading", total) as advance:
+    with console.progress("Reading", total, "images") as advance:
         for split, items in (("train", listing.train), ("test", listing.test)):
             for item, digest in each_decoded(source, items, _digest):
-                advance()
+                advance("")
                 if isinstance(digest, BadImage):
                     bad.append(f"{item_name(item)} ({digest.reason})")
                 else:

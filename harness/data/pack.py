@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-import click
 import numpy as np
 import PIL
 import torch
@@ -26,7 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from harness.console import progress
+from harness.console import SILENT, Console
 from harness.data.decode import BadImage, Pixels, ReadImage, Source, file_of
 from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.listing import Listing
@@ -57,6 +56,7 @@ def pack(
     side: int,
     on_bad: OnBad = "stop",
     read: ReadImage | None = None,
+    console: Console = SILENT,
 ) -> Pack:
     """The pack of a listing in `folder`, made if there is none of the same files yet.
 
@@ -75,9 +75,9 @@ def pack(
             if info.files == files and (on_bad == "skip" or not info.bad):
                 return open_pack(path)
         if any(info.files != files for info in same.values()):
-            click.echo(f"The files of {name} have changed since they were packed.", err=True)
+            console.warn(f"The files of {name} have changed since they were packed.")
         source = source_of(listing, root, read)
-        return _make(listing, name, source, folder, side, on_bad, listed, files)
+        return _make(listing, name, source, folder, side, on_bad, listed, files, console)
 
 
 def _listed(listing: Listing, side: int) -> str:
@@ -112,13 +112,14 @@ def _make(
     on_bad: OnBad,
     listed: str,
     files: str,
+    console: Console,
 ) -> Pack:
     part = folder / f"{name}-{side}-new.part"
     shutil.rmtree(part, ignore_errors=True)  # left by a killed process: the lock is ours
     part.mkdir()
     try:
         with saving(part):
-            content = _written(listing, name, source, part / "pixels.bin", side, on_bad)
+            content = _written(listing, name, source, part / "pixels.bin", side, on_bad, console)
             np.savez(part / "index.npz", **vars(content.index))
             sha256 = identity(content.digest, content.index, listing.classes, listing.groups)
             info = PackInfo(
@@ -146,10 +147,9 @@ def _make(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     if content.bad:
-        click.echo(
+        console.warn(
             f"{len(content.bad)} images of {name} cannot be read and are left out; "
-            f"{target}/pack.json names them.",
-            err=True,
+            f"{target}/pack.json names them."
         )
     return open_pack(target)
 
@@ -177,7 +177,13 @@ class _Written:
 
 
 def _written(
-    listing: Listing, name: str, source: Source, file: Path, side: int, on_bad: OnBad
+    listing: Listing,
+    name: str,
+    source: Source,
+    file: Path,
+    side: int,
+    on_bad: OnBad,
+    console: Console,
 ) -> _Written:
     rows: list[tuple[int, ...]] = []
     bad: dict[str, str] = {}
@@ -189,11 +195,11 @@ def _written(
 
     with (
         file.open("wb") as out,
-        progress(f"Packing {name} to {side} px", total) as advance,
+        console.progress(f"Packing {name} to {side} px", total, "images") as advance,
     ):
         for is_test, items in ((False, listing.train), (True, listing.test)):
             for item, outcome in each_decoded(source, items, small):
-                advance()
+                advance("")
                 if isinstance(outcome, BadImage):
                     _refuse(outcome, on_bad)
                     bad[item_name(item)] = outcome.reason

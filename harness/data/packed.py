@@ -6,17 +6,16 @@ device. Must not know: file formats, models, where trials run.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.console import SILENT, Console
 from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
@@ -67,9 +66,18 @@ def data_folder(name: str, data_root: str | None) -> Path:
     return root
 
 
-@functools.lru_cache(maxsize=64)
+_KNOWN: dict[tuple[str | int | None, ...], PackInfo] = {}
+"""Packs that this process has looked up or made; files are taken not to change under it."""
+
+
 def pack_of(
-    name: str, options_json: str, size: int, data_root: str | None, packs: str, on_bad: OnBad
+    name: str,
+    options_json: str,
+    size: int,
+    data_root: str | None,
+    packs: str,
+    on_bad: OnBad,
+    console: Console = SILENT,
 ) -> PackInfo:
     """What the pack of a dataset holds, for views of `size` pixels; it is made if need be.
 
@@ -77,6 +85,26 @@ def pack_of(
         UserError: no data root, files that are absent, or an image that cannot be read.
         NotSavedError: the pack cannot be written.
     """
+    asked = (name, options_json, size, data_root, packs, on_bad)
+    if asked not in _KNOWN:
+        _KNOWN[asked] = _pack_of(*asked, console)
+    return _KNOWN[asked]
+
+
+def forget_packs() -> None:
+    """Look at the files of every dataset again when it is asked for next."""
+    _KNOWN.clear()
+
+
+def _pack_of(
+    name: str,
+    options_json: str,
+    size: int,
+    data_root: str | None,
+    packs: str,
+    on_bad: OnBad,
+    console: Console,
+) -> PackInfo:
     dataset = file_dataset(name)
     root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
@@ -89,14 +117,14 @@ def pack_of(
         side=side_for(size),
         on_bad=on_bad,
         read=dataset.read if issubclass(dataset, OwnFormat) else None,
+        console=console,
     )
     absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
     if len(absent):
         names = ", ".join(listing.classes[index] for index in absent[:5])
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        click.echo(
-            f"Without a test image, so left out of test averages: {names}{more} of {name}.",
-            err=True,
+        console.warn(
+            f"Without a test image, so left out of test averages: {names}{more} of {name}."
         )
     return made.info
 

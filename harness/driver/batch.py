@@ -1,32 +1,21 @@
-"""Running trials at a terminal: progress, Ctrl-C, and how the program ends.
+"""Trials run together: one engine for searches one after the other, and how all of them ended.
 
-Owns: what the user sees while trials run, and the exit codes that come of it. Must not know: which
-trials these are, or what is made of them.
+Owns: the engine's life, the best score so far, whose tensors are kept, and what is raised when
+trials failed or the user stopped. Must not know: which trials these are, terminals, exit codes.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Literal, Self
+from typing import Self
 
-import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
+from harness.console import SILENT, Console
 from harness.driver.drive import drive
+from harness.driver.request import Keep
 from harness.engines.base import Engine
+from harness.errors import Interrupted, TrialsFailed
 from harness.metrics import Metric
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -36,12 +25,11 @@ from harness.store.records import TrialRecord
 from harness.store.store import Store
 from harness.store.summaries import Summary
 
-Run = Callable[[Sequence[TrialRequest]], list[TrialRecord]]
+TrialRunner = Callable[[Sequence[TrialRequest]], list[TrialRecord]]
 """Runs what the store lacks; gives the records in the order of the requests."""
 
-
-EXIT_FAILED_TRIALS = 1
-EXIT_INTERRUPTED = 130
+StartEngine = Callable[[bool], Engine]
+"""Starts the engine for trials that report, or for those that do not."""
 
 
 @dataclass
@@ -54,11 +42,10 @@ class Batch:
     store: Store
     runtime: Runtime
     base: TrialRequest
-    start_engine: Callable[[bool], Engine]
-    """Called with whether trials are to report."""
+    start_engine: StartEngine
     max_retries: int = 0
-    keep: Literal["none", "best", "all"] = "none"
-    """Whose trained tensors to keep, where the runtime has them saved at all."""
+    keep: Keep = "none"
+    console: Console = SILENT
     _failed: list[TrialRecord] = field(default_factory=list)
     _stop: Event = field(default_factory=Event)
     _engine: Engine | None = None
@@ -91,19 +78,24 @@ class Batch:
         """Run what `search` asks for, `count` trials if that is known.
 
         `done` are earlier trials, for the best score shown.
+
+        Raises:
+            Interrupted: the user wants to end at once.
         """
         engine = self._engine_for(search)
         best = _Best(self.base.data.select_on, objective)
         for record in done:
             best.update(record)
-        with _stop_on_signal(self._stop), _progress(title, count, best) as advance:
+        shown = self.console.progress(title, count, "trials")
+        with self.console.interruptible(self._stop), shown as advance:
             fresh: set[str] = set()
 
             def ended(record: TrialRecord, is_fresh: bool) -> None:
                 if record.status == "FAILED":
                     self._failed.append(record)
                 fresh.update([record.trial_id] if is_fresh else [])
-                advance(record)
+                best.update(record)
+                advance(str(best))
                 if self.keep == "best":
                     for trial_id in fresh - {best.trial_id}:
                         self.store.drop_weights(trial_id)
@@ -121,68 +113,38 @@ class Batch:
             )
 
     @property
-    def is_incomplete(self) -> bool:
-        """A trial failed or the user stopped."""
-        return bool(self._failed) or self._stop.is_set()
-
-    def exit_if_incomplete(self) -> None:
-        """End the program when a trial failed or the user stopped."""
+    def problem(self) -> TrialsFailed | Interrupted | None:
+        """What to raise because a trial failed or the user stopped; None if all is well."""
         if self._failed:
             last = (self._failed[0].error or "").strip().splitlines()[-1]
-            click.echo(
+            return TrialsFailed(
                 f"{len(self._failed)} trials failed; the first, {self._failed[0].trial_id}, with: "
-                f"{last} Its record has the traceback. Run the same command to try again.",
-                err=True,
+                f"{last} Its record has the traceback. Run the same command to try again."
             )
-            sys.exit(EXIT_FAILED_TRIALS)
         if self._stop.is_set():
-            click.echo("Stopped. The same command continues from here.", err=True)
-            sys.exit(EXIT_INTERRUPTED)
+            return Interrupted("Stopped. The same command continues from here.")
+        return None
 
 
-def runner(
-    start_engine: Callable[[bool], Engine],
-    *,
-    store: Store,
-    runtime: Runtime,
-    base: TrialRequest,
-    title: str,
-    objective: Metric,
-) -> Run:
-    """What runs requests that the store has no results of, and ends the program if one fails."""
+def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Metric) -> TrialRunner:
+    """What runs requests that the store has no results of, in a batch of its own each time.
+
+    What it gives raises `TrialsFailed` or `Interrupted` where not all of them ended well.
+    """
 
     def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
+        batch = batch_of()
+        store, runtime = batch.store, batch.runtime
         specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
         left = [spec for key, spec in specs.items() if store.state(key) != "done"]
-        batch = Batch(store=store, runtime=runtime, base=base, start_engine=start_engine)
         with batch:
             batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
-        batch.exit_if_incomplete()
+        if batch.problem is not None:
+            raise batch.problem
         records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
         return [record for record in records if record is not None]
 
     return run
-
-
-@contextmanager
-def _stop_on_signal(stop: Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: finish what runs. Second: end now; the store stays whole."""
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        click.echo("Finishing the running trials; press Ctrl-C again to end now.", err=True)
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("Ended. The same command continues from here.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -200,47 +162,3 @@ class _Best:
 
     def __str__(self) -> str:
         return f"best {self.select_on} {100 * self.score:.1f} %"
-
-
-@contextmanager
-def _progress(
-    title: str, count: int | None, best: _Best
-) -> Iterator[Callable[[TrialRecord], None]]:
-    """A bar with ETA and the best score so far; plain lines where there is no terminal."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[best]}"),
-        console=console,
-    )
-    task = bar.add_task(title, total=count, best="")
-    ended = 0
-
-    def advance(record: TrialRecord) -> None:
-        nonlocal ended
-        ended += 1
-        best.update(record)
-        bar.update(task, advance=1, best=str(best))
-        if not console.is_terminal and (ended % 6 == 0 or ended == count):
-            remaining = bar.tasks[0].time_remaining
-            eta = "" if remaining is None else f", ETA {duration(remaining)}"
-            of = "" if count is None else f"/{count}"
-            click.echo(f"{ended}{of} trials, {best}{eta}", err=True)
-
-    if console.is_terminal and count != 0:
-        with bar:
-            yield advance
-    else:
-        bar.start_task(task)
-        yield advance
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

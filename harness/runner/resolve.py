@@ -66,7 +66,7 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     options = validated(dataset.Options, request.data.options, source=f"data {name}")
     sha256 = None
     if is_on_disk(name):
-        place = (runtime.data_root, runtime.packs, runtime.on_bad_image)
+        place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
         info = pack_of(name, options.model_dump_json(), backbone.input_size, *place)
         if info.channels != channels:
             raise UserError(

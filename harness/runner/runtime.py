@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.catalogue.studies import StudyFile, loaded_files
+from harness.console import SILENT, Console
 from harness.data.pack import OnBad
 
 
@@ -34,6 +35,8 @@ class Runtime:
     """Folder where such datasets are packed, and where workers open them."""
     on_bad_image: OnBad = "stop"
     """What to do about an image that cannot be read."""
+    console: Console = field(default=SILENT, compare=False)
+    """Told what packing does; workers have none."""
     study_files: tuple[StudyFile, ...] = field(default_factory=loaded_files)
     """Study files that a worker runs before its first trial, for the methods, datasets and
     backbones that they register: by default those that this process has loaded."""
@@ -47,6 +50,10 @@ class Runtime:
     def at(self, device: str) -> Runtime:
         """The same on another device."""
         return replace(self, device=device)
+
+    def of_workers(self) -> Runtime:
+        """The same without the console, which other processes cannot share."""
+        return replace(self, console=SILENT)
 
 
 def default_device() -> str:

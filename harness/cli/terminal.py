@@ -1,0 +1,126 @@
+"""The terminal: messages, progress bars, Ctrl-C and exit codes.
+
+Owns: how what happens below looks at a terminal and in a pipe, and how the program ends. Must not
+know: what is being done.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+
+import click
+
+from harness.console import Advance, Unit, duration
+from harness.errors import Interrupted, NotSavedError, TrialsFailed, UserError
+
+EXIT_FAILED_TRIALS = 1
+EXIT_USER_ERROR = 2
+EXIT_NOT_SAVED = 3
+EXIT_INTERRUPTED = 130
+
+LINE_EVERY = 6
+"""Trials from one plain line to the next where there is no terminal for a bar."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A `Console`: results on stdout; messages and progress on stderr."""
+
+    def say(self, line: str) -> None:
+        """Print to stdout."""
+        click.echo(line)
+
+    def warn(self, line: str) -> None:
+        """Print to stderr."""
+        click.echo(line, err=True)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: Unit) -> Iterator[Advance]:
+        """A bar with ETA and a note; plain lines where there is no terminal."""
+        # Imported here, because `--help` needs no bar.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            *([TimeElapsedColumn()] if unit == "trials" else []),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        task = bar.add_task(title, total=total, note="")
+        ended = 0
+
+        def advance(note: str) -> None:
+            nonlocal ended
+            ended += 1
+            bar.update(task, advance=1, note=note)
+            is_due = ended % LINE_EVERY == 0 or ended == total
+            if not console.is_terminal and unit == "trials" and is_due:
+                remaining = bar.tasks[0].time_remaining
+                eta = "" if remaining is None else f", ETA {duration(remaining)}"
+                of = "" if total is None else f"/{total}"
+                self.warn(f"{ended}{of} trials, {note}{eta}")
+
+        if console.is_terminal and total != 0:
+            with bar:
+                yield advance
+            return
+        if unit == "images":  # counted too fast for lines
+            self.warn(f"{title}: {total} images")
+        bar.start_task(task)
+        yield advance
+
+    @contextmanager
+    def interruptible(self, stop: Event) -> Iterator[None]:
+        """First Ctrl-C or SIGTERM: finish what runs. Second: end now; the store stays whole."""
+
+        def handle(number: int, frame: object) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            stop.set()
+            self.warn("Finishing the running trials; press Ctrl-C again to end now.")
+
+        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted("Ended. The same command continues from here.") from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+TERMINAL = Terminal()
+
+
+def exit_code_of(error: Exception) -> int:
+    """Say what ended the program, in one sentence, and give its exit code.
+
+    Raises:
+        Exception: `error` itself, where it is nothing that a program may end with.
+    """
+    if isinstance(error, TrialsFailed | Interrupted):
+        TERMINAL.warn(str(error))
+        return EXIT_FAILED_TRIALS if isinstance(error, TrialsFailed) else EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        raise error  # the reader, such as `head`, has seen enough; click ends quietly
+    if isinstance(error, UserError | NotSavedError | OSError):
+        TERMINAL.warn(f"Error: {error}")
+        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_NOT_SAVED
+    raise error

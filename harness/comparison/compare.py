@@ -1,0 +1,107 @@
+"""A comparison, from what was asked to its run's folder: of methods, or of searches.
+
+Owns: which of the three it is, and which fields make sense for each. Must not know: how any of them
+is run, terminals, reports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.comparison.request import ComparisonRequest, SearchesRequest, default_budget
+from harness.console import Console
+from harness.driver.request import DEFAULT_STUDY, EngineRequest, StudyRequest
+from harness.errors import UserError
+from harness.store.run_folder import RunFolder
+from harness.store.runs import known_run
+
+SEARCH_STUDY = "search_comparison"
+"""Study on whose space searches are compared where no other is named."""
+
+
+def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
+    """Judge methods or searches against each other; the run's folder.
+
+    Raises:
+        UserError: a field makes no sense, or names something that is not there.
+        TrialsFailed: a trial failed, so that nothing is compared.
+        Interrupted: the user stopped before the end.
+    """
+    if (asked.methods is None) == (asked.search is None):
+        raise UserError("Give either --methods or --search, as in `harness compare --methods all`.")
+    if asked.methods is not None:
+        return _compare_methods(asked, asked.methods, console)
+    store = asked.place.store
+    wanted = SearchesRequest(
+        searches=str(asked.search),
+        budget=asked.budget or default_budget(asked.smoke),
+        repeats=asked.repeats,
+        seeds=asked.seeds,
+        workers=asked.workers or 1,
+        confirm=asked.confirm,
+        tuning=tuple(known_run(run, store.root) for run in asked.charge),
+        controls=None if asked.controls is None else known_run(asked.controls, store.root),
+        line=asked.line,
+    )
+    if asked.replay is not None:
+        return _replay(asked, wanted, console)
+    return _compare_live(asked, wanted, console)
+
+
+def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -> RunFolder:
+    # Imported here and below, because a replay needs no torch.
+    from harness.comparison.methods import run_methods
+    from harness.driver.setup import prepare
+
+    of_searches = {
+        "replay": asked.replay,
+        "budget": asked.budget,
+        "repeats": asked.repeats,
+        "confirm": asked.confirm,
+        "charge": asked.charge or None,
+        "controls": asked.controls,
+    }
+    for flag, value in of_searches.items():
+        if value is not None:
+            raise UserError(f"--{flag} is for --search; methods all spend the same.")
+    study = StudyRequest(
+        study=asked.study or DEFAULT_STUDY,
+        settings=asked.settings,
+        weights=asked.weights,
+        smoke=asked.smoke,
+    )
+    prepared = prepare(study, asked.place, EngineRequest(workers=asked.workers), console)
+    return run_methods(prepared, methods, asked.seeds, asked.line)
+
+
+def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console) -> RunFolder:
+    from harness.catalogue.studies import known_study
+    from harness.comparison.replay import replay_searches
+    from harness.store.table import TABLE
+
+    live = (asked.settings, asked.weights, asked.smoke, asked.place.device, asked.place.data_root)
+    if any(live):
+        raise UserError(
+            "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
+            "has its own."
+        )
+    name = None if asked.study is None else known_study(asked.study).name
+    table = TABLE if asked.replay is True else Path(str(asked.replay))
+    return replay_searches(wanted, table, name, asked.place.store, console)
+
+
+def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Console) -> RunFolder:
+    from dataclasses import replace
+
+    from harness.comparison.live import LiveComparison
+    from harness.driver.setup import prepare
+
+    study = StudyRequest(
+        study=asked.study or SEARCH_STUDY,
+        settings=asked.settings,
+        weights=asked.weights,
+        smoke=asked.smoke,
+        seeds=asked.seeds,
+    )
+    prepared = prepare(study, asked.place, EngineRequest(workers=asked.workers), console)
+    return LiveComparison.of(replace(wanted, workers=prepared.workers), prepared).run().folder

@@ -1,0 +1,111 @@
+"""Searches ready to be started against each other on one space, with one budget.
+
+Owns: what live and replayed comparisons have in common. Must not know: torch, how a search works,
+where trials run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.comparison.request import SearchesRequest
+from harness.errors import UserError
+from harness.search.base import Make, Search, SearchMaker, SearchTask
+from harness.search.budget import Budget
+from harness.search.catalogue import find_search, restarts
+from harness.store.comparisons import SearchComparison
+from harness.store.run_folder import RunFolder
+from harness.store.runs import read_comparison, read_run
+from harness.store.summaries import summaries
+from harness.study.space import SearchSpace, Values
+from harness.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """All searches, ready to be started."""
+
+    folder: RunFolder
+    comparison: SearchComparison
+    makers: dict[str, SearchMaker]
+    space: SearchSpace
+    make: Make
+    budget: Budget
+    study: Study
+
+    def start(self, name: str, repeat: int) -> Search:
+        task = SearchTask(
+            space=self.space,
+            make=self.make,
+            name=f"{self.study.name}/{name}/{repeat}",  # so live and replayed ones are alike
+            seed=self.comparison.seed(repeat),
+            budget=self.budget,
+            full_run_flops=self.comparison.reference.flops,
+            epochs=self.study.base.recipe.epochs,
+            log=self.folder.log(repeat, name),
+        )
+        return self.makers[name](task)
+
+
+def budget_of(text: str, study: Study) -> Budget:
+    """A budget in trials as the epochs of so many whole ones, so that a search which stops some
+    early may start more of them for the same training."""
+    budget = Budget.parse(text)
+    if budget.unit != "trials":
+        return budget
+    return Budget(amount=budget.amount * study.base.recipe.epochs, unit="epochs")
+
+
+def _words(given: str, budget: Budget) -> str:
+    words = f"{Budget.parse(given).amount:g} {Budget.parse(given).unit}"
+    return words if budget == Budget.parse(given) else f"{words} ({budget.amount:g} epochs)"
+
+
+def makers_of(names: Sequence[str], learned: dict[str, Values]) -> dict[str, SearchMaker]:
+    """How each search is started; a learned one is a single trial.
+
+    Raises:
+        UserError: there is no search of a name.
+    """
+    return {
+        name: restarts(learned[name], 1) if name in learned else find_search(name, [*learned])
+        for name in names
+    }
+
+
+def contest_fields(
+    asked: SearchesRequest,
+    study: Study,
+    names: Sequence[str],
+    learned: Mapping[str, Values],
+    budget: Budget,
+) -> dict[str, Any]:
+    """Fields of a comparison that are alike live and replayed.
+
+    Raises:
+        UserError: the controls are not those of such trials.
+    """
+    seconds = 0.0
+    for folder in asked.tuning:
+        ids = {trial.trial_id for trial in read_run(folder).asked}
+        ended = summaries(folder.store, ids)
+        seconds += sum(each.device_s for each in ended.values())
+    if asked.controls is not None:
+        base, other = study.base, read_comparison(asked.controls).request
+        if any(getattr(base, f) != getattr(other, f) for f in ("data", "backbone", "recipe")):
+            raise UserError(
+                f"--controls {asked.controls.name}: its trials have other data, another backbone "
+                f"or another recipe than study {study.name}."
+            )
+    return {
+        "searches": tuple(names),
+        "learned": tuple(name for name in names if name in learned),
+        "budget": _words(asked.budget, budget),
+        "seeds": study.seeds,
+        "workers": asked.workers,
+        "tuning": tuple(folder.name for folder in asked.tuning),
+        "tuning_s": seconds,
+        "controls": None if asked.controls is None else asked.controls.name,
+    }

@@ -1,0 +1,202 @@
+"""Searches compared live: each is run in its turn, and its best are trained again on unseen seeds.
+
+Owns: the reference run, the order of running, the confirmation, and the run's folder; and that a
+sweep of a study which names searches is such a comparison. Must not know: how a search works,
+terminals, what the report says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
+from harness.comparison.request import (
+    REPEATS_LIVE,
+    SearchesRequest,
+    default_budget,
+)
+from harness.console import Console
+from harness.driver.batch import Batch
+from harness.driver.request import GRID, Keep, SweepRequest
+from harness.driver.run import Ran, SweepPlan, plan_sweep
+from harness.driver.setup import Prepared, prepare
+from harness.errors import UserError
+from harness.runner.provenance import provenance
+from harness.search.base import GridSearch, Search
+from harness.search.catalogue import POPULATION
+from harness.search.plan import learning_cell, learning_methods, live_space
+from harness.search.population import population_size
+from harness.spec import TrialSpec
+from harness.store.comparisons import Reference, SearchComparison
+from harness.store.liveness import driving
+from harness.store.records import TrialRecord
+from harness.store.run_folder import RunFolder
+from harness.store.runs import (
+    Cell,
+    Command,
+    read_run,
+    write_command,
+    write_run,
+    write_search_comparison,
+)
+from harness.store.search_log import best_cells, read_log
+from harness.study.space import SearchSpace, Values
+
+CONFIRM_SEEDS = 5
+"""Unseen seeds on which the best are trained again."""
+
+
+def plan_any_sweep(asked: SweepRequest, console: Console) -> SweepPlan:
+    """What a sweep will do: of a study that names searches, compare them; else as `plan_sweep`.
+
+    Raises:
+        UserError: a field makes no sense for it, or a cell cannot be run; names it.
+    """
+    prepared = prepare(asked.study, asked.place, asked.engine, console)
+    study = prepared.study
+    if study.searches is None or asked.search != GRID:
+        return plan_sweep(asked, prepared)
+    if asked.of_a_search:
+        raise UserError(
+            f"--{asked.of_a_search[0]} is for one search; {study.name} compares several."
+        )
+    wanted = SearchesRequest(
+        searches=study.searches,
+        budget=asked.budget or default_budget(asked.study.smoke),
+        repeats=asked.repeats,
+        workers=prepared.workers,
+        line=asked.line,
+    )
+    kept = prepared.keeping(keep_weights=asked.keep != "none", keep_features=study.needs_features)
+    return LiveComparison.of(wanted, kept, asked.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveComparison:
+    """Searches against each other on a study's space; a `SweepPlan`."""
+
+    asked: SearchesRequest
+    prepared: Prepared
+    batch: Batch
+
+    @classmethod
+    def of(cls, asked: SearchesRequest, prepared: Prepared, keep: Keep = "none") -> LiveComparison:
+        """With the checkpoints kept that the searches need."""
+        kept = prepared.keeping(keep_checkpoints=POPULATION in asked.names([]))
+        return cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.prepared.store, f"{self.prepared.run_name}+searches")
+
+    def words(self) -> Iterator[str]:
+        """The question, and what the searches are given."""
+        study, asked = self.prepared.study, self.asked
+        yield f"{study.name}: {study.question}"
+        times = asked.repeats or REPEATS_LIVE
+        yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
+
+    def run(self) -> Ran:
+        """Every search, `repeats` times, in turns, as far as the store lacks their trials.
+
+        Raises:
+            UserError: a search is not usable here, or the folder holds another comparison.
+            TrialsFailed: a trial failed, so that nothing is compared.
+            Interrupted: the user stopped before the end.
+        """
+        study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
+        space, make = live_space(study, runtime)
+        learned = {name: learning_cell(study, name) for name in learning_methods()}
+        names, notes = self._names(list(learned), space)
+        makers = makers_of(names, learned)
+        budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
+        unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
+        with driving(folder.driver_mark), self.batch:
+            default = space.default()
+            cell = space.values(lambda variable, domain: default[variable])
+            full = make(cell, study.seeds[0])
+            self._train([full], "one full run")
+            record = self.prepared.store.record(full.trial_id)
+            assert record is not None
+            comparison = SearchComparison(
+                **contest_fields(self.asked, study, names, learned, budget),
+                repeats=self.asked.repeats or REPEATS_LIVE,
+                table=None,
+                reference=_reference(cell, record, study.base.recipe.epochs),
+                confirm=confirm,
+                confirm_seeds=tuple(unseen) if confirm else (),
+                notes=tuple(notes),
+            )
+            contest = Contest(
+                folder=folder,
+                comparison=comparison,
+                makers=makers,
+                space=space,
+                make=make,
+                budget=budget,
+                study=study,
+            )
+            write_search_comparison(folder, comparison)
+            environment = provenance(runtime.device)
+            write_run(folder, study, [(cell, full)], environment)
+            logs = self._in_turns(contest)
+            best = [each for log in logs for each, _ in best_cells(read_log(log), confirm)]
+            again: list[Cell] = [(each, make(each, seed)) for each in best for seed in unseen]
+            if again:
+                runtime.console.say(f"Confirmation on seeds {unseen[0]} to {unseen[-1]}.")
+                write_run(folder, study, [(cell, full), *again], environment)
+                self._train([spec for _, spec in again], "confirmation")
+        write_command(folder, Command(self.asked.line, self.asked.plan))
+        return Ran(folder, None)
+
+    def _names(self, learned: Sequence[str], space: SearchSpace) -> tuple[list[str], list[str]]:
+        """The searches that take part, and why one of `all` does not."""
+        study, names = self.prepared.study, self.asked.names(learned)
+        if POPULATION in names:
+            budget = budget_of(self.asked.budget, study)
+            try:
+                population_size(space, budget, study.base.recipe.epochs)
+            except UserError as error:
+                if self.asked.searches != "all":
+                    raise
+                names.remove(POPULATION)
+                return names, [f"{POPULATION}: {error}"]
+        return names, []
+
+    def _in_turns(self, contest: Contest) -> list[Path]:
+        """Run every repeat of every search; their logs, in that order."""
+        comparison, logs = contest.comparison, []
+        for repeat in range(comparison.repeats):
+            for name in comparison.searches:
+                if repeat >= comparison.repeats_of(name):
+                    continue
+                search = contest.start(name, repeat)
+                title = f"{name} {repeat + 1}/{comparison.repeats_of(name)}"
+                logs.append(contest.folder.log(repeat, name))
+                self._run(search, title)
+        if POPULATION in comparison.searches:
+            for trial in read_run(contest.folder).asked:
+                self.prepared.store.drop_checkpoint(trial.trial_id)
+        return logs
+
+    def _train(self, specs: Sequence[TrialSpec], title: str) -> None:
+        store, distinct = self.prepared.store, {spec.trial_id: spec for spec in specs}
+        left = [spec for key, spec in distinct.items() if store.state(key) != "done"]
+        self._run(GridSearch(left), title, len(left))
+
+    def _run(self, search: Search, title: str, count: int | None = None) -> None:
+        objective = self.prepared.study.objective
+        self.batch.run(search, count=count, title=title, objective=objective)
+        if self.batch.problem is not None:
+            raise self.batch.problem
+
+
+def _reference(cell: Values, record: TrialRecord, epochs: int) -> Reference:
+    stretch = epochs / record.epochs_run if record.status == "DIVERGED" else 1.0
+    return Reference(
+        cell=cell,
+        device_s=stretch * record.cost.device_s,
+        flops=round(stretch * record.cost.flops),
+    )

@@ -1,0 +1,115 @@
+"""Searches compared on a table of every trial: nothing is trained.
+
+Owns: which searches can be replayed, and the run's folder. Must not know: torch, how a search
+works, what the report says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
+from harness.comparison.request import SearchesRequest
+from harness.console import SILENT, Console
+from harness.errors import UserError, saving
+from harness.search.catalogue import POPULATION
+from harness.search.replay import Recording
+from harness.store.comparisons import SearchComparison
+from harness.store.liveness import driving
+from harness.store.run_folder import RunFolder
+from harness.store.runs import Command, write_command, write_run, write_search_comparison
+from harness.store.store import Store
+from harness.store.table import Table, read_table
+from harness.study.space import SearchSpace, Values
+
+REPEATS_REPLAYED = 20
+CONFIRM_REPLAYED = 3
+
+
+def replay_searches(
+    asked: SearchesRequest,
+    path: Path,
+    study_name: str | None,
+    store: Store,
+    console: Console = SILENT,
+) -> RunFolder:
+    """Every search against a table, `repeats` times; the folder of the run.
+
+    `study_name` is that of the study that the table must be of, if one was given.
+
+    Raises:
+        UserError: the table or a search is not usable, or the folder holds another comparison.
+    """
+    table = read_table(path)
+    study = table.info.study
+    if study_name is not None and study.name != study_name:
+        raise UserError(f"{path} is a table of study {study.name}, not of {study_name}.")
+    folder = RunFolder.of(store, f"{study.name}+searches")
+    if asked.seeds is not None and asked.seeds > len(study.seeds):
+        raise UserError(f"--seeds {asked.seeds}: {path} has {len(study.seeds)} of every cell.")
+    study = study.derive(seeds=study.seeds[: asked.seeds])
+    space = table.space()
+    recording = Recording(table, study.objective)
+    learned = _learned_cells(table, space)
+    names, notes = asked.names(list(learned)), []
+    if POPULATION in names:
+        names.remove(POPULATION)
+        notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
+    if not learned:
+        notes.append(
+            "The table has no method that learns strengths: tabulate a run of one with it, such as "
+            f"{study.name}+metapeft."
+        )
+    makers = makers_of(names, learned)
+    budget = budget_of(asked.budget, study)
+    confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
+    if confirm and len(study.seeds) < 2:
+        notes.append("No confirmation: the table has no other seeds than the one searched on.")
+        confirm = 0
+    comparison = SearchComparison(
+        **contest_fields(asked, study, names, learned, budget),
+        repeats=asked.repeats or REPEATS_REPLAYED,
+        table=hashlib.sha256(path.read_bytes()).hexdigest(),
+        reference=table.info.reference,
+        confirm=confirm,
+        confirm_seeds=study.seeds if confirm else (),
+        notes=tuple(notes),
+    )
+    contest = Contest(
+        folder=folder,
+        comparison=comparison,
+        makers=makers,
+        space=space,
+        make=recording.make,
+        budget=budget,
+        study=study,
+    )
+    with driving(folder.driver_mark):
+        write_search_comparison(folder, comparison)
+        write_run(folder, study, [], table.info.environment)
+        with saving(folder.table):
+            shutil.copyfile(path, folder.table)
+        for name in names:
+            start, trials = time.perf_counter(), 0
+            for repeat in range(comparison.repeats_of(name)):
+                trials += recording.replay(contest.start(name, repeat), asked.workers)
+            seconds = time.perf_counter() - start
+            console.say(
+                f"{name}: {trials} trials in {seconds:.1f} s, {comparison.repeats_of(name)} times."
+            )
+    write_command(folder, Command(asked.line, asked.plan))
+    return folder
+
+
+def _learned_cells(table: Table, space: SearchSpace) -> dict[str, Values]:
+    """Method -> its cell, of those that are no point of the space."""
+    cells: dict[str, Values] = {}
+    for text in table.trials["cell"].unique():
+        cell = json.loads(text)
+        if isinstance(cell.get("method"), str) and space.params(cell) is None:
+            cells.setdefault(cell["method"], cell)
+    return cells

@@ -1,0 +1,92 @@
+"""What can be asked of a comparison of methods or of searches.
+
+Owns: the requests, their defaults, and the names that `all` stands for. Must not know: torch, how a
+comparison is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.driver.request import PlaceRequest
+from harness.search.catalogue import POPULATION
+from harness.store.run_folder import RunFolder
+from harness.study.study import Study
+
+ALL = ("random", "sobol", "tpe", "gp", "tpe+hyperband", POPULATION)
+"""What `all` stands for, with every method that learns strengths in one trial."""
+BUDGET = "24"
+SMOKE_BUDGET = "4"
+REPEATS_LIVE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRequest:
+    """What is asked of a comparison, either of methods or of searches; None: left to it."""
+
+    methods: str | None = None
+    """Names with commas between them, or `all`."""
+    search: str | None = None
+    """Names with commas between them, or `all`."""
+    study: str | Study | None = None
+    replay: str | Literal[True] | None = None
+    """Table of `harness tabulate` that results are taken from; True: the one that ships with the
+    harness. None: they are trained."""
+    budget: str | None = None
+    repeats: int | None = None
+    seeds: int | None = None
+    confirm: int | None = None
+    charge: tuple[str, ...] = ()
+    """Runs that tuned the methods that learn strengths."""
+    controls: str | None = None
+    """Run of `harness train --controls`."""
+    smoke: bool = False
+    workers: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    place: PlaceRequest = field(default_factory=PlaceRequest)
+    line: str
+    """The command line that asks for the same, for the run's `command.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchesRequest:
+    """Searches to be compared on a study or a table that is known; None: left to it."""
+
+    searches: str
+    """Names with commas between them, or `all`."""
+    budget: str
+    repeats: int | None = None
+    seeds: int | None = None
+    workers: int = 1
+    """Simulated ones in a replay; live, as many as the engine has."""
+    confirm: int | None = None
+    tuning: tuple[RunFolder, ...] = ()
+    """Run folders whose cost found the settings of the searches that learn strengths."""
+    controls: RunFolder | None = None
+    """Folder of the comparison of a method that learns strengths with its controls."""
+    line: str
+    """As of `ComparisonRequest`."""
+
+    @property
+    def plan(self) -> str:
+        """What will be done, in one sentence."""
+        return f"Each search to a budget of {self.budget}."
+
+    def names(self, learned: Sequence[str]) -> list[str]:
+        """The searches, each once; `all` stands for those here and the learned ones."""
+        return names_of(self.searches, learned)
+
+
+def names_of(searches: str, learned: Sequence[str]) -> list[str]:
+    """The searches that names with commas between them, or `all`, stand for."""
+    if searches == "all":
+        return [*ALL, *learned]
+    return list(dict.fromkeys(name.strip() for name in searches.split(",")))
+
+
+def default_budget(smoke: bool) -> str:
+    """What each search may spend where nothing else is asked for."""
+    return SMOKE_BUDGET if smoke else BUDGET

@@ -1,0 +1,113 @@
+"""One configuration, trained on one seed or several.
+
+Owns: what its fields mean beside a study's data, backbone and recipe. Must not know: terminals,
+reports, what a configuration is judged against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.catalogue.studies import known_study
+from harness.console import Console
+from harness.driver.batch import TrialRunner, trial_runner
+from harness.driver.request import EngineRequest, TrainRequest
+from harness.driver.setup import (
+    Prepared,
+    engine_starter,
+    make_runtime,
+    with_weights,
+)
+from harness.insertion.placements import read_placement
+from harness.runner.resolve import resolve
+from harness.spec import TrialRequest
+from harness.store.records import TrialRecord
+from harness.store.runs import variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A configuration ready to be trained."""
+
+    prepared: Prepared
+    request: TrialRequest
+    seeds: tuple[int, ...]
+    run_name: str
+    """Of a run that compares it with others: its method, and where it is not the study's own."""
+    title: str
+
+    @property
+    def runner(self) -> TrialRunner:
+        """What trains requests like this one, as far as the store lacks them."""
+        return trial_runner(
+            lambda: self.prepared.batch(self.request),
+            title=self.title,
+            objective=self.prepared.study.objective,
+        )
+
+    def run(self) -> list[TrialRecord]:
+        """A record per seed, in their order.
+
+        Raises:
+            TrialsFailed: one of them failed.
+            Interrupted: the user stopped before the end.
+        """
+        return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
+
+
+def prepare_training(asked: TrainRequest, console: Console) -> Training:
+    """Check a configuration for every seed; the store is not touched.
+
+    Raises:
+        UserError: it cannot be run, or names something that is not there.
+    """
+    study = known_study(asked.study)
+    request = TrialRequest(
+        data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
+    )
+    chosen = _chosen(asked)
+    named: dict[str, Any] = {"method": asked.method, "seed": asked.seed}
+    if asked.base:
+        named["options.base"] = asked.base
+    request = request.with_values({**named, **chosen}, source="command line")
+    values, file = with_weights(asked.settings, asked.weights)
+    request = request.with_values(values, source="--set")
+    runtime = make_runtime(asked.place, request.backbone, file, console)
+    runtime = replace(runtime, keep_weights=True)
+    seeds = (asked.seed,) if asked.seeds is None else tuple(range(asked.seeds))
+    for seed in seeds:
+        resolve(request.model_copy(update={"seed": seed}), runtime)
+    if "placement" in chosen:
+        chosen["placement"] = Path(str(asked.sites)).stem
+    words = "_".join([asked.method, asked.base] if asked.base else [asked.method])
+    engine, store = EngineRequest(workers=asked.workers), asked.place.store
+    return Training(
+        prepared=Prepared(
+            study=study,
+            run_name=study.name,
+            store=store,
+            runtime=runtime,
+            engine=engine,
+            start_engine=engine_starter(engine, store, runtime),
+        ),
+        request=request,
+        seeds=seeds,
+        run_name=f"{study.name}+{words}" + variant({**chosen, **values}),
+        title=asked.method,
+    )
+
+
+def _chosen(asked: TrainRequest) -> dict[str, Any]:
+    """Where and how strongly the method is to act, where that is not left to it."""
+    chosen: dict[str, Any] = {}
+    if asked.depth != "all":
+        chosen["depth"] = asked.depth
+    if asked.alpha != 1:
+        chosen["alpha"] = asked.alpha
+    if asked.sites is not None and asked.sites.endswith(".json"):
+        chosen["placement"] = read_placement(Path(asked.sites)).placement.root
+    elif asked.sites is not None:
+        chosen["positions"] = asked.sites
+    return chosen

@@ -1,0 +1,190 @@
+"""A sweep from what was asked to its run's folder: a grid, a search, or counted parameters.
+
+Owns: what a sweep writes into its folder and in which order, and one line or two on what it will
+do. Must not know: terminals, reports, and that searches can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from harness.console import duration
+from harness.driver.plan import Plan, make_plan, trials_in
+from harness.driver.request import GRID, SweepRequest
+from harness.driver.setup import Prepared
+from harness.errors import Interrupted, TrialsFailed, UserError
+from harness.runner.cost import count_params
+from harness.runner.provenance import provenance
+from harness.search.base import GridSearch
+from harness.search.catalogue import POPULATION
+from harness.search.plan import SearchPlan, SearchRequest, plan_searches
+from harness.store.liveness import driving
+from harness.store.run_folder import RunFolder
+from harness.store.runs import Command, known_run, read_run, write_command, write_counts, write_run
+
+
+class Ran(NamedTuple):
+    """A run as far as it came."""
+
+    folder: RunFolder
+    problem: TrialsFailed | Interrupted | None
+    """To be raised once the report of what there is has been written."""
+
+
+class SweepPlan(Protocol):
+    """What would run. Nothing has been written yet."""
+
+    def words(self) -> Iterator[str]:
+        """Lines on what will be done and what it will cost, which may be measured for a moment."""
+
+    def run(self) -> Ran:
+        """Do it, or what of it the store lacks.
+
+        Raises:
+            UserError: another process drives the run, or a trial cannot be run.
+            Interrupted: the user wants to end at once.
+        """
+
+
+def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
+    """What a sweep of a prepared study will do: its grid, one search, or counting.
+
+    Raises:
+        UserError: a field makes no sense for it, or a cell cannot be run; names it.
+    """
+    study = prepared.study
+    prepared = prepared.keeping(
+        keep_weights=asked.keep != "none",
+        keep_features=study.needs_features,
+        keep_checkpoints=asked.search == POPULATION,
+    )
+    if asked.search != GRID:
+        return _plan_search(asked, prepared)
+    given = asked.of_a_search + (["repeats"] if asked.repeats is not None else [])
+    if given:
+        raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
+    most = None if asked.budget is None else trials_in(asked.budget, study)
+    runtime, run_name = prepared.runtime, prepared.run_name
+    plan = make_plan(study, store=prepared.store, run_name=run_name, runtime=runtime, most=most)
+    if not study.trains:
+        return CountPlan(prepared=prepared, plan=plan)
+    return GridPlan(asked=asked, prepared=prepared, plan=plan)
+
+
+def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
+    study, store = prepared.study, prepared.store
+    if not study.trains:
+        raise UserError(f"--search: study {study.name} trains nothing, so nothing is sought.")
+    request = SearchRequest(
+        name=asked.search,
+        budget=asked.budget,
+        repeats=asked.repeats or 1,
+        pruner=asked.pruner,
+        on_repeat=asked.on_repeat,
+        warm_start=None if asked.warm_start is None else known_run(asked.warm_start, store.root),
+    )
+    words = [asked.search, *([] if asked.pruner in (None, "none") else [str(asked.pruner)])]
+    if len(words) > 1 and (asked.engine.gpus_per_trial or 1) > 1:
+        raise UserError("--pruner: trials on several GPUs each are not stopped early.")
+    folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
+    planned = plan_searches(study, prepared.runtime, folder, request)
+    return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSearchPlan:
+    """One search, repeated if that was asked for."""
+
+    asked: SweepRequest
+    prepared: Prepared
+    folder: RunFolder
+    planned: SearchPlan
+
+    def words(self) -> Iterator[str]:
+        yield f"{self.prepared.study.name}: {self.prepared.study.question}"
+        yield self.planned.words
+
+    def run(self) -> Ran:
+        study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
+        repeats, batch = self.asked.repeats, self.prepared.batch(keep=self.asked.keep)
+        with driving(folder.driver_mark), batch:
+            write_run(folder, study, [], provenance(runtime.device))
+            write_command(folder, Command(self.asked.line, self.planned.words))
+            for number, start in enumerate(self.planned.starts):
+                title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
+                count = self.planned.count
+                batch.run(start(), count=count, title=title, objective=study.objective)
+                if batch.problem is not None:
+                    break
+            if runtime.keep_checkpoints and batch.problem is None:
+                for trial in read_run(folder).asked:
+                    self.prepared.store.drop_checkpoint(trial.trial_id)
+        return Ran(folder, batch.problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPlan:
+    """Every cell for every seed, or the first of them that a budget pays for."""
+
+    asked: SweepRequest
+    prepared: Prepared
+    plan: Plan
+
+    def words(self) -> Iterator[str]:
+        plan, runtime = self.plan, self.prepared.runtime
+        study = plan.study
+        yield f"{study.name}: {study.question}"
+        to_run = len(plan.to_run) - plan.running - plan.failed
+        yield (
+            f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "
+            f"tried again), {to_run} to run."
+        )
+        if study.base.data.select_on == "test":
+            yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
+        device_s = plan.estimated_device_s(runtime) if plan.to_run else 0.0
+        if device_s is None:
+            yield "Estimated cost: unknown, because a trial could not be started."
+        elif plan.to_run:
+            workers = min(self.prepared.workers, len(plan.to_run))
+            wall = f"{duration(device_s / workers)} with {workers} workers"
+            yield f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}."
+
+    def run(self) -> Ran:
+        plan, study, folder = self.plan, self.plan.study, self.plan.folder
+        budget, batch = self.asked.budget, self.prepared.batch(keep=self.asked.keep)
+        with driving(folder.driver_mark), batch:
+            write_run(folder, study, plan.cells, provenance(self.prepared.runtime.device))
+            limit = "" if budget is None else f", {budget} at most"
+            words = f"Every cell once for every seed{limit}."
+            write_command(folder, Command(self.asked.line, words))
+            batch.run(
+                GridSearch(plan.to_run),
+                count=len(plan.to_run),
+                title=study.name,
+                objective=study.objective,
+                done=plan.done,
+            )
+        return Ran(folder, batch.problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountPlan:
+    """The trainable parameters of a study that trains nothing."""
+
+    prepared: Prepared
+    plan: Plan
+
+    def words(self) -> Iterator[str]:
+        study = self.plan.study
+        yield f"{study.name}: {study.question}"
+        yield f"Trials: none; the parameters of {len(self.plan.cells)} cells are counted."
+
+    def run(self) -> Ran:
+        plan, folder = self.plan, self.plan.folder
+        with driving(folder.driver_mark):
+            environment = provenance(self.prepared.runtime.device)
+            write_run(folder, plan.study, plan.cells, environment)
+            write_counts(folder, {spec.trial_id: count_params(spec) for _, spec in plan.cells})
+        return Ran(folder, None)

@@ -1,0 +1,202 @@
+"""What was asked for, made ready to run: a study with its settings, a runtime, an engine.
+
+The command line and `harness.entry` build the same requests, so that both give the same trials in
+the same runs. Owns: the meaning of what several requests have in common. Must not know: what is
+done with it, how it was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.catalogue.studies import known_study
+from harness.console import SILENT, Console
+from harness.driver.batch import Batch, StartEngine
+from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest
+from harness.engines.base import Engine, local_workers
+from harness.engines.local import LocalEngine
+from harness.errors import UserError
+from harness.model.backbones import unused_tensors
+from harness.model.weights import left_over, sha256_of
+from harness.runner.runtime import Runtime, default_device
+from harness.spec import BackboneSpec, TrialRequest
+from harness.store.runs import variant
+from harness.store.store import Store
+from harness.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A study ready to be run."""
+
+    study: Study
+    run_name: str
+    store: Store
+    runtime: Runtime
+    engine: EngineRequest
+    start_engine: StartEngine
+
+    @property
+    def workers(self) -> int:
+        """Processes of this machine that run trials."""
+        return local_workers(self.engine.workers, self.runtime)
+
+    def batch(self, base: TrialRequest | None = None, keep: Keep = "none") -> Batch:
+        """What runs trials made of `base`, by default the study's, on the runtime's console."""
+        return Batch(
+            store=self.store,
+            base=base or self.study.base,
+            start_engine=self.start_engine,
+            runtime=self.runtime,
+            max_retries=self.engine.max_retries,
+            keep=keep,
+            console=self.runtime.console,
+        )
+
+    def keeping(self, **what: bool) -> Prepared:
+        """The same with other of the runtime's `keep_` fields."""
+        runtime = replace(self.runtime, **what)  # type: ignore[arg-type]
+        start = engine_starter(self.engine, self.store, runtime)
+        return replace(self, runtime=runtime, start_engine=start)
+
+
+def prepare(
+    asked: StudyRequest, place: PlaceRequest, engine: EngineRequest, console: Console
+) -> Prepared:
+    """Everything that a command needs to run a study; the store is not touched.
+
+    Raises:
+        UserError: one of the requests makes no sense, or names something that is not there.
+    """
+    settings, file = with_weights(asked.settings, asked.weights)
+    study, run_name = asked_study(asked, settings)
+    runtime = make_runtime(place, study.base.backbone, file, console)
+    store = place.store
+    return Prepared(
+        study=study,
+        run_name=run_name,
+        store=store,
+        runtime=runtime,
+        engine=engine,
+        start_engine=engine_starter(engine, store, runtime),
+    )
+
+
+def with_weights(
+    settings: Mapping[str, Any], weights: str | None
+) -> tuple[dict[str, Any], Path | None]:
+    """The settings with a weights file's hash in its place, and the file.
+
+    A trial's request holds no path.
+
+    Raises:
+        UserError: two files are named, or one that cannot be read.
+    """
+    values = dict(settings)
+    named = values.get("backbone.weights")
+    if named is not None:
+        if weights is not None:
+            raise UserError(
+                f"--set backbone.weights={named} and --weights {weights}: give one of them."
+            )
+        if named in ("pretrained", "random"):
+            return values, None
+        weights = str(named)
+    if weights is None:
+        return values, None
+    path = Path(weights).absolute()
+    values |= {"backbone.weights": "file", "backbone.sha256": sha256_of(path)}
+    return values, path
+
+
+def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study, str]:
+    """A study at the scale, with the settings and the seeds that were asked for; its run's name.
+
+    Other seeds are of the same run.
+    """
+    study, values = known_study(asked.study), dict(settings)
+    if asked.select_on is not None:
+        values["data.select_on"] = asked.select_on
+    run_name = study.name + variant(values) + ("+smoke" if asked.smoke else "")
+    study = study.at_smoke_scale() if asked.smoke else study
+    if values:
+        study = study.derive(base=study.base.with_values(values, source="--set"))
+    if asked.seeds is not None:
+        study = study.derive(seeds=tuple(range(asked.seeds)))
+    return study, run_name
+
+
+def make_runtime(
+    place: PlaceRequest,
+    backbone: BackboneSpec | None = None,
+    weights: Path | None = None,
+    console: Console = SILENT,
+) -> Runtime:
+    """Where trials run. A weights file is tried on its backbone here, before the first of them.
+
+    Raises:
+        UserError: there is no such device, or the weights do not fit the backbone.
+    """
+    name = place.device or default_device()
+    try:
+        if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
+    except RuntimeError as error:
+        raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
+    if backbone is not None and weights is not None:
+        unused = unused_tensors(backbone, weights)
+        if unused:
+            console.warn(left_over(unused, weights))
+    return Runtime(
+        device=name,
+        weights=weights,
+        data_root=place.data_root,
+        packs=str(packs_folder(place.out)),
+        on_bad_image=place.on_bad_image,
+        console=console,
+    )
+
+
+def packs_folder(out: str) -> Path:
+    """Where datasets are packed: beside the store, so that machines which share it share them."""
+    return Path(out).resolve() / "packs"
+
+
+def engine_starter(asked: EngineRequest, store: Store, runtime: Runtime) -> StartEngine:
+    """How to start the engine for trials that report or not.
+
+    Raises:
+        UserError: a field is for the other engine, or makes no sense.
+    """
+    theirs, gpus = runtime.of_workers(), asked.gpus_per_trial
+    if asked.kind == "local":
+        for flag, value in (("gpus-per-trial", gpus), ("address", asked.address)):
+            if value is not None:
+                raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
+
+        def local(watch: bool) -> Engine:
+            count = local_workers(asked.workers, theirs)
+            return LocalEngine(store=store, runtime=theirs, workers=count, watch=watch)
+
+        return local
+    if gpus is not None and gpus > 1 and gpus % 1:
+        raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
+
+    def on_ray(watch: bool) -> Engine:
+        from harness.engines.ray_tune import RayEngine
+
+        return RayEngine(
+            store=store,
+            runtime=theirs,
+            workers=asked.workers,
+            gpus_per_trial=gpus or 1.0,
+            address=asked.address,
+            watch=watch,
+        )
+
+    return on_ray

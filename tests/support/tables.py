@@ -1,0 +1,37 @@
+"""A study small enough to have a table made of it in a test, and the command that replays one."""
+
+from __future__ import annotations
+
+import pytest
+from made_sweep import made_metapeft, made_sweep
+from test_cli import harness
+
+from harness.catalogue.studies import load_study
+from harness.store.runs import Command, write_command
+from harness.store.table import tabulate
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store, its sweep and MetaPEFT's run, and their table."""
+    root = tmp_path_factory.mktemp("made")
+    folders = [made_sweep(root, small_study()), made_metapeft(root, small_study())]
+    typed = "harness sweep --study joint_space --search metapeft --budget 2"
+    write_command(folders[1], Command(typed, "2 restarts"))
+    tabulate(folders, root / "t.parquet")
+    return root, folders, root / "t.parquet"
+
+
+DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
+
+
+def small_study(**changes):
+    """joint_space with 2 x 3 x 3 cells and two seeds."""
+    study = load_study("joint_space")
+    values = {"positions": ("mlp1", "out"), "depth": DEPTHS, "alpha": (1.0, 4.0, 128.0)}
+    axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in study.axes]
+    return study.derive(**{"axes": tuple(axes), "seeds": (0, 1), "views": (), **changes})
+
+
+def compare(root, table, *args):
+    return harness(*("compare", "--study", "joint_space", "--replay", table, "--out", root, *args))

@@ -1,0 +1,161 @@
+"""Methods against each other: rates, sites that are alike, and what inference costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.fake_trials import Fake, cells, written
+from test_reports import scored
+from test_store_and_sweep import make_record, publish
+
+from harness.comparison.methods import FURTHER, compare_methods, compared_methods
+from harness.comparison.methods import RATES as METHOD_RATES
+from harness.errors import UserError
+from harness.reports.files.write import write_report
+from harness.reports.numbers.comparison import front, load_arms
+from harness.runner.runtime import Runtime
+from harness.store.store import Store
+
+# Methods.
+
+
+def methods(store, fake, names="lora,bitfit,vpt_shallow", seeds=(0, 1)):
+    return compare_methods(
+        compared_methods(names),
+        study=cells(),
+        seeds=seeds,
+        run=fake,
+        store=store,
+        runtime=Runtime(),
+    )
+
+
+def rated(spec):
+    """Best at twice the recipe's rate, for BitFit at an eighth of it, for full fine-tuning beyond
+    what all arms try, for the probe beyond all that may be tried; MetaPEFT above all."""
+    share = {"bitfit": 1 / 8, "full": 1 / 512, "linear_probe": 1e-9}
+    wanted = 0.01 * share.get(spec.method, 2.0)
+    base = 0.7 if spec.method == "metapeft" else 0.6
+    return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 4 + 0.01 * spec.seed
+
+
+def test_every_method_chooses_its_rate_from_as_many(tmp_path):
+    store = Store(tmp_path)
+    compared = methods(store, Fake(store, rated))
+    assert [arm.name for arm in compared.arms] == [
+        "lora, q+v (× 2)",
+        "lora, all positions (× 2)",
+        "lora with MetaPEFT (× 2)",
+        "bitfit (× 0.125)",
+        "vpt_shallow (× 2)",
+    ]
+    assert {len(arm.trials) for arm in compared.arms} == {2}
+    assert {len(arm.charged) for arm in compared.arms} == {2 * len(METHOD_RATES)}
+    meta = store.record(compared.arms[2].trials[0]).spec
+    everywhere = store.record(compared.arms[1].trials[0]).spec
+    assert meta.options["base"] == "lora" and len(meta.placement) == len(everywhere.placement) == 72
+    folder = written(compared, store)
+    arms = load_arms(folder)
+    runs = arms.table.set_index("arm")["runs_per_seed"]
+    assert runs["bitfit (× 0.125)"] == pytest.approx(5)  # all that were tried, in single runs
+    assert runs["lora with MetaPEFT (× 2)"] == pytest.approx(7.5)
+    worse = arms.table.set_index("arm")["first_minus_this"]
+    assert worse["lora with MetaPEFT (× 2)"] == pytest.approx(-10)
+    write_report(folder)
+    text = (folder.report / "report.md").read_text()
+    papers = text[text.index("Paper, Table 4, DOTA") :]
+    assert "| LoRA + MetaPEFT" in papers and "93.9" in papers  # its head classes, as printed
+    assert "Time of the first arm" not in text  # the unit is the first arm itself
+
+
+def test_rates_go_on_where_the_best_is_at_an_end_and_are_charged(tmp_path):
+    store = Store(tmp_path)
+    fake = Fake(store, rated)
+    compared = methods(store, fake, "lora,full,linear_probe")
+    arms = {arm.name: arm for arm in compared.arms}
+    full = arms["full (× 0.00195)"]  # 1/512, found after 1/128, and left after 1/2048
+    assert len(full.charged) == 2 * (len(METHOD_RATES) + 3)
+    probe = arms["linear_probe (× 0.000122)"]
+    assert len(probe.charged) == 2 * (len(METHOD_RATES) + FURTHER)
+    assert [note for note in compared.notes if "end of the range" in note] == [
+        "linear_probe: × 0.000122 is the end of the range; better rates may lie beyond."
+    ]
+    assert len(fake.asked) == sum(len(arm.charged) for arm in compared.arms)
+
+
+def test_learned_strengths_are_judged_against_the_same_sites(tmp_path):
+    store = Store(tmp_path)
+
+    def mixed(spec):  # paired: 10 points for LoRA, and -1 or +1 by seed for AdaptFormer
+        base = spec.options.get("base")
+        change = {"adaptformer": -0.11 + 0.02 * spec.seed}.get(base, 0.0)
+        return rated(spec) + change
+
+    compared = methods(store, Fake(store, mixed), "lora,adaptformer,bitfit")
+    folder = written(compared, store)
+    pairs = load_arms(folder).pairs.set_index("learned")
+    lora, adaptformer = "lora with MetaPEFT (× 2)", "adaptformer with MetaPEFT (× 2)"
+    assert pairs.loc[lora, "plain"] == "lora, all positions (× 2)"
+    assert pairs.loc[lora, "difference"] == pytest.approx(10)
+    assert pairs.loc[adaptformer, "difference"] == pytest.approx(0, abs=1e-9)
+    assert pairs.loc[adaptformer, "difference_ci"] == pytest.approx(12.7062, abs=1e-3)
+    write_report(folder)
+    text = (folder.report / "report.md").read_text()
+    assert f"Best on validation: {lora}, 70.5 ± 6.4 % on test." in text
+    assert f"+10.00 ± 0.00 ({lora}), +0.00 ± 12.71 ({adaptformer}) points" in text
+    assert f"a difference is shown for {lora}. By paired" in text
+
+
+def test_all_methods_are_all_that_train(tmp_path):
+    names = compared_methods("all")
+    assert names[0] == "lora" and "metapeft" not in names
+    assert {"linear_probe", "full", "vpt_deep", "adaptformer"} < set(names)
+    assert compared_methods("bitfit,lora+adaptformer,lora") == [
+        "lora",
+        "bitfit",
+        "lora+adaptformer",
+    ]
+
+
+@pytest.mark.parametrize(
+    "names,words", [("lora,lorra", "Did you mean 'lora'"), ("metapeft,lora", "'metapeft'")]
+)
+def test_methods_that_cannot_be_compared_are_refused(tmp_path, names, words):
+    with pytest.raises(UserError, match=words):
+        compared_methods(names)
+
+
+def test_one_method_is_nothing_to_compare(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match="at least two"):
+        methods(store, Fake(store, rated), names="lora")
+
+
+def test_inference_is_told_where_it_was_counted(tmp_path):
+    store = Store(tmp_path)
+    counts = {"bitfit": 1000, "vpt_shallow": 1050}
+
+    class Counted(Fake):
+        def publish(self, request, spec):
+            cost = make_record(spec).cost.model_copy(
+                update={"inference_flops": counts[spec.method]}
+            )
+            publish(self.store, spec, select=scored(0.5), test=scored(0.5), cost=cost)
+
+    for name, kind in (("counted", Counted), ("old", Fake)):
+        store = Store(tmp_path / name)
+        compared = methods(store, kind(store, rated), names="bitfit,vpt_shallow", seeds=(0,))
+        write_report(written(compared, store))
+    text = (tmp_path / "counted/studies/cells/report/report.md").read_text()
+    assert "| +5.0 % |" in text and "| +0.0 % |" in text
+    page = (tmp_path / "counted/studies/cells/report/index.html").read_text()
+    assert "data-kind=number class=number>inference</th>" in page
+    assert "| - |" in (tmp_path / "old/studies/cells/report/report.md").read_text()
+
+
+def test_the_front_is_what_no_arm_beats_in_both():
+    arms = {"cheap": (1, 50), "worse": (2, 49), "better": (2, 55), "same": (3, 55), "best": (9, 60)}
+    rows = [{"arm": arm, "cost": cost, "score": score} for arm, (cost, score) in arms.items()]
+    for order in (rows, rows[::-1]):
+        assert front(pd.DataFrame(order), "cost", "score") == ["cheap", "better", "best"]
