@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs")
+FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs", "examples")
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
