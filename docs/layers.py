@@ -30,11 +30,11 @@ LAYERS = (
     ("runner", "export"),
     ("search", "engines"),
     ("driver", "reports"),
-    ("harness", "comparison"),
-    ("bench",),
-    ("cli", "testing"),
+    ("comparison",),
+    ("entry", "bench"),
+    ("harness", "cli", "testing"),
 )
-"""Lowest first. `harness` is the package's own `__init__`, the entry from Python."""
+"""Lowest first. `harness` is the package's own `__init__`, the import name of `entry`."""
 
 
 class Import(NamedTuple):

@@ -1,27 +1,28 @@
-"""PEFT hyperparameter-search harness: one runner, many searches, one store, honest reports."""
+"""PEFT hyperparameter-search harness: one runner, many searches, one store, honest reports.
+
+From Python: `harness.train`, `harness.sweep`, `harness.compare` and `harness.load`; see
+`harness.entry`, which is imported when one of them is first used.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from harness.entry import compare, load, sweep, train
 
-    from harness.reports.notebook import Results
+__all__ = ["compare", "load", "sweep", "train"]
 
 
-def load(run: str | Path, out: str | Path = "runs") -> Results:
-    """Results of a run for a notebook: `.trials`, `.table()`, `.best()`, `.heatmap()`.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import harness.entry as entry
 
-    `run` is its name in the store `out`, or its folder.
+    return getattr(entry, name)
 
-    Raises:
-        UserError: there is no such run; names the nearest.
-    """
-    from harness.reports.notebook import (
-        load as loaded,  # pandas and matplotlib, which the rest needs not
-    )
 
-    return loaded(run, out)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

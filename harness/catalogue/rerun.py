@@ -59,7 +59,7 @@ class TrainCommands:
         words += ["--seed", str(spec.seed)]
         words += [word for flag, place in places(spec).items() for word in (flag, place)]
         for field, value in settings.items():
-            words += ["--set", f"{field}={_as_setting(value)}"]
+            words += ["--set", f"{field}={as_setting(value)}"]
         return shlex.join(words)
 
     def _settings(self, spec: TrialSpec, cell: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -122,7 +122,7 @@ def _change(placement: Placement, product: object, lr: float) -> dict[str, Any]:
     return {"alpha": next(iter(placement.root.values())), "recipe.lr": lr}
 
 
-def _as_setting(value: Any) -> str:
+def as_setting(value: Any) -> str:
     """A value in the form that `--set` reads: a word as it is, unless it would pass for JSON."""
     if isinstance(value, str):
         try:

@@ -46,20 +46,13 @@ def place_given(
     )
 
 
-NO_IDENTITY = {
-    *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries", "keep"),
-    "dry_run",
-}
-"""Parameters that cannot change a trial's numbers."""
-PLACES = {"weights", "data_root"}
-"""Parameters whose paths differ between machines; a trial knows what lies there by its hash."""
-
-
 def typed_command() -> str:
     """The command that is being run, without what cannot change a number.
 
     Where files lie is left open: `--data-root FOLDER`, in the words of `--help`.
     """
+    from harness.driver.request import NO_IDENTITY, PLACES
+
     context = click.get_current_context()
     words = ["harness", str(context.info_name)]
     for parameter in context.command.params:
@@ -67,7 +60,7 @@ def typed_command() -> str:
         source = context.get_parameter_source(name)
         if name in NO_IDENTITY or source is not click.core.ParameterSource.COMMANDLINE:
             continue
-        value = parameter.metavar if name in PLACES else context.params[name]
+        value = PLACES.get(name, context.params[name])
         # A flag, or an option whose value was left out.
         if value is True or value == getattr(parameter, "flag_value", None):
             words.append(parameter.opts[-1])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.driver.request import PlaceRequest
+from harness.driver.request import PlaceRequest, check_count
 from harness.search.catalogue import POPULATION
 from harness.store.run_folder import RunFolder
 from harness.study.study import Study
@@ -49,6 +49,12 @@ class ComparisonRequest:
     place: PlaceRequest = field(default_factory=PlaceRequest)
     line: str
     """The command line that asks for the same, for the run's `command.json`."""
+
+    def __post_init__(self) -> None:
+        check_count("repeats", self.repeats)
+        check_count("seeds", self.seeds)
+        check_count("workers", self.workers)
+        check_count("confirm", self.confirm, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

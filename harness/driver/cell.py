@@ -20,6 +20,7 @@ from harness.driver.setup import (
     make_runtime,
     with_weights,
 )
+from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
 from harness.spec import TrialRequest
@@ -37,6 +38,12 @@ class Training:
     run_name: str
     """Of a run that compares it with others: its method, and where it is not the study's own."""
     title: str
+
+    @property
+    def label(self) -> str:
+        """The method as reports name it."""
+        method = get_method(self.request.method)
+        return method.label(self.request.method, method.parse_options(self.request.options))
 
     @property
     def runner(self) -> TrialRunner:

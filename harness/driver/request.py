@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from harness.errors import UserError, unknown
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -20,6 +21,42 @@ DEFAULT_STUDY = "depth_vs_position"
 
 Keep = Literal["none", "best", "all"]
 """Whose trained tensors to keep, where the runtime has them saved at all."""
+OnBad = Literal["stop", "skip"]
+Split = Literal["val", "test"]
+EngineKind = Literal["local", "ray"]
+Pruner = Literal["none", "asha", "hyperband", "median"]
+OnRepeat = Literal["cached", "next-seed"]
+
+NO_IDENTITY = frozenset(
+    {
+        *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries"),
+        *("keep", "dry_run"),
+    }
+)
+"""Parameters of commands that cannot change a trial's numbers."""
+PLACES = {"weights": "FILE", "data_root": "FOLDER"}
+"""Parameters whose paths differ between machines, with the words of `--help` for them; a trial
+knows what lies there by its hash."""
+
+
+def check(flag: str, value: object, allowed: object) -> None:
+    """Whether a value is one of a `Literal`'s, or None.
+
+    Raises:
+        UserError: it is not; names the flag, the nearest and the choices.
+    """
+    if value is not None and value not in get_args(allowed):
+        raise unknown(f"value of --{flag}:", str(value), get_args(allowed))
+
+
+def check_count(flag: str, value: object, least: int = 1) -> None:
+    """Whether a value is a whole number of at least so much, or None.
+
+    Raises:
+        UserError: it is not; names the flag.
+    """
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise UserError(f"--{flag} {value}: it takes whole numbers from {least} on.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +72,11 @@ class StudyRequest:
     smoke: bool = False
     seeds: int | None = None
     """Run seeds 0 to this one, exclusive; None: the study's own."""
-    select_on: Literal["val", "test"] | None = None
+    select_on: Split | None = None
+
+    def __post_init__(self) -> None:
+        check("select-on", self.select_on, Split)
+        check_count("seeds", self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +85,11 @@ class PlaceRequest:
 
     out: str = "runs"
     data_root: str | None = None
-    on_bad_image: Literal["stop", "skip"] = "stop"
+    on_bad_image: OnBad = "stop"
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        check("on-bad-image", self.on_bad_image, OnBad)
 
     @property
     def store(self) -> Store:
@@ -56,12 +100,19 @@ class PlaceRequest:
 class EngineRequest:
     """What trials run on; None: left to the engine."""
 
-    kind: Literal["local", "ray"] = "local"
+    kind: EngineKind = "local"
     workers: int | None = None
     address: str | None = None
     gpus_per_trial: float | None = None
     max_retries: int = 0
     """Of a trial whose worker or machine is lost."""
+
+    def __post_init__(self) -> None:
+        check("engine", self.kind, EngineKind)
+        check_count("workers", self.workers)
+        check_count("max-retries", self.max_retries, 0)
+        if self.gpus_per_trial is not None and self.gpus_per_trial <= 0:
+            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g}: it must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +126,19 @@ class SweepRequest:
     """A search's name; `grid`: every cell, or the searches that the study compares."""
     budget: str | None = None
     repeats: int | None = None
-    pruner: Literal["none", "asha", "hyperband", "median"] | None = None
-    on_repeat: Literal["cached", "next-seed"] | None = None
+    pruner: Pruner | None = None
+    on_repeat: OnRepeat | None = None
     warm_start: str | None = None
     """Name or folder of a run whose results the search is to know."""
     keep: Keep = "none"
     line: str
     """The command line that asks for the same, for the run's `command.json`."""
+
+    def __post_init__(self) -> None:
+        check("pruner", self.pruner, Pruner)
+        check("on-repeat", self.on_repeat, OnRepeat)
+        check("keep", self.keep, Keep)
+        check_count("repeats", self.repeats)
 
     @property
     def of_a_search(self) -> list[str]:
@@ -115,3 +172,6 @@ class TrainRequest:
     workers: int | None = None
     line: str
     """The command line that asks for the same."""
+
+    def __post_init__(self) -> None:
+        check_count("seeds", self.seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,13 @@ def load_run(folder: RunFolder) -> Run:
         groups=groups,
         chance=100 / scored.num_classes if scored else float("nan"),
     )
+
+
+def rows_of(ended: Sequence[Summary]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A row per trial, with the columns that `Run.trials` has of results; and the groups."""
+    scored = next((each for each in ended if each.test is not None), None)
+    groups = tuple(scored.groups) if scored else ()
+    return pd.DataFrame([_row(each, groups) for each in ended], columns=_columns(groups)), groups
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,314 @@
+"""The harness from Python: `train`, `sweep`, `compare` and `load`, as `import harness` has them.
+
+Each does what the command of its name does, by the same requests: the same trials in the same
+store, the same numbers, the same report. Nothing is printed and nothing ends the process; a
+`Console` may be given that is told what happens. Owns: these four signatures, and the command line
+that a run remembers of a call. Must not know: how any of it is done. Heavy imports stand inside the
+functions, so that `import harness` and `harness.load` need no torch.
+
+Called from a file, `train`, `sweep` and live `compare` belong below `if __name__ == "__main__":`,
+because worker processes import that file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.console import SILENT, Console
+
+if TYPE_CHECKING:
+    from harness.driver.request import PlaceRequest
+    from harness.reports.notebook import ComparisonResults, Results, SearchesResults
+    from harness.reports.trained import TrainResults
+    from harness.study.study import Study
+
+
+def train(
+    method: str,
+    *,
+    base: str | None = None,
+    sites: str | Path | Sequence[str] | None = None,
+    depth: str = "all",
+    alpha: float = 1.0,
+    seed: int = 0,
+    seeds: int | None = None,
+    controls: bool = False,
+    workers: int | None = None,
+    study: str | Path | Study = "depth_vs_position",
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    device: str | None = None,
+    out: str | Path = "runs",
+    console: Console = SILENT,
+) -> TrainResults | ComparisonResults:
+    """Train one configuration on one seed, or on seeds 0 to `seeds`, exclusive.
+
+    `sites` are positions, or a file that `harness derive` wrote; the study gives data, backbone and
+    recipe, and `settings` change any field, as in `{"recipe.lr": 0.02}`. With `controls`, also what
+    a learned placement must be judged against. Trials that the store `out` has are not run again.
+
+    Raises:
+        UserError: something that was asked for makes no sense or is not there; one sentence.
+        TrialsFailed: trials failed; the same call tries them again.
+        NotSavedError: results cannot be written.
+    """
+    line = _line(train, locals())
+    from harness.comparison.controls import train_with_controls
+    from harness.driver.cell import prepare_training
+    from harness.driver.request import TrainRequest
+    from harness.reports.files.write import write_gamma, write_report
+    from harness.reports.notebook import ComparisonResults
+    from harness.reports.trained import TrainResults
+
+    asked = TrainRequest(
+        method=method,
+        base=base,
+        sites=None if sites is None else _names(sites),
+        depth=depth,
+        alpha=alpha,
+        seed=seed,
+        seeds=seeds,
+        study=_study(study),
+        settings=settings or {},
+        weights=_path(weights),
+        place=_place(out, data_root, on_bad_image, device),
+        workers=workers,
+        line=line,
+    )
+    training = prepare_training(asked, console)
+    if controls:
+        folder = train_with_controls(training, line)
+        write_report(folder)
+        return ComparisonResults(folder)
+    records, store = training.run(), training.prepared.store
+    for record in records:
+        write_gamma(store.trials / record.trial_id)
+    objective = training.prepared.study.objective
+    return TrainResults(training.label, store, [record.trial_id for record in records], objective)
+
+
+def sweep(
+    study: str | Path | Study,
+    *,
+    search: str = "grid",
+    budget: str | int | None = None,
+    repeats: int | None = None,
+    pruner: Literal["none", "asha", "hyperband", "median"] | None = None,
+    on_repeat: Literal["cached", "next-seed"] | None = None,
+    warm_start: str | Path | None = None,
+    seeds: int | None = None,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    gpus_per_trial: float | None = None,
+    max_retries: int = 2,
+    keep: Literal["none", "best", "all"] = "none",
+    select_on: Literal["val", "test"] | None = None,
+    smoke: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    device: str | None = None,
+    out: str | Path = "runs",
+    console: Console = SILENT,
+) -> Results:
+    """Run every trial of a study that the store `out` lacks, or those that a search asks for.
+
+    `study` is a shipped one's name, a path, or a `Study`. A study that names searches has each of
+    them run and compared instead. The report is written as well; see `Results.report`.
+
+    Raises:
+        UserError: something that was asked for makes no sense or is not there; one sentence.
+        TrialsFailed: trials failed; the report of the others is there, and the same call tries them
+            again.
+        NotSavedError: results cannot be written.
+    """
+    line = _line(sweep, locals())
+    from harness.comparison.live import plan_any_sweep
+    from harness.driver.request import EngineRequest, StudyRequest, SweepRequest
+    from harness.reports.files.write import write_report
+    from harness.reports.notebook import results_of
+
+    asked = SweepRequest(
+        study=StudyRequest(
+            study=_study(study),
+            settings=settings or {},
+            weights=_path(weights),
+            smoke=smoke,
+            seeds=seeds,
+            select_on=select_on,
+        ),
+        place=_place(out, data_root, on_bad_image, device),
+        engine=EngineRequest(
+            kind=engine,
+            workers=workers,
+            address=address,
+            gpus_per_trial=gpus_per_trial,
+            max_retries=max_retries,
+        ),
+        search=search,
+        budget=None if budget is None else str(budget),
+        repeats=repeats,
+        pruner=pruner,
+        on_repeat=on_repeat,
+        warm_start=_path(warm_start),
+        keep=keep,
+        line=line,
+    )
+    plan = plan_any_sweep(asked, console)
+    if console is not SILENT:  # the cost is measured, for somebody to read
+        for words in plan.words():
+            console.say(words)
+    ran = plan.run()
+    write_report(ran.folder)
+    if ran.problem is not None:
+        raise ran.problem
+    return results_of(ran.folder)
+
+
+def compare(
+    *,
+    methods: str | Sequence[str] | None = None,
+    search: str | Sequence[str] | None = None,
+    study: str | Path | Study | None = None,
+    replay: str | Path | Literal[True] | None = None,
+    budget: str | int | None = None,
+    repeats: int | None = None,
+    seeds: int | None = None,
+    confirm: int | None = None,
+    charge: Sequence[str] = (),
+    controls: str | None = None,
+    smoke: bool = False,
+    workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    device: str | None = None,
+    out: str | Path = "runs",
+    console: Console = SILENT,
+) -> ComparisonResults | SearchesResults:
+    """Judge methods, or searches, against each other at equal cost, and write the report.
+
+    Searches run live, or with `replay` on a table of `harness tabulate` (True: the one that ships
+    with the harness), which trains nothing.
+
+    Raises:
+        UserError: something that was asked for makes no sense or is not there; one sentence.
+        TrialsFailed: trials failed, so that nothing is compared; the same call tries them again.
+        NotSavedError: results cannot be written.
+    """
+    line = _line(compare, locals())
+    from harness.comparison.compare import compare as run
+    from harness.comparison.request import ComparisonRequest
+    from harness.reports.files.write import write_report
+    from harness.reports.notebook import ComparisonResults, SearchesResults
+
+    asked = ComparisonRequest(
+        methods=None if methods is None else _names(methods),
+        search=None if search is None else _names(search),
+        study=None if study is None else _study(study),
+        replay=True if replay is True else _path(replay),
+        budget=None if budget is None else str(budget),
+        repeats=repeats,
+        seeds=seeds,
+        confirm=confirm,
+        charge=tuple(charge),
+        controls=controls,
+        smoke=smoke,
+        workers=workers,
+        settings=settings or {},
+        weights=_path(weights),
+        place=_place(out, data_root, on_bad_image, device),
+        line=line,
+    )
+    folder = run(asked, console)
+    write_report(folder)
+    return ComparisonResults(folder) if methods is not None else SearchesResults(folder)
+
+
+def load(run: str | Path, out: str | Path = "runs") -> Results:
+    """Results of a run for a notebook: `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
+
+    `run` is its name in the store `out`, or its folder.
+
+    Raises:
+        UserError: there is no such run; names the nearest.
+    """
+    from harness.reports.notebook import results_of
+    from harness.store.runs import known_run
+
+    return results_of(known_run(str(run), Path(out)))
+
+
+def _place(
+    out: str | Path,
+    data_root: str | Path | None,
+    on_bad_image: Literal["stop", "skip"],
+    device: str | None,
+) -> PlaceRequest:
+    from harness.driver.request import PlaceRequest
+
+    return PlaceRequest(
+        out=str(out), data_root=_path(data_root), on_bad_image=on_bad_image, device=device
+    )
+
+
+def _path(given: str | Path | None) -> str | None:
+    return None if given is None else str(given)
+
+
+def _names(given: str | Path | Sequence[str]) -> str:
+    """Names with commas between them, or one path."""
+    return str(given) if isinstance(given, str | Path) else ",".join(given)
+
+
+def _study(given: str | Path | Study) -> str | Study:
+    return str(given) if isinstance(given, Path) else given
+
+
+def _line(function: Callable[..., object], given: Mapping[str, Any]) -> str:
+    """The command line that asks for what a call asks for, as the command itself would write it."""
+    from harness.driver.request import NO_IDENTITY, PLACES
+
+    words = ["harness", function.__name__]
+    for name, parameter in inspect.signature(function).parameters.items():
+        value = given[name]
+        if name in NO_IDENTITY or name == "console" or value == parameter.default:
+            continue
+        flag = f"--{'set' if name == 'settings' else name.replace('_', '-')}"
+        for text in _texts(name, PLACES.get(name, value)):
+            words += [flag] if text is None else [flag, text]
+    return shlex.join(words)
+
+
+def _texts(name: str, value: Any) -> Iterator[str | None]:
+    """What stands behind a flag each time that it is given; None: nothing, it is a switch."""
+    from harness.catalogue.rerun import as_setting
+    from harness.study.study import Study
+
+    if value is True:
+        yield None
+    elif isinstance(value, Mapping):
+        yield from (f"{field}={as_setting(each)}" for field, each in value.items())
+    elif isinstance(value, Study):
+        yield _name_of(value)
+    elif name == "charge":
+        yield from map(str, value)
+    else:
+        yield _names(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _name_of(study: Study) -> str:
+    """A shipped study's name; of another, the file that it would have to be written to."""
+    from harness.catalogue.studies import load_study, study_names
+
+    is_shipped = study.name in study_names() and load_study(study.name) == study
+    return study.name if is_shipped else f"{study.name}.py"
