@@ -5,13 +5,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: sweep test reproduce lint clean
+# Module-scoped stores are made once per process; what is left over at the end is shared out.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: sweep test check reproduce lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest
+	$(PYTEST)
+
+# What can be said in three minutes: lint, types, every test that is not marked slow, and a sweep.
+check: lint
+	$(PYTEST) -m "not slow"
+	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
+		--out "$$out" && rm -r "$$out"
+	@echo "Left out (marked slow), tests by file; make test runs them:"
+	@$(BIN)/pytest --collect-only -m slow | sed -n 's/::.*//p' | sort | uniq -c
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 
 from harness.insertion.attachment import Attachment
 from harness.insertion.method import METHODS, PeftMethod
@@ -25,8 +24,8 @@ class VPTOptions(Frozen):
     length: Annotated[int, Field(ge=1)] = 10
 
 
-def _prompts(model: VisionTransformer, blocks: list[int], length: int, seed: int) -> Attachment:
-    width, patch = model.embed_dim, model.patch_embed.patch_size[0]
+def _prompts(model: Backbone, blocks: list[int], length: int, seed: int) -> Attachment:
+    width, patch = model.num_features, model.patch_embed.patch_size[0]
     # Xavier bound of a patch embedding, from the original VPT.
     bound = math.sqrt(6 / (3 * patch**2 + width))
     values = {}
@@ -54,7 +53,6 @@ class VPTShallow(PeftMethod[VPTOptions]):
     def attach(
         self, model: Backbone, placement: Placement, options: VPTOptions, *, seed: int
     ) -> Attachment:
-        assert isinstance(model, VisionTransformer)
         return _prompts(model, [0], options.length, seed)
 
     def expected_params(self, dims: Dims, placement: Placement, options: VPTOptions) -> int:
@@ -76,7 +74,6 @@ class VPTDeep(PeftMethod[VPTOptions]):
     def attach(
         self, model: Backbone, placement: Placement, options: VPTOptions, *, seed: int
     ) -> Attachment:
-        assert isinstance(model, VisionTransformer)
         return _prompts(model, [site.block for site, _ in placement.items()], options.length, seed)
 
     def expected_params(self, dims: Dims, placement: Placement, options: VPTOptions) -> int:

@@ -32,7 +32,7 @@ LAYERS = (
     ("driver", "reports"),
     ("comparison",),
     ("entry", "bench"),
-    ("harness", "cli"),
+    ("harness", "cli", "testing"),
 )
 """Lowest first. `harness` is the package's own `__init__`, the import name of `entry`."""
 

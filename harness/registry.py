@@ -1,53 +1,269 @@
-"""Names to implementations. A file placed in the package registers itself; nothing else is edited.
+"""Names to implementations: those that ship, those that a study file registers, those installed.
 
-Owns: lookup and its error. Must not know: what is registered; each registry stands beside the
-contract of its entries (`insertion.method.METHODS`, `data.contract.DATASETS`).
+A file placed in the package registers itself; an installed package names its own by an entry point;
+a study file calls `register` or `add`. Owns: lookup, which of two of one name counts, and the
+errors. Must not know: what is registered; each registry stands beside the contract of its entries
+(`insertion.method.METHODS`, `data.contract.DATASETS`, `model.own.BACKBONES`).
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
+import multiprocessing
 import pkgutil
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
+
+
+def installed(group: str) -> dict[str, list[EntryPoint]]:
+    """Every installed package's entry points of a group, by name. Nothing is imported."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=group):
+        same = found.setdefault(entry.name, [])
+        if entry not in same:  # a folder that stands twice on the path has everything twice
+            same.append(entry)
+    return found
+
+
+def origin(entry: EntryPoint) -> str:
+    """The distribution that an entry point is of, with its version."""
+    of = entry.dist
+    return "no distribution" if of is None else f"{of.name} {of.version}"
+
+
+def load_entry(kind: str, entries: list[EntryPoint]) -> Any:
+    """Import what the entry points of one name stand for.
+
+    Raises:
+        UserError: it cannot be imported, or two distributions claim the name.
+    """
+    entry, *more = entries
+    if more:
+        raise UserError(
+            f"{kind.capitalize()} {entry.name!r} is in {origin(entry)} and in {origin(more[0])}: "
+            "uninstall one of them."
+        )
+    try:
+        return entry.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of others may end in any way, SystemExit included
+        reason = " ".join(repr(error).split())
+        of = "" if entry.dist is None else f", of distribution {entry.dist.name}"
+        raise UserError(
+            f"{kind.capitalize()} {entry.name!r} (entry point {entry.value}{of}) is installed but "
+            f"cannot be imported: {reason}."
+        ) from error
+
+
+class _Loading(NamedTuple):
+    """A study file that is being run."""
+
+    name: str
+    sha256: str
+    added: list[tuple[dict[str, Any], dict[str, Any], str]]
+
+
+_loading: list[_Loading] = []
+
+
+@contextmanager
+def registering(name: str, sha256: str) -> Iterator[None]:
+    """What is registered meanwhile is of the file `name`, whose text has this hash.
+
+    If an exception leaves the block, all of it is forgotten again.
+    """
+    loading = _Loading(name, sha256, [])
+    _loading.append(loading)
+    try:
+        yield
+    except BaseException:
+        for entries, sources, entry in loading.added:
+            entries.pop(entry, None)
+            sources.pop(entry, None)
+        raise
+    finally:
+        _loading.remove(loading)
+
 
 class Registry(Generic[T]):
-    """Implementations of one kind, found by importing every module of `package` on first use."""
+    """Implementations of one kind.
 
-    def __init__(self, kind: str, package: str) -> None:
+    Args:
+        kind: what one is called in messages.
+        package: its modules, imported on first use, register what ships.
+        group: of entry points, by which installed packages add theirs.
+        expected: in words, what an entry must be; `fits` says whether it is.
+        reserved: names that are taken, beside those that ship as entries.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        package: str | None,
+        *,
+        group: str,
+        expected: str,
+        fits: Callable[[object], bool],
+        reserved: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         self._kind = kind
         self._package = package
+        self._group = group
+        self._expected, self._fits = expected, fits
+        self._reserved = reserved
         self._entries: dict[str, T] = {}
+        self._sources: dict[str, _Loading | None] = {}
+        """Of entries that do not ship: the study file they are from; None for other code."""
+        self._said: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that adds an implementation under `name`."""
+        """Decorator that adds an implementation under `name`; see `add`."""
 
         def add(entry: T) -> T:
-            if self._entries.setdefault(name, entry) is not entry:
-                raise ValueError(f"{self._kind} {name!r} is registered twice")
+            self.add(name, entry)
             return entry
 
         return add
 
+    def add(self, name: str, entry: T) -> None:
+        """Add an implementation under `name`.
+
+        A study file that is loaded again registers nothing new.
+
+        Raises:
+            UserError: the name is taken, or the entry is not of this kind.
+        """
+        if self._ships(entry):
+            if self._entries.setdefault(name, entry) is not entry:
+                raise ValueError(f"{self._kind} {name!r} is registered twice")
+            return
+        source = _loading[-1] if _loading else None
+        if not self._fits(entry):
+            raise UserError(self._misfit(name, entry))
+        if self._is_built_in(name):
+            raise UserError(
+                f"{self._kind.capitalize()} {name!r} is built in: register yours under another "
+                "name."
+            )
+        if self._entries.get(name) is entry:
+            return
+        theirs = installed(self._group).get(name)
+        if theirs and not _is_of(entry, theirs):
+            raise UserError(
+                f"{self._kind.capitalize()} {name!r} is of {origin(theirs[0])}: register yours "
+                "under another name."
+            )
+        if name in self._entries:
+            first = self._sources[name]
+            again = first is not None and source is not None and first.sha256 == source.sha256
+            if again and first is not source:
+                return
+            where = "elsewhere" if first is None else f"by {first.name}"
+            raise UserError(
+                f"{self._kind.capitalize()} {name!r} is already registered {where}, with other "
+                "code: rename one of them, or start Python anew if you have edited the file."
+            )
+        self._entries[name] = entry
+        self._sources[name] = source
+        if source is not None:
+            source.added.append((self._entries, self._sources, name))
+
+    def _misfit(self, name: str, entry: object) -> str:
+        found = getattr(entry, "__qualname__", None) or type(entry).__qualname__
+        return f"{self._kind.capitalize()} {name!r} is {found}, not {self._expected}."
+
+    def _ships(self, entry: T) -> bool:
+        of = str(getattr(entry, "__module__", ""))
+        return self._package is not None and of.startswith(f"{self._package}.")
+
+    def _import_package(self) -> None:
+        if self._package is not None:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__, f"{self._package}."):
+                importlib.import_module(module.name)
+
+    def _is_built_in(self, name: str) -> bool:
+        if self._reserved(name):
+            return True
+        self._import_package()
+        return name in self._entries and name not in self._sources
+
+    def _installed(self) -> dict[str, list[EntryPoint]]:
+        """Entry points whose names are not taken by what ships or was registered."""
+        return {
+            name: entries
+            for name, entries in installed(self._group).items()
+            if name not in self._entries and not self._reserved(name)
+        }
+
     def names(self) -> list[str]:
-        """All registered names, sorted."""
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__, f"{self._package}."):
-            importlib.import_module(module.name)
-        return sorted(self._entries)
+        """All names, sorted; of what is installed too, none of which is imported for this."""
+        self._import_package()
+        return sorted({*self._entries, *self._installed()})
 
     def get(self, name: str) -> T:
         """The implementation called `name`.
 
+        One that ships keeps its name against an installed one, which is said once, in one sentence.
+
         Raises:
-            UserError: there is none; the message gives the nearest name and all of them.
+            UserError: there is none, and the message gives the nearest name and all of them; or it
+                is installed and cannot be imported.
         """
-        names = self.names()
-        if name not in names:
-            raise unknown(self._kind, name, names)
+        self._import_package()
+        if name not in self._entries:
+            found = self._installed().get(name)
+            if found is None:
+                raise unknown(self._kind, name, self.names())
+            entry: T = load_entry(self._kind, found)
+            if not self._fits(entry):
+                raise UserError(f"{self._misfit(name, entry)[:-1]}; it is from {origin(found[0])}.")
+            self._entries[name], self._sources[name] = entry, None
+        elif name not in self._said and multiprocessing.parent_process() is None:
+            self._said.add(name)
+            for sentence in self.clashes(name):
+                _LOG.warning(sentence)
         return self._entries[name]
+
+    def working(self) -> dict[str, T]:
+        """Everything that can be had; an installed one that cannot be imported is left out."""
+        return {name: entry for name, entry in self.look() if not isinstance(entry, UserError)}
+
+    def look(self) -> Iterator[tuple[str, T | UserError]]:
+        """Every name with its implementation, or with the error why there is none."""
+        for name in self.names():
+            try:
+                yield name, self.get(name)
+            except UserError as error:
+                yield name, error
+
+    def distribution(self, name: str) -> str | None:
+        """The distribution and version that an implementation was installed with, if it was."""
+        entries = installed(self._group).get(name)
+        return origin(entries[0]) if entries and not self.clashes(name) else None
+
+    def clashes(self, name: str | None = None) -> list[str]:
+        """A sentence for every installed implementation whose name is built in, or for that one."""
+        return [
+            f"{self._kind.capitalize()} {each!r} of {origin(entry)} is not used: the name is built "
+            "in."
+            for each, entries in installed(self._group).items()
+            if name in (None, each) and self._is_built_in(each)
+            for entry in entries
+        ]
+
+
+def _is_of(entry: object, entries: list[EntryPoint]) -> bool:
+    """Whether an implementation is from the package that an entry point names."""
+    package = str(getattr(entry, "__module__", "")).partition(".")[0]
+    return any(each.module.partition(".")[0] == package for each in entries)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import os
 from pathlib import Path
 
@@ -11,20 +9,18 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
-from conftest import BACKBONES
-from test_methods import double, fill, setting
+from support.weights import CPU, LAYOUTS, expected, images, of_file, random_state
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import main
 from harness.driver.setup import with_weights
 from harness.errors import UserError
-from harness.model.backbones import dims, features, input_size, load_backbone, unused_tensors
+from harness.model.backbones import dims, features, load_backbone, unused_tensors
 from harness.model.weights import sha256_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, TrialRequest
 
-CPU = torch.device("cpu")
 SHARED = Path(
     os.environ.get("HARNESS_TEST_DATA", Path(__file__).parent.parent.parent / "shared" / "data")
 )
@@ -32,56 +28,6 @@ TINY_FILE = SHARED / "weights" / "vit_tiny_patch16_224.safetensors"
 
 SMALL = BackboneSpec(name="test_vit", weights="random")
 CLIP = BackboneSpec(name="vit_xsmall_patch16_clip_224", weights="random", img_size=32)
-
-
-def random_state(spec, seed=3):
-    """A state dict of a backbone with values that no construction gives."""
-    rng = torch.Generator().manual_seed(seed)
-    state = load_backbone(spec, CPU).state_dict()
-    return {k: 0.1 * torch.randn(v.shape, generator=rng) for k, v in state.items()}
-
-
-def of_file(spec):
-    return spec.model_copy(update={"weights": "file"})
-
-
-def images(size, bands=3):
-    return torch.randn(2, bands, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def expected(spec, state, x):
-    model = load_backbone(spec, CPU)
-    model.load_state_dict(state)
-    return features(model, x)
-
-
-def as_mae(state):
-    rest = {"mask_token": torch.ones(1, 1, 8), "decoder_pos_embed": torch.ones(1, 5, 8)}
-    rest["decoder_blocks.0.norm1.weight"] = torch.ones(8)
-    return {"model": {**state, **rest}, "args": argparse.Namespace(lr=1.0), "epoch": 3}
-
-
-def as_dino(state):
-    other = {f"module.backbone.{k}": torch.zeros_like(v) for k, v in state.items()}
-    teacher = {f"backbone.{k}": v for k, v in state.items()}
-    return {"student": other, "teacher": {**teacher, "head.mlp.0.weight": torch.ones(2, 2)}}
-
-
-def as_flat_pair(state):
-    """A teacher and a student in one flat state dict."""
-    student = {f"student.{k}": torch.zeros_like(v) for k, v in state.items()}
-    return {"state_dict": {**student, **{f"teacher.{k}": v for k, v in state.items()}}}
-
-
-LAYOUTS = {
-    "timm": lambda state: state,
-    "timm with its head": lambda state: {**state, "head.weight": torch.ones(5, 64)},
-    "DDP": lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
-    "encoder": lambda state: {"model": {f"model.encoder.{k}": v for k, v in state.items()}},
-    "MAE": as_mae,
-    "DINO": as_dino,
-    "a flat pair": as_flat_pair,
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -314,208 +260,3 @@ def test_presets_and_large_vits_have_their_sizes(name, blocks, width, hidden, mi
     sizes = dims(BackboneSpec(name=name))
     assert (sizes.num_blocks, sizes.width, sizes.blocks[0].hidden) == (blocks, width, hidden)
     assert sizes.num_params / 1e6 == pytest.approx(million, abs=0.05)
-
-
-class Beside(torch.nn.Module):
-    """A layer with B·A of what it reads added to some of what it gives, over maps or tokens."""
-
-    def __init__(self, layer, down, up, scale, rows):
-        super().__init__()
-        self.layer, self.update, self.rows = layer, scale * up @ down, rows
-
-    def forward(self, x):
-        y = self.layer(x).clone()
-        if isinstance(self.layer, torch.nn.Conv2d):
-            return y + torch.einsum("oc,nchw->nohw", self.update, x)
-        y[..., self.rows] += torch.einsum("oc,...c->...o", self.update, x)
-        return y
-
-
-SITES = [
-    ("Swin", "q", 3, "layers.1.blocks.1.attn", "qkv", slice(0, 32)),
-    ("Swin", "v", 3, "layers.1.blocks.1.attn", "qkv", slice(64, 96)),
-    ("Swin", "out", 10, "layers.3.blocks.0.attn", "proj", slice(None)),
-    ("Swin", "mlp2", 4, "layers.2.blocks.0.mlp", "fc2", slice(None)),
-    ("ConvNeXt-A", "dw", 5, "stages.2.blocks.1", "conv_dw", slice(None)),
-    ("ConvNeXt-A", "mlp1", 2, "stages.1.blocks.0.mlp", "fc1", slice(None)),
-    ("ConvNeXt-V2-A", "dw", 0, "stages.0.blocks.0", "conv_dw", slice(None)),
-    ("ConvNeXt-V2-A", "mlp2", 11, "stages.3.blocks.1.mlp", "fc2", slice(None)),
-]
-
-
-def visible(spec):
-    """A backbone whose blocks do more than their initial LayerScale of 1e-6 lets through."""
-    model = double(spec)
-    for name, parameter in model.named_parameters():
-        if name.endswith(".gamma"):
-            parameter.data.fill_(0.5)
-    return model
-
-
-@pytest.mark.parametrize("backbone,position,block,path,leaf,rows", SITES)
-def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, path, leaf, rows):
-    spec = BACKBONES[backbone]
-    ours, theirs = visible(spec), visible(spec)
-    method, placement, options = setting(
-        "lora", spec, blocks=[block], positions=[position], alpha=3.0
-    )
-    attachment = method.attach(ours, placement, options, seed=0)
-    fill(attachment.double())
-    delta = attachment.deltas[f"{block}:{position}"]
-    parent = theirs.get_submodule(path)
-    setattr(parent, leaf, Beside(getattr(parent, leaf), delta.down, delta.up, 3.0 / 4, rows))
-    x = images(spec.img_size).double()
-    got, wanted = features(ours, x), features(theirs, x)
-    assert torch.allclose(got, wanted, rtol=1e-9)
-    own = torch.autograd.grad(got.square().sum(), delta.down)[0]
-    assert torch.allclose(own, torch.autograd.grad(wanted.square().sum(), delta.down)[0], rtol=1e-7)
-    attachment.detach()
-    assert not torch.allclose(features(ours, x), got, rtol=1e-4)
-
-
-@pytest.mark.parametrize("position", ["attn", "ffn"])
-def test_adapters_join_the_branches_of_swin(position):
-    spec = BACKBONES["Swin"]
-    ours, theirs = visible(spec), visible(spec)
-    method, placement, options = setting(
-        "adaptformer", spec, blocks=[3], positions=[position], alpha=0.5
-    )
-    attachment = method.attach(ours, placement, options, seed=0)
-    fill(attachment.double())
-    delta = attachment.deltas[f"3:{position}"]
-    block = theirs.layers[1].blocks[1]
-
-    def forward(x):
-        for name, branch in (("attn", block._attn), ("ffn", None)):
-            norm = block.norm1 if name == "attn" else block.norm2
-            y = branch(norm(x)) if branch else block.mlp(norm(x).flatten(1, 2)).view(x.shape)
-            x = x + y + (delta(x, 0.5) if name == position else 0)
-        return x
-
-    block.forward = forward
-    x = images(spec.img_size).double()
-    assert torch.allclose(features(ours, x), features(theirs, x), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "backbone,positions",
-    [("Swin", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],
-)
-def test_lora_merges_into_stages(backbone, positions):
-    spec = BACKBONES[backbone]
-    model = visible(spec)
-    method, placement, options = setting("lora", spec, positions=positions)
-    attachment = method.attach(model, placement, options, seed=0)
-    fill(attachment.double())
-    x = images(spec.img_size).double()
-    attached = features(model, x)
-    assert torch.allclose(features(attachment.merge(), x), attached, rtol=1e-9)
-    assert not torch.allclose(features(visible(spec), x), attached, rtol=1e-2)
-
-
-def test_a_depthwise_convolution_takes_no_merge(backbones):
-    spec, model = backbones["ConvNeXt-A"]
-    method, placement, options = setting("lora", spec, positions=["dw", "mlp1"])
-    attachment = method.attach(model, placement, options, seed=0)
-    before = model.stages[0].blocks[0].mlp.fc1.weight.clone()
-    with pytest.raises(UserError, match="dw"):
-        attachment.merge()
-    attachment.detach()
-    assert torch.equal(model.stages[0].blocks[0].mlp.fc1.weight, before)
-
-
-def test_depth_counts_blocks_through_all_stages():
-    request = TrialRequest(backbone=BACKBONES["Swin"], positions=("mlp1",), depth="last:3")
-    sizes = dims(request.backbone)
-    placement = resolve(request, Runtime()).placement
-    assert list(placement.root) == ["9.mlp1", "10.mlp1", "11.mlp1"]
-    assert [sizes.linear_io(site) for site, _ in placement.items()] == [
-        (64, 256),
-        (128, 512),
-        (128, 512),
-    ]
-
-
-@pytest.mark.parametrize(
-    "spec,size",
-    [
-        (BackboneSpec(), 32),
-        (BackboneSpec(name="vit_tiny_local", img_size=96), 96),
-        (BackboneSpec(name="convnext_tiny"), 224),
-        (BackboneSpec(name="convnext_tiny", img_size=96), 96),
-        (BackboneSpec(name="swin_tiny_patch4_window7_224"), 224),
-    ],
-)
-def test_a_backbone_says_which_images_it_takes(spec, size):
-    assert input_size(spec) == size
-
-
-@pytest.mark.parametrize("backbone", ["Swin", "ConvNeXt-V2-A"])
-def test_weights_of_stages_are_read_from_files(backbone, tmp_path):
-    spec = BACKBONES[backbone]
-    state = random_state(spec)
-    path = tmp_path / "w.pth"
-    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, path)
-    model = load_backbone(of_file(spec), CPU, path)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-
-
-def stored(frozen):
-    return BackboneSpec(name="vit_small_patch16_224", weights="random", img_size=32, frozen=frozen)
-
-
-def frozen_bytes(model):
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", ["vit_small_patch16_224", "swin_small_blocks", "convnext_atto"])
-def test_bf16_storage_halves_memory_and_keeps_features(name):
-    full = BackboneSpec(name=name, weights="random", img_size=64)
-    half = full.model_copy(update={"frozen": "bf16"})
-    models = [load_backbone(spec, CPU) for spec in (full, half)]
-    want, got = (features(model, images(64)) for model in models)
-    assert got.dtype == torch.float32
-    error = (got - want).norm() / want.norm()
-    assert 0 < error < 0.02  # 2^-8 each time a product is rounded
-    share = frozen_bytes(models[1]) / frozen_bytes(models[0])
-    assert 0.5 < share < 0.56  # the narrow Swin has many biases
-
-
-def test_weights_in_bf16_are_neither_trained_nor_merged_into():
-    spec = stored("bf16")
-    model = load_backbone(spec, CPU)
-    method, placement, options = setting("full", spec)
-    with pytest.raises(UserError, match=r"backbone\.frozen=fp32"):
-        method.attach(model, placement, options, seed=0)
-    assert not any(p.requires_grad for p in model.parameters())
-    method, placement, options = setting("lora", spec)
-    attachment = method.attach(model, placement, options, seed=0)
-    assert {p.dtype for p in attachment.parameters()} == {torch.float32}
-    with pytest.raises(UserError, match="frozen=fp32"):
-        attachment.merge()
-
-
-def test_int8_without_torchao_is_refused_before_anything_runs():
-    if importlib.util.find_spec("torchao"):
-        pytest.skip("torchao is installed")
-    with pytest.raises(UserError, match="torchao"):
-        resolve(TrialRequest(backbone=stored("int8")), Runtime())
-
-
-def test_int8_storage_keeps_features_and_passes_gradients():
-    pytest.importorskip("torchao")
-    want = features(load_backbone(stored("fp32"), CPU), images(32))
-    model = load_backbone(stored("int8"), CPU)
-    weight = model.blocks[0].mlp.fc1.weight
-    exact = load_backbone(stored("fp32"), CPU).blocks[0].mlp.fc1.weight
-    step = exact.abs().amax(dim=1, keepdim=True) / 127
-    assert ((weight.dequantize() - exact).abs() <= 0.51 * step).all()
-    got = features(model, images(32))
-    assert 0 < (got - want).norm() / want.norm() < 0.05
-    method, placement, options = setting("lora", stored("int8"))
-    attachment = method.attach(model, placement, options, seed=0)
-    fill(attachment)
-    features(model, images(32)).square().sum().backward()
-    assert all(p.grad.abs().max() > 0 for p in attachment.parameters())
-    attachment.detach()
-    assert torch.equal(features(model, images(32)), got)

@@ -1,23 +1,83 @@
-"""What is registered keeps its contract; a backbone is looked up once for a whole request."""
+"""What is built in keeps the contracts that a user's tests hold theirs to (`harness.testing`)."""
 
 from __future__ import annotations
 
 import pytest
 import timm
+from conftest import BACKBONES
 
-from harness.insertion.method import METHODS, PeftMethod
+from harness.engines.local import LocalEngine
 from harness.model.backbones import backbone_info
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.spec import BackboneSpec, Frozen, TrialRequest
+from harness.search.base import GridSearch
+from harness.spec import BackboneSpec, TrialRequest
+from harness.testing import BackboneContract, EngineContract, SearchContract, StoreContract
+
+FAST = ["vit_pico", "ViT, bf16", "Swin", "ConvNeXt-A"]
 
 
-@pytest.mark.parametrize("name", METHODS.names())
-def test_a_method_keeps_the_contract(name):
-    method = METHODS.get(name)()
-    assert isinstance(method, PeftMethod) and issubclass(method.Options, Frozen)
-    assert type(method.parse_options({})) is method.Options
-    assert set(method.default_positions) <= set(method.positions)
+class TestBackbones(BackboneContract):
+    @pytest.fixture(params=FAST)
+    def spec(self, request):
+        return BACKBONES[request.param]
+
+
+class TestGrid(SearchContract):
+    learns_from_its_log = False
+
+    @pytest.fixture
+    def maker(self):
+        def start(task):
+            cells = [
+                task.space.values(lambda name, domain, params=params: params[name])
+                for params in task.space.enumerate()
+            ]
+            return GridSearch([task.make(values, task.seed) for values in cells])
+
+        return start
+
+
+class TestRandom(SearchContract):
+    search = "random"
+
+
+class TestTPE(SearchContract):
+    search = "tpe"
+
+
+class TestCMAES(SearchContract):
+    search = "cmaes"
+    is_continuous = True
+
+
+class TestTPEWithHyperband(SearchContract):
+    search = "tpe+hyperband"
+
+
+class TestPopulation(SearchContract):
+    search = "pbt"
+    budget = "4"
+
+
+class TestStore(StoreContract):
+    pass
+
+
+@pytest.mark.slow
+class TestLocalEngine(EngineContract):
+    @pytest.fixture
+    def start_engine(self):
+        return LocalEngine
+
+
+@pytest.mark.slow
+class TestRayEngine(EngineContract):
+    @pytest.fixture
+    def start_engine(self):
+        from harness.engines.ray_tune import RayEngine
+
+        return RayEngine
 
 
 def test_a_request_builds_its_backbone_once(monkeypatch):

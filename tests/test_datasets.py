@@ -1,38 +1,38 @@
-"""What every registered dataset declares about itself."""
+"""Every registered dataset keeps the contract, as far as there are files of it."""
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
+from made_images import two_splits
 
-from harness.data.contract import DATASETS, Downloadable, DrawnDataset, FileDataset, OwnFormat
-from harness.data.packed import file_dataset, is_on_disk, load_packed
+from harness.data.contract import DATASETS
+from harness.data.packed import file_dataset, load_packed
 from harness.errors import UserError
-from harness.spec import DataSpec, Frozen
+from harness.spec import DataSpec
+from harness.testing import DatasetContract, DatasetDeclaration
+
+SHIPPED = [
+    name for name, kind in DATASETS.working().items() if kind.__module__.startswith("harness.")
+]
 
 
-@pytest.mark.parametrize("name", DATASETS.names())
-class TestEveryDataset:
-    def test_is_on_disk_or_drawn(self, name):
-        dataset = DATASETS.get(name)
-        assert issubclass(dataset, FileDataset) != issubclass(dataset, DrawnDataset)
-        assert is_on_disk(name) == issubclass(dataset, FileDataset)
+class TestEveryDataset(DatasetDeclaration):
+    @pytest.fixture(params=SHIPPED)
+    def name(self, request):
+        return request.param
 
-    def test_has_all_that_its_kind_asks_for(self, name):
-        # It is never instantiated, so Python itself would not notice.
-        dataset = DATASETS.get(name)
-        assert not inspect.isabstract(dataset)
-        assert issubclass(dataset.Options, Frozen)
-        assert dataset.Options() == dataset.Options.model_validate_json("{}")
-        assert dataset.summary
-        if is_on_disk(name):
-            assert dataset.layout.startswith(f"{name}: ")
 
-    def test_whatever_it_can_do_it_declares(self, name):
-        dataset = DATASETS.get(name)
-        for method, kind in (("read", OwnFormat), ("download", Downloadable)):
-            assert hasattr(dataset, method) == issubclass(dataset, kind)
+class TestSynthRS(DatasetContract):
+    dataset = "synth-rs"
+    options = {"test_per_class": 4}  # noqa: RUF012
+
+
+class TestFolder(DatasetContract):
+    dataset = "folder"
+
+    @pytest.fixture
+    def data_root(self, tmp_path):
+        return two_splits(tmp_path / "data")
 
 
 def test_a_drawn_dataset_is_not_looked_for_on_disk():

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs")
+FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs", "examples")
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -30,7 +30,8 @@ def exists(name):
 
 
 def test_decisions_name_tests_that_exist():
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    files = [*(ROOT / "tests").glob("*.py"), *(ROOT / "harness" / "testing").glob("*.py")]
+    tests = "".join(path.read_text() for path in files)
     for file in (ROOT / "docs" / "decisions").glob("0*.md"):
         checked = file.read_text().partition("**Checked by**")[2]
         names = re.findall(r"`(test_\w+)`", checked)

@@ -15,11 +15,10 @@ from test_store_and_sweep import TINY, make_record, publish, tiny_study
 from harness.cli import main
 from harness.driver.drive import drive
 from harness.driver.plan import make_plan
-from harness.engines.base import Reported
 from harness.engines.local import LocalEngine
 from harness.engines.processes import context_for
 from harness.engines.ray_tune import RayEngine
-from harness.errors import NotSavedError, UserError
+from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import Decision, GridSearch
@@ -41,42 +40,6 @@ def of_epochs(*numbers):
         resolve(TINY.with_values({"recipe.epochs": number}, source="test"), Runtime())
         for number in numbers
     ]
-
-
-@pytest.mark.parametrize("kind", ENGINES)
-def test_watched_trials_report_wait_and_obey(tmp_path, kind):
-    engine = start(kind, tmp_path, watch=True)
-    try:
-        whole, stopped = of_epochs(3, 4)
-        engine.submit(whole)
-        engine.submit(stopped)
-        reports, ended = {whole.trial_id: [], stopped.trial_id: []}, []
-        while len(ended) < 2:
-            event = engine.next()
-            if isinstance(event, Reported):
-                reports[event.spec.trial_id].append(event.epoch)
-                assert {"class_mean", "micro"} <= set(event.scores)
-                engine.answer(event.spec, event.spec == whole or event.epoch < 2)
-            else:
-                assert event.crash is None
-                ended.append(event.spec.trial_id)
-    finally:
-        engine.close()
-    assert reports == {whole.trial_id: [1, 2], stopped.trial_id: [1, 2]}
-    statuses = [Store(tmp_path).record(spec.trial_id).status for spec in (whole, stopped)]
-    assert statuses == ["COMPLETE", "PRUNED"]
-
-
-@pytest.mark.parametrize("kind", ENGINES)
-def test_a_store_that_cannot_be_written_stops_the_engine(tmp_path, kind):
-    (tmp_path / "trials").write_text("a file where the folder should be")
-    engine = start(kind, tmp_path, workers=1)
-    try:
-        engine.submit(of_epochs(1)[0])
-        with pytest.raises(NotSavedError, match="cannot be saved"):
-            engine.next()
-    finally:
-        engine.close()
 
 
 def note_cores(spec, runtime, store, should_continue):

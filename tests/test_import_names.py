@@ -116,6 +116,8 @@ def test_the_sdist_has_every_file_once_and_builds_the_same_wheel(built, tmp_path
             assert "gallery" not in member.name
         sdist.extractall(tmp_path, filter="data")
     empty = hashlib.sha256(b"").hexdigest()
+    # Of a fixture, a store, two records may be alike.
+    names = {d: [n for n in each if "/fixtures/" not in n] for d, each in names.items()}
     assert not {d: each for d, each in names.items() if len(each) > 1 and d != empty}
     (tmp_path / "dist").mkdir()
     (source,) = tmp_path.glob("peft_hpo_harness-*")

@@ -108,7 +108,10 @@ def test_the_runner_imports_neither_optuna_nor_ray():
             assert not roots & {"optuna", "ray"}, module
 
 
-ENDS_ITSELF = {"harness.engines.processes": "a worker whose driver was killed"}
+ENDS_ITSELF = {
+    "harness.engines.processes": "a worker whose driver was killed",
+    "harness.testing.engines": "a worker that a test has killed",
+}
 """Modules outside the command line that may end their process, and which process that is."""
 COMMANDS = {"harness.reports.reproduce": "`make reproduce`, a program of its own"}
 """Modules that are run as programs, and so may print."""

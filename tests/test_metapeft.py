@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from test_methods import double, fill, images, setting
+from support.methods import double, fill, images, setting
 from test_store_and_sweep import TINY
 
 from harness.baselines.metapeft.sampling import ValSampler, quotas

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.methods import images
 from test_cli import harness
-from test_methods import images
 from test_store_and_sweep import TINY, publish
 
 from harness.errors import UserError

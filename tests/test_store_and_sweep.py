@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,14 +18,13 @@ from harness.driver.drive import drive
 from harness.driver.plan import make_plan
 from harness.engines.base import Ended
 from harness.engines.local import LocalEngine
-from harness.errors import NotSavedError, UserError
+from harness.errors import UserError
 from harness.runner.provenance import provenance
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.search.base import GridSearch
 from harness.spec import DataSpec, Recipe, TrialRequest
-from harness.store.liveness import STALE_S
 from harness.store.records import Cost, TrialRecord
 from harness.store.runs import write_run
 from harness.store.store import Store
@@ -75,55 +72,6 @@ def publish(store, spec, **changes):
         claim.publish(make_record(spec, **changes))
 
 
-def test_a_trial_is_claimed_once_and_published_once(tmp_path):
-    store, spec = Store(tmp_path), make_spec()
-    assert store.state(spec.trial_id) == "absent"
-    with store.claim(spec) as first, Store(tmp_path).claim(spec) as second:
-        assert first is not None and second is None
-        assert store.state(spec.trial_id) == "running"
-        first.publish(make_record(spec))
-    assert store.state(spec.trial_id) == "done"
-    assert store.record(spec.trial_id) == make_record(spec)
-    with store.claim(spec) as again:
-        assert again is None
-
-
-def test_a_failed_trial_is_tried_again_and_its_remains_are_kept(tmp_path):
-    store, spec = Store(tmp_path), make_spec()
-    publish(store, spec, status="FAILED", error="boom")
-    assert store.state(spec.trial_id) == "failed"
-    publish(store, spec)
-    assert store.state(spec.trial_id) == "done"
-    (kept,) = (tmp_path / "attic").iterdir()
-    assert json.loads((kept / "record.json").read_text())["error"] == "boom"
-
-
-@pytest.mark.parametrize("case", ["dead pid", "reused pid", "stale heartbeat", "torn claim"])
-def test_the_claim_of_a_crashed_process_is_taken_over(tmp_path, case):
-    store, spec = Store(tmp_path), make_spec()
-    folder = tmp_path / "trials" / spec.trial_id
-    folder.mkdir(parents=True)
-    claim = folder / "claim.json"
-    process = multiprocessing.get_context("spawn").Process(target=int)
-    process.start()
-    process.join()
-    dead = {"host": socket.gethostname(), "pid": process.pid, "started": 0.0}
-    if case == "reused pid":
-        dead["pid"] = os.getpid()
-    elsewhere = {"host": "another-machine", "pid": 1, "started": 0.0}
-    claim.write_text('{"ho' if case == "torn claim" else json.dumps(dead))
-    if case == "stale heartbeat":
-        claim.write_text(json.dumps(elsewhere))
-        assert store.state(spec.trial_id) == "running"
-        old = time.time() - 2 * STALE_S
-        os.utime(claim, (old, old))
-    (folder / "history.jsonl").write_text("half a run\n")
-    assert store.state(spec.trial_id) == "absent"
-    publish(store, spec)
-    assert store.state(spec.trial_id) == "done"
-    assert not (folder / "history.jsonl").exists()
-
-
 def test_unfit_records_are_refused_with_advice(tmp_path):
     store, spec = Store(tmp_path), make_spec()
     publish(store, spec)
@@ -135,12 +83,6 @@ def test_unfit_records_are_refused_with_advice(tmp_path):
     path.write_text(whole[:100])
     with pytest.raises(UserError, match=r"record\.json is damaged; delete its folder"):
         store.record(spec.trial_id)
-
-
-def test_a_store_can_be_moved(tmp_path):
-    publish(Store(tmp_path / "a"), make_spec())
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert Store(tmp_path / "b").state(make_spec().trial_id) == "done"
 
 
 def tiny_study(**changes):
@@ -283,15 +225,6 @@ def test_a_killed_worker_is_reported_and_the_next_trial_gets_a_new_one(tmp_path)
     assert engine.next().crash is None
     engine.close()
     assert store.record(spec.trial_id).status == "COMPLETE"
-
-
-def test_results_that_cannot_be_saved_stop_everything(tmp_path):
-    (tmp_path / "trials").write_text("a file where the folder should be")
-    engine = LocalEngine(store=Store(tmp_path), runtime=Runtime(), workers=1)
-    engine.submit(resolve(TINY, Runtime()))
-    with pytest.raises(NotSavedError, match="cannot be saved"):
-        engine.next()
-    engine.close()
 
 
 def test_a_working_worker_ends_with_its_killed_driver(tmp_path):

@@ -290,7 +290,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
         importlib.metadata.EntryPoint(name, f"{name}_search:start", "harness.searches")
         for name in ("users", "broken")
     )
-    monkeypatch.setattr("harness.search.catalogue.entry_points", lambda group: entries)
+    monkeypatch.setattr("harness.registry.entry_points", lambda group: entries)
     result = compare(tmp_path, made[2], "--search", "users,random", "--repeats", 2, "--budget", 3)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "studies" / "joint_space+searches"
@@ -298,7 +298,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     assert len(asked) >= 3  # 30 epochs; one that diverges takes fewer than 10
     assert "| users " in (folder / "report" / "report.md").read_text()
     broken = compare(tmp_path / "b", made[2], "--search", "broken", "--repeats", 1)
-    assert broken.exit_code == 2 and "broken_search:start" in broken.stderr
+    assert broken.exit_code == 2 and "'broken' (entry point broken_search:start" in broken.stderr
     sweep = ["sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--dry-run"]
     assert "Search: users over 4 configurations" in harness(*sweep, "--search", "users").output
     typo = harness(*sweep, "--search", "user")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.options import examples
 from harness.cli.show import print_table
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
 
 
 @click.command("list", epilog=examples("list studies", "list methods"))
-@click.argument("kind", type=click.Choice(["methods", "studies", "datasets", "backbones"]))
+@click.argument(
+    "kind", type=click.Choice(["methods", "studies", "datasets", "backbones", "searches"])
+)
 def list_(kind: str) -> None:
-    """List what there is: methods, studies, datasets or backbones.
+    """List what there is: methods, studies, datasets, backbones or searches.
+
+    What an installed package brings stands there with its name and version.
 
     The time of a study is estimated from one trial that is timed for a moment on this machine. It
     is that of one worker for all trials, whether or not some have been run.
@@ -22,13 +31,13 @@ def list_(kind: str) -> None:
 
 
 def _list_methods() -> tuple[list[str], list[list[str]]]:
-    from harness.insertion.method import METHODS, get_method
+    from harness.insertion.method import METHODS
 
     rows = []
-    for name in METHODS.names():
-        method = get_method(name)
+    for name, kind, words in _registered(METHODS):
+        method = kind()
         options = ", ".join(f"{k}={v}" for k, v in method.Options().model_dump().items())
-        rows.append([name, method.summary, ",".join(method.positions) or "-", options or "-"])
+        rows.append([name, words, ",".join(method.positions) or "-", options or "-"])
     return ["method", "what it is", "positions", "options"], rows
 
 
@@ -57,16 +66,50 @@ def _list_studies() -> tuple[list[str], list[list[str]]]:
 def _list_datasets() -> tuple[list[str], list[list[str]]]:
     from harness.data.contract import DATASETS
 
-    return ["dataset", "what it is"], [[n, DATASETS.get(n).summary] for n in DATASETS.names()]
+    return ["dataset", "what it is"], [[name, words] for name, _, words in _registered(DATASETS)]
 
 
 def _list_backbones() -> tuple[list[str], list[list[str]]]:
-    from harness.model.backbones import EMBEDDED, PRESETS
+    from harness.model.backbones import BACKBONES, EMBEDDED, PRESETS
     from harness.model.blocks import SUPPORTED
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
     rows += [[name, words] for name, words in PRESETS.items()]
+    rows += [[name, words] for name, _, words in _registered(BACKBONES)]
     return ["backbone", "what it is"], [*rows, ["any timm name", SUPPORTED]]
+
+
+def _list_searches() -> tuple[list[str], list[list[str]]]:
+    from harness.registry import load_entry, origin
+    from harness.search.catalogue import POPULATION, clashing_searches, installed_searches
+    from harness.search.optuna_search import PRUNERS, SAMPLERS
+
+    stops = ", ".join(name for name in PRUNERS if name != "none")
+    rows = [["grid", "every cell of the study's axes once"]]
+    rows += [[name, f"a sampler of Optuna's; --pruner {stops}"] for name in SAMPLERS]
+    rows += [[POPULATION, "population-based training"]]
+    for name, entries in installed_searches().items():
+        try:
+            load_entry("search", entries)
+        except UserError as error:
+            click.echo(str(error), err=True)
+        else:
+            rows.append([name, f"from {origin(entries[0])}"])
+    for sentence in clashing_searches():
+        click.echo(sentence, err=True)
+    return ["search", "what it is"], rows
+
+
+def _registered(registry: Registry[Any]) -> Iterator[tuple[str, Any, str]]:
+    """Name, implementation and summary of every one that can be had; the others' errors."""
+    for name, entry in registry.look():
+        if isinstance(entry, UserError):
+            click.echo(str(entry), err=True)
+            continue
+        package = registry.distribution(name)
+        yield name, entry, entry.summary if package is None else f"{entry.summary} ({package})"
+    for sentence in registry.clashes():
+        click.echo(sentence, err=True)
 
 
 _LISTS: dict[str, Callable[[], tuple[list[str], list[list[str]]]]] = {
@@ -74,4 +117,5 @@ _LISTS: dict[str, Callable[[], tuple[list[str], list[list[str]]]]] = {
     "studies": _list_studies,
     "datasets": _list_datasets,
     "backbones": _list_backbones,
+    "searches": _list_searches,
 }

@@ -41,7 +41,7 @@ def compared_methods(names: str) -> list[str]:
     Raises:
         UserError: an unknown method, or one that only learns the strengths of another.
     """
-    trained = [name for name in METHODS.names() if not get_method(name).wraps]
+    trained = [name for name, method in METHODS.working().items() if not method.wraps]
     chosen = trained if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in trained and "+" not in name:

@@ -79,4 +79,10 @@ class Downloadable(FileDataset):
 
 AnyDataset: TypeAlias = type[DrawnDataset] | type[FileDataset]
 
-DATASETS: Registry[AnyDataset] = Registry("dataset", "harness.datasets")
+DATASETS: Registry[AnyDataset] = Registry(
+    "dataset",
+    "harness.datasets",
+    group="harness.datasets",
+    expected="a class from DrawnDataset or FileDataset",
+    fits=lambda entry: isinstance(entry, type) and issubclass(entry, (DrawnDataset, FileDataset)),
+)

@@ -26,7 +26,11 @@ OptionsT = TypeVar("OptionsT", bound=Frozen)
 
 
 class PeftMethod(ABC, Generic[OptionsT]):
-    """A way to adapt a frozen backbone: a class in `baselines/` under `METHODS.register`."""
+    """A way to adapt a frozen backbone.
+
+    A class in `baselines/` or in a study file under `METHODS.register`, or an installed package's
+    entry point in the group `harness.methods`.
+    """
 
     Options: type[OptionsT]
     """The method's own settings, with their defaults."""
@@ -92,7 +96,13 @@ class PeftMethod(ABC, Generic[OptionsT]):
             raise UserError(f"options: {explain(error)}") from error
 
 
-METHODS: Registry[type[PeftMethod[Any]]] = Registry("method", "harness.baselines")
+METHODS: Registry[type[PeftMethod[Any]]] = Registry(
+    "method",
+    "harness.baselines",
+    group="harness.methods",
+    expected="a class from PeftMethod",
+    fits=lambda entry: isinstance(entry, type) and issubclass(entry, PeftMethod),
+)
 
 
 def get_method(name: str) -> PeftMethod[Any]:

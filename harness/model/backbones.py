@@ -21,8 +21,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 from harness.errors import UserError, unknown
 from harness.model.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
+from harness.model.own import OwnBackbone
 from harness.model.precision import computing, quantise_weights
 from harness.model.weights import load_into, sha256_of
+from harness.registry import Registry
 from harness.spec import BackboneSpec
 
 
@@ -76,6 +78,22 @@ FROM_FILE = {
 """Backbones whose weights timm cannot download: name -> architecture in timm."""
 
 
+def _is_built_in(name: str) -> bool:
+    """Whether a name is the harness's own or timm's."""
+    return name in EMBEDDED or name in FROM_FILE or timm.is_model(name)
+
+
+BACKBONES: Registry[OwnBackbone] = Registry(
+    "backbone",
+    None,
+    group="harness.backbones",
+    expected="an OwnBackbone",
+    fits=lambda entry: isinstance(entry, OwnBackbone),
+    reserved=_is_built_in,
+)
+"""Those of users; `harness.model.own` says what one must be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneInfo:
     """What is known of a backbone before it is loaded."""
@@ -127,6 +145,8 @@ def input_size(spec: BackboneSpec) -> int:
 def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
     with torch.device("meta"):
         model = _build(spec, pretrained=False)
+    if not _is_built_in(spec.name):
+        return dims_of(model), int(spec.img_size or BACKBONES.get(spec.name).input_size)
     if isinstance(model, ConvNeXt):
         return dims_of(model), int(spec.img_size or model.pretrained_cfg["input_size"][-1])
     return dims_of(model), int(model.patch_embed.img_size[0])
@@ -136,10 +156,9 @@ def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
     extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:
         return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
+    if not _is_built_in(spec.name):
+        return _own(spec.name).make(spec)
     name = FROM_FILE.get(spec.name, spec.name)
-    if not timm.is_model(name):
-        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
-        raise unknown("backbone", spec.name, [*near, *EMBEDDED, *FROM_FILE])
     if timm.models.is_model_in_modules(name.partition(".")[0], ["convnext"]):
         extra = {}  # it takes images of any size
     try:
@@ -155,6 +174,18 @@ def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
             f"Weights of {spec.name!r} could not be loaded ({error}); is the model hub reachable?"
         ) from error
     return checked(model, spec.name)
+
+
+def _own(name: str) -> OwnBackbone:
+    """A user's backbone.
+
+    Raises:
+        UserError: there is none of this name; suggests timm's too.
+    """
+    if name not in BACKBONES.names():
+        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
+        raise unknown("backbone", name, [*near, *EMBEDDED, *FROM_FILE, *BACKBONES.names()])
+    return BACKBONES.get(name)
 
 
 def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
@@ -175,6 +206,14 @@ def weights_file(spec: BackboneSpec, given: Path | None) -> Path | None:
         )
     if spec.weights == "pretrained" and spec.name in EMBEDDED:
         return Path(str(resources.files("harness") / "assets" / f"{spec.name}.safetensors"))
+    if spec.weights == "pretrained" and not _is_built_in(spec.name):
+        own = _own(spec.name).weights
+        if own is None:
+            raise UserError(
+                f"Backbone {spec.name!r} comes without weights: name their file with --weights, or "
+                "give --set backbone.weights=random."
+            )
+        return own
     return None
 
 

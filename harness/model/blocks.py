@@ -1,7 +1,7 @@
 """The blocks of each family of backbones: their order, their sizes, and where positions are.
 
-Owns: which timm layer a site stands for, in plain ViTs, Swin and ConvNeXt. Must not know: PEFT
-methods, weights, data, training.
+Owns: which layer a site stands for, in plain ViTs, Swin and ConvNeXt; blocks of one's own are added
+by `harness.model.own`. Must not know: PEFT methods, weights, data, training.
 
 Blocks are numbered from the input on, through all stages.
 """
@@ -35,7 +35,8 @@ class Kind:
     parts: dict[str, tuple[type[nn.Module], ...]]
     """Submodules that must be of these classes, or sites would mean something else."""
     layers: dict[Position, str]
-    """Linear maps. q, k and v share one layer, as three equal slices of its output."""
+    """Linear maps, mlp1 and mlp2 among them. q, k and v share one layer, as three equal slices of
+    its output."""
     branches: dict[Position, tuple[str, str]]
     """Residual branches: the layer that the residual stream enters, and the last one."""
 
@@ -70,12 +71,12 @@ KINDS: dict[type[nn.Module], Kind] = {
 
 def blocks_of(model: Backbone) -> list[tuple[str, nn.Module]]:
     """Name in the model and module of every block, from the input to the output."""
-    if isinstance(model, VisionTransformer):
-        groups = {"blocks": model.blocks}
-    elif isinstance(model, SwinTransformer):
+    if isinstance(model, SwinTransformer):
         groups = {f"layers.{i}.blocks": stage.blocks for i, stage in enumerate(model.layers)}
-    else:
+    elif isinstance(model, ConvNeXt):
         groups = {f"stages.{i}.blocks": stage.blocks for i, stage in enumerate(model.stages)}
+    else:  # a plain ViT, of timm or of one's own
+        groups = {"blocks": model.blocks}
     return [(f"{name}.{i}", b) for name, group in groups.items() for i, b in enumerate(group)]
 
 
@@ -174,15 +175,15 @@ def dims_of(model: Backbone) -> Dims:
         blocks=tuple(
             BlockDims(
                 stage=stages.index(name.rpartition(".")[0]),
-                width=_features(block.get_submodule("mlp.fc2")),
-                hidden=_features(block.get_submodule("mlp.fc1")),
+                width=_features(block.get_submodule(KINDS[type(block)].layers["mlp2"])),
+                hidden=_features(block.get_submodule(KINDS[type(block)].layers["mlp1"])),
                 biases=sum(p.numel() for n, p in block.named_parameters() if n.endswith("bias")),
             )
             for name, block in found
         ),
         positions=(*kind.layers, *kind.branches, "block"),
         width=model.num_features,
-        is_sequence=isinstance(model, VisionTransformer),
+        is_sequence=not isinstance(model, SwinTransformer | ConvNeXt),
         num_params=sum(p.numel() for p in model.parameters()),
     )
 

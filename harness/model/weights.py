@@ -191,7 +191,9 @@ def _filter_of(model: nn.Module) -> Callable[[Any, Any], dict[str, Tensor]]:
         family: Any = swin_transformer
     elif isinstance(model, convnext.ConvNeXt):
         family = convnext
-    else:
+    elif isinstance(model, vision_transformer.VisionTransformer):
         family = vision_transformer
+    else:
+        return lambda state, _: state  # a model of one's own: its keys are as it names them
     known: Callable[[Any, Any], dict[str, Tensor]] = family.checkpoint_filter_fn
     return known

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from harness.catalogue.studies import StudyFile, loaded_files
 from harness.console import SILENT, Console
 from harness.data.pack import OnBad
 
@@ -36,6 +37,9 @@ class Runtime:
     """What to do about an image that cannot be read."""
     console: Console = field(default=SILENT, compare=False)
     """Told what packing does; workers have none."""
+    study_files: tuple[StudyFile, ...] = field(default_factory=loaded_files)
+    """Study files that a worker runs before its first trial, for the methods, datasets and
+    backbones that they register: by default those that this process has loaded."""
 
     def on(self, number: int) -> Runtime:
         """The same on the GPU of worker `number`."""

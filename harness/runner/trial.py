@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from harness.catalogue.studies import load_in_worker
 from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
 from harness.insertion.method import get_method
@@ -70,9 +71,11 @@ def run_trial(
     Returns None if another process is running it.
 
     Raises:
-        UserError: the backbone or the data cannot be had as asked for.
+        UserError: the backbone or the data cannot be had as asked for, or a study file cannot be
+            run in this process.
         NotSavedError: a result cannot be written.
     """
+    load_in_worker(runtime.study_files)
     with store.claim(spec) as claim:
         if claim is None:
             return store.record(spec.trial_id)
@@ -106,6 +109,7 @@ def follow_trial(spec: TrialSpec, runtime: Runtime, distributed: DistributedCont
     Raises:
         UserError: the backbone or the data cannot be had as asked for.
     """
+    load_in_worker(runtime.study_files)
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
         train(

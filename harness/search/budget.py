@@ -93,7 +93,8 @@ class Spending:
     def affords(self, spec: TrialSpec) -> bool:
         """Whether this trial may begin, or go on."""
         if self._budget.unit == "trials":
-            return len(self._begun | {spec.trial_id}) <= self._budget.amount
+            begun = len(self._begun) + (spec.trial_id not in self._begun)
+            return begun <= self._budget.amount
         if self._budget.unit == "epochs":
             return self._epochs + self._most_epochs(spec) <= self._budget.amount
         return self._is_left

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
-from harness.errors import UserError, unknown
+from harness.errors import unknown
+from harness.registry import installed, load_entry, origin
 from harness.search.base import Restarts, Search, SearchMaker, SearchTask
 from harness.search.bounded import start_search
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, OptunaSearch, Pruner, Sampler
@@ -24,9 +25,23 @@ POPULATION = "pbt"
 GROUP = "harness.searches"
 
 
-def installed_searches() -> dict[str, EntryPoint]:
+def installed_searches() -> dict[str, list[EntryPoint]]:
     """Users' searches by name; a built-in one keeps its name."""
-    return {e.name: e for e in entry_points(group=GROUP) if e.name not in (*SAMPLERS, POPULATION)}
+    return {name: entries for name, entries in installed(GROUP).items() if not _is_built_in(name)}
+
+
+def clashing_searches() -> list[str]:
+    """A sentence for every installed search whose name is built in."""
+    return [
+        f"Search {name!r} of {origin(entry)} is not used: the name is built in."
+        for name, entries in installed(GROUP).items()
+        if _is_built_in(name)
+        for entry in entries
+    ]
+
+
+def _is_built_in(name: str) -> bool:
+    return name in (*SAMPLERS, POPULATION, "grid")
 
 
 def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
@@ -37,9 +52,9 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
     Raises:
         UserError: there is none of this name. One that cannot be imported is refused at its start.
     """
-    installed = installed_searches()
-    if name in installed:
-        return partial(start_search, name, partial(_installed, installed[name]))
+    users = installed_searches()
+    if name in users:
+        return partial(start_search, name, partial(_installed, users[name]))
     if name == POPULATION:
         return _population
     sampler, plus, pruner = name.partition("+")
@@ -48,7 +63,7 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
         known: Any = (sampler, pruner or "none")
         return optuna_search(*known)
     pruned = [f"{each}+{stop}" for each in SAMPLERS for stop in stops] if plus else []
-    raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *installed, *beside])
+    raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *users, *beside])
 
 
 def restarts(cell: Values, count: int) -> SearchMaker:
@@ -105,15 +120,6 @@ def _population(task: SearchTask) -> Search:
     return start_search(POPULATION, start, task)
 
 
-def _installed(entry: EntryPoint, task: SearchTask) -> Search:
-    try:
-        make: SearchMaker = entry.load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        origin = "" if entry.dist is None else f", of distribution {entry.dist.name}"
-        raise UserError(
-            f"Search {entry.name!r} (entry point {entry.value}{origin}) is installed but cannot be "
-            f"imported: {error!r}."
-        ) from error
+def _installed(entries: list[EntryPoint], task: SearchTask) -> Search:
+    make: SearchMaker = load_entry("search", entries)
     return make(task)

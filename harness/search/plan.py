@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.insertion.method import METHODS, get_method
+from harness.insertion.method import METHODS
 from harness.model.backbones import dims
 from harness.runner.cost import full_run_flops
 from harness.runner.resolve import resolve
@@ -69,7 +69,7 @@ class SearchPlan:
 
 def learning_methods() -> list[str]:
     """Methods that learn strengths while they train, each a search of its own."""
-    return [name for name in METHODS.names() if get_method(name).wraps]
+    return [name for name, method in METHODS.working().items() if method.wraps]
 
 
 def plan_searches(

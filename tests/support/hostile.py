@@ -169,7 +169,7 @@ def install(monkeypatch):
     found = EntryPoints(
         EntryPoint(name, f"{__name__}:{name}", GROUP) for name in ("Users", *HOSTILE)
     )
-    monkeypatch.setattr("harness.search.catalogue.entry_points", lambda group: found)
+    monkeypatch.setattr("harness.registry.entry_points", lambda group: found)
 
 
 class InstantEngine:

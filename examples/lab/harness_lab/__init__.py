@@ -1,0 +1,1 @@
+"""A laboratory's dataset, backbone and search for the harness."""

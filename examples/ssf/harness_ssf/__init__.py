@@ -1,0 +1,1 @@
+"""Scaling and shifting features, a method for the harness."""
