@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import click
 import pytest
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 
 from harness.catalogue.studies import load_study, study_names
 from harness.cli import main
+from harness.engines.local import LocalEngine
+from harness.runner.trial import record_crash
 
 FLAGS = {
     "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
@@ -274,17 +277,15 @@ def test_a_search_on_a_space_of_its_own(tmp_path):
     assert len((run / "report" / "metrics.csv").read_text().splitlines()) == 3
 
 
+def out_of_luck(spec, runtime, store, should_continue):
+    """What a worker does instead of training."""
+    record_crash(spec, runtime, store, "RuntimeError: out of luck")
+
+
 def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypatch):
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "sitecustomize.py").write_text(
-        "import harness.training.train\n"
-        "def boom(*args, **kwargs): raise RuntimeError('out of luck')\n"
-        "harness.training.train.train = boom\n"
-    )
     with monkeypatch.context() as patch:
-        # reaches the workers, not this process
-        patch.setenv("PYTHONPATH", str(broken), prepend=os.pathsep)
+        # Not by the environment: the server that workers are forked from may have started before.
+        patch.setattr("harness.driver.setup.LocalEngine", partial(LocalEngine, run=out_of_luck))
         result = smoke(tmp_path)
     assert result.exit_code == 1
     assert "4 trials failed" in result.stderr and "out of luck" in result.stderr
