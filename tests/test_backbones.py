@@ -13,6 +13,7 @@ from support.weights import CPU, LAYOUTS, expected, images, of_file, random_stat
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import main
+from harness.cli.given import parse_settings
 from harness.driver.setup import with_weights
 from harness.errors import UserError
 from harness.model.backbones import dims, features, load_backbone, unused_tensors
@@ -207,6 +208,8 @@ def test_the_flag_is_short_for_the_field(tmp_path):
     assert with_weights({"backbone.weights": "random"}, None)[1] is None
     with pytest.raises(UserError, match="give one of them"):
         with_weights({"backbone.weights": "random"}, str(path))
+    with pytest.raises(UserError, match=r"=b\.pth and --set backbone\.weights=a\.pth: give one of"):
+        parse_settings(("backbone.weights=a.pth", "backbone.weights=b.pth"))
 
 
 def test_fields_added_later_leave_identities_alone():

@@ -25,6 +25,8 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         field, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write FIELD=VALUE, as in recipe.lr=0.02.")
+        if field == "backbone.weights" and field in values:
+            raise UserError(f"--set {pair} and --set {field}={values[field]}: give one of them.")
         try:
             values[field] = json.loads(text)
         except json.JSONDecodeError:
