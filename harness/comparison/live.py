@@ -24,7 +24,6 @@ from harness.driver.run import Ran, SweepPlan, plan_sweep
 from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
 from harness.runner.provenance import provenance
-from harness.search.base import GridSearch, Search
 from harness.search.catalogue import POPULATION
 from harness.search.plan import learning_cell, learning_methods, live_space
 from harness.search.population import population_size
@@ -175,22 +174,17 @@ class LiveComparison:
                 search = contest.start(name, repeat)
                 title = f"{name} {repeat + 1}/{comparison.repeats_of(name)}"
                 logs.append(contest.folder.log(repeat, name))
-                self._run(search, title)
+                objective = self.prepared.study.objective
+                self.batch.run(search, count=None, title=title, objective=objective)
+                if self.batch.problem is not None:
+                    raise self.batch.problem
         if POPULATION in comparison.searches:
             for trial in read_run(contest.folder).asked:
                 self.prepared.store.drop_checkpoint(trial.trial_id)
         return logs
 
     def _train(self, specs: Sequence[TrialSpec], title: str) -> None:
-        store, distinct = self.prepared.store, {spec.trial_id: spec for spec in specs}
-        left = [spec for key, spec in distinct.items() if store.state(key) != "done"]
-        self._run(GridSearch(left), title, len(left))
-
-    def _run(self, search: Search, title: str, count: int | None = None) -> None:
-        objective = self.prepared.study.objective
-        self.batch.run(search, count=count, title=title, objective=objective)
-        if self.batch.problem is not None:
-            raise self.batch.problem
+        self.batch.complete(specs, title=title, objective=self.prepared.study.objective)
 
 
 def _reference(cell: Values, record: TrialRecord, epochs: int) -> Reference:

@@ -20,7 +20,7 @@ from harness.metrics import Metric
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import GridSearch, Search
-from harness.spec import TrialRequest
+from harness.spec import TrialRequest, TrialSpec
 from harness.store.records import TrialRecord
 from harness.store.store import Store
 from harness.store.summaries import Summary
@@ -112,6 +112,19 @@ class Batch:
                 on_end=ended,
             )
 
+    def complete(self, specs: Sequence[TrialSpec], *, title: str, objective: Metric) -> None:
+        """Run those trials that the store has no result of.
+
+        Raises:
+            TrialsFailed: one of them failed.
+            Interrupted: the user stopped before the end.
+        """
+        distinct = {spec.trial_id: spec for spec in specs}
+        left = [spec for key, spec in distinct.items() if self.store.state(key) != "done"]
+        self.run(GridSearch(left), count=len(left), title=title, objective=objective)
+        if self.problem is not None:
+            raise self.problem
+
     @property
     def problem(self) -> TrialsFailed | Interrupted | None:
         """What to raise because a trial failed or the user stopped; None if all is well."""
@@ -134,14 +147,10 @@ def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Metric
 
     def run(wanted: Sequence[TrialRequest]) -> list[TrialRecord]:
         batch = batch_of()
-        store, runtime = batch.store, batch.runtime
-        specs = {spec.trial_id: spec for spec in (resolve(each, runtime) for each in wanted)}
-        left = [spec for key, spec in specs.items() if store.state(key) != "done"]
+        specs = [resolve(each, batch.runtime) for each in wanted]
         with batch:
-            batch.run(GridSearch(left), count=len(left), title=title, objective=objective)
-        if batch.problem is not None:
-            raise batch.problem
-        records = [store.record(resolve(each, runtime).trial_id) for each in wanted]
+            batch.complete(specs, title=title, objective=objective)
+        records = [batch.store.record(spec.trial_id) for spec in specs]
         return [record for record in records if record is not None]
 
     return run

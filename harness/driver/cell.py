@@ -14,12 +14,7 @@ from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.request import EngineRequest, TrainRequest
-from harness.driver.setup import (
-    Prepared,
-    engine_starter,
-    make_runtime,
-    with_weights,
-)
+from harness.driver.setup import Prepared, make_runtime, with_weights
 from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
@@ -89,15 +84,13 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     if "placement" in chosen:
         chosen["placement"] = Path(str(asked.sites)).stem
     words = "_".join([asked.method, asked.base] if asked.base else [asked.method])
-    engine, store = EngineRequest(workers=asked.workers), asked.place.store
     return Training(
         prepared=Prepared(
             study=study,
             run_name=study.name,
-            store=store,
+            store=asked.place.store,
             runtime=runtime,
-            engine=engine,
-            start_engine=engine_starter(engine, store, runtime),
+            engine=EngineRequest(workers=asked.workers),
         ),
         request=request,
         seeds=seeds,

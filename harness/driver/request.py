@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
+from harness.search.optuna_search import OnRepeat, Pruner
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -24,8 +25,6 @@ Keep = Literal["none", "best", "all"]
 OnBad = Literal["stop", "skip"]
 Split = Literal["val", "test"]
 EngineKind = Literal["local", "ray"]
-Pruner = Literal["none", "asha", "hyperband", "median"]
-OnRepeat = Literal["cached", "next-seed"]
 
 NO_IDENTITY = frozenset(
     {
@@ -111,8 +110,15 @@ class EngineRequest:
         check("engine", self.kind, EngineKind)
         check_count("workers", self.workers)
         check_count("max-retries", self.max_retries, 0)
-        if self.gpus_per_trial is not None and self.gpus_per_trial <= 0:
-            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g}: it must be above 0.")
+        gpus = self.gpus_per_trial
+        if gpus is not None and gpus <= 0:
+            raise UserError(f"--gpus-per-trial {gpus:g}: it must be above 0.")
+        if self.kind == "local":
+            for flag, value in (("gpus-per-trial", gpus), ("address", self.address)):
+                if value is not None:
+                    raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
+        elif gpus is not None and gpus > 1 and gpus % 1:
+            raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,6 @@ class Prepared:
     store: Store
     runtime: Runtime
     engine: EngineRequest
-    start_engine: StartEngine
 
     @property
     def workers(self) -> int:
@@ -51,7 +50,7 @@ class Prepared:
         return Batch(
             store=self.store,
             base=base or self.study.base,
-            start_engine=self.start_engine,
+            start_engine=engine_starter(self.engine, self.store, self.runtime),
             runtime=self.runtime,
             max_retries=self.engine.max_retries,
             keep=keep,
@@ -60,9 +59,7 @@ class Prepared:
 
     def keeping(self, **what: bool) -> Prepared:
         """The same with other of the runtime's `keep_` fields."""
-        runtime = replace(self.runtime, **what)  # type: ignore[arg-type]
-        start = engine_starter(self.engine, self.store, runtime)
-        return replace(self, runtime=runtime, start_engine=start)
+        return replace(self, runtime=replace(self.runtime, **what))  # type: ignore[arg-type]
 
 
 def prepare(
@@ -76,14 +73,12 @@ def prepare(
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
     runtime = make_runtime(place, study.base.backbone, file, console)
-    store = place.store
     return Prepared(
         study=study,
         run_name=run_name,
-        store=store,
+        store=place.store,
         runtime=runtime,
         engine=engine,
-        start_engine=engine_starter(engine, store, runtime),
     )
 
 
@@ -168,24 +163,15 @@ def packs_folder(out: str) -> Path:
 
 
 def engine_starter(asked: EngineRequest, store: Store, runtime: Runtime) -> StartEngine:
-    """How to start the engine for trials that report or not.
-
-    Raises:
-        UserError: a field is for the other engine, or makes no sense.
-    """
-    theirs, gpus = runtime.of_workers(), asked.gpus_per_trial
+    """How to start the engine for trials that report or not."""
+    theirs = runtime.of_workers()
     if asked.kind == "local":
-        for flag, value in (("gpus-per-trial", gpus), ("address", asked.address)):
-            if value is not None:
-                raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
 
         def local(watch: bool) -> Engine:
             count = local_workers(asked.workers, theirs)
             return LocalEngine(store=store, runtime=theirs, workers=count, watch=watch)
 
         return local
-    if gpus is not None and gpus > 1 and gpus % 1:
-        raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
 
     def on_ray(watch: bool) -> Engine:
         from harness.engines.ray_tune import RayEngine
@@ -194,7 +180,7 @@ def engine_starter(asked: EngineRequest, store: Store, runtime: Runtime) -> Star
             store=store,
             runtime=theirs,
             workers=asked.workers,
-            gpus_per_trial=gpus or 1.0,
+            gpus_per_trial=asked.gpus_per_trial or 1.0,
             address=asked.address,
             watch=watch,
         )

@@ -76,9 +76,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     for axis in [*unused, *(lines[0][len(panels) :] if below else [])]:
         axis.set_axis_off()
     for axis in lines[:, 0]:
-        axis.set_yticks(range(len(values)), [str(value) for value in values])
-        axis.set_ylim(len(values) - 0.5, -0.5)
-        axis.set_ylabel(run.axis(view.rows).label)
+        _name_rows(axis, run, view)
     finish(figure, run, view, choice)
     return figure
 
@@ -102,9 +100,7 @@ def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         axis.set_xlim(*((-0.2, 1.8 * most) if is_wide else (0, 1.08 * most)))
         axis.set_xlabel(unit.words.replace(" (", "\n("))
         axis.grid(alpha=0.3, axis="x")
-    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
-    axes[0].set_ylim(len(values) - 0.5, -0.5)
-    axes[0].set_ylabel(run.axis(view.rows).label)
+    _name_rows(axes[0], run, view)
     finish(figure, run, view, choice)
     return figure
 
@@ -138,9 +134,7 @@ def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Poi
         axis.set_xlabel("cosine distance")
         for edge in range(1, len(values)):
             axis.axhline(edge - 0.5, color="0.85", linewidth=0.6)
-    axes[0].set_yticks(range(len(values)), [str(value) for value in values])
-    axes[0].set_ylim(len(values) - 0.5, -0.5)
-    axes[0].set_ylabel(run.axis(view.rows).label)
+    _name_rows(axes[0], run, view)
     if choice is not None:
         axes[0].get_yticklabels()[values.index(choice.cell[view.rows])].set_color("red")
     if run.groups:
@@ -163,3 +157,11 @@ def _paper_points(axis: Axes, paper: Paper, values: list[Any], spread: float = 0
 
 def _marks(index: int) -> dict[str, Any]:
     return line_look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+
+
+def _name_rows(axis: Axes, run: Run, view: Points) -> None:
+    """A row per value of the axis, the first at the top."""
+    values = run.order(view.rows)
+    axis.set_yticks(range(len(values)), [str(value) for value in values])
+    axis.set_ylim(len(values) - 0.5, -0.5)
+    axis.set_ylabel(run.axis(view.rows).label)

@@ -8,19 +8,10 @@ from harness.search.base import Outcome, SearchTask
 from harness.search.budget import Budget
 from harness.search.catalogue import optuna_search
 from harness.spec import BackboneSpec, Change, DataSpec, Placement, Recipe, TrialRequest, TrialSpec
-from harness.study.axes import Axis, Range
 from harness.study.figures import Points
 from harness.study.space import SearchSpace
 from harness.study.study import Study
-
-CELLS = (
-    Axis(field="positions", values=("mlp1", "q", "v"), label="position"),
-    Axis(field="alpha", values=(0.5, 1.0, 2.0, 4.0), label="alpha"),
-)
-PLANE = (
-    Range(field="alpha", low=0.1, high=10.0, log=True, label="alpha"),
-    Range(field="recipe.lr", low=0.01, high=1.0, log=True, label="lr"),
-)
+from harness.testing.searches import CELLS, PLANE
 
 
 def study(space=(), axes=CELLS):

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-from made_sweep import made_metapeft, made_sweep
 from test_cli import harness
 
 from harness.catalogue.studies import load_study
-from harness.store.runs import Command, write_command
-from harness.store.table import tabulate
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A store, its sweep and MetaPEFT's run, and their table."""
-    root = tmp_path_factory.mktemp("made")
-    folders = [made_sweep(root, small_study()), made_metapeft(root, small_study())]
-    typed = "harness sweep --study joint_space --search metapeft --budget 2"
-    write_command(folders[1], Command(typed, "2 restarts"))
-    tabulate(folders, root / "t.parquet")
-    return root, folders, root / "t.parquet"
-
 
 DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
 
