@@ -246,8 +246,9 @@ def plug(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for registry in (METHODS, DATASETS, BACKBONES):
         registry.names()
-        for name in ("_entries", "_sources", "_said"):
+        for name in ("_entries", "_sources"):
             monkeypatch.setattr(registry, name, getattr(registry, name).copy())
+        monkeypatch.setattr(registry, "_said", set())  # whatever was said in tests before
     yield tmp_path
     sys.modules.pop("made_plug", None)
 
