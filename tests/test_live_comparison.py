@@ -37,6 +37,7 @@ def live(tmp_path_factory):
         yield root, [*small, *args], harness("compare", *small, *args)
 
 
+@pytest.mark.slow
 def test_a_live_comparison_trains_confirms_and_reports(live):
     root, args, result = live
     assert result.exit_code == 0, result.output
