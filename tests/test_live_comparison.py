@@ -11,6 +11,8 @@ from harness.store.run_folder import RunFolder
 from harness.store.search_log import read_log
 from harness.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 SEARCHES = "random,tpe+hyperband,pbt,metapeft"
 TINY = """
 from harness.study import Axis
@@ -37,7 +39,6 @@ def live(tmp_path_factory):
         yield root, [*small, *args], harness("compare", *small, *args)
 
 
-@pytest.mark.slow
 def test_a_live_comparison_trains_confirms_and_reports(live):
     root, args, result = live
     assert result.exit_code == 0, result.output

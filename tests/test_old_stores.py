@@ -17,6 +17,8 @@ from click.testing import CliRunner
 
 from harness.cli import main
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = Path(__file__).parent / "fixtures" / "ad7d1aa"
 COMMANDS = json.loads((FIXTURE / "commands.json").read_text())
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
@@ -92,7 +94,6 @@ def phantoms():
     return asked - set(EXPECTED["trials"])
 
 
-@pytest.mark.slow
 def test_the_fixture_holds_what_it_is_for(continued):
     before, text = continued.before, json.dumps(list(continued.logs.values()))
     assert 0 < len(before) < len(EXPECTED["trials"])
