@@ -71,7 +71,7 @@ def check(
         used = drawn_counts(options, train.tolist(), listing.tail)
         dev = np.full(size, options.dev_per_class) if options.dev_per_class else None
     if isinstance(options, LongTail):
-        groups = groups or count_groups(used, options.head_above, options.tail_below)
+        groups = groups or options.groups_of(used.tolist())
     alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
     if alone and dev is None:
         note = (

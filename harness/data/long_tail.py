@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,9 @@ class LongTail(DevSet):
     the dataset names no groups."""
     largest: Annotated[int | None, Field(ge=1), Added] = None
     """Images of the largest class; None: as many as there are."""
+    grouped_by: Annotated[Literal["bounds", "thirds"], Added] = "bounds"
+    """What the groups are made by, where the dataset names none: those bounds, or thirds of the
+    classes by their training images that are kept."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> LongTail:
@@ -62,7 +65,18 @@ class LongTail(DevSet):
                 "tail_seed=trial has no effect where no long tail is made: give "
                 "data.options.imbalance, or a file of counts as data.options.tail."
             )
+        bounds = (self.head_above, self.tail_below)
+        if self.grouped_by == "thirds" and bounds != (HEAD_ABOVE, TAIL_BELOW):
+            raise UserError(
+                "head_above and tail_below have no effect with grouped_by=thirds: leave them out."
+            )
         return self
+
+    def groups_of(self, counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Groups of classes with these numbers of training images `[classes]`."""
+        if self.grouped_by == "thirds":
+            return thirds(counts)
+        return count_groups(counts, self.head_above, self.tail_below)
 
 
 def count_groups(
@@ -74,6 +88,17 @@ def count_groups(
         name = "head" if count > head_above else "tail" if count < tail_below else "medium"
         groups[name].append(index)
     return {name: tuple(members) for name, members in groups.items() if members}
+
+
+def thirds(counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The classes in three groups of one size, by their training images; of equal ones the first.
+
+    What cannot be divided by three makes the head larger, then the medium group.
+    """
+    order = sorted(range(len(counts)), key=lambda label: -counts[label])
+    parts = np.array_split(np.array(order, dtype=np.int64), 3)
+    named = zip(("head", "medium", "tail"), parts, strict=True)
+    return {name: tuple(sorted(part.tolist())) for name, part in named if len(part)}
 
 
 def tail_counts(options: LongTail, available: Sequence[int]) -> Counts:

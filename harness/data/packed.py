@@ -154,7 +154,7 @@ def load_packed(spec: DataSpec, size: int, packs: str, trial: int = 0) -> Datase
     counts = np.bincount(labels[train], minlength=len(info.classes)).tolist()
     groups = info.groups
     if isinstance(options, LongTail):
-        groups = groups or count_groups(counts, options.head_above, options.tail_below)
+        groups = groups or options.groups_of(counts)
     store = PixelStore.of(opened, options)
     rgb = info.bands is None
     return Dataset(

@@ -104,9 +104,10 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
 
 
 def class_counts(imbalance: int, largest: int = LARGEST) -> list[int]:
-    """n_c = int(largest f^(c / 99)) with f = 1 / imbalance, in class order (Cao et al., 2019)."""
+    """n_c = int(largest f^(c / 99)) with f = 1 / imbalance, in class order (Cao et al., 2019);
+    at least one, which only a smaller `largest` than 500 needs."""
     fraction = FRACTIONS[imbalance]
-    return [int(largest * fraction ** (c / (CLASSES - 1.0))) for c in range(CLASSES)]
+    return [max(1, int(largest * fraction ** (c / (CLASSES - 1.0)))) for c in range(CLASSES)]
 
 
 def long_tailed(labels: Sequence[int], imbalance: int, largest: int = LARGEST) -> list[int]:
