@@ -89,9 +89,10 @@ class TrialRequest(Frozen):
             if path == "positions" and isinstance(value, str):
                 value = value.split(",")
             node[last] = value
-        if "data.val_fraction" in named and data["data"]["options"].get("dev_per_class"):
-            raise nothing_held_out(named["data.val_fraction"])
-        return validated(TrialRequest, data, source=source)
+        made = validated(TrialRequest, data, source=source)
+        if "data.val_fraction" in named and made.data.dev_per_class:  # its default too
+            raise nothing_held_out(made.data.val_fraction)
+        return made
 
 
 def _paths(node: dict[str, Any], path: str) -> list[str]:
