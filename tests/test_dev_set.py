@@ -19,7 +19,8 @@ from harness.data.dataset import Images, split
 from harness.data.dev_set import for_seed, in_order
 from harness.data.listing import Item
 from harness.data.long_tail import LongTail, thirds
-from harness.data.packed import load_packed, pack_of
+from harness.data.pack_format import packs_of, verify
+from harness.data.packed import forget_packs, load_packed, pack_of
 from harness.datasets.synth_rs import SynthRS, SynthRSOptions
 from harness.errors import UserError
 from harness.runner.prepare import prepare
@@ -132,6 +133,24 @@ def test_neither_order_of_files_nor_of_classes_matters(root, tmp_path):
     named, _ = load(root, tmp_path, classes="names.txt", **options)
     assert named.classes == ("c", "a", "b") and per_class(named.train) == [2, 8, 4]
     assert same(named.train, first.train) and same(named.dev, first.dev)
+
+
+def test_other_counts_in_the_file_make_other_data(root, tmp_path):
+    found = []
+    for count in (2, 3):
+        (root / "few.csv").write_text(f"class,count\na,8\nb,4\nc,{count}\n")
+        forget_packs()
+        found.append(load(root, tmp_path, dev_per_class=5, tail="few.csv"))
+    (two, first), (three, second) = found
+    assert per_class(two.train) == [8, 4, 2] and per_class(three.train) == [8, 4, 3]
+    assert first.sha256 != second.sha256 and first.options == second.options
+    assert all(verify(folder) for folder in packs_of(tmp_path, "folder"))
+
+
+def test_a_dataset_that_makes_no_dev_set_is_not_chosen_on_something_else(root, tmp_path):
+    data, _ = load(root, tmp_path, **TAIL)
+    with pytest.raises(UserError, match="makes no dev set"):
+        split(data, DataSpec(options={"dev_per_class": 2}), seed=0)
 
 
 def test_an_image_that_is_listed_twice_or_in_test_is_drawn_once():

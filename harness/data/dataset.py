@@ -140,9 +140,11 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     (the paper's protocol) nothing is held out either, and selection is on the test set.
 
     Raises:
-        UserError: a class has no training image.
+        UserError: a class has no training image, or a dev set is asked for and there is none.
     """
     train, select = dataset.train, dataset.test
+    if spec.dev_per_class and dataset.dev is None:
+        raise UserError(f"Data {spec.name} makes no dev set: leave out data.options.dev_per_class.")
     if dataset.dev is not None:
         select = dataset.dev
     elif spec.select_on == "val":
