@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Module-scoped stores are made once per process; what is left over at the end is shared out.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: sweep test check oldest reproduce lint clean
+.PHONY: sweep test check quick oldest reproduce lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -18,16 +18,19 @@ test: $(VENV)/installed-test
 	$(PYTEST)
 
 # What can be said in three minutes: lint, types, every test that is not marked slow, and a sweep.
-check: lint
-	$(PYTEST) -m "not slow"
-	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
-		--out "$$out" && rm -r "$$out"
+check: lint quick
 	@echo "Left out (marked slow), tests by file; make test runs them:"
 	@$(BIN)/pytest --collect-only -m slow | sed -n 's/::.*//p' | sort | uniq -c
 
-# The same with the oldest releases that pyproject.toml allows, in an environment of its own.
+quick: $(VENV)/installed-test
+	$(PYTEST) -m "not slow"
+	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
+		--out "$$out" && rm -r "$$out"
+
+# The same with the oldest releases that pyproject.toml allows, in an environment of its own. Without
+# types: the older the libraries, the less their annotations say.
 oldest: .venv-oldest.txt
-	$(MAKE) check VENV=.venv-oldest CONSTRAINTS=.venv-oldest.txt
+	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=.venv-oldest.txt
 
 .venv-oldest.txt: pyproject.toml tests/support/oldest.py
 	$(PYTHON) tests/support/oldest.py pyproject.toml > $@

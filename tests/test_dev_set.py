@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from made_images import SIZE, tree, two_splits
+from support.images import SIZE, tree, two_splits
+from support.records import TINY
 from test_cifar100_lt import shuffled_labels, write_cifar
-from test_store_and_sweep import TINY
 
 from harness.cli import main
 from harness.data.dataset import Images, split

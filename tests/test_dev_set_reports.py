@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from made_sweep import made_metapeft, made_sweep
+from support.cli import harness
+from support.records import TINY
+from support.runs import RESULTS, made_run, study, texts
+from support.sweeps import made_metapeft, made_sweep
 from support.tables import compare, small_study
-from test_cli import harness
-from test_reports import RESULTS, made_run, study, texts
-from test_store_and_sweep import TINY
 
 from harness.catalogue.studies import load_study
 from harness.reports.figures.grids import heatmap
