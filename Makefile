@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 SOURCES := pyproject.toml $(CONSTRAINTS)
 
-# Module-scoped stores are made once per process; what is left over at the end is shared out.
-PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+# Three processes on two cores: tests of killed drivers and of Ray wait more than they compute.
+PYTEST := $(BIN)/pytest -n 3 --dist worksteal
 
 .PHONY: sweep test check quick oldest reproduce lint clean
 
