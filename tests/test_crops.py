@@ -21,7 +21,9 @@ def noise():
     sizes = torch.randint(17, 90, (60, 2), generator=rng)
     ends = (sizes.prod(dim=1) * 3).cumsum(0)
     flat = torch.randint(0, 256, (int(ends[-1]),), dtype=torch.uint8, generator=rng)
-    where = Where(offsets=ends - sizes.prod(dim=1) * 3, sizes=sizes, borders=torch.zeros(60, 2).long())
+    where = Where(
+        offsets=ends - sizes.prod(dim=1) * 3, sizes=sizes, borders=torch.zeros(60, 2).long()
+    )
     images = [
         part.view(*size, 3).permute(2, 0, 1)
         for part, size in zip(

@@ -166,11 +166,11 @@ def bench_(
 
     dataset, options, recipe = _file_dataset(name, settings)
     root, packs = data_folder(name, data_root), str(packs_folder(out))
-    place = (data_root, packs, "stop", TERMINAL, pack_scale(recipe))
-    info = pack_of(name, options.model_dump_json(), size, *place)  # type: ignore[arg-type]
     listing = dataset.listing(options, root)
     if listing.bands is not None:
         raise UserError("The usual loader reads RGB images: leave out data.options.bands.")
+    place = (data_root, packs, "stop", TERMINAL, pack_scale(recipe))
+    info = pack_of(name, options.model_dump_json(), size, *place)  # type: ignore[arg-type]
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=info.sha256)
     speed = measure(spec, packs, listing.train, root, size, recipe)
     made = open_pack(pack_folder(Path(packs), name, size, info.sha256))

@@ -109,14 +109,14 @@ def cost(made: Pack) -> str:
     train = int((~index.is_test).sum())
     kept = f"{train - info.reduced:,} of {train:,} training images at their own size"
     return (
-        f"{len(index.labels):,} images, {mebibytes(trained + tested)} "
-        f"({mebibytes(trained)} for training crops, {kept}; {mebibytes(tested)} for test views)"
+        f"{len(index.labels):,} images, {in_bytes(trained + tested)} "
+        f"({in_bytes(trained)} for training crops, {kept}; {in_bytes(tested)} for test views)"
     )
 
 
-def mebibytes(count: int) -> str:
+def in_bytes(count: int) -> str:
     """A number of bytes, for a person."""
-    return f"{count / 2**20:,.1f} MiB"
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def _listed(listing: Listing, size: int) -> str:
