@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made_images import listed, packed
 from PIL import Image
 from scipy.stats import ks_2samp
+from support.images import listed, packed
 from torchvision.transforms import RandomResizedCrop, v2
 
 from harness.bench.agreement import agreement, on_copies, sharpness

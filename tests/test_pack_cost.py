@@ -9,19 +9,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from made_images import listed, packed, picture, two_splits
 from PIL import Image
+from support.cli import harness
+from support.images import listed, packed, picture, two_splits
 from torchvision.transforms import v2
 
 from harness.bench.throughput import Speed, _Files
-from harness.cli import main
 from harness.data.listing import Item
 from harness.data.pack_format import open_pack, verify
-
-
-def harness(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 def large(root, height=150, width=200):

@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 import pytest
-from made_images import first_of, listed, packed, picture, two_splits
 from PIL import Image
+from support.images import first_of, listed, packed, picture, two_splits
 
 from harness.cli.terminal import TERMINAL
 from harness.data.listing import Item, Listing
