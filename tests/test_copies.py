@@ -86,6 +86,13 @@ def test_a_training_copy_has_the_pixels_that_the_smallest_crops_need(shape, scal
     assert width / height == pytest.approx(shape[1] / shape[0], rel=0.05)
 
 
+def test_bands_are_reduced_as_colours_are():
+    pixels = photo(3, 300, 200)
+    colours = train_copy(pixels, SIZE, 0.08)
+    bands = train_copy(np.concatenate([pixels, pixels[:, :, :2]], axis=2), SIZE, 0.08)
+    np.testing.assert_array_equal(bands, colours[:, :, [0, 1, 2, 0, 1]])
+
+
 def test_a_pack_keeps_no_more_than_the_stated_cap():
     kept = copies(photo(0, 600, 800), SIZE, SCALES[0], is_test=False)
     assert kept.train.shape[0] * kept.train.shape[1] <= 12.5 * SIZE**2
