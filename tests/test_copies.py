@@ -93,13 +93,21 @@ def test_bands_are_reduced_as_colours_are():
     np.testing.assert_array_equal(bands, colours[:, :, [0, 1, 2, 0, 1]])
 
 
-def test_a_pack_keeps_no_more_than_the_stated_cap():
-    kept = copies(photo(0, 600, 800), SIZE, SCALES[0], is_test=False)
-    assert kept.train.shape[0] * kept.train.shape[1] <= 12.5 * SIZE**2
-    assert kept.eval.shape[:2] == (36, 48)
-    tested = copies(photo(0, 600, 800), SIZE, SCALES[0], is_test=True)
+@pytest.mark.parametrize("shape", [(600, 800), (700, 700), (900, 450), (300, 3000)])
+def test_a_pack_keeps_no_more_than_the_stated_cap(shape):
+    kept = copies(photo(0, *shape), SIZE, SCALES[0], is_test=False)
+    assert (kept.train.size + kept.eval.size) / 3 <= 16 * SIZE**2
+    tested = copies(photo(0, *shape), SIZE, SCALES[0], is_test=True)
     assert tested.train is None
     np.testing.assert_array_equal(tested.eval, kept.eval)
+
+
+def test_an_image_is_kept_where_its_copies_would_cost_more():
+    """A crop's copy of 40 x 40 and a test's of 36 x 36."""
+    for side, is_kept in ((36, True), (53, True), (54, False)):
+        pixels = photo(0, side, side)
+        made = copies(pixels, SIZE, SCALES[-1], is_test=False)
+        assert (made.train is pixels) == is_kept == (made.eval is None), side
 
 
 KEPT = [(90, 110), (64, 64), (120, 70), (100, 100)]

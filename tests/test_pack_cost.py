@@ -65,9 +65,9 @@ def test_a_trial_packs_what_its_own_recipe_needs(tmp_path):
 
 
 def test_images_that_are_kept_as_they_are_have_one_pack_for_all_recipes(tmp_path, capfd):
-    root, packs = two_splits(tmp_path / "data"), tmp_path / "packs"
+    root, packs = large(tmp_path / "data", 36, 36), tmp_path / "packs"
     first = packed(root, packs, scale=0.64)
-    assert first.info.reduced == 10  # 20 x 24, for crops of at least 0.64: to 16 x 20
+    assert first.info.reduced == 4  # to 20 x 20 and 18 x 18; at 0.16 a copy is 40 x 40
     second = packed(root, packs, scale=0.16)
     assert second.info.reduced == 0 and second.folder != first.folder
     stamp = (second.folder / "pack.json").stat().st_mtime_ns

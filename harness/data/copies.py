@@ -12,7 +12,7 @@ Views are to be those that torchvision would make of the original:
 - The test view is one crop of one reduction, so its copy is that reduction, in torchvision's own
   arithmetic, and the view is equal.
 
-No image is enlarged, and one that is no larger than its training copy is kept as it is: that
+No image is enlarged, and one that is no larger than its two copies together is kept as it is: that
 serves both views.
 """
 
@@ -31,9 +31,9 @@ from harness.spec import Recipe
 
 SCALES = (0.08, 0.16, 0.32, 0.64)
 """Smallest shares of an image for whose crops packs are made. A recipe's own share counts as the
-next lower one, so that a search over shares needs at most these packs; below the first, crops
-smaller than the view are enlarged, which caps what a pack can cost at 12.5 size**2 pixels an image
-(more only where that leaves an image's short side below the view)."""
+next lower one, so that a search over shares needs at most these packs. Below the first, crops
+smaller than the view are enlarged: that caps what both copies of an image take at 16 size**2 pixels
+(more only of images twelve times as long as wide, whose short side stays the view's)."""
 
 
 class Copies(NamedTuple):
@@ -66,8 +66,10 @@ def copies(pixels: Pixels, size: int, scale: float, *, is_test: bool) -> Copies:
     """What a pack keeps of an image `[h, w, c]` for views of `size` pixels."""
     if is_test:
         return Copies(train=None, eval=eval_copy(pixels, size))
-    cropped = train_copy(pixels, size, scale)
-    return Copies(train=cropped, eval=None if cropped is pixels else eval_copy(pixels, size))
+    cropped, tested = train_copy(pixels, size, scale), eval_copy(pixels, size)
+    if pixels.size <= cropped.size + tested.size:
+        return Copies(train=pixels, eval=None)
+    return Copies(train=cropped, eval=tested)
 
 
 def train_copy(pixels: Pixels, size: int, scale: float) -> Pixels:
