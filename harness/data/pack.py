@@ -120,7 +120,8 @@ def in_bytes(count: int) -> str:
 
 
 def _listed(listing: Listing, size: int) -> str:
-    head = [FORMAT, size, listing.classes, listing.groups, listing.bands]
+    drawn = () if listing.tail is None else (listing.tail,)
+    head = [FORMAT, size, listing.classes, listing.groups, listing.bands, *drawn]
     digest = hashlib.sha256(json.dumps(head).encode())
     for part in (listing.train, listing.test):
         for item in part:
@@ -151,7 +152,8 @@ def _make(job: _Job, source: Source, listed: str, files: str) -> Pack:
         with saving(part):
             content = _written(job, source, part / "pixels.bin")
             np.savez(part / "index.npz", **vars(content.index))
-            sha256 = identity(content.digest, content.index, listing.classes, listing.groups)
+            known = (listing.classes, listing.groups, listing.tail)
+            sha256 = identity(content.digest, content.index, *known)
             info = PackInfo(
                 format=FORMAT,
                 name=name,
@@ -166,6 +168,7 @@ def _make(job: _Job, source: Source, listed: str, files: str) -> Pack:
                 mean=content.mean,
                 std=content.std,
                 bad=content.bad,
+                tail=listing.tail,
                 sha256=sha256,
                 listed=listed,
                 files=files,
