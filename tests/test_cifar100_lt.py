@@ -130,7 +130,7 @@ def test_cifar_images_are_packed_by_their_own_reader(tmp_path):
     write_cifar(tmp_path, shuffled_labels(2, seed=3), shuffled_labels(1, seed=4))
     dataset, found = DATASETS.get("cifar100_lt"), listing("cifar100_lt", tmp_path)
     packed = pack(
-        found, name="cifar", root=tmp_path, folder=tmp_path / "p", side=32, read=dataset.read
+        found, name="cifar", root=tmp_path, folder=tmp_path / "p", size=32, read=dataset.read
     )
     assert not packed.info.bad
     assert packed.info.groups == found.groups

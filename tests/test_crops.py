@@ -21,7 +21,9 @@ def noise():
     sizes = torch.randint(17, 90, (60, 2), generator=rng)
     ends = (sizes.prod(dim=1) * 3).cumsum(0)
     flat = torch.randint(0, 256, (int(ends[-1]),), dtype=torch.uint8, generator=rng)
-    where = Where(offsets=ends - sizes.prod(dim=1) * 3, sizes=sizes, borders=torch.zeros(60).long())
+    where = Where(
+        offsets=ends - sizes.prod(dim=1) * 3, sizes=sizes, borders=torch.zeros(60, 2).long()
+    )
     images = [
         part.view(*size, 3).permute(2, 0, 1)
         for part, size in zip(
@@ -84,18 +86,21 @@ def test_half_of_the_crops_are_mirrored():
 
 
 def test_a_border_is_black_in_the_files_own_pixels_in_both_forms(tmp_path):
-    root = two_splits(tmp_path / "data")  # 20 x 24, reduced to 18 x 21
+    root = two_splits(tmp_path / "data")  # 20 x 24, of which test images are reduced to 18 x 21
     plain, masked = (dataset(root, tmp_path / "packs", border_mask=border) for border in (0, 4))
-    assert len(list((tmp_path / "packs").glob("folder-18-*"))) == 1
-    store, rows = masked.train.store, masked.train.rows
-    assert store.where.borders[rows].unique().tolist() == [4]  # 4 * 18 / 20, to whole pixels
-    views, full = masked.train.plain(), plain.train.plain()
+    assert len(list((tmp_path / "packs").glob("folder-16px-*"))) == 1
+    store, rows = masked.test.store, masked.test.rows
+    assert store.eval.borders[rows].unique().tolist() == [4]  # 4 * 18 / 20, to whole pixels
+    assert store.train.borders[masked.train.rows].unique().tolist() == [4]
+    views, full = masked.test.plain(), plain.test.plain()
     inside = views[:, :, 3:-3, 3:-3]  # the view is the middle 16 of 18 rows, and of 21 columns
     torch.testing.assert_close(inside[..., 1:-1], full[:, :, 3:-3, 4:-4], rtol=0, atol=0)
     assert views[:, :, :3].max() == 0 and views[:, :, -3:].max() == 0
-    boxes = plain_boxes(store.where.sizes[rows], SIZE)
-    other = by_matrix(store.flat, 3, store.where[rows], boxes, SIZE)
-    torch.testing.assert_close(views, other, rtol=0, atol=1)
+    for where in (store.eval[rows], store.train[masked.train.rows]):
+        boxes = plain_boxes(where.sizes, SIZE)
+        both = (by_image, by_matrix)
+        one, other = (form(store.flat, 3, where, boxes, SIZE) for form in both)
+        torch.testing.assert_close(one, other, rtol=0, atol=1)
 
 
 def test_batches_depend_on_seed_and_epoch_alone(tmp_path):

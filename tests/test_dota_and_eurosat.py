@@ -55,7 +55,7 @@ def test_dota_objects_with_upright_boxes_that_may_leave_the_image(tmp_path, newl
 def test_dota_objects_are_cut_at_the_borders_of_their_image(tmp_path):
     write_dota(tmp_path)
     packed = pack(
-        listing("dota", tmp_path), name="dota", root=tmp_path, folder=tmp_path / "p", side=64
+        listing("dota", tmp_path), name="dota", root=tmp_path, folder=tmp_path / "p", size=64
     )
     assert not packed.info.bad
     # Height and width: of the second only 6 x 9, of the third only 10 x 20 lie inside 100 x 60.
@@ -223,7 +223,7 @@ def test_eurosat_files_of_13_bands_are_packed(tmp_path):
     pytest.importorskip("tifffile")
     write_eurosat(tmp_path, "EuroSAT_MS", "tif")
     found = listing("eurosat", tmp_path, kind="ms", bands="B04,B8A")
-    packed = pack(found, name="eurosat", root=tmp_path, folder=tmp_path / "p", side=64)
+    packed = pack(found, name="eurosat", root=tmp_path, folder=tmp_path / "p", size=64)
     assert not packed.info.bad and packed.info.channels == 2
     low, high = np.array(packed.info.scaling.low), np.array(packed.info.scaling.high)
     np.testing.assert_allclose([low[1] - low[0], high[1] - high[0]], 12 - 3)

@@ -49,7 +49,7 @@ def test_tails_are_chosen_among_packed_images_and_groups_follow(tmp_path):
     assert torch.bincount(tailed.train.labels).tolist() == [12, 6, 3]
     assert tailed.groups == {"head": (0,), "medium": (1,), "tail": (2,)}
     assert len(tailed.test) == len(whole.test)
-    assert len(list(packs.glob("folder-18-*"))) == 1
+    assert len(list(packs.glob("folder-16px-*"))) == 1
 
 
 def test_a_tail_from_a_file(tmp_path):
@@ -178,7 +178,7 @@ def test_webdataset_shards(tmp_path):
     listing = listed(root)
     assert listing.classes == ("0", "1") and (len(listing.train), len(listing.test)) == (8, 4)
     assert listing.train[0] == Item("train-0.tar::0.png", 0)
-    found = packed(root, tmp_path / "packs", side=64)
+    found = packed(root, tmp_path / "packs", size=64)
     np.testing.assert_array_equal(first_of(found), np.asarray(picture(0)))
     with tarfile.open(root / "train-2.tar", "w") as tar:
         add(tar, "7.png", encoded(7))
@@ -221,7 +221,7 @@ def test_a_hugging_face_folder(form, tmp_path):
     listing = listed(root)
     assert listing.classes == ("cat", "ant")  # in the file's order
     assert [item.label for item in listing.train] == [0, 1, 0, 1, 1]
-    found = packed(root, tmp_path / "packs", side=64)
+    found = packed(root, tmp_path / "packs", size=64)
     start, (height, width) = found.index.offsets[4], found.index.sizes[4]
     pixels = found.pixels[start : start + height * width * 3].reshape(height, width, 3)
     np.testing.assert_array_equal(pixels, np.asarray(picture(4)))

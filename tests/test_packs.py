@@ -6,14 +6,12 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.images import first_of, listed, packed, picture, two_splits
-from torchvision.transforms import v2
 
 from harness.cli.terminal import TERMINAL
 from harness.data.listing import Item, Listing
-from harness.data.pack import pack, reduced
+from harness.data.pack import pack
 from harness.data.pack_format import open_pack, verify
 from harness.errors import UserError
 
@@ -21,7 +19,7 @@ from harness.errors import UserError
 def test_a_pack_holds_every_image_where_its_index_says(tmp_path):
     root = two_splits(tmp_path / "data")
     listing = listed(root)
-    found = packed(root, tmp_path / "packs", side=64)
+    found = packed(root, tmp_path / "packs", size=64)
     items = [*listing.train, *listing.test]
     for row, item in enumerate(items):
         height, width = found.index.sizes[row]
@@ -33,23 +31,6 @@ def test_a_pack_holds_every_image_where_its_index_says(tmp_path):
     train = np.stack([np.asarray(Image.open(root / item.path)) for item in listing.train]) / 255
     assert found.info.mean == pytest.approx(train.mean(axis=(0, 1, 2)))
     assert found.info.std == pytest.approx(train.std(axis=(0, 1, 2)))
-
-
-@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (100, 20), (10, 90), (18, 18), (5, 7)])
-def test_reducing_is_torchvisions_resize_with_a_limit_for_long_images(shape):
-    side = 18
-    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    small = reduced(pixels, side)
-    assert min(small.shape[:2]) <= side and max(small.shape[:2]) <= 2 * side
-    if min(shape) <= side and max(shape) <= 2 * side:
-        np.testing.assert_array_equal(small, pixels)
-    elif max(shape) <= 2 * min(shape):
-        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-        expected = v2.Resize(side, antialias=True)(tensor).permute(1, 2, 0)
-        np.testing.assert_array_equal(small, expected.numpy())
-    else:
-        assert max(small.shape[:2]) == 2 * side
-        assert small.shape[0] / small.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.15)
 
 
 def test_a_pack_is_found_again_and_made_anew_when_a_file_changes(tmp_path, capfd):
@@ -70,7 +51,7 @@ def test_a_pack_is_found_again_and_made_anew_when_a_file_changes(tmp_path, capfd
 
 def test_what_a_killed_process_left_is_no_pack(tmp_path):
     root, packs = two_splits(tmp_path / "data"), tmp_path / "packs"
-    left = packs / "folder-18-new.part"
+    left = packs / "folder-16px-new.part"
     left.mkdir(parents=True)
     (left / "pack.json").write_text("{}")
     (left / "pixels.bin").write_bytes(b"half")
@@ -115,13 +96,13 @@ def test_boxes_are_cut_at_the_images_edge_and_refused_beyond_it(tmp_path):
     inside, edge = (4, 5, 10, 15), (-3, 15, 6, 40)
     items = (Item("x.png", 0, inside), Item("x.png", 1, edge))
     made = Listing(classes=("a", "b"), train=items, test=items)
-    found = pack(made, name="boxes", root=tmp_path, folder=tmp_path / "packs", side=64)
+    found = pack(made, name="boxes", root=tmp_path, folder=tmp_path / "packs", size=64)
     whole = np.asarray(picture(0, 20, 24))
     np.testing.assert_array_equal(first_of(found), whole[5:15, 4:10])
     assert found.index.sizes[1].tolist() == [5, 6]
     beyond = Listing(classes=("a",), train=(Item("x.png", 0, (30, 0, 40, 9)),), test=items)
     with pytest.raises(UserError, match=r"outside its 24 x 20 pixels"):
-        pack(beyond, name="boxes", root=tmp_path, folder=tmp_path / "packs", side=64)
+        pack(beyond, name="boxes", root=tmp_path, folder=tmp_path / "packs", size=64)
 
 
 def test_a_dataset_may_read_a_format_of_its_own(tmp_path):
@@ -134,7 +115,7 @@ def test_a_dataset_may_read_a_format_of_its_own(tmp_path):
         return np.load(root / file)[int(row)]
 
     def found():
-        return pack(listing, name="own", root=tmp_path, folder=tmp_path / "p", side=9, read=read)
+        return pack(listing, name="own", root=tmp_path, folder=tmp_path / "p", size=9, read=read)
 
     first = found()
     assert first.pixels.tolist() == list(range(48))

@@ -13,6 +13,8 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
+from harness.bench.agreement import agreement
+from harness.data.pack import pack
 from harness.data.packed import load_packed, pack_of
 from harness.datasets.folder import MSTAR, RSSCN7, PresetOptions
 from harness.errors import UserError
@@ -75,6 +77,19 @@ def vit_tiny():
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [SIZE // 16] * 2)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("name,kind", [("rsscn7", RSSCN7), ("mstar", MSTAR)])
+def test_views_of_real_images_are_torchvisions(name, kind, size, tmp_path):
+    """Until packs kept originals, crops of RSSCN7 differed by 5 levels and were 0.65 as sharp."""
+    root = some_of(name, tmp_path / "data")
+    listing = kind.listing(PresetOptions(), root)
+    made = pack(listing, name=name, root=root, folder=tmp_path / "packs", size=size)
+    assert made.info.reduced == 0
+    found = agreement(made, listing, root, None, 0.08)
+    assert found.crop_levels < 0.1 and found.sharpness == pytest.approx(1, abs=0.002)
+    assert found.eval_levels < 0.01 and found.eval_most <= 1
 
 
 @pytest.mark.parametrize("name,least", [("rsscn7", 0.5), ("mstar", 0.25)])

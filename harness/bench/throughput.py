@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -50,22 +50,24 @@ class Speed(NamedTuple):
 class _Files(torch.utils.data.Dataset[Tensor]):
     """Decoded by PIL, with torchvision's transforms, as is usual."""
 
-    def __init__(self, root: Path, items: Sequence[Item], size: int) -> None:
+    def __init__(self, root: Path, items: Sequence[Item], size: int, scale_min: float) -> None:
         self._root, self._items = root, items
-        self._transform = v2.Compose(
-            [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
-        )
+        crop = v2.RandomResizedCrop(size, scale=(scale_min, 1))
+        self._transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Tensor:
         with Image.open(self._root / self._items[index].path) as image:
-            view: Tensor = self._transform(image.convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            view: Tensor = self._transform(upright.convert("RGB"))
         return view
 
 
-def measure(spec: DataSpec, packs: str, items: Sequence[Item], root: Path, size: int) -> Speed:
+def measure(
+    spec: DataSpec, packs: str, items: Sequence[Item], root: Path, size: int, recipe: Recipe
+) -> Speed:
     """Both ways on the same images, transform and cores, one after the other.
 
     Raises:
@@ -78,23 +80,24 @@ def measure(spec: DataSpec, packs: str, items: Sequence[Item], root: Path, size:
         WORKERS,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_open,
-        initargs=(spec, size, packs),
+        initargs=(spec, size, packs, recipe),
     )
     torch.set_num_threads(1)
     try:
         os.sched_setaffinity(0, cores[:WORKERS])
         with workers:
-            loader, packed = _loader(items, root, size), _packed(workers)
+            loader = _loader(items, root, size, recipe.crop_scale_min)
+            packed = _packed(workers)
             rounds = [(_rate(loader), _rate(packed)) for _ in range(ROUNDS)]
             return Speed(max(a for a, _ in rounds), max(b for _, b in rounds))
     finally:
         os.sched_setaffinity(0, cores)
 
 
-def _loader(items: Sequence[Item], root: Path, size: int) -> Iterator[int]:
+def _loader(items: Sequence[Item], root: Path, size: int, scale_min: float) -> Iterator[int]:
     """Lengths of batches, as they come."""
     loader: Any = DataLoader(
-        _Files(root, items, size),
+        _Files(root, items, size, scale_min),
         batch_size=BATCH,
         shuffle=True,
         num_workers=WORKERS,
@@ -107,18 +110,20 @@ def _loader(items: Sequence[Item], root: Path, size: int) -> Iterator[int]:
 
 _images: ImageSet
 """In a process of the pack's: its training images."""
+_recipe: Recipe
+"""How they are cropped."""
 
 
-def _open(spec: DataSpec, size: int, packs: str) -> None:
-    global _images
+def _open(spec: DataSpec, size: int, packs: str, recipe: Recipe) -> None:
+    global _images, _recipe
     torch.set_num_threads(1)
-    _images = load_packed(spec, size, packs).train
+    _images, _recipe = load_packed(spec, size, packs).train, recipe
 
 
 def _batch(number: int) -> int:
     rng = generator(0, "bench", number)
     index = torch.randint(len(_images), (BATCH,), generator=rng)
-    return len(_images.augmented(index, Recipe(), rng))
+    return len(_images.augmented(index, _recipe, rng))
 
 
 def _packed(workers: Executor) -> Iterator[int]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.data.check import Checked
     from harness.data.contract import FileDataset
     from harness.data.long_tail import Counts
-    from harness.spec import Frozen
+    from harness.spec import Frozen, Recipe
 
 EXIT_PROBLEMS = 1
 
@@ -71,7 +71,7 @@ def check(
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
 
-    dataset, options = _file_dataset(name, settings)
+    dataset, options, _ = _file_dataset(name, settings)
     if data_root is None:
         if download:
             raise UserError("--download needs a folder to download into: give --data-root.")
@@ -128,21 +128,24 @@ def pack(
     settings: tuple[str, ...],
     out: str,
 ) -> None:
-    """Decode a dataset once, into a file that trials map into memory; so do trials themselves."""
-    from harness.data.pack_format import open_pack, pack_folder, side_for
+    """Decode a dataset once, into a file that trials map into memory; so do trials themselves.
+
+    Training images keep what random crops need: about size / sqrt(recipe.crop_scale_min) pixels a
+    side, or their own size where that is smaller. The share counts as 0.08 (which is the default,
+    and caps the cost), 0.16, 0.32 or 0.64; --set recipe.crop_scale_min=0.64 costs fewest bytes.
+    """
+    from harness.data.copies import pack_scale
+    from harness.data.pack import cost
+    from harness.data.pack_format import open_pack, pack_folder
     from harness.data.packed import pack_of
     from harness.driver.setup import packs_folder
 
-    _, options = _file_dataset(name, settings)
+    _, options, recipe = _file_dataset(name, settings)
     packs = packs_folder(out)
     place = (data_root, str(packs), on_bad_image)
-    info = pack_of(name, options.model_dump_json(), size, *place, TERMINAL)  # type: ignore[arg-type]
-    folder = pack_folder(packs, name, side_for(size), info.sha256)
-    opened = open_pack(folder)
-    megabytes = len(opened.pixels) / 2**20
-    click.echo(
-        f"{folder}: {len(opened.index.labels)} images, {megabytes:.0f} MiB, sha256 {info.sha256}"
-    )
+    made = pack_of(name, options.model_dump_json(), size, *place, TERMINAL, pack_scale(recipe))  # type: ignore[arg-type]
+    folder = pack_folder(packs, name, size, made.sha256)
+    click.echo(f"{folder}: {cost(open_pack(folder))}, sha256 {made.sha256}")
 
 
 @data.command("bench", epilog=examples("data bench rsscn7 --data-root rsscn7 --size 96"))
@@ -154,24 +157,41 @@ def pack(
 def bench_(
     name: str, data_root: str | None, size: int, settings: tuple[str, ...], out: str
 ) -> None:
-    """Training views per second in 2 processes: of a pack, and of PIL in a loader."""
+    """Training views of a pack and of PIL in a loader: how alike, and how many per second."""
+    from harness.bench.agreement import agreement
     from harness.bench.throughput import measure
+    from harness.data.contract import OwnFormat
+    from harness.data.copies import pack_scale
+    from harness.data.pack import cost
+    from harness.data.pack_format import open_pack, pack_folder
     from harness.data.packed import data_folder, pack_of
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
 
-    dataset, options = _file_dataset(name, settings)
+    dataset, options, recipe = _file_dataset(name, settings)
     root, packs = data_folder(name, data_root), str(packs_folder(out))
-    info = pack_of(name, options.model_dump_json(), size, data_root, packs, "stop", TERMINAL)
+    listing = dataset.listing(options, root)
+    if listing.bands is not None:
+        raise UserError("The usual loader reads RGB images: leave out data.options.bands.")
+    place = (data_root, packs, "stop", TERMINAL, pack_scale(recipe))
+    info = pack_of(name, options.model_dump_json(), size, *place)  # type: ignore[arg-type]
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=info.sha256)
-    items = dataset.listing(options, root).train
-    speed = measure(spec, packs, items, root, size)
+    speed = measure(spec, packs, listing.train, root, size, recipe)
+    made = open_pack(pack_folder(Path(packs), name, size, info.sha256))
+    read = dataset.read if issubclass(dataset, OwnFormat) else None
+    found = agreement(made, listing, root, read, recipe.crop_scale_min)
     rows = [
         ["PIL loader, 2 processes", f"{speed.loader:.0f}"],
         ["pack, 2 processes", f"{speed.packed:.0f}"],
     ]
     print_table([f"views of {size} px on 2 cores", "images/s"], rows)
     click.echo(f"Ratio: {speed.packed / speed.loader:.1f}")
+    click.echo(f"Pack: {cost(made)}.")
+    click.echo(
+        f"Against torchvision on the files, {found.views} boxes: crops differ by "
+        f"{found.crop_levels:.2f} of 255 levels on average and are {found.sharpness:.2f} times as "
+        f"sharp; test views differ by {found.eval_levels:.2f}, at most {found.eval_most}."
+    )
 
 
 def _counted(found: Checked) -> tuple[Counts, ...]:
@@ -179,8 +199,8 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
     return found.train, found.used, *dev, found.test
 
 
-def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDataset], Frozen]:
-    """A dataset on disk and its options."""
+def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDataset], Frozen, Recipe]:
+    """A dataset on disk, its options, and the recipe that its images are cropped by."""
     from harness.data.contract import options_of
     from harness.data.packed import file_dataset
     from harness.spec import TrialRequest
@@ -188,4 +208,4 @@ def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDatase
     dataset = file_dataset(name)
     values = {"data": name, **parse_settings(settings)}
     request = TrialRequest().with_values(values, source="--set")
-    return dataset, options_of(name, request.data.options)
+    return dataset, options_of(name, request.data.options), request.recipe

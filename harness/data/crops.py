@@ -32,7 +32,7 @@ class Where:
     sizes: Tensor
     """Height and width in pixels `[n, 2]`."""
     borders: Tensor
-    """Pixels to blacken at every edge `[n]`."""
+    """Pixels to blacken at top and bottom, and at left and right `[n, 2]`."""
 
     def __getitem__(self, index: Tensor | slice) -> Where:
         return Where(
@@ -119,8 +119,8 @@ def by_image(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int)
     for view, row in zip(out, rows, strict=True):
         offset, (height, width), border, (top, left, h, w), full, (y, x), is_mirrored = row
         image = flat[offset : offset + height * width * channels].view(height, width, channels)
-        if border:
-            image = blackened(image, border)
+        if any(border):
+            image = blackened(image, *border)
         part = image[top : top + h, left : left + w]
         if full != [h, w]:
             dense = part.contiguous()[None].permute(0, 3, 1, 2)
@@ -131,10 +131,10 @@ def by_image(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: int)
     return out.permute(0, 3, 1, 2)
 
 
-def blackened(image: Tensor, border: int) -> Tensor:
-    """A copy `[h, w, c]` with `border` pixels at every edge set to 0."""
+def blackened(image: Tensor, rows: int, columns: int) -> Tensor:
+    """A copy `[h, w, c]` with so many rows and columns at every edge set to 0."""
     copy = torch.zeros_like(image)
-    inner = (slice(border, image.shape[0] - border), slice(border, image.shape[1] - border))
+    inner = (slice(rows, image.shape[0] - rows), slice(columns, image.shape[1] - columns))
     copy[inner] = image[inner]
     return copy
 
@@ -158,20 +158,20 @@ def _by_matrix(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: in
     high, wide = int(boxes.cut[:, 2].max()), int(boxes.cut[:, 3].max())
     numbers = torch.cat(
         [
-            *(boxes.cut, where.sizes, boxes.full, boxes.start),
-            *(part[:, None] for part in (where.offsets, where.borders, boxes.mirrored.long())),
+            *(boxes.cut, where.sizes, where.borders, boxes.full, boxes.start),
+            *(part[:, None] for part in (where.offsets, boxes.mirrored.long())),
         ],
         dim=1,
     ).to(device, non_blocking=True)
-    top, left, h, w, height, width, full_h, full_w, start_y, start_x, offset, border, mirrored = (
-        column[:, None] for column in numbers.T
-    )
+    columns = (column[:, None] for column in numbers.T)
+    top, left, h, w, height, width, rows_off, columns_off, *others = columns
+    full_h, full_w, start_y, start_x, offset, mirrored = others
     row = top + torch.minimum(torch.arange(high, device=device), h - 1)
     column = left + torch.minimum(torch.arange(wide, device=device), w - 1)
     place = (offset // channels)[:, :, None] + row[:, :, None] * width[:, :, None] + column[:, None]
     pixels = flat.view(-1, channels)[place.flatten()].view(n, high, wide, channels).float()
-    pixels *= ((row >= border) & (row < height - border))[:, :, None, None]
-    pixels *= ((column >= border) & (column < width - border))[:, None, :, None]
+    pixels *= ((row >= rows_off) & (row < height - rows_off))[:, :, None, None]
+    pixels *= ((column >= columns_off) & (column < width - columns_off))[:, None, :, None]
     across = _weights(w, full_w, start_x, wide, size)  # [n, size, wide]
     down = _weights(h, full_h, start_y, high, size)
     lines = pixels.transpose(2, 3).reshape(n, high * channels, wide)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,8 +36,8 @@ T = TypeVar("T")
 
 SAMPLE = 64
 PERCENTILES = (2, 98)
-FILES_AT_ONCE = 512
-"""Files handed to the threads at a time, which bounds memory."""
+FILES_AHEAD = 4
+"""Files decoded ahead of what is taken, for each thread, which bounds memory."""
 
 
 def source_of(listing: Listing, root: Path, read: ReadImage | None) -> Source:
@@ -65,10 +66,15 @@ def each_decoded(
     Consecutive items that are boxes of one image share its decoding.
     """
     runs = (list(run) for _, run in itertools.groupby(items, key=lambda item: item.path))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        while some := list(itertools.islice(runs, FILES_AT_ONCE)):
-            for made in threads.map(lambda run: _made(source, run, make), some):
-                yield from made
+    cores = len(os.sched_getaffinity(0))
+    ahead: deque[Future[list[tuple[Item, T | BadImage]]]] = deque()
+    with ThreadPoolExecutor(cores) as threads:
+        for run in runs:
+            ahead.append(threads.submit(_made, source, run, make))
+            if len(ahead) == FILES_AHEAD * cores:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
 
 
 def _made(

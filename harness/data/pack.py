@@ -1,11 +1,9 @@
 """Making packs: the images of a dataset, decoded once into one file that is mapped into memory.
 
-Owns: when a pack is made anew, reducing images, and writing them. Must not know: models, splits for
-validation, long tails.
+Owns: when a pack is made anew, writing it, and saying what it costs. Must not know: how far images
+are reduced, models, splits for validation, long tails.
 
-Images are reduced, never enlarged, with antialiasing: the short side to `side` at most, the long
-one to twice that. A pack is written under another name and renamed when complete, so that one which
-is found is whole.
+A pack is written under another name and renamed when complete, so that one which is found is whole.
 """
 
 from __future__ import annotations
@@ -14,27 +12,29 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
 import PIL
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from harness.console import SILENT, Console
+from harness.data.copies import SCALES, copies
 from harness.data.decode import BadImage, Pixels, ReadImage, Source, file_of
 from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.listing import Listing
 from harness.data.pack_format import (
+    FORMAT,
     Index,
     Pack,
     PackInfo,
     identity,
     open_pack,
+    outdated_packs,
     pack_folder,
     packs_of,
     read_info,
@@ -43,8 +43,18 @@ from harness.errors import UserError, saving
 
 OnBad = Literal["stop", "skip"]
 
-FORMAT = 1
-"""Raised when the same files would be packed to other bytes or another layout."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What a pack is made of, and for which views."""
+
+    listing: Listing
+    name: str
+    folder: Path
+    size: int
+    scale: float
+    on_bad: OnBad
+    console: Console
 
 
 def pack(
@@ -53,36 +63,65 @@ def pack(
     name: str,
     root: Path,
     folder: Path,
-    side: int,
+    size: int,
+    scale: float = SCALES[0],
     on_bad: OnBad = "stop",
     read: ReadImage | None = None,
     console: Console = SILENT,
 ) -> Pack:
     """The pack of a listing in `folder`, made if there is none of the same files yet.
 
+    It is for views of `size` pixels, and training crops of at least a share `scale` of an image.
     `read` decodes the images of a dataset with a format of its own (`OwnFormat.read`).
 
     Raises:
         UserError: an image cannot be read and `on_bad` is `stop`; nothing is left behind.
         NotSavedError: the pack cannot be written.
     """
-    listed, files = _listed(listing, side), _files(listing, root)
+    listed, files = _listed(listing, size), _files(listing, root)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{name}-{side}.lock"):
-        known = {path: read_info(path) for path in packs_of(folder, name, side)}
+    with FileLock(folder / f".{name}-{size}px.lock"):
+        known = {path: read_info(path) for path in packs_of(folder, name, size)}
         same = {path: info for path, info in known.items() if info.listed == listed}
         for path, info in same.items():
-            if info.files == files and (on_bad == "skip" or not info.bad):
+            serves = info.scale == scale or (not info.reduced and scale <= info.scale)
+            if serves and info.files == files and (on_bad == "skip" or not info.bad):
                 return open_pack(path)
         if any(info.files != files for info in same.values()):
             console.warn(f"The files of {name} have changed since they were packed.")
         source = source_of(listing, root, read)
-        return _make(listing, name, source, folder, side, on_bad, listed, files, console)
+        job = _Job(
+            listing=listing,
+            name=name,
+            folder=folder,
+            size=size,
+            scale=scale,
+            on_bad=on_bad,
+            console=console,
+        )
+        return _make(job, source, listed, files)
 
 
-def _listed(listing: Listing, side: int) -> str:
+def cost(made: Pack) -> str:
+    """How many images a pack holds, in which form, and what they cost in bytes."""
+    info, index = made.info, made.index
+    trained, tested = (count * info.channels for count in index.pixel_counts)
+    train = int((~index.is_test).sum())
+    kept = f"{train - info.reduced:,} of {train:,} training images at their own size"
+    return (
+        f"{len(index.labels):,} images, {in_bytes(trained + tested)} "
+        f"({in_bytes(trained)} for training crops, {kept}; {in_bytes(tested)} for test views)"
+    )
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes, for a person."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def _listed(listing: Listing, size: int) -> str:
     drawn = () if listing.tail is None else (listing.tail,)
-    head = [FORMAT, side, listing.classes, listing.groups, listing.bands, *drawn]
+    head = [FORMAT, size, listing.classes, listing.groups, listing.bands, *drawn]
     digest = hashlib.sha256(json.dumps(head).encode())
     for part in (listing.train, listing.test):
         for item in part:
@@ -104,29 +143,23 @@ def _files(listing: Listing, root: Path) -> str:
     return digest.hexdigest()
 
 
-def _make(
-    listing: Listing,
-    name: str,
-    source: Source,
-    folder: Path,
-    side: int,
-    on_bad: OnBad,
-    listed: str,
-    files: str,
-    console: Console,
-) -> Pack:
-    part = folder / f"{name}-{side}-new.part"
+def _make(job: _Job, source: Source, listed: str, files: str) -> Pack:
+    name, listing = job.name, job.listing
+    part = job.folder / f"{name}-{job.size}px-new.part"
     shutil.rmtree(part, ignore_errors=True)  # left by a killed process: the lock is ours
     part.mkdir()
     try:
         with saving(part):
-            content = _written(listing, name, source, part / "pixels.bin", side, on_bad, console)
+            content = _written(job, source, part / "pixels.bin")
             np.savez(part / "index.npz", **vars(content.index))
             known = (listing.classes, listing.groups, listing.tail)
             sha256 = identity(content.digest, content.index, *known)
             info = PackInfo(
+                format=FORMAT,
                 name=name,
-                side=side,
+                size=job.size,
+                scale=job.scale,
+                reduced=content.reduced,
                 classes=listing.classes,
                 groups=listing.groups,
                 bands=listing.bands,
@@ -142,19 +175,33 @@ def _make(
                 pillow=PIL.__version__,
             )
             (part / "pack.json").write_text(info.model_dump_json(indent=1))
-            target = pack_folder(folder, name, side, sha256)
+            target = pack_folder(job.folder, name, job.size, sha256)
             shutil.rmtree(
                 target, ignore_errors=True
             )  # the same bytes, from files with another date
             part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    if content.bad:
-        console.warn(
-            f"{len(content.bad)} images of {name} cannot be read and are left out; "
-            f"{target}/pack.json names them."
+    made = open_pack(target)
+    _say(job, made)
+    return made
+
+
+def _say(job: _Job, made: Pack) -> None:
+    """What was packed and what it costs, what was left out, and what is left of older versions."""
+    name, bad = job.name, made.info.bad
+    job.console.warn(f"Packed {name} for views of {job.size} px: {cost(made)}.")
+    if bad:
+        job.console.warn(
+            f"{len(bad)} images of {name} cannot be read and are left out; "
+            f"{made.folder}/pack.json names them."
         )
-    return open_pack(target)
+    if old := outdated_packs(job.folder, name):
+        named = ", ".join(path.name for path in old)
+        job.console.warn(
+            f"Packs of an earlier version are not read any more and may be deleted from "
+            f"{job.folder}: {named}."
+        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +213,8 @@ class _Written:
     histogram: NDArray[np.int64]
     """Training pixels of each channel and level `[c, 256]`."""
     bad: dict[str, str]
+    reduced: int
+    """Training images of which there are two copies."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -179,45 +228,36 @@ class _Written:
         return tuple(float(x) for x in np.sqrt(np.maximum(mean_square - np.square(self.mean), 0)))
 
 
-def _written(
-    listing: Listing,
-    name: str,
-    source: Source,
-    file: Path,
-    side: int,
-    on_bad: OnBad,
-    console: Console,
-) -> _Written:
+def _written(job: _Job, source: Source, file: Path) -> _Written:
     rows: list[tuple[int, ...]] = []
     bad: dict[str, str] = {}
     digest, offset, histogram = hashlib.sha256(), 0, np.zeros((0, 256), dtype=np.int64)
-    total = len(listing.train) + len(listing.test)
-
-    def small(pixels: Pixels) -> tuple[Pixels, int, int]:
-        return reduced(pixels, side), pixels.shape[0], pixels.shape[1]
-
+    train, test = job.listing.train, job.listing.test
+    title = f"Packing {job.name} for views of {job.size} px"
     with (
         file.open("wb") as out,
-        console.progress(f"Packing {name} to {side} px", total, "images") as advance,
+        job.console.progress(title, len(train) + len(test), "images") as advance,
     ):
-        for is_test, items in ((False, listing.train), (True, listing.test)):
-            for item, outcome in each_decoded(source, items, small):
+        for is_test, items in ((False, train), (True, test)):
+            for item, outcome in each_decoded(source, items, _kept(job, is_test)):
                 advance("")
                 if isinstance(outcome, BadImage):
-                    _refuse(outcome, on_bad)
+                    _refuse(outcome, job.on_bad)
                     bad[item_name(item)] = outcome.reason
                     continue
-                pixels, *original = outcome
+                parts, original = outcome
                 if not len(histogram):
-                    histogram = np.zeros((pixels.shape[2], 256), dtype=np.int64)
-                _write(pixels, out, digest)
+                    histogram = np.zeros((parts[0].shape[2], 256), dtype=np.int64)
                 if not is_test:
-                    histogram += _levels(pixels)
-                height, width = pixels.shape[:2]
-                rows.append((offset, height, width, *original, item.label, is_test))
-                offset += pixels.size
-    if not any(not row[-1] for row in rows):
-        raise UserError(f"{name} has no training image that can be read in {source.root}.")
+                    histogram += _levels(parts[0])
+                places = []
+                for pixels in parts:
+                    _write(pixels, out, digest)
+                    places.append((offset, *pixels.shape[:2]))
+                    offset += pixels.size
+                rows.append((*places[0], *original, item.label, is_test, *places[-1]))
+    if not any(not row[6] for row in rows):
+        raise UserError(f"{job.name} has no training image that can be read in {source.root}.")
     table = np.array(rows, dtype=np.int64)
     index = Index(
         offsets=table[:, 0].copy(),
@@ -225,8 +265,22 @@ def _written(
         original=table[:, 3:5].copy(),
         labels=table[:, 5].copy(),
         is_test=table[:, 6].astype(bool),
+        eval_offsets=table[:, 7].copy(),
+        eval_sizes=table[:, 8:10].copy(),
     )
-    return _Written(index, digest, histogram, bad)
+    reduced = int((index.offsets != index.eval_offsets).sum())
+    return _Written(index, digest, histogram, bad, reduced)
+
+
+def _kept(job: _Job, is_test: bool) -> Callable[[Pixels], tuple[list[Pixels], tuple[int, int]]]:
+    """From an image to its one or two copies, and its own height and width in pixels."""
+
+    def kept(pixels: Pixels) -> tuple[list[Pixels], tuple[int, int]]:
+        made = copies(pixels, job.size, job.scale, is_test=is_test)
+        height, width = pixels.shape[:2]
+        return [np.ascontiguousarray(part) for part in made if part is not None], (height, width)
+
+    return kept
 
 
 def _write(pixels: Pixels, out: IO[bytes], digest: hashlib._Hash) -> None:
@@ -245,23 +299,3 @@ def _refuse(bad: BadImage, on_bad: OnBad) -> None:
             f"Image {bad} - repair or remove it, or leave out all such images with "
             "--on-bad-image skip."
         ) from bad
-
-
-def reduced(pixels: Pixels, side: int) -> Pixels:
-    """The image with a short side of at most `side` and a long side of at most twice that.
-
-    Antialiased, and never enlarged. Sizes are those of torchvision's Resize, which rounds the long
-    side down.
-    """
-    height, width = pixels.shape[:2]
-    short, long = min(height, width), max(height, width)
-    if short <= side and long <= 2 * side:
-        return np.ascontiguousarray(pixels)
-    if side * long <= 2 * side * short:
-        new_short, new_long = side, int(side * long / short)
-    else:
-        new_short, new_long = max(1, int(2 * side * short / long)), 2 * side
-    size = (new_short, new_long) if height <= width else (new_long, new_short)
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-    small = interpolate(image, size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())

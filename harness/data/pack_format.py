@@ -3,8 +3,10 @@
 Owns: names, layout and identity of packs on disk. Must not know: how a pack is made, models, what
 of a pack a trial uses.
 
-A pack is a folder `<name>-<side>-<hash>` with three files: `pixels.bin` (uint8, one image after the
-other, each `[h, w, c]`), `index.npz` (an `Index`) and `pack.json` (a `PackInfo`).
+A pack is a folder `<name>-<size>px-<hash>` with three files: `pixels.bin` (uint8, one copy of an
+image after the other, each `[h, w, c]`), `index.npz` (an `Index`) and `pack.json` (a `PackInfo`).
+Until format 2 its name was `<name>-<side>-<hash>`, and it held one copy of each image, of that
+short side; such a pack is never read.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +26,21 @@ from harness.data.decode import Scaling
 from harness.errors import UserError
 from harness.spec import Frozen
 
-
-def side_for(size: int) -> int:
-    """Short side in pixels of packed images for views of `size` pixels.
-
-    That of the released test transform, so that testing needs no second resampling.
-    """
-    return size * 8 // 7
+FORMAT: Literal[2] = 2
+"""Raised when the same files would be packed to other bytes or another layout."""
 
 
 class PackInfo(Frozen):
     """What is written beside the pixels."""
 
+    format: Literal[2]
     name: str
-    side: int
-    """Short side in pixels that larger images are reduced to."""
+    size: int
+    """Side in pixels of the views that it is for."""
+    scale: float
+    """Smallest share of an image that a training crop shows (`copies.SCALES`)."""
+    reduced: int
+    """Training images that are not kept as they are, so that two copies are."""
     classes: tuple[str, ...]
     groups: dict[str, tuple[int, ...]] | None
     bands: tuple[int, ...] | None
@@ -68,11 +70,25 @@ class Index:
     offsets: NDArray[np.int64]
     """First byte `[n]`."""
     sizes: NDArray[np.int64]
-    """Height and width in pixels as packed `[n, 2]`."""
+    """Height and width in pixels as packed `[n, 2]`: of what training crops are cut from, and of a
+    test image of what is tested."""
     original: NDArray[np.int64]
     """Height and width in pixels before packing `[n, 2]`."""
     labels: NDArray[np.int64]
     is_test: NDArray[np.bool_]
+    eval_offsets: NDArray[np.int64]
+    """First byte of what the test view is cut from `[n]`; `offsets` where that is the same copy."""
+    eval_sizes: NDArray[np.int64]
+    """Its height and width in pixels `[n, 2]`."""
+
+    @property
+    def pixel_counts(self) -> tuple[int, int]:
+        """Of all copies that training crops are cut from, and of all that are only tested."""
+        train = ~self.is_test
+        second = train & (self.eval_offsets != self.offsets)
+        tested = self.sizes[self.is_test].prod(axis=1).sum()
+        tested += self.eval_sizes[second].prod(axis=1).sum()
+        return int(self.sizes[train].prod(axis=1).sum()), int(tested)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +101,25 @@ class Pack:
     pixels: NDArray[np.uint8]
 
 
-def packs_of(folder: Path, name: str, side: int | None = None) -> list[Path]:
-    """The finished packs of a dataset in `folder`, of one side or of any."""
-    sides = r"\d+" if side is None else str(side)
+def packs_of(folder: Path, name: str, size: int | None = None) -> list[Path]:
+    """The finished packs of a dataset in `folder`, for views of one size or of any."""
+    return _named(folder, name, r"\d+px" if size is None else f"{size}px")
+
+
+def outdated_packs(folder: Path, name: str) -> list[Path]:
+    """Packs of a dataset in `folder` that an earlier version made, and that nothing reads."""
+    return _named(folder, name, r"\d+")
+
+
+def _named(folder: Path, name: str, middle: str) -> list[Path]:
     found = folder.glob(f"{name}-*/pack.json")
-    pattern = rf"{re.escape(name)}-{sides}-[0-9a-f]{{16}}"
+    pattern = rf"{re.escape(name)}-{middle}-[0-9a-f]{{16}}"
     return sorted(path.parent for path in found if re.fullmatch(pattern, path.parent.name))
 
 
-def pack_folder(folder: Path, name: str, side: int, sha256: str) -> Path:
+def pack_folder(folder: Path, name: str, size: int, sha256: str) -> Path:
     """Where the pack with this hash lies."""
-    return folder / f"{name}-{side}-{sha256[:16]}"
+    return folder / f"{name}-{size}px-{sha256[:16]}"
 
 
 def open_pack(folder: Path) -> Pack:
@@ -113,7 +137,7 @@ def open_pack(folder: Path) -> Pack:
         pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="c")
     except (OSError, ValueError, TypeError) as error:
         raise broken from error
-    if len(pixels) != int(index.sizes.prod(axis=1).sum()) * info.channels:
+    if len(pixels) != sum(index.pixel_counts) * info.channels:
         raise broken
     return Pack(folder=folder, info=info, index=index, pixels=pixels)
 
@@ -156,9 +180,15 @@ def identity(
     groups: dict[str, tuple[int, ...]] | None,
     tail: tuple[int, ...] | None = None,
 ) -> str:
-    """`PackInfo.sha256`, from the digest of all pixels and the rest of the pack."""
+    """`PackInfo.sha256`, from the digest of all pixels and the rest of the pack.
+
+    Where every image is there once, it is what it was before there could be second copies.
+    """
     whole = pixels.copy()
-    for _, array in sorted(vars(index).items()):
+    arrays = dict(vars(index))
+    if np.array_equal(index.offsets, index.eval_offsets):
+        del arrays["eval_offsets"], arrays["eval_sizes"]
+    for _, array in sorted(arrays.items()):
         whole.update(array.tobytes())
     drawn = () if tail is None else (tail,)
     whole.update(json.dumps([classes, groups, *drawn]).encode())

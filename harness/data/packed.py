@@ -6,7 +6,6 @@ device. Must not know: file formats, models, where trials run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from harness.console import SILENT, Console
 from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat, options_of
+from harness.data.copies import SCALES
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import BorderMask
 from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
 from harness.data.pack import OnBad, pack
-from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder, side_for
+from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder
 from harness.errors import UserError
 from harness.spec import DataSpec, Frozen, Recipe
 
@@ -66,7 +66,7 @@ def data_folder(name: str, data_root: str | None) -> Path:
     return root
 
 
-_KNOWN: dict[tuple[str | int | None, ...], PackInfo] = {}
+_KNOWN: dict[tuple[str | int | float | None, ...], PackInfo] = {}
 """Packs that this process has looked up or made; files are taken not to change under it."""
 
 
@@ -78,14 +78,17 @@ def pack_of(
     packs: str,
     on_bad: OnBad,
     console: Console = SILENT,
+    scale: float = SCALES[0],
 ) -> PackInfo:
     """What the pack of a dataset holds, for views of `size` pixels; it is made if need be.
+
+    Training crops show at least a share `scale` of an image (`copies.pack_scale`).
 
     Raises:
         UserError: no data root, files that are absent, or an image that cannot be read.
         NotSavedError: the pack cannot be written.
     """
-    asked = (name, options_json, size, data_root, packs, on_bad)
+    asked = (name, options_json, size, data_root, packs, on_bad, scale)
     if asked not in _KNOWN:
         _KNOWN[asked] = _pack_of(*asked, console)
     return _KNOWN[asked]
@@ -103,6 +106,7 @@ def _pack_of(
     data_root: str | None,
     packs: str,
     on_bad: OnBad,
+    scale: float,
     console: Console,
 ) -> PackInfo:
     dataset = file_dataset(name)
@@ -114,7 +118,8 @@ def _pack_of(
         name=name,
         root=root,
         folder=Path(packs),
-        side=side_for(size),
+        size=size,
+        scale=scale,
         on_bad=on_bad,
         read=dataset.read if issubclass(dataset, OwnFormat) else None,
         console=console,
@@ -146,7 +151,7 @@ def load_packed(spec: DataSpec, size: int, packs: str, trial: int = 0) -> Datase
     assert spec.sha256 is not None
     file_dataset(spec.name)
     options = options_of(spec.name, spec.options)
-    opened = open_pack(pack_folder(Path(packs), spec.name, side_for(size), spec.sha256))
+    opened = open_pack(pack_folder(Path(packs), spec.name, size, spec.sha256))
     info, labels = opened.info, opened.index.labels
     train, test = np.flatnonzero(~opened.index.is_test), np.flatnonzero(opened.index.is_test)
     rows, chosen_on = drawn(options, labels[train], info.classes, info.tail, trial)
@@ -174,7 +179,10 @@ class PixelStore:
 
     flat: Tensor
     """uint8."""
-    where: Where
+    train: Where
+    """What training crops are cut from."""
+    eval: Where
+    """What test views are cut from."""
     channels: int
     _on: dict[torch.device, PixelStore] = field(default_factory=dict)
 
@@ -186,20 +194,13 @@ class PixelStore:
             UserError: the mask covers an image.
         """
         index = opened.index
-        borders = np.zeros(len(index.labels), dtype=np.int64)
-        if isinstance(options, BorderMask):
-            reduction = index.sizes[:, 0] / index.original[:, 0]
-            borders = np.rint(options.border_mask * reduction).astype(np.int64)
-            if (2 * borders >= index.sizes.min(axis=1)).any():
-                raise UserError(
-                    f"border_mask {options.border_mask} leaves nothing of the smallest image."
-                )
-        where = Where(
-            offsets=torch.from_numpy(index.offsets),
-            sizes=torch.from_numpy(index.sizes),
-            borders=torch.from_numpy(borders),
+        mask = options.border_mask if isinstance(options, BorderMask) else 0
+        return cls(
+            flat=torch.from_numpy(opened.pixels),
+            train=_where(index.offsets, index.sizes, index.original, mask, is_cut=False),
+            eval=_where(index.eval_offsets, index.eval_sizes, index.original, mask, is_cut=True),
+            channels=opened.info.channels,
         )
-        return cls(flat=torch.from_numpy(opened.pixels), where=where, channels=opened.info.channels)
 
     def on(self, device: torch.device) -> PixelStore:
         """The store from which to take batches for a device: on the GPU itself if there is room."""
@@ -209,29 +210,64 @@ class PixelStore:
             free, _ = torch.cuda.mem_get_info(device)
             fits = self.flat.numel() <= SHARE_OF_MEMORY * free
             flat = self.flat.to(device) if fits else self.flat
-            self._on[device] = PixelStore(flat=flat, where=self.where, channels=self.channels)
+            self._on[device] = PixelStore(
+                flat=flat, train=self.train, eval=self.eval, channels=self.channels
+            )
         return self._on[device]
 
-    def views(self, rows: Tensor, boxes: Boxes, size: int, device: torch.device) -> Tensor:
-        """Views uint8 `[n, c, size, size]` of some images, on the device."""
-        where = self.where[rows]
+    def views(self, where: Where, boxes: Boxes, size: int, device: torch.device) -> Tensor:
+        """Views uint8 `[n, c, size, size]` of the copies that lie there, on the device."""
         if device.type == "cpu":
             return by_image(self.flat, self.channels, where, boxes, size)
         if self.flat.device == device:
             return by_matrix(self.flat, self.channels, where, boxes, size)
-        return by_matrix(*self._sent(where, device), boxes, size)
+        return by_matrix(*self._sent(where, boxes, device), boxes, size)
 
-    def _sent(self, where: Where, device: torch.device) -> tuple[Tensor, int, Where]:
-        """Copy whole images to the device, so that views are those of a store that lies there."""
-        lengths = where.sizes.prod(dim=1) * self.channels
+    def _sent(self, where: Where, boxes: Boxes, device: torch.device) -> tuple[Tensor, int, Where]:
+        """Copy the rows of pixels that the boxes cut to the device, for views as of whole images.
+
+        The offsets are those at which the images would begin, were they there as a whole.
+        """
+        lines = where.sizes[:, 1] * self.channels
+        above, lengths = boxes.cut[:, 0] * lines, boxes.cut[:, 2] * lines
         ends = lengths.cumsum(0)
-        batch = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
+        batch = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=device.type == "cuda")
         for start, length, end in zip(
-            where.offsets.tolist(), lengths.tolist(), ends.tolist(), strict=True
+            (where.offsets + above).tolist(), lengths.tolist(), ends.tolist(), strict=True
         ):
             batch[end - length : end] = self.flat[start : start + length]
-        there = Where(offsets=ends - lengths, sizes=where.sizes, borders=where.borders)
+        there = Where(offsets=ends - lengths - above, sizes=where.sizes, borders=where.borders)
         return batch.to(device, non_blocking=True), self.channels, there
+
+
+def _where(
+    offsets: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    original: NDArray[np.int64],
+    mask: int,
+    *,
+    is_cut: bool,
+) -> Where:
+    """Copies of images, with a mask of so many of the files' own pixels at every edge.
+
+    Of the long side of copies that are cut, what lies outside the test view may not be there.
+
+    Raises:
+        UserError: the mask covers an image.
+    """
+    borders = np.zeros_like(sizes)
+    if mask:
+        short, whole = sizes.min(axis=1, keepdims=True), original.min(axis=1, keepdims=True)
+        borders = borders + np.rint(mask * short / whole).astype(np.int64)
+        if is_cut:
+            borders = (borders - (short * original // whole - sizes) // 2).clip(min=0)
+        if (2 * borders >= sizes).any():
+            raise UserError(f"border_mask {mask} leaves nothing of the smallest image.")
+    return Where(
+        offsets=torch.from_numpy(offsets),
+        sizes=torch.from_numpy(sizes),
+        borders=torch.from_numpy(borders),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,19 +321,17 @@ class PackedImages:
         return [self.subset(slice(i, i + count)) for i in range(0, len(self), count)]
 
     def plain(self) -> Tensor:
-        return self._views(lambda sizes: plain_boxes(sizes, self.size))
+        where = self.store.eval[self.rows]
+        return self._views(where, plain_boxes(where.sizes, self.size))
 
     def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
         batch = self.subset(index)
         if recipe.augment == "none":
             return Images(pixels=batch.plain(), labels=batch.labels)
 
-        def boxes(sizes: Tensor) -> Boxes:
-            return random_boxes(sizes, self.size, recipe.crop_scale_min, rng)
+        where = self.store.train[batch.rows]
+        boxes = random_boxes(where.sizes, self.size, recipe.crop_scale_min, rng)
+        return Images(pixels=batch._views(where, boxes), labels=batch.labels)
 
-        return Images(pixels=batch._views(boxes), labels=batch.labels)
-
-    def _views(self, boxes: Callable[[Tensor], Boxes]) -> Tensor:
-        device = self.labels.device
-        sizes = self.store.where.sizes[self.rows]
-        return self.store.views(self.rows, boxes(sizes), self.size, device)
+    def _views(self, where: Where, boxes: Boxes) -> Tensor:
+        return self.store.views(where, boxes, self.size, self.labels.device)

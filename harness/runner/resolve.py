@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from harness.data.contract import options_of
+from harness.data.copies import pack_scale
 from harness.data.packed import is_on_disk, pack_of
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
@@ -65,7 +66,8 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     sha256 = None
     if is_on_disk(name):
         place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
-        info = pack_of(name, options.model_dump_json(), backbone.input_size, *place)
+        scale = pack_scale(request.recipe)
+        info = pack_of(name, options.model_dump_json(), backbone.input_size, *place, scale)
         if info.channels != channels:
             raise UserError(
                 f"Images of {name} have {info.channels} bands, and the backbone takes "

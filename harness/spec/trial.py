@@ -116,7 +116,8 @@ class Recipe(Frozen):
     head_init: Literal["class_mean", "random"] = "class_mean"
     augment: Literal["crop_flip", "none"] = "crop_flip"
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.08
-    """Smallest area of the random resized crop, as a share of the image."""
+    """Smallest area of the random resized crop, as a share of the image. Packs keep the pixels that
+    it needs (`harness.data.copies`)."""
     epoch_rule: Literal["last", "best"] = "last"
     """Which epoch is tested: the last, or the best on the selection split."""
     early_stop: bool = False

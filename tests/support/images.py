@@ -41,13 +41,14 @@ def listed(root, **options):
     return Folder.listing(FolderOptions(**options), root)
 
 
-def packed(root, folder, *, side=18, on_bad="stop", console=SILENT, **options):
+def packed(root, folder, *, size=16, scale=0.08, on_bad="stop", console=SILENT, **options):
     return pack(
         listed(root, **options),
         name="folder",
         root=root,
         folder=folder,
-        side=side,
+        size=size,
+        scale=scale,
         on_bad=on_bad,
         console=console,
     )
