@@ -192,5 +192,5 @@ def _reference(cell: Values, record: TrialRecord, epochs: int) -> Reference:
     return Reference(
         cell=cell,
         device_s=stretch * record.cost.device_s,
-        flops=round(stretch * record.cost.flops),
+        flops=round(stretch * record.cost.charged_flops),
     )

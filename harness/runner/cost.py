@@ -63,7 +63,7 @@ def count_params(spec: TrialSpec) -> Counted:
 
 
 def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
-    """FLOPs of a trial that runs to its end, without the method's own steps."""
+    """FLOPs of a trial that runs to its end, without its test and the method's own steps."""
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split
@@ -71,5 +71,4 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
         forward, backward = flops_per_image(classifier, sample)
     trained = spec.recipe.epochs * len(parts.train)
     scored = spec.recipe.epochs * len(parts.select)
-    tested = 0 if parts.test is parts.select else len(parts.test)
-    return forward * (trained + scored + tested) + backward * trained
+    return forward * (trained + scored) + backward * trained

@@ -46,11 +46,13 @@ class _Ended:
     result: Trained = field(default_factory=Trained)
     micro_batches: int = 1
     processes: int = 1
-    flops: int = 0
-    inference_flops: int = 0
+    forward_flops: int = 0
+    backward_flops: int = 0
+    """Of one image."""
     trainable_params: int = 0
     head_params: int = 0
     num_classes: int = 1
+    class_names: tuple[str, ...] = ()
     learned: Placement | None = None
     error: str | None = None
 
@@ -181,11 +183,12 @@ def _run(
         result=result,
         micro_batches=micro_batches,
         processes=distributed.size,
-        flops=forward * result.images_forward + backward * result.images_backward,
-        inference_flops=forward,
+        forward_flops=forward,
+        backward_flops=backward,
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
         head_params=sum(p.numel() for p in classifier.head.parameters()),
         num_classes=len(prepared.dataset.classes),
+        class_names=prepared.dataset.classes,
         learned=learned,
     )
     return _record(spec, runtime, watch, ended)
@@ -214,6 +217,10 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
     wall_s, device_s = watch.spent
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
+    selection = ended.forward_flops * result.images_selection
+    test = ended.forward_flops * result.images_test
+    flops = ended.forward_flops * result.images_forward
+    flops += ended.backward_flops * result.images_backward
     return TrialRecord(
         trial_id=spec.trial_id,
         spec=spec,
@@ -221,6 +228,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         select=result.select,
         test=result.test,
         num_classes=ended.num_classes,
+        class_names=ended.class_names,
         epochs_run=result.epochs_run,
         tested_epoch=result.tested_epoch,
         expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
@@ -233,8 +241,11 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
             device_s=(device_s + result.earlier[1]) * ended.processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
-            flops=ended.flops,
-            inference_flops=ended.inference_flops,
+            flops=flops,
+            training_flops=flops - selection - test,
+            selection_flops=selection,
+            test_flops=test,
+            inference_flops=ended.forward_flops,
             peak_memory_mb=peak,
         ),
         provenance=provenance(runtime.device),

@@ -2,7 +2,7 @@
 
 The file has a row per trial and epoch: the cell's fields, `seed`, `trial_id`, `status`, `epoch`
 (from 1), the selection scores of that epoch, and the device seconds and FLOPs up to it (the trial's
-in proportion to its epochs). A trial's last row also has its test scores (`test_*`), its selection
+in proportion to its epochs; FLOPs without those of the test, where the records tell them apart). A trial's last row also has its test scores (`test_*`), its selection
 scores as recorded (`final_*`, those of the tested epoch) and its `spec`. Scores are shares in
 [0, 1]; what a diverged trial does not have is null. The schema's metadata says which study this is,
 on which versions and devices it ran, what one full run costs, and the commands that made it. Owns:
@@ -181,7 +181,7 @@ def _reference(
     epochs = study.base.recipe.epochs
     stretch = [epochs / each.epochs_run if each.status == "DIVERGED" else 1.0 for each in own]
     seconds = [each.device_s * factor for each, factor in zip(own, stretch, strict=True)]
-    flops = [each.flops * factor for each, factor in zip(own, stretch, strict=True)]
+    flops = [each.charged_flops * factor for each, factor in zip(own, stretch, strict=True)]
     return Reference(cell=cell, device_s=sum(seconds) / len(own), flops=round(max(flops)))
 
 
@@ -212,7 +212,7 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
             **known,
             "epoch": epoch,
             "device_s": share * trial.device_s,
-            "flops": round(share * trial.flops),
+            "flops": round(share * trial.charged_flops),
         }
         row |= {f"select_{name}": scores.get(name) for name in OVERALL}
         # A diverged trial's summary names no groups; the epochs before have their own.

@@ -37,7 +37,11 @@ class Trained:
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None
     images_forward: int = 0
+    """Of training, selection and test together; so many of them were `images_selection` and
+    `images_test`."""
     images_backward: int = 0
+    images_selection: int = 0
+    images_test: int = 0
     history: list[Row] = field(default_factory=list)
     trajectory: list[dict[str, float]] = field(default_factory=list)
     """What the method itself learned, step by step (`TrainingHook.trajectory`)."""

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalised
 from harness.insertion.hooks import InnerProblem
+from harness.metrics import PER_IMAGE
 from harness.spec import Change, Recipe
 from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
@@ -257,11 +258,12 @@ class TrainingLoop:
         result = self._result
         scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
         result.images_forward += len(self._split.select)
+        result.images_selection += len(self._split.select)
         row: Row = {
             "epoch": epoch,
             "lr": self._optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
-            "select": scores.model_dump(mode="json", exclude={"per_class", "class_counts"}),
+            "select": scores.model_dump(mode="json", exclude=set(PER_IMAGE)),
         }
         log(row)
         result.history.append(row)
@@ -282,6 +284,7 @@ class TrainingLoop:
         test = self._split.test
         self._result.test = evaluate(self._classifier, self._dataset, test, self._distributed)
         self._result.images_forward += len(test)
+        self._result.images_test += len(test)
 
 
 def _schedule(
