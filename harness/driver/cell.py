@@ -20,7 +20,7 @@ from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
 from harness.spec import TrialRequest
 from harness.store.records import TrialRecord
-from harness.store.runs import variant
+from harness.store.runs import note_of_older, variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,13 @@ class Training:
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
-        return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
+        requests = [self.request.model_copy(update={"seed": s}) for s in self.seeds]
+        store, runtime = self.prepared.store, self.prepared.runtime
+        specs = [resolve(request, runtime) for request in requests]
+        left = [spec for spec in specs if store.state(spec.trial_id) != "done"]
+        if note := note_of_older(store, left):
+            runtime.console.say(note)
+        return self.runner(requests)
 
 
 def prepare_training(asked: TrainRequest, console: Console) -> Training:

@@ -6,7 +6,6 @@ know: studies, searches, engines.
 
 from __future__ import annotations
 
-import resource
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
 from harness.insertion.method import get_method
 from harness.model.backbones import dims
+from harness.runner.memory import PeakMemory
 from harness.runner.prepare import attached, fix_arithmetic, prepare
 from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
@@ -54,6 +54,7 @@ class _Ended:
     num_classes: int = 1
     class_names: tuple[str, ...] = ()
     learned: Placement | None = None
+    peak_memory_mb: float | None = None
     error: str | None = None
 
 
@@ -147,9 +148,7 @@ def _run(
     fix_arithmetic()
     device = torch.device(runtime.device)
     prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    watch = Stopwatch(device)
+    memory, watch = PeakMemory(device), Stopwatch(device)
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
@@ -166,6 +165,7 @@ def _run(
             micro_batches=micro_batches,
             distributed=distributed,
         )
+        peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
             claim.write_features(
@@ -190,6 +190,7 @@ def _run(
         num_classes=len(prepared.dataset.classes),
         class_names=prepared.dataset.classes,
         learned=learned,
+        peak_memory_mb=peak_memory_mb,
     )
     return _record(spec, runtime, watch, ended)
 
@@ -208,12 +209,9 @@ def _scores(row: Row) -> dict[str, float]:
 
 
 def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) -> TrialRecord:
-    result, device = ended.result, torch.device(runtime.device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    result = ended.result
+    if runtime.device.startswith("cuda"):
+        torch.cuda.synchronize(torch.device(runtime.device))
     wall_s, device_s = watch.spent
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
@@ -246,7 +244,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
             selection_flops=selection,
             test_flops=test,
             inference_flops=ended.forward_flops,
-            peak_memory_mb=peak,
+            peak_memory_mb=ended.peak_memory_mb,
         ),
         provenance=provenance(runtime.device),
         error=ended.error,
