@@ -93,8 +93,8 @@ class Recipe(Frozen):
         )
         if self.score_epochs == "last" and watched:
             raise UserError(
-                f"recipe.score_epochs=last: recipe.{watched} needs the scores of every epoch; leave "
-                "one of the two out."
+                f"recipe.score_epochs=last: recipe.{watched} needs the scores of every epoch; "
+                "leave one of the two out."
             )
         return self
 
@@ -133,6 +133,12 @@ class TrialSpec(Frozen):
     def id_under(self, semantics: int) -> str:
         """The `trial_id` that this spec had when `SEMANTICS` was another."""
         return _hash(self._canonical(semantics))
+
+    def known_as(self, trial_id: str) -> Self:
+        """The same spec, under the id that it had when it was trained."""
+        copy = self.model_copy()
+        copy.__dict__["trial_id"] = trial_id
+        return copy
 
     def _canonical(self, semantics: int) -> str:
         content = {"semantics": semantics, "spec": identity(self)}

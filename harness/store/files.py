@@ -1,6 +1,7 @@
 """Files that survive a crash: written whole or not at all, or line by line.
 
-Owns: atomic writes, append-only files of JSON lines, files of tensors. Must not know: what they hold.
+Owns: atomic writes, append-only files of JSON lines, files of tensors. Must not know: what they
+hold.
 """
 
 from __future__ import annotations

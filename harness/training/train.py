@@ -54,7 +54,8 @@ def train(
     scored. `should_continue` is asked with it after every epoch but the last; False ends the
     training there, without a test. The state after every epoch is written to `checkpoint`, and
     training resumes from what is found there; a method that keeps a state of its own between steps
-    starts again instead. Every batch is split into so many `micro_batches`, whose gradients accumulate.
+    starts again instead. Every batch is split into so many `micro_batches`, whose gradients
+    accumulate.
 
     Raises:
         NotSavedError: the checkpoint cannot be written.
