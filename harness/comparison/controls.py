@@ -58,6 +58,7 @@ def train_with_controls(training: Training, line: str) -> RunFolder:
     )
     folder = RunFolder.of(prepared.store, training.run_name)
     refuse_older(folder)
+    training.say_what_is_not_reused()
     with driving(folder.driver_mark):
         write_comparison(folder, controls.compare(), provenance(prepared.runtime.device))
         write_command(folder, Command(line, "Every arm once for every seed."))

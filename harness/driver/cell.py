@@ -49,6 +49,14 @@ class Training:
             objective=self.prepared.study.objective,
         )
 
+    def say_what_is_not_reused(self) -> None:
+        """One sentence if the store has these trials, but only of an earlier `SEMANTICS`."""
+        store, runtime = self.prepared.store, self.prepared.runtime
+        specs = resolve(self.request, runtime).over_seeds(self.seeds)
+        left = [spec for spec in specs if store.state(spec.trial_id) != "done"]
+        if note := note_of_older(store, left):
+            runtime.console.say(note)
+
     def run(self) -> list[TrialRecord]:
         """A record per seed, in their order.
 
@@ -56,13 +64,8 @@ class Training:
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
-        requests = [self.request.model_copy(update={"seed": s}) for s in self.seeds]
-        store, runtime = self.prepared.store, self.prepared.runtime
-        specs = [resolve(request, runtime) for request in requests]
-        left = [spec for spec in specs if store.state(spec.trial_id) != "done"]
-        if note := note_of_older(store, left):
-            runtime.console.say(note)
-        return self.runner(requests)
+        self.say_what_is_not_reused()
+        return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
 
 
 def prepare_training(asked: TrainRequest, console: Console) -> Training:

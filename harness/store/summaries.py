@@ -180,10 +180,15 @@ def _summary(store: Store, trial_id: str) -> Summary:
 def _costs(record: dict[str, Any]) -> list[float | None]:
     """In the order of `COSTS`, without what does not hold of this trial alone."""
     cost = {"inference_flops": 0, **record["cost"]}
-    before_two = record["provenance"].get("semantics") == "1"
-    if before_two and cost["device_s"] < cost["wall_s"]:  # a CPU: the peak of its worker so far
-        cost["peak_memory_mb"] = None
+    if record["provenance"].get("semantics") == "1" and not _is_of_gpus(cost):
+        cost["peak_memory_mb"] = None  # of a CPU: the peak of all that its worker had run by then
     return [cost.get(name) for name in COSTS]
+
+
+def _is_of_gpus(cost: dict[str, Any]) -> bool:
+    """Whether a trial was charged for the time for which it held so many devices (`Stopwatch`)."""
+    wall_s, device_s = cost["wall_s"], cost["device_s"]
+    return bool(wall_s > 0 and device_s == round(device_s / wall_s) * wall_s)
 
 
 def _scores(scores: dict[str, Any] | None, groups: list[str]) -> list[float | None] | None:
