@@ -159,6 +159,17 @@ def test_costs_that_it_did_not_measure_or_tell_apart_are_left_out(store):
     assert "peak memory" not in (report / "report.md").read_text()
 
 
+def test_it_is_not_put_into_one_table_with_a_run_of_today(tmp_path):
+    shutil.copytree(FIXTURE / "store", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "studies" / RUNS["tpe"] / "environment.json"
+    path.write_text(path.read_text().replace('"semantics": "1"', f'"semantics": "{SEMANTICS}"'))
+    runs = (RUNS["grid"], RUNS["tpe"])
+    answer = harness("tabulate", *runs, "--file", tmp_path / "t.parquet", "--out", tmp_path)
+    assert answer.exit_code == 2, answer.output
+    assert "The runs are of SEMANTICS 1 and 2, under which" in answer.output
+    assert not (tmp_path / "t.parquet").exists()
+
+
 def test_a_run_is_exported_without_what_its_records_lack(store, tmp_path):
     said("export", RUNS["tpe"], "--csv", tmp_path / "trials.csv", "--out", store)
     rows = pd.read_csv(tmp_path / "trials.csv")

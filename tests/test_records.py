@@ -27,7 +27,7 @@ from harness.store.table import read_table
 
 STUDY = """
 from harness.spec import DataSpec, Recipe, TrialRequest
-from harness.study import Axis, Bars, Study
+from harness.study import Axis, Study
 
 
 def study() -> Study:

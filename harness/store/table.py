@@ -99,8 +99,8 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
     """Write a finished sweep, and other finished runs of the same study, into one file.
 
     Raises:
-        UserError: a trial has not finished, the runs are not of one study, none of them is an
-            exhaustive sweep, or the study's space has no list of its points.
+        UserError: a trial has not finished, the runs are not of one study or one SEMANTICS, none of
+            them is an exhaustive sweep, or the study's space has no list of its points.
         NotSavedError: the file cannot be written.
     """
     runs = {folder: read_run(folder) for folder in folders}
@@ -121,6 +121,12 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
                 f"{folder.name} is not of the same study as {grids[0].name}; give runs that differ "
                 "in their seeds or their search alone."
             )
+    semantics = sorted({run.environment.get("semantics", "?") for run in runs.values()})
+    if len(semantics) > 1:
+        raise UserError(
+            f"The runs are of SEMANTICS {' and '.join(semantics)}, under which the same settings "
+            "gave other numbers; give runs of one of them."
+        )
     found: dict[str, tuple[Store, Asked]] = {}
     ended: dict[str, Summary] = {}
     for folder, run in runs.items():

@@ -173,5 +173,9 @@ def _costs(run: Run) -> Table:
             "images backward": f"{run.trials['images_backward'].sum():.0f}",
             "TFLOP": f"{run.trials['flops'].sum() / 1e12:.1f}",
         }
+        tests = run.trials["test_flops"]
+        if tests.notna().any():
+            without = run.trials["flops"].sum() - tests.sum()
+            totals["TFLOP without the tests"] = f"{without / 1e12:.1f}"
     words = pd.DataFrame({"total": {**totals, **peak}})
     return Table(stem="costs", caption="Cost of all trials", corner="", words=words)
