@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_cli import harness
-from test_store_and_sweep import TINY
+from support.cli import harness
+from support.records import TINY
 
 from harness.metrics import SplitMetrics, pack_hits, split_metrics, unpack_hits
 from harness.runner.memory import PeakMemory

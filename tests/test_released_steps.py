@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.cli import harness
 from support.methods import double, fill, images, setting
-from test_cli import harness
 
 from harness.baselines.metapeft.sampling import quotas
 from harness.data.dataset import Images, epoch_batches
