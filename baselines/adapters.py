@@ -29,19 +29,29 @@ class AdapterOptions(Frozen):
 
 
 class AdaptFormerOptions(Frozen):
-    """As `AdapterOptions`; `learnable` starts a trained scalar at α, the other scales fix it."""
+    """As `AdapterOptions`, and two scales that are trained."""
 
     rank: Annotated[int, Field(ge=1)] = 4
-    scale: Literal["learnable", "alpha", "alpha_over_r"] = "learnable"
-    """`alpha` with α = 0.1 and no LayerNorm is the original AdaptFormer."""
+    scale: Literal["learnable", "alpha_times_gain", "alpha", "alpha_over_r"] = "learnable"
+    """`learnable` is the released code: a trained scalar that starts at α. `alpha_times_gain` is α
+    times a trained scalar that starts at 1: of the same value at first, but it moves α² times as
+    fast under SGD. `alpha` with α = 0.1 and no LayerNorm is the original AdaptFormer."""
     layer_norm: bool = True
 
 
 BottleneckOptions: TypeAlias = AdapterOptions | AdaptFormerOptions
 
 
+TRAINED = ("learnable", "alpha_times_gain")
+"""Scales with a trained scalar."""
+
+
 class Bottleneck(Delta):
-    """LayerNorm, d_in -> r, ReLU, r -> d_out. The up-projection starts at zero."""
+    """LayerNorm, d_in -> r, ReLU, r -> d_out. The up-projection starts at zero.
+
+    `alpha` is the strength at the start. A trained scalar that starts there is multiplied by what
+    the strength has become of it, which is 1 unless something sets another strength.
+    """
 
     def __init__(
         self,
@@ -49,6 +59,7 @@ class Bottleneck(Delta):
         d_out: int,
         options: BottleneckOptions,
         rng: torch.Generator,
+        alpha: float = 1.0,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(d_in) if options.layer_norm else nn.Identity()
@@ -59,11 +70,14 @@ class Bottleneck(Delta):
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
         self.factor = 1 / options.rank if options.scale == "alpha_over_r" else 1.0
-        self.gain = nn.Parameter(torch.ones(())) if options.scale == "learnable" else None
+        # At α = 0 nothing would ever move, in either form; one that starts at 1 can be switched on.
+        self.start = alpha if options.scale == "learnable" and alpha else 1.0
+        is_trained = options.scale in TRAINED
+        self.gain = nn.Parameter(torch.tensor(self.start)) if is_trained else None
 
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
         y: Tensor = self.up(torch.relu(self.down(self.norm(x))))
-        scale = strength * self.factor
+        scale = strength * self.factor / self.start
         return y * (scale if self.gain is None else scale * self.gain)
 
 
@@ -82,17 +96,18 @@ class _Bottlenecks(PeftMethod[BottleneckOptions]):
         for site, alpha in placement.items():
             d_in, d_out = dims.linear_io(site)
             rng = generator(seed, "init", self.name, site)
-            attachment.add_delta(site, Bottleneck(d_in, d_out, options, rng), alpha, self.form)
+            delta = Bottleneck(d_in, d_out, options, rng, alpha)
+            attachment.add_delta(site, delta, alpha, self.form)
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: BottleneckOptions) -> int:
-        """d(3 + 2r) + r per sub-block site, one more for a learnable scale."""
+        """d(3 + 2r) + r per sub-block site, one more for a trained scale."""
         total = 0
         for site, _ in placement.items():
             d_in, d_out = dims.linear_io(site)
             norm = 2 * d_in if options.layer_norm else 0
             total += norm + (d_in + d_out) * options.rank + options.rank + d_out
-            total += options.scale == "learnable"
+            total += options.scale in TRAINED
         return total
 
 
@@ -110,7 +125,7 @@ class Adapter(_Bottlenecks):
 
 @METHODS.register("adaptformer")
 class AdaptFormer(_Bottlenecks):
-    """y = f + s·Δ(x), x the residual stream that enters the sub-block, s learnable from α."""
+    """y = f + s·Δ(x), x the residual stream that enters the sub-block, s trained from α on."""
 
     name = "adaptformer"
     form = "parallel"

@@ -1,10 +1,11 @@
-"""Scores of one trial on one split. Pure numpy: no model, no store.
+"""Scores of one trial on one split, and which of its images were right. No model, no store.
 
 All accuracies are shares in [0, 1]; reports print them in percent.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,14 +21,17 @@ Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
 
 Array = NDArray[np.float64]
 
+PER_IMAGE = frozenset({"per_class", "class_counts", "hits"})
+"""Scores that a record keeps and a line of the history does not."""
+
 
 class SplitMetrics(Frozen):
     """Scores on one split. A class or group without images has no score and is left out of means.
 
     The paper's tables average by three rules, all kept under their names: `class_mean` over
     classes (Tables 2, 3), `group_mean` over head/medium/tail (Tables 6, S1), `flat_mean` over all
-    printed cells (Tables 1, 4). Within one dataset the printed cells are its groups, so the last
-    two differ only when reports pool several datasets.
+    printed cells (Tables 1, 4). Within one dataset the printed cells are its groups, so in a record
+    the last two are always equal; they differ where a table pools several datasets.
     """
 
     class_mean: float
@@ -42,6 +46,35 @@ class SplitMetrics(Frozen):
     distance: dict[str, float]
     """Inter-class cosine distance of the features by group (Table 5)."""
     loss: float
+    hits: str | None = None
+    """Which images were classified rightly, a bit each (`pack_hits`): class by class, and within a
+    class in the split's order, so that `class_counts` says of which class a bit is. None in records
+    from before they were kept."""
+
+    def hits_by_image(self) -> NDArray[np.bool_] | None:
+        """`hits` as booleans `[n]`; `image_labels` are their classes. None without them."""
+        return None if self.hits is None else unpack_hits(self.hits, sum(self.class_counts))
+
+    def image_labels(self) -> NDArray[np.int64]:
+        """The class index of every image `[n]`, in the order of `hits`."""
+        return np.repeat(np.arange(len(self.class_counts)), self.class_counts)
+
+
+def pack_hits(hits: NDArray[np.bool_]) -> str:
+    """Booleans `[n]` as text: 8 a byte, the first in the highest bit, zeros at the end, base64."""
+    return base64.b64encode(np.packbits(hits).tobytes()).decode("ascii")
+
+
+def unpack_hits(text: str, count: int) -> NDArray[np.bool_]:
+    """The first `count` booleans of what `pack_hits` made.
+
+    Raises:
+        ValueError: the text is not of so many.
+    """
+    packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"{len(packed)} bytes are not the hits of {count} images")
+    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def split_metrics(
@@ -70,6 +103,7 @@ def split_metrics(
         for name in by_group
     }
     mean_of_groups = float(np.mean(list(by_group.values())))
+    by_label = np.argsort(labels, kind="stable")
     return SplitMetrics(
         class_mean=float(np.mean(accuracy[present])),
         group_mean=mean_of_groups,
@@ -81,6 +115,7 @@ def split_metrics(
         class_counts=tuple(int(c) for c in counts),
         distance=class_distances(features, labels, groups),
         loss=loss,
+        hits=pack_hits((predictions == labels)[by_label]),
     )
 
 

@@ -1,7 +1,9 @@
 """What each method costs beside its accuracy: training time and FLOPs, parameters, inference.
 
 The paper gives hours per dataset and claims fewer than 800 parameters for MetaPEFT's strengths, but
-no overhead. Time and memory are those of this machine: read them as ratios within one run.
+no overhead. Time is that of this machine: read it as ratios within one run. `costs.csv` also has
+the FLOPs of training, of scoring and of the test apart, and each trial's peak of memory: on a CPU
+that of the whole worker, of which interpreter, libraries, backbone and data are most.
 
     harness sweep --study overhead --workers 1
 

@@ -246,10 +246,28 @@ def test_held_out_images_are_not_trained_on_until_later():
         for batch in epoch_batches(data, recipe, 0, 0, lambda: next(asked))
     ]
     for ids, mask in zip(batches, masks, strict=False):
-        assert len(ids) == 8 and not mask[ids].any()
+        assert not mask[ids].any()
+    sizes = [len(ids) for ids in batches]
+    assert sizes == [8] * (len(sizes) - 1) + [sizes[-1]] and 0 < sizes[-1] <= 8
     seen = torch.cat(batches)
     assert len(seen.unique()) == len(seen) >= n - 2 * 8
     assert len(list(epoch_batches(data, recipe, 0, 0, lambda: torch.ones(n) > 0))) == 0
+
+
+def test_the_images_that_fill_no_batch_are_the_last_one_and_the_epoch_ends_there():
+    """Also where others, deferred until then, would fill more: they would be ever fewer."""
+    n = 20
+    data = Images(pixels=torch.zeros(n, 3, 2, 2, dtype=torch.uint8), labels=torch.arange(n))
+    recipe = Recipe(batch_size=8, augment="none")
+
+    def sizes(*held):
+        masks = iter([torch.arange(n) < count for count in held])
+        return [len(batch) for batch in epoch_batches(data, recipe, 0, 0, lambda: next(masks))]
+
+    assert sizes(0, 0, 0) == [8, 8, 4]
+    assert sizes(9, 9) == [8, 3]
+    assert sizes(4, 4, 4) == [8, 8]  # nothing is left but what is deferred
+    assert sizes(15, 0) == [5]
 
 
 # The released code.

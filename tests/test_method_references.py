@@ -108,21 +108,29 @@ def bottleneck(module, x):
 
 
 @pytest.mark.parametrize("position", ["attn", "ffn"])
-@pytest.mark.parametrize("name", ["adapter", "adaptformer"])
-def test_bottlenecks_equal_their_equations(name, position):
+@pytest.mark.parametrize(
+    "name,options,scale",
+    [
+        ("adapter", {}, lambda gain: 0.5),
+        ("adaptformer", {}, lambda gain: gain),
+        ("adaptformer", {"scale": "alpha_times_gain"}, lambda gain: 0.5 * gain),
+        ("adaptformer", {"scale": "alpha"}, lambda gain: 0.5),
+    ],
+)
+def test_bottlenecks_equal_their_equations(name, options, scale, position):
     spec = BACKBONES["DINOv2-S-reg"]  # LayerScale shows on which side of it the module joins
     model = double(spec)
-    method, placement, options = setting(name, spec, positions=[position], alpha=0.5)
-    attachment = method.attach(model, placement, options, seed=0)
+    method, placement, parsed = setting(
+        name, spec, positions=[position], alpha=0.5, options=options
+    )
+    attachment = method.attach(model, placement, parsed, seed=0)
     fill(attachment.double())
 
     def join(site, x, y):
         if site.position != position:
             return y
         module = attachment.deltas[f"{site.block}:{position}"]
-        if name == "adapter":
-            return y + 0.5 * bottleneck(module, y)
-        return y + 0.5 * module.gain * bottleneck(module, x)
+        return y + scale(module.gain) * bottleneck(module, y if name == "adapter" else x)
 
     x = images(spec).double()
     got = features(model, x)

@@ -1,7 +1,7 @@
-"""A store that an earlier version left is continued, reported and exported by this one.
+"""A store of an earlier SEMANTICS is read, reported and exported; nothing of it is reused.
 
-`fixtures/ad7d1aa/README.md` says what lies there: five runs, each killed half-way, and what the
-earlier version made of the same commands when nothing stopped it.
+`fixtures/ad7d1aa/README.md` says what lies there: runs of an earlier version, each killed half-way,
+and what that version made of the same commands when nothing stopped it.
 """
 
 from __future__ import annotations
@@ -16,76 +16,49 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.spec import SEMANTICS
+from harness.store.store import Store
 
 pytestmark = pytest.mark.slow
 
 FIXTURE = Path(__file__).parent / "fixtures" / "ad7d1aa"
 COMMANDS = json.loads((FIXTURE / "commands.json").read_text())
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
-RUNS = {name: each["run"] for name, each in COMMANDS.items()}
-NEAR = {"abs": 0.1}
-"""Scores are equal on the machine that made the fixture. Another processor adds in another order,
-and one image more or less, in a class that has one, is 1/15 of a class mean."""
-
-ROUGH = dict.fromkeys(("objective", "score", "device_s", "total_device_s"))
-"""Of a log's events: what need not be equal to the last digit."""
+SWEEPS = [name for name in COMMANDS if name != "controls"]
+RUNS = {name: COMMANDS[name]["run"] for name in SWEEPS}
+WHY = f"the same settings gave other numbers under SEMANTICS 1 than they do now, under {SEMANTICS}"
 
 
 def harness(*args):
-    run = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+def said(*args):
+    run = harness(*args)
     assert run.exit_code == 0, run.output
     return run.output
 
 
-def records(store):
-    return {path.parent.name: json.loads(path.read_text()) for path in _records(store)}
+def again(name, out, *more):
+    """The command that made a run of the fixture."""
+    words = shlex.split(COMMANDS[name]["command"])
+    words[words.index("old_store.py")] = FIXTURE / "old_store.py"
+    return harness(*words, "--workers", 1, "--out", out, *more)
 
 
-def _records(store):
-    return sorted((store / "trials").glob("*/record.json"))
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def read(log):
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def without_phantom(events):
-    """The events without a proposal at the end that no trial followed."""
-    told = {event["tell"] for event in events if "tell" in event}
-    return events[:-1] if "ask" in events[-1] and events[-1]["trial"] not in told else events
-
-
-class Continued:
-    """The store after the same commands, and what was there before."""
-
-    def __init__(self, folder):
-        shutil.copytree(FIXTURE, folder, dirs_exist_ok=True)
-        self.store = folder / "store"
-        self.before = records(self.store)
-        self.files = {path: (path.read_bytes(), path.stat()) for path in _records(self.store)}
-        self.logs = {
-            path: path.read_text() for path in sorted(self.store.glob("studies/*/search-*.jsonl"))
-        }
-        self.status = {
-            name: harness("status", run, "--out", self.store)
-            for name, run in RUNS.items()
-            if name != "controls"
-        }
-        self.said = {name: self.again(name) for name in COMMANDS}
-        self.after = records(self.store)
-
-    def again(self, name):
-        words = shlex.split(COMMANDS[name]["command"])
-        words[words.index("old_store.py")] = FIXTURE / "old_store.py"
-        return harness(*words, "--workers", 1, "--out", self.store)
-
-    def folder(self, name):
-        return self.store / "studies" / RUNS[name]
-
-
 @pytest.fixture(scope="module")
-def continued(tmp_path_factory):
-    return Continued(tmp_path_factory.mktemp("old"))
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("old") / "store"
+    shutil.copytree(FIXTURE / "store", folder)
+    return folder
 
 
 def phantoms():
@@ -94,81 +67,129 @@ def phantoms():
     return asked - set(EXPECTED["trials"])
 
 
-def test_the_fixture_holds_what_it_is_for(continued):
-    before, text = continued.before, json.dumps(list(continued.logs.values()))
-    assert 0 < len(before) < len(EXPECTED["trials"])
-    assert {record["status"] for record in before.values()} == {"COMPLETE", "PRUNED"}
-    assert [phantom for phantom in phantoms() if phantom in text]
-    assert "2 waiting" in continued.status["grid"] and "stopped early" in continued.status["pbt"]
+def test_the_fixture_holds_what_it_is_for():
+    records = [json.loads(p.read_text()) for p in FIXTURE.glob("store/trials/*/record.json")]
+    assert 0 < len(records) < len(EXPECTED["trials"])
+    assert {record["status"] for record in records} == {"COMPLETE", "PRUNED"}
+    assert {record["provenance"]["semantics"] for record in records} == {"1"}
+    assert SEMANTICS > 1
+    assert not [r for r in records if "class_names" in r or "hits" in (r["select"] or {})]
     names = {path.name for path in FIXTURE.rglob("*") if path.is_file()}
     assert not [name for name in names if name.startswith(("claim", "driver", "index"))]
     assert sum(path.stat().st_size for path in FIXTURE.rglob("*") if path.is_file()) < 400_000
 
 
-def test_finished_trials_are_not_run_again(continued):
-    for path, (content, stat) in continued.files.items():
-        record = continued.before[path.parent.name]
-        if record["status"] == "PRUNED" and record["spec"]["recipe"]["epochs"] == 4:
-            continue  # a member of a population that was to go on
-        assert path.read_bytes() == content
-        assert path.stat().st_mtime_ns == stat.st_mtime_ns
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry-run"])
+def test_a_run_is_not_gone_on_with_and_one_sentence_says_why(name, more, store):
+    before = contents(store)
+    answer = again(name, store, *more)
+    assert answer.exit_code == 2, answer.output
+    (line,) = answer.output.strip().splitlines()
+    assert line.endswith(
+        f"{RUNS[name]} is of an earlier version, and nothing of it is reused, because {WHY}: see "
+        f"it with `harness report {RUNS[name]}`, and give another --out for a new one."
+    )
+    assert contents(store) == before
 
 
-def test_the_missing_trials_are_run_and_no_others(continued):
-    assert set(continued.after) == set(EXPECTED["trials"])
-    for trial_id, expected in EXPECTED["trials"].items():
-        record = continued.after[trial_id]
-        for name in ("status", "epochs_run", "trainable_params"):
-            assert record[name] == expected[name], (trial_id, name)
-        for part in ("select", "test"):
-            found = record[part] and record[part]["class_mean"]
-            assert found == pytest.approx(expected[part], **NEAR), trial_id
+def test_a_search_is_not_warm_started_from_it(store):
+    answer = again("tpe", store, "--set", "recipe.lr=0.1", "--warm-start", "old_store")
+    assert answer.exit_code == 2 and "old_store is of an earlier version" in answer.output, (
+        answer.output
+    )
 
 
-@pytest.mark.parametrize("name", EXPECTED["searches"])
-def test_a_search_goes_on_as_if_it_had_never_stopped(name, continued):
-    path = continued.store / "studies" / name
-    assert path.read_text().startswith(continued.logs.get(path, ""))
-    found, expected = (without_phantom(each) for each in (read(path), EXPECTED["searches"][name]))
-    asks = [[event for event in each if "ask" in event] for each in (found, expected)]
-    assert asks[0] == asks[1]
-    assert len(found) == len(expected)
-    for event, other in zip(found, expected, strict=True):
-        assert {**event, **ROUGH} == {**other, **ROUGH}
-        for name in ("objective", "score"):
-            assert event.get(name) == pytest.approx(other.get(name), **NEAR)
+@pytest.fixture
+def trials_alone(tmp_path):
+    """The same trials in a store without runs, as another study that shares them sees them."""
+    shutil.copytree(FIXTURE / "store" / "trials", tmp_path / "trials")
+    return tmp_path
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_reports_are_those_of_the_earlier_version(name, continued):
-    harness("report", RUNS[name], "--out", continued.store)
-    report = continued.folder(name) / "report"
-    assert (report / "index.html").is_file()
-    file = "arms.csv" if name == "controls" else "metrics.csv"
-    found, expected = (table(path) for path in (report / file, FIXTURE / f"{name}.csv"))
-    pd.testing.assert_frame_equal(found, expected, atol=100 * NEAR["abs"], rtol=0)
+def test_a_new_run_beside_its_trials_uses_none_of_them_and_says_so(trials_alone):
+    answer = again("grid", trials_alone, "--dry-run")
+    assert answer.exit_code == 0, answer.output
+    assert "Trials: 0 done, 0 running, 0 failed (will be tried again), 6 to run." in answer.output
+    sentence = f"{trials_alone}/trials has such trials of an earlier version, not reused: {WHY}."
+    assert sentence in " ".join(answer.output.split())
+
+
+@pytest.mark.slow
+def test_a_trial_that_it_has_is_trained_again_and_the_old_one_kept(trials_alone):
+    before = contents(trials_alone)
+    train = ["train", "--study", FIXTURE / "old_store.py", "--method", "lora", "--sites", "v"]
+    train += ["--depth", "last:3", "--set", "options.rank=2", "--workers", 1, "--out", trials_alone]
+    first = said(*train)
+    assert WHY in " ".join(first.split())
+    after = contents(trials_alone)
+    assert {path: after[path] for path in before} == before
+    (fresh,) = {p.parent.name for p in after if p.name == "record.json" and p not in before}
+    assert fresh in first and Store(trials_alone).record(fresh).provenance["semantics"] == "2"
+    assert WHY not in " ".join(said(*train).split())
 
 
 def table(path):
-    """A report's table without what is charged by time, and without phantoms."""
-    read = pd.read_csv(path).drop(columns="runs_per_seed", errors="ignore")
-    return read[read["MISSING"] == 0].reset_index(drop=True) if "MISSING" in read else read
+    """A report's table of what has run."""
+    frame = pd.read_csv(path)
+    return frame[frame["MISSING"] == 0]
 
 
-def test_a_run_is_exported(continued, tmp_path):
-    harness("export", RUNS["tpe"], "--csv", tmp_path / "trials.csv", "--out", continued.store)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_what_it_has_is_reported_as_the_earlier_version_did(name, store):
+    said("report", RUNS[name], "--out", store)
+    report = store / "studies" / RUNS[name] / "report"
+    assert (report / "index.html").is_file()
+    found, expected = table(report / "metrics.csv"), table(FIXTURE / f"{name}.csv")
+    counts = [c for c in found if c in ("COMPLETE", "DIVERGED", "PRUNED", "FAILED", "MISSING")]
+    keys = [*found.columns[: list(found.columns).index("COMPLETE")], *counts]
+    both = found[keys].merge(expected, on=keys, how="left")
+    both = both[both["n"].notna()].reset_index(drop=True)  # those that were not to go on
+    assert len(both) >= len(found) - 3 and len(both) > 2
+    same = found.merge(expected[keys], on=keys).reset_index(drop=True)
+    pd.testing.assert_frame_equal(same[both.columns], both, check_dtype=False)
+
+
+def test_costs_that_it_did_not_measure_or_tell_apart_are_left_out(store):
+    said("report", RUNS["grid"], "--out", store)
+    report = store / "studies" / RUNS["grid"] / "report"
+    costs = pd.read_csv(report / "costs.csv")
+    kept = costs[costs["status"] == "COMPLETE"]
+    assert (kept["flops"] > 0).all() and len(kept) == 4
+    for name in ("peak_memory_mb", "training_flops", "selection_flops", "test_flops"):
+        assert kept[name].isna().all(), name
+    assert "peak memory" not in (report / "report.md").read_text()
+
+
+def test_it_is_not_put_into_one_table_with_a_run_of_today(tmp_path):
+    shutil.copytree(FIXTURE / "store", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "studies" / RUNS["tpe"] / "environment.json"
+    path.write_text(path.read_text().replace('"semantics": "1"', f'"semantics": "{SEMANTICS}"'))
+    runs = (RUNS["grid"], RUNS["tpe"])
+    answer = harness("tabulate", *runs, "--file", tmp_path / "t.parquet", "--out", tmp_path)
+    assert answer.exit_code == 2, answer.output
+    assert "The runs are of SEMANTICS 1 and 2, under which" in answer.output
+    assert not (tmp_path / "t.parquet").exists()
+
+
+def test_a_run_is_exported_without_what_its_records_lack(store, tmp_path):
+    said("export", RUNS["tpe"], "--csv", tmp_path / "trials.csv", "--out", store)
     rows = pd.read_csv(tmp_path / "trials.csv")
-    searches = [log for name, log in EXPECTED["searches"].items() if RUNS["tpe"] in name]
+    searches = [log for name, log in EXPECTED["searches"].items() if RUNS["tpe"] + "/" in name]
     asked = {event["trial"] for log in searches for event in log if "ask" in event}
-    assert set(rows[rows["status"] != "MISSING"]["trial_id"]) == asked - phantoms()
+    done = rows[rows["status"] == "COMPLETE"]
+    assert len(done) > 10 and set(done["trial_id"]) <= asked - phantoms()
+    assert done["test_hits"].isna().all()
+    by_class = json.loads(done["test_by_class"].iloc[0])
+    assert list(by_class) == [str(n) for n in range(15)]  # names were not kept
+    assert 100 * sum(by_class.values()) / 15 == pytest.approx(done["test_class_mean"].iloc[0])
 
 
-def test_the_same_command_again_runs_nothing(continued):
-    logs = {path: path.read_text() for path in continued.logs}
-    trials = [(path, path.stat().st_mtime_ns) for path in _records(continued.store)]
-    continued.again("tpe")
-    assert {path: path.read_text() for path in logs} == logs
-    assert [(path, path.stat().st_mtime_ns) for path in _records(continued.store)] == trials
+@pytest.mark.parametrize("name", SWEEPS)
+def test_its_status_is_told(name, store):
+    words = said("status", RUNS[name], "--out", store)
+    assert "running" not in words or "0 running" in words
+    assert ("waiting" in words) == (name in ("grid",)), words
 
 
 def test_a_last_proposal_waits_only_if_it_began(tmp_path):
@@ -176,14 +197,8 @@ def test_a_last_proposal_waits_only_if_it_began(tmp_path):
     log = tmp_path / "studies" / RUNS["tpe"] / "search-0.jsonl"
     phantom = read(log)[-1]["trial"]
     assert phantom in phantoms()
-    assert "waiting" not in harness("status", RUNS["tpe"], "--out", tmp_path)
+    assert "waiting" not in said("status", RUNS["tpe"], "--out", tmp_path)
     begun = tmp_path / "trials" / phantom
     begun.mkdir()
     shutil.copy(next(tmp_path.glob("trials/*/spec.json")), begun)
-    assert "1 waiting" in harness("status", RUNS["tpe"], "--out", tmp_path)
-
-
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "controls"])
-def test_nothing_waits_for_ever(name, continued):
-    said = harness("status", RUNS[name], "--out", continued.store)
-    assert "waiting" not in said and "running" not in said, said
+    assert "1 waiting" in said("status", RUNS["tpe"], "--out", tmp_path)

@@ -22,6 +22,7 @@ from harness.search.base import Decision, SearchTask
 from harness.search.budget import Budget
 from harness.search.catalogue import find_search
 from harness.search.replay import Recording
+from harness.spec import SEMANTICS
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, read_run, write_command, write_comparison
 from harness.store.search_log import asks, read_log
@@ -84,7 +85,7 @@ def test_a_table_has_every_epoch_of_every_trial(made):
 def test_a_table_says_where_it_comes_from(made):
     _, _, path = made
     info = read_table(path).info
-    assert info.environment == {"semantics": "1", "device": "made up"}
+    assert info.environment == {"semantics": str(SEMANTICS), "device": "made up"}
     assert info.commands[0] == "harness sweep --study joint_space"
     assert info.commands[1] == "harness sweep --study joint_space --search metapeft --budget 2"
     assert "tabulate joint_space joint_space+metapeft --file t.parquet" in info.commands[2]

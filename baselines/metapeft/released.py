@@ -56,7 +56,10 @@ class ReleasedLoop(TrainingHook):
         )
         count = len(inner.images)
         order = torch.randperm(count, generator=generator(inner.seed, "released split"))
-        self._held = order[: round(self._options.ratio * count)]
+        # Both shares are cut off to whole images there, and what is left over is validated on.
+        trained = int((1 - self._options.ratio) * count)
+        self._held = order[: count - trained]
+        self._half = int(self._options.ratio / 2 * count)
         self._note(float("nan"))
 
     def excluded(self) -> Tensor:
@@ -71,7 +74,7 @@ class ReleasedLoop(TrainingHook):
     def after_epoch(self) -> None:
         inner, raw = self._inner, self._attachment.raw
         kept = {k: v.detach().clone() for k, v in self._attachment.base.named_parameters()}
-        half = len(self._held) // 2
+        half = self._half
         rng = generator(inner.seed, "released", self._epoch)
         train, val = self._first(self._held[:half], rng), self._first(self._held[half:], rng)
         self._attachment.modulating = True

@@ -150,7 +150,7 @@ def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> lis
 
 
 def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export.run import export_optuna, export_tensorboard
+    from harness.export.run import export_optuna, export_tensorboard, with_images
     from harness.reports.numbers.run import load_run
     from harness.store.runs import known_run, refuse_replayed
     from harness.store.store import Store
@@ -158,8 +158,9 @@ def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[
     folder = known_run(source, root)
     refuse_replayed(folder)
     written = []
-    trials = load_run(folder).trials
     csv, parquet = wanted["csv"], wanted["parquet"]
+    if csv is not None or parquet is not None:
+        trials = with_images(load_run(folder).trials, folder.store)
     if csv is not None:
         with saving(Path(csv)):
             trials.to_csv(csv, index=False)

@@ -26,7 +26,7 @@ from harness.spec import Placement, TrialRequest
 from harness.store.comparisons import Comparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, write_command, write_comparison
+from harness.store.runs import Command, refuse_older, write_command, write_comparison
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -57,6 +57,8 @@ def train_with_controls(training: Training, line: str) -> RunFolder:
         runtime=prepared.runtime,
     )
     folder = RunFolder.of(prepared.store, training.run_name)
+    refuse_older(folder)
+    training.say_what_is_not_reused()
     with driving(folder.driver_mark):
         write_comparison(folder, controls.compare(), provenance(prepared.runtime.device))
         write_command(folder, Command(line, "Every arm once for every seed."))

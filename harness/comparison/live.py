@@ -36,6 +36,7 @@ from harness.store.runs import (
     Cell,
     Command,
     read_run,
+    refuse_older,
     write_command,
     write_run,
     write_search_comparison,
@@ -82,9 +83,15 @@ class LiveComparison:
 
     @classmethod
     def of(cls, asked: SearchesRequest, prepared: Prepared, keep: Keep = "none") -> LiveComparison:
-        """With the checkpoints kept that the searches need."""
+        """With the checkpoints kept that the searches need.
+
+        Raises:
+            UserError: the folder holds a comparison made under another `SEMANTICS`.
+        """
         kept = prepared.keeping(keep_checkpoints=POPULATION in asked.names([]))
-        return cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
+        live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
+        refuse_older(live.folder)
+        return live
 
     @property
     def folder(self) -> RunFolder:
@@ -192,5 +199,5 @@ def _reference(cell: Values, record: TrialRecord, epochs: int) -> Reference:
     return Reference(
         cell=cell,
         device_s=stretch * record.cost.device_s,
-        flops=round(stretch * record.cost.flops),
+        flops=round(stretch * record.cost.charged_flops),
     )

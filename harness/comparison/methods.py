@@ -20,7 +20,7 @@ from harness.spec import TrialRequest
 from harness.store.comparisons import Comparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, write_command, write_comparison
+from harness.store.runs import Command, refuse_older, write_command, write_comparison
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -63,6 +63,7 @@ def run_methods(prepared: Prepared, names: str, seeds: int | None, line: str) ->
     chosen = compared_methods(names)
     words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"
     folder = RunFolder.of(prepared.store, f"{prepared.run_name}+{words}")
+    refuse_older(folder)
     with driving(folder.driver_mark):
         compared = compare_methods(
             chosen,

@@ -185,9 +185,10 @@ def epoch_batches(
     """Shuffled, augmented batches of one epoch; the last, smaller one is kept.
 
     Order and augmentation depend on (seed, epoch) alone, never on the configuration. `excluded` is
-    called before every batch and returns a mask `[n]` of images to defer to a later batch. The
-    epoch ends when too few others are left for a whole batch: a full step on a handful of images
-    would memorise them (`tests/test_metapeft.py` shows it on shuffled labels).
+    called before every batch and returns a mask `[n]` of images to defer to a later batch. Where
+    too few others are left for a whole batch, they are the epoch's last one, as without a mask; the
+    epoch does not wait for those deferred, because full steps on ever fewer images would memorise
+    them (`tests/test_metapeft.py` shows it on shuffled labels).
     """
     order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
     rng = generator(seed, "augment", epoch)
@@ -195,9 +196,10 @@ def epoch_batches(
         mask = excluded()
         free = torch.ones(len(order), dtype=torch.bool) if mask is None else ~mask[order]
         place = free.nonzero().flatten()[: recipe.batch_size]
-        if len(place) < min(recipe.batch_size, len(order)):
+        if len(place):
+            yield images.augmented(order[place], recipe, rng)
+        if len(place) < recipe.batch_size:
             return
-        yield images.augmented(order[place], recipe, rng)
         left = torch.ones(len(order), dtype=torch.bool)
         left[place] = False
         order = order[left]

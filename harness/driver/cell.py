@@ -20,7 +20,7 @@ from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
 from harness.spec import TrialRequest
 from harness.store.records import TrialRecord
-from harness.store.runs import variant
+from harness.store.runs import note_of_older, variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,14 @@ class Training:
             objective=self.prepared.study.objective,
         )
 
+    def say_what_is_not_reused(self) -> None:
+        """One sentence if the store has these trials, but only of an earlier `SEMANTICS`."""
+        store, runtime = self.prepared.store, self.prepared.runtime
+        specs = resolve(self.request, runtime).over_seeds(self.seeds)
+        left = [spec for spec in specs if store.state(spec.trial_id) != "done"]
+        if note := note_of_older(store, left):
+            runtime.console.say(note)
+
     def run(self) -> list[TrialRecord]:
         """A record per seed, in their order.
 
@@ -56,6 +64,7 @@ class Training:
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
+        self.say_what_is_not_reused()
         return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
 
 

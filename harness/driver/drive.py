@@ -178,7 +178,7 @@ class _Loop:
             objective=None if record.status == "FAILED" else record.objective(self.metric),
             epochs=record.epochs_run,
             device_s=record.cost.device_s,
-            flops=record.cost.flops,
+            flops=record.cost.charged_flops,
         )
         if self.search.needs_epoch_reports and not is_fresh:
             outcome = self._as_reported(record, outcome)

@@ -22,7 +22,16 @@ from harness.search.catalogue import POPULATION
 from harness.search.plan import SearchPlan, SearchRequest, plan_searches
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, known_run, read_run, write_command, write_counts, write_run
+from harness.store.runs import (
+    Command,
+    known_run,
+    note_of_older,
+    read_run,
+    refuse_older,
+    write_command,
+    write_counts,
+    write_run,
+)
 
 
 class Ran(NamedTuple):
@@ -70,6 +79,7 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     plan = make_plan(study, store=prepared.store, run_name=run_name, runtime=runtime, most=most)
     if not study.trains:
         return CountPlan(prepared=prepared, plan=plan)
+    refuse_older(plan.folder)
     return GridPlan(asked=asked, prepared=prepared, plan=plan)
 
 
@@ -89,6 +99,8 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     if len(words) > 1 and (asked.engine.gpus_per_trial or 1) > 1:
         raise UserError("--pruner: trials on several GPUs each are not stopped early.")
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
+    for run in filter(None, (folder, request.warm_start)):
+        refuse_older(run)
     planned = plan_searches(study, prepared.runtime, folder, request)
     return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
 
@@ -141,6 +153,8 @@ class GridPlan:
             f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "
             f"tried again), {to_run} to run."
         )
+        if note := note_of_older(plan.folder.store, plan.to_run):
+            yield note
         if study.base.data.select_on == "test":
             yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
         if study.base.data.dev_per_class:

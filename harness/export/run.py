@@ -1,6 +1,6 @@
-"""A run's trials for other tools: a database that optuna-dashboard opens, TensorBoard's curves.
+"""A run's trials for other tools: tables, a database for optuna-dashboard, TensorBoard's curves.
 
-Owns: those two formats. Must not know: how trials were chosen or computed.
+Owns: these formats. Must not know: how trials were chosen or computed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,53 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harness.errors import UserError, saving
+from harness.metrics import SplitMetrics
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.store import Store
+
+PARTS = ("select", "test")
+"""The split that choices are made on, and the test split."""
+
+
+def with_images(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """A row per trial, with what its record has by class and by image beside its scores.
+
+    Per split, here and not in percent: `*_by_class`, accuracies in [0, 1] by the classes' names (or
+    their numbers, in records without names), and `*_class_counts` and `*_hits` as in the record
+    (`SplitMetrics`). JSON text; null for what a record does not have.
+    """
+    columns: dict[str, list[str | None]] = {
+        f"{part}_{name}": [] for part in PARTS for name in ("by_class", "class_counts", "hits")
+    }
+    for trial_id in trials["trial_id"]:
+        record = store.record(trial_id)
+        for part, scores in zip(PARTS, _splits(record), strict=True):
+            names = () if record is None else record.class_names
+            found = (None, None, None) if scores is None else _by_image(scores, names)
+            for name, value in zip(("by_class", "class_counts", "hits"), found, strict=True):
+                columns[f"{part}_{name}"].append(value)
+    return pd.concat([trials, pd.DataFrame(columns, index=trials.index, dtype=object)], axis=1)
+
+
+def _splits(record: TrialRecord | None) -> tuple[SplitMetrics | None, SplitMetrics | None]:
+    """Scores on the selection and the test split; a part of a training has none."""
+    if record is None or record.status == "PRUNED":
+        return None, None
+    return record.select, record.test
+
+
+def _by_image(
+    scores: SplitMetrics, names: tuple[str, ...]
+) -> tuple[str | None, str | None, str | None]:
+    keys = names or [str(number) for number in range(len(scores.per_class))]
+    by_class = dict(zip(keys, scores.per_class, strict=False))
+    counts = json.dumps(scores.class_counts)
+    return json.dumps(by_class, ensure_ascii=False), counts, scores.hits
 
 
 def export_optuna(folder: RunFolder, store: Store, url: str) -> int:

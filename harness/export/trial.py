@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.errors import UserError
@@ -20,7 +20,7 @@ from harness.insertion.placements import PlacementFile
 from harness.model.backbones import load_backbone
 from harness.model.blocks import Backbone, layer_at, layer_name
 from harness.spec import BackboneSpec, Site
-from harness.store.files import write_atomically
+from harness.store.files import save_tensors, write_atomically
 from harness.store.records import TrialRecord
 from harness.store.store import Store
 
@@ -66,8 +66,8 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
         tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().clone()
         tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
     config = _write_config(folder, spec.backbone.name, modules)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    save_file(head, folder / "head.safetensors")
+    save_tensors(folder / "adapter_model.safetensors", tensors)
+    save_tensors(folder / "head.safetensors", head)
     return [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
 
 

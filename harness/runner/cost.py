@@ -28,12 +28,12 @@ PROBE_BATCHES = 6
 def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
     """Estimate a trial's device seconds from a few batches of it, after as many to warm up.
 
-    The same share of every split is trained on and scored as in one of its epochs.
+    The same share of every split is trained on and scored as in one of its epochs, on average.
     """
     fix_arithmetic()
     whole, epochs = prepare(spec, runtime).split, spec.recipe.epochs
     share = min(1.0, PROBE_BATCHES * spec.recipe.batch_size / len(whole.train))
-    select = _some(whole.select, share)
+    select = _some(whole.select, share * spec.recipe.scored(epochs) / epochs)
     small = replace(
         whole,
         train=_some(whole.train, share),
@@ -63,13 +63,12 @@ def count_params(spec: TrialSpec) -> Counted:
 
 
 def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
-    """FLOPs of a trial that runs to its end, without the method's own steps."""
+    """FLOPs of a trial that runs to its end, without its test and the method's own steps."""
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split
         sample = normalised(one_of(parts.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
     trained = spec.recipe.epochs * len(parts.train)
-    scored = spec.recipe.epochs * len(parts.select)
-    tested = 0 if parts.test is parts.select else len(parts.test)
-    return forward * (trained + scored + tested) + backward * trained
+    scored = spec.recipe.scored(spec.recipe.epochs) * len(parts.select)
+    return forward * (trained + scored) + backward * trained

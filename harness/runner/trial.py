@@ -6,7 +6,6 @@ know: studies, searches, engines.
 
 from __future__ import annotations
 
-import resource
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
 from harness.insertion.method import get_method
 from harness.model.backbones import dims
+from harness.runner.memory import PeakMemory
 from harness.runner.prepare import attached, fix_arithmetic, prepare
 from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
@@ -46,12 +46,15 @@ class _Ended:
     result: Trained = field(default_factory=Trained)
     micro_batches: int = 1
     processes: int = 1
-    flops: int = 0
-    inference_flops: int = 0
+    forward_flops: int = 0
+    backward_flops: int = 0
+    """Of one image."""
     trainable_params: int = 0
     head_params: int = 0
     num_classes: int = 1
+    class_names: tuple[str, ...] = ()
     learned: Placement | None = None
+    peak_memory_mb: float | None = None
     error: str | None = None
 
 
@@ -145,9 +148,7 @@ def _run(
     fix_arithmetic()
     device = torch.device(runtime.device)
     prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    watch = Stopwatch(device)
+    memory, watch = PeakMemory(device), Stopwatch(device)
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
         forward, backward = flops_per_image(classifier, sample)
@@ -164,6 +165,7 @@ def _run(
             micro_batches=micro_batches,
             distributed=distributed,
         )
+        peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
             claim.write_features(
@@ -181,12 +183,14 @@ def _run(
         result=result,
         micro_batches=micro_batches,
         processes=distributed.size,
-        flops=forward * result.images_forward + backward * result.images_backward,
-        inference_flops=forward,
+        forward_flops=forward,
+        backward_flops=backward,
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
         head_params=sum(p.numel() for p in classifier.head.parameters()),
         num_classes=len(prepared.dataset.classes),
+        class_names=prepared.dataset.classes,
         learned=learned,
+        peak_memory_mb=peak_memory_mb,
     )
     return _record(spec, runtime, watch, ended)
 
@@ -205,15 +209,16 @@ def _scores(row: Row) -> dict[str, float]:
 
 
 def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) -> TrialRecord:
-    result, device = ended.result, torch.device(runtime.device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    result = ended.result
+    if runtime.device.startswith("cuda"):
+        torch.cuda.synchronize(torch.device(runtime.device))
     wall_s, device_s = watch.spent
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
+    selection = ended.forward_flops * result.images_selection
+    test = ended.forward_flops * result.images_test
+    flops = ended.forward_flops * result.images_forward
+    flops += ended.backward_flops * result.images_backward
     return TrialRecord(
         trial_id=spec.trial_id,
         spec=spec,
@@ -221,6 +226,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         select=result.select,
         test=result.test,
         num_classes=ended.num_classes,
+        class_names=ended.class_names,
         epochs_run=result.epochs_run,
         tested_epoch=result.tested_epoch,
         expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
@@ -233,9 +239,12 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
             device_s=(device_s + result.earlier[1]) * ended.processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
-            flops=ended.flops,
-            inference_flops=ended.inference_flops,
-            peak_memory_mb=peak,
+            flops=flops,
+            training_flops=flops - selection - test,
+            selection_flops=selection,
+            test_flops=test,
+            inference_flops=ended.forward_flops,
+            peak_memory_mb=ended.peak_memory_mb,
         ),
         provenance=provenance(runtime.device),
         error=ended.error,

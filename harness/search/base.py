@@ -33,6 +33,7 @@ class Outcome:
     epochs: int
     device_s: float
     flops: int
+    """Without those of the test, which no choice needs."""
 
 
 class Decision(Enum):

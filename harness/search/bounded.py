@@ -17,7 +17,7 @@ from typing import TypeVar
 from harness.errors import NotSavedError, UserError
 from harness.search.base import Decision, Make, Outcome, Search, SearchMaker, SearchTask
 from harness.search.budget import UNLIMITED, Spending
-from harness.spec import TrialSpec
+from harness.spec import Recipe, TrialSpec
 from harness.store.search_log import Spent, read_log
 from harness.study.axes import in_words
 from harness.study.space import SearchSpace, Values
@@ -154,7 +154,18 @@ class BoundedSearch:
                 f"Search {self.name!r} proposed trial {spec.trial_id}, which is none of its study: "
                 "it did not come from the task's make."
             )
+        if self.needs_epoch_reports:
+            refuse_unscored(spec.recipe, f"search {self.name!r}")
         return spec
+
+
+def refuse_unscored(recipe: Recipe, watcher: str) -> None:
+    """Raises `UserError` for trials that would not be scored when `watcher` looks at them."""
+    if recipe.score_epochs == "last":
+        raise UserError(
+            f"recipe.score_epochs=last: {watcher} watches the scores of every epoch; leave one of "
+            "the two out."
+        )
 
 
 def bounded(search: Search) -> BoundedSearch:

@@ -17,6 +17,7 @@ from harness.runner.cost import full_run_flops
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import Make, Search, SearchTask
+from harness.search.bounded import refuse_unscored
 from harness.search.budget import Budget
 from harness.search.catalogue import (
     POPULATION,
@@ -98,6 +99,8 @@ def _optuna(
     space: SearchSpace,
     make: Make,
 ) -> SearchPlan:
+    if request.pruner not in (None, "none"):
+        refuse_unscored(study.base.recipe, f"--pruner {request.pruner}")
     budget = Budget.parse(request.budget or DEFAULT_BUDGET)
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
     known = request.warm_start
@@ -135,6 +138,7 @@ def _from_name(
     budget = Budget.parse(request.budget or DEFAULT_BUDGET)
     words = f"budget {budget.amount:g} {budget.unit}"
     if request.name == POPULATION:
+        refuse_unscored(study.base.recipe, f"--search {POPULATION}")
         size = population_size(space, budget, study.base.recipe.epochs)
         words = f"a population of {size}"
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1

@@ -80,8 +80,11 @@ class Recording:
                 raise UserError(
                     f"The table has no trial of {words}, seed {seed}; tabulate a run that has it."
                 )
-            text = self._texts[self._ids[key]]
-            self._specs[key] = TrialSpec.model_validate_json(text)
+            trial_id = self._ids[key]
+            spec = TrialSpec.model_validate_json(self._texts[trial_id])
+            self._specs[key] = spec.known_as(
+                trial_id
+            )  # a table keeps the ids that it was made with
         return self._specs[key]
 
     def replay(self, search: Search, workers: int = 1) -> int:

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.spec.base import Added, Frozen, identity
 from harness.spec.sites import Placement
 
-SEMANTICS = 1
+SEMANTICS = 2
 """Raised, with a CHANGELOG line, whenever a code change alters the numbers of an unchanged spec."""
 
 VAL_FRACTION = 0.2
@@ -122,8 +122,27 @@ class Recipe(Frozen):
     """Which epoch is tested: the last, or the best on the selection split."""
     early_stop: bool = False
     """The paper's rule: stop when selection accuracy gained < 0.3 points over 3 epochs."""
+    score_epochs: Annotated[Literal["all", "last"], Added] = "all"
+    """After which epochs the selection split is scored: every one, or only the last one, which is
+    cheaper where nothing stops or chooses by the scores of an earlier epoch."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` becomes bf16 on CUDA and fp32 on CPU when the trial is resolved."""
+
+    @model_validator(mode="after")
+    def _is_scored_where_it_is_watched(self) -> Self:
+        watched = (
+            "early_stop" if self.early_stop else "epoch_rule" if self.epoch_rule == "best" else None
+        )
+        if self.score_epochs == "last" and watched:
+            raise UserError(
+                f"recipe.score_epochs=last: recipe.{watched} needs the scores of every epoch; "
+                "leave one of the two out."
+            )
+        return self
+
+    def scored(self, epochs: int) -> int:
+        """How often the selection split is scored in so many epochs."""
+        return epochs if self.score_epochs == "all" else min(epochs, 1)
 
 
 class Change(Frozen):
@@ -151,10 +170,20 @@ class TrialSpec(Frozen):
     @functools.cached_property
     def trial_id(self) -> str:
         """16 hex digits of the hash of the canonical JSON and of `SEMANTICS`."""
-        return _hash(self._canonical())
+        return self.id_under(SEMANTICS)
 
-    def _canonical(self) -> str:
-        content = {"semantics": SEMANTICS, "spec": identity(self)}
+    def id_under(self, semantics: int) -> str:
+        """The `trial_id` that this spec had when `SEMANTICS` was another."""
+        return _hash(self._canonical(semantics))
+
+    def known_as(self, trial_id: str) -> Self:
+        """The same spec, under the id that it had when it was trained."""
+        copy = self.model_copy()
+        copy.__dict__["trial_id"] = trial_id
+        return copy
+
+    def _canonical(self, semantics: int) -> str:
+        content = {"semantics": semantics, "spec": identity(self)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
@@ -167,7 +196,7 @@ class TrialSpec(Frozen):
     def over_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
         """Copies with other seeds, fast enough for a sweep of 100,000 trials."""
         # The seed comes last in the canonical JSON, so only the end of the text differs.
-        head, text, tail = self._canonical().rpartition(f'"seed":{self.seed}')
+        head, text, tail = self._canonical(SEMANTICS).rpartition(f'"seed":{self.seed}')
         assert text and tail == "}}"
         copies = []
         for seed in seeds:

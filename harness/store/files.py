@@ -1,6 +1,7 @@
 """Files that survive a crash: written whole or not at all, or line by line.
 
-Owns: atomic writes and append-only files of JSON lines. Must not know: what they hold.
+Owns: atomic writes, append-only files of JSON lines, files of tensors. Must not know: what they
+hold.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, saving
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
@@ -60,3 +64,17 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, with the mode that the user's new files have.
+
+    `safetensors.torch.save_file` makes its files for their owner alone.
+
+    Raises:
+        NotSavedError: it cannot be written.
+    """
+    from safetensors.torch import save  # imports torch, which readers of records need not
+
+    with saving(path):
+        path.write_bytes(save(tensors))

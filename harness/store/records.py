@@ -48,10 +48,25 @@ class Cost(Frozen):
     images_backward: int
     flops: int
     """Of the matrix products of all forward and backward passes, computed and not measured."""
+    training_flops: int | None = None
+    """The part of `flops` that trained, a method's own steps included. The three parts add up to
+    `flops`; None in records from before they were told apart."""
+    selection_flops: int | None = None
+    """The part that scored the split that choices are made on."""
+    test_flops: int | None = None
+    """The part that scored the test split beside that; 0 where choices are made on it."""
     inference_flops: int = 0
     """Of the adapted model on one image, unmerged; 0 in records from before it was counted."""
-    peak_memory_mb: float
-    """In MiB. CUDA: peak allocated by the trial. CPU: peak resident size of the worker so far."""
+    peak_memory_mb: float | None = None
+    """In MiB. CUDA: peak allocated in the trial. CPU: peak resident size of the worker in the
+    trial, with what every worker holds (interpreter, libraries, backbone, data); None where the
+    platform cannot tell it from the peak of an earlier trial. Before SEMANTICS 2, a CPU's is that
+    of all the worker's trials so far, and says nothing of this one."""
+
+    @property
+    def charged_flops(self) -> int:
+        """What a search pays: without the test, which no choice needs. All of it in old records."""
+        return self.flops - (self.test_flops or 0)
 
 
 class TrialRecord(Frozen):
@@ -65,6 +80,9 @@ class TrialRecord(Frozen):
     """Scores on the split that choices are made on (validation unless the spec says test)."""
     test: SplitMetrics | None
     num_classes: int
+    class_names: tuple[str, ...] = ()
+    """In the order of the scores by class; empty in records from before they were kept, and of
+    trials that failed."""
     epochs_run: int
     tested_epoch: int | None
     expected_params: int

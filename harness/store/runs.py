@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError, unknown
-from harness.spec import TrialSpec
+from harness.spec import SEMANTICS, TrialSpec
 from harness.store.comparisons import Comparison, SearchComparison
 from harness.store.files import write_atomically
 from harness.store.records import Counted
@@ -25,6 +25,9 @@ from harness.store.run_folder import STUDIES, RunFolder
 from harness.store.search_log import Event, asks, read_log
 from harness.store.store import Store
 from harness.study.study import Study
+
+LOOKED_FOR = 50
+"""Trials of an earlier `SEMANTICS` that a store is searched for, at most."""
 
 Cell = tuple[dict[str, JsonValue], TrialSpec]
 """A configuration's values, field by field, and one trial of it."""
@@ -97,6 +100,46 @@ def read_command(folder: RunFolder) -> Command | None:
     """How a run was asked for; None if an older version ran it, or if it has not ended yet."""
     path = folder.command
     return Command(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def older(folder: RunFolder) -> str | None:
+    """The `SEMANTICS` under which a run was started, if it is not today's; None without a run."""
+    if not (folder.exists and folder.environment.is_file()):
+        return None
+    semantics = json.loads(folder.environment.read_text()).get("semantics", str(SEMANTICS))
+    return None if semantics == str(SEMANTICS) else str(semantics)
+
+
+def why_not_reused(semantics: str) -> str:
+    """Why trials of another `SEMANTICS` answer nothing that is asked today."""
+    return (
+        f"the same settings gave other numbers under SEMANTICS {semantics} than they do now, under "
+        f"{SEMANTICS}"
+    )
+
+
+def note_of_older(store: Store, specs: Sequence[TrialSpec]) -> str | None:
+    """One sentence if the store has such trials of an earlier `SEMANTICS`, beside today's.
+
+    Only some of many trials are looked for.
+    """
+    for spec in specs[:: 1 + len(specs) // LOOKED_FOR]:
+        for semantics in range(1, SEMANTICS):
+            if (store.trials / spec.id_under(semantics) / "record.json").is_file():
+                why = why_not_reused(str(semantics))
+                return f"{store.trials} has such trials of an earlier version, not reused: {why}."
+    return None
+
+
+def refuse_older(folder: RunFolder) -> None:
+    """Raises `UserError` for a run that was made under another `SEMANTICS`."""
+    semantics = older(folder)
+    if semantics is not None:
+        raise UserError(
+            f"{folder.name} is of an earlier version, and nothing of it is reused, because "
+            f"{why_not_reused(semantics)}: see it with `harness report {folder.name}`, and give "
+            "another --out for a new one."
+        )
 
 
 def write_run(

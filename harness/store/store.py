@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, saving, unknown
 from harness.spec import TrialSpec
-from harness.store.files import append_line, read_lines, write_atomically
+from harness.store.files import append_line, read_lines, save_tensors, write_atomically
 from harness.store.liveness import beating, living_owner, write_mark
 from harness.store.records import SCHEMA, State, TrialRecord, state_of
 
@@ -84,11 +84,7 @@ class Claim:
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         """Keep the trained tensors: `weights.safetensors`."""
-        from safetensors.torch import save_file  # imports torch, which readers of records need not
-
-        path = self._folder / "weights.safetensors"
-        with saving(path):
-            save_file(tensors, path)
+        save_tensors(self._folder / "weights.safetensors", tensors)
 
     def publish(self, record: TrialRecord, *, keep_checkpoint: bool = False) -> None:
         """Make the record visible, all of it at once; the claim ends with this."""

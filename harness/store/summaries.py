@@ -20,7 +20,7 @@ from harness.metrics import OVERALL
 from harness.store.records import Cost, Status
 from harness.store.store import Store
 
-VERSION = 2
+VERSION = 3
 """Raised when `Summary` changes."""
 
 Part = Literal["select", "test"]
@@ -45,8 +45,8 @@ class Summary:
     tested_epoch: int | None
     trainable_params: int
     head_params: int
-    costs: list[float]
-    """In the order of `COSTS`."""
+    costs: list[float | None]
+    """In the order of `COSTS`; None for what was not measured or not told apart."""
     groups: list[str]
     """Head first."""
     select: list[float | None] | None
@@ -58,14 +58,15 @@ class Summary:
 
     @property
     def device_s(self) -> float:
-        return self.cost("device_s")
+        return self.cost("device_s") or 0.0
 
     @property
-    def flops(self) -> float:
-        return self.cost("flops")
+    def charged_flops(self) -> float:
+        """As `Cost.charged_flops`."""
+        return (self.cost("flops") or 0.0) - (self.cost("test_flops") or 0.0)
 
-    def cost(self, name: str) -> float:
-        """A field of the record's `Cost`, one of `COSTS`."""
+    def cost(self, name: str) -> float | None:
+        """A field of the record's `Cost`, one of `COSTS`; None if the record does not say."""
         return self.costs[COSTS.index(name)]
 
     def score(self, part: Part, metric: str, group: str | None = None) -> float | None:
@@ -163,7 +164,7 @@ def _summary(store: Store, trial_id: str) -> Summary:
             tested_epoch=record["tested_epoch"],
             trainable_params=record["trainable_params"],
             head_params=record["head_params"],
-            costs=[record["cost"].get(name, 0) for name in COSTS],
+            costs=_costs(record),
             groups=groups,
             select=_scores(select, groups),
             test=_scores(test, groups),
@@ -174,6 +175,20 @@ def _summary(store: Store, trial_id: str) -> Summary:
         if isinstance(problem, UserError):
             raise
         raise store.damaged(path) from problem
+
+
+def _costs(record: dict[str, Any]) -> list[float | None]:
+    """In the order of `COSTS`, without what does not hold of this trial alone."""
+    cost = {"inference_flops": 0, **record["cost"]}
+    if record["provenance"].get("semantics") == "1" and not _is_of_gpus(cost):
+        cost["peak_memory_mb"] = None  # of a CPU: the peak of all that its worker had run by then
+    return [cost.get(name) for name in COSTS]
+
+
+def _is_of_gpus(cost: dict[str, Any]) -> bool:
+    """Whether a trial was charged for the time for which it held so many devices (`Stopwatch`)."""
+    wall_s, device_s = cost["wall_s"], cost["device_s"]
+    return bool(wall_s > 0 and device_s == round(device_s / wall_s) * wall_s)
 
 
 def _scores(scores: dict[str, Any] | None, groups: list[str]) -> list[float | None] | None:

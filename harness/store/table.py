@@ -1,12 +1,14 @@
 """A finished exhaustive sweep as one self-describing Parquet file, and the file as an object.
 
 The file has a row per trial and epoch: the cell's fields, `seed`, `trial_id`, `status`, `epoch`
-(from 1), the selection scores of that epoch, and the device seconds and FLOPs up to it (the trial's
-in proportion to its epochs). A trial's last row also has its test scores (`test_*`), its selection
-scores as recorded (`final_*`, those of the tested epoch) and its `spec`. Scores are shares in
-[0, 1]; what a diverged trial does not have is null. The schema's metadata says which study this is,
-on which versions and devices it ran, what one full run costs, and the commands that made it. Owns:
-this format. Must not know: torch, how a search is replayed or shown.
+(from 1), the selection scores of that epoch (null where it was not scored), and the device seconds
+and FLOPs up to it (the trial's in proportion to its epochs; FLOPs without those of the test, where
+the records tell them apart). A trial's last row also has its test scores (`test_*`), its selection
+scores as recorded (`final_*`, those of the tested epoch), the `hits` and `class_counts` of both as
+the record has them, and its `spec`. Scores are shares in [0, 1]; what a diverged trial does not
+have is null. The schema's metadata says which study this is, on which versions and devices it ran,
+what the classes are called, what one full run costs, and the commands that made it. Owns: this
+format. Must not know: torch, how a search is replayed or shown.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ KEY = b"harness"
 """Of the schema's metadata."""
 DONE = ("COMPLETE", "DIVERGED")
 """Statuses of trials that a table holds."""
+PER_IMAGE = ("hits", "class_counts")
+"""Of both splits, as text; tables from before records had them lack them."""
 COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
 """Beside the cell's fields and the scores."""
 
@@ -63,6 +67,8 @@ class TableInfo(Frozen):
     groups: tuple[str, ...]
     """Names of the dataset's groups, head first."""
     num_classes: int
+    class_names: tuple[str, ...] = ()
+    """Empty in tables of records that do not have them."""
     commands: tuple[str, ...]
     """That made the runs and the table, in order."""
 
@@ -93,8 +99,8 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
     """Write a finished sweep, and other finished runs of the same study, into one file.
 
     Raises:
-        UserError: a trial has not finished, the runs are not of one study, none of them is an
-            exhaustive sweep, or the study's space has no list of its points.
+        UserError: a trial has not finished, the runs are not of one study or one SEMANTICS, none of
+            them is an exhaustive sweep, or the study's space has no list of its points.
         NotSavedError: the file cannot be written.
     """
     runs = {folder: read_run(folder) for folder in folders}
@@ -115,6 +121,12 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
                 f"{folder.name} is not of the same study as {grids[0].name}; give runs that differ "
                 "in their seeds or their search alone."
             )
+    semantics = sorted({run.environment.get("semantics", "?") for run in runs.values()})
+    if len(semantics) > 1:
+        raise UserError(
+            f"The runs are of SEMANTICS {' and '.join(semantics)}, under which the same settings "
+            "gave other numbers; give runs of one of them."
+        )
     found: dict[str, tuple[Store, Asked]] = {}
     ended: dict[str, Summary] = {}
     for folder, run in runs.items():
@@ -136,6 +148,7 @@ def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
         cells=len({cell_key(asked.cell) for _, asked in found.values()}),
         groups=tuple(scored.groups),
         num_classes=scored.num_classes,
+        class_names=_class_names(found[scored.trial_id][0], scored.trial_id),
         commands=(
             *(_command(folder, run.study) for folder, run in runs.items()),
             f"harness tabulate {' '.join(folder.name for folder in folders)} --file {path.name}",
@@ -181,7 +194,7 @@ def _reference(
     epochs = study.base.recipe.epochs
     stretch = [epochs / each.epochs_run if each.status == "DIVERGED" else 1.0 for each in own]
     seconds = [each.device_s * factor for each, factor in zip(own, stretch, strict=True)]
-    flops = [each.flops * factor for each, factor in zip(own, stretch, strict=True)]
+    flops = [each.charged_flops * factor for each, factor in zip(own, stretch, strict=True)]
     return Reference(cell=cell, device_s=sum(seconds) / len(own), flops=round(max(flops)))
 
 
@@ -212,7 +225,7 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
             **known,
             "epoch": epoch,
             "device_s": share * trial.device_s,
-            "flops": round(share * trial.flops),
+            "flops": round(share * trial.charged_flops),
         }
         row |= {f"select_{name}": scores.get(name) for name in OVERALL}
         # A diverged trial's summary names no groups; the epochs before have their own.
@@ -221,7 +234,17 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
     rows[-1] |= _named(trial, "select", "final") | _named(trial, "test", "test")
     record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())
     rows[-1]["spec"] = json.dumps(record["spec"])
+    for part, prefix in (("select", "final"), ("test", "test")):
+        scores = record[part] or {}
+        rows[-1][f"{prefix}_hits"] = scores.get("hits")
+        counts = scores.get("class_counts")
+        rows[-1][f"{prefix}_class_counts"] = None if counts is None else json.dumps(counts)
     return rows
+
+
+def _class_names(store: Store, trial_id: str) -> tuple[str, ...]:
+    record = store.record(trial_id)
+    return () if record is None else record.class_names
 
 
 def _named(trial: Summary, part: Part, prefix: str) -> dict[str, float | None]:
@@ -247,7 +270,10 @@ def _command(folder: RunFolder, study: Study) -> str:
 
 def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:
     frame = pd.DataFrame(rows)
-    scores = [c for c in frame.columns if c.split("_")[0] in ("select", "final", "test")]
+    texts = [f"{part}_{name}" for part in ("final", "test") for name in PER_IMAGE]
+    frame = frame.astype(dict.fromkeys(texts, object))
+    parts = ("select", "final", "test")
+    scores = [c for c in frame.columns if c.split("_")[0] in parts and c not in texts]
     frame = frame.astype(dict.fromkeys(scores, "float64"))
     for name in {field for row in rows for field in json.loads(row["cell"])}:
         values = frame[name].dropna()

@@ -21,7 +21,8 @@ from harness.training.classifier import Classifier
 from harness.training.clock import Spent
 
 Row: TypeAlias = dict[str, Any]
-"""A line of `history.jsonl`: epoch, lr, train_loss, and the selection scores under `select`."""
+"""A line of `history.jsonl`: epoch, lr, train_loss, and, of an epoch that was scored, the selection
+scores under `select`."""
 
 
 @dataclass
@@ -37,7 +38,11 @@ class Trained:
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None
     images_forward: int = 0
+    """Of training, selection and test together; so many of them were `images_selection` and
+    `images_test`."""
     images_backward: int = 0
+    images_selection: int = 0
+    images_test: int = 0
     history: list[Row] = field(default_factory=list)
     trajectory: list[dict[str, float]] = field(default_factory=list)
     """What the method itself learned, step by step (`TrainingHook.trajectory`)."""
@@ -63,7 +68,7 @@ class States(NamedTuple):
         Raises:
             NotSavedError: it cannot be written.
         """
-        assert result.select is not None
+        assert result.select is not None  # only trainings that report every epoch are kept
         state = {
             "modules": [part.state_dict() for part in self],
             "result": {**vars(result), "select": result.select.model_dump_json()},

@@ -16,9 +16,10 @@ Spent = tuple[float, float]
 class Stopwatch:
     """Counts from when it is made, on top of `earlier`.
 
-    A GPU is charged for all of that time, because the trial holds it. A CPU trial computes in one
-    thread and is charged for its process's CPU time only; otherwise other programs on the machine,
-    or a suspended process, would make equal trials cost different amounts.
+    A GPU is charged for all of that time, because the trial holds it. A CPU trial is charged for
+    the CPU time of its process, all threads together: the one that computes, and those that read
+    images. Wall-clock time would make equal trials cost different amounts beside other programs, or
+    in a process that was suspended.
     """
 
     def __init__(self, device: torch.device, earlier: Spent = (0.0, 0.0)) -> None:

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalised
 from harness.insertion.hooks import InnerProblem
+from harness.metrics import PER_IMAGE
 from harness.spec import Change, Recipe
 from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
@@ -47,13 +48,14 @@ def train(
     micro_batches: int = 1,
     distributed: DistributedContext = ALONE,
 ) -> Trained:
-    """Train by the recipe, score the selection split every epoch, and the test split once.
+    """Train by the recipe, score the selection split as it says, and the test split once.
 
-    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores.
-    `should_continue` is asked with it after every epoch but the last; False ends the training
-    there, without a test. The state after every epoch is written to `checkpoint`, and training
-    resumes from what is found there; a method that keeps a state of its own between steps starts
-    again instead. Every batch is split into so many `micro_batches`, whose gradients accumulate.
+    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores if it was
+    scored. `should_continue` is asked with it after every epoch but the last; False ends the
+    training there, without a test. The state after every epoch is written to `checkpoint`, and
+    training resumes from what is found there; a method that keeps a state of its own between steps
+    starts again instead. Every batch is split into so many `micro_batches`, whose gradients
+    accumulate.
 
     Raises:
         NotSavedError: the checkpoint cannot be written.
@@ -137,9 +139,10 @@ class TrainingLoop:
                 result.select = result.tested_epoch = None
                 log({"epoch": epoch, "lr": self._first_rate, "train_loss": None, "diverged": True})
                 return result
-            self._score(epoch, train_loss, log)
+            is_last = epoch + 1 == epochs
+            self._score(epoch, train_loss, log, is_last=is_last)
             self._schedule.step()
-            if epoch + 1 == epochs or (self._recipe.early_stop and stalled(_scores(result))):
+            if is_last or (self._recipe.early_stop and stalled(_scores(result))):
                 break
             if checkpoint is not None and self._hook.resumable and self._distributed.rank == 0:
                 now = replace(result, earlier=self._watch.spent)
@@ -252,19 +255,25 @@ class TrainingLoop:
             seed=self._seed,
         )
 
-    def _score(self, epoch: int, train_loss: float, log: Callable[[Row], None]) -> None:
+    def _score(
+        self, epoch: int, train_loss: float, log: Callable[[Row], None], *, is_last: bool
+    ) -> None:
         """Score the selection split, log the epoch, and note whether it is the one to be tested."""
         result = self._result
-        scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
-        result.images_forward += len(self._split.select)
         row: Row = {
             "epoch": epoch,
             "lr": self._optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
-            "select": scores.model_dump(mode="json", exclude={"per_class", "class_counts"}),
         }
-        log(row)
         result.history.append(row)
+        if self._recipe.score_epochs == "last" and not is_last:
+            log(row)
+            return
+        scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
+        result.images_forward += len(self._split.select)
+        result.images_selection += len(self._split.select)
+        row["select"] = scores.model_dump(mode="json", exclude=set(PER_IMAGE))
+        log(row)
         better = result.select is None or scores.class_mean > result.select.class_mean
         if self._recipe.epoch_rule == "last" or better:
             result.select, result.tested_epoch = scores, epoch
@@ -282,6 +291,7 @@ class TrainingLoop:
         test = self._split.test
         self._result.test = evaluate(self._classifier, self._dataset, test, self._distributed)
         self._result.images_forward += len(test)
+        self._result.images_test += len(test)
 
 
 def _schedule(

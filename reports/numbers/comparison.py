@@ -80,7 +80,7 @@ def load_arms(folder: RunFolder) -> Arms:
     unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
     seconds = {key: record.cost.device_s for key, record in records.items()}
     one_run = sum(seconds[i] for i in unit.trials) / len(unit.trials)
-    flops = {key: record.cost.flops for key, record in records.items()}
+    flops = {key: record.cost.charged_flops for key, record in records.items()}
     one_run_flops = sum(flops[i] for i in unit.trials) / len(unit.trials)
     table = []
     for arm in comparison.arms:

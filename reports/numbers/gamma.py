@@ -41,7 +41,8 @@ def load_learned(trials: Sequence[Path]) -> Learned | None:
         wide = pd.read_csv(path)
         names = [c for c in wide.columns if c not in ("outer_step", "inner_step", "outer_loss")]
         part = wide.melt(["outer_step"], names, var_name="site", value_name="strength")
-        part["progress"] = part["outer_step"] / max(1, wide["outer_step"].max())
+        steps = wide["outer_step"].max()  # 0 in a run that was over before the first
+        part["progress"] = part["outer_step"] / steps if steps else 1.0
         parts.append(part.assign(trial=path.parent.name))
     paths = pd.concat(parts, ignore_index=True)
     sites = {name: Site.parse(name) for name in paths["site"].unique()}

@@ -129,7 +129,9 @@ def _all_cells(table: Table, recorded: Recorded) -> AllCells:
 
 
 def _fidelity(table: Table, metric: str) -> pd.DataFrame:
-    """What the rungs of a pruner can know of a cell's final score."""
+    """What the rungs of a pruner can know of a cell's final score; no row if it was not scored."""
+    if table.info.study.base.recipe.score_epochs == "last":
+        return pd.DataFrame()
     chance = 1 / table.info.num_classes
     keys = {cell_key(cell) for cell in table.info.study.cells()}
     epochs = table.info.study.base.recipe.epochs

@@ -209,8 +209,8 @@ class Unit(NamedTuple):
 
 
 COST_UNITS = {
-    "device_s": Unit("training (device s)", 1.0),
-    "flops": Unit("training (TFLOP)", 1e12),
+    "device_s": Unit("training and scoring (device s)", 1.0),
+    "flops": Unit("training and scoring (TFLOP)", 1e12),
     "inference_flops": Unit("inference (MFLOP per image)", 1e6),
     "trainable_params": Unit("trainable parameters beside the head (thousands)", 1e3),
 }

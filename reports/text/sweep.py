@@ -156,7 +156,8 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
 
 
 def _costs(run: Run) -> Table:
-    peak = {"peak memory of a trial (MB)": f"{run.trials['peak_memory_mb'].max():.0f}"}
+    most = run.trials["peak_memory_mb"].max()
+    peak = {} if pd.isna(most) else {"peak memory of a trial (MB)": f"{most:.0f}"}
     if run.searches:  # a trial may go on with another's training, so trials' costs do not add up
         answers = [event for log in run.searches.values() for event in tells(log)]
         seconds = sum(event.device_s for event in answers)
@@ -172,5 +173,9 @@ def _costs(run: Run) -> Table:
             "images backward": f"{run.trials['images_backward'].sum():.0f}",
             "TFLOP": f"{run.trials['flops'].sum() / 1e12:.1f}",
         }
+        tests = run.trials["test_flops"]
+        if tests.notna().any():
+            without = run.trials["flops"].sum() - tests.sum()
+            totals["TFLOP without the tests"] = f"{without / 1e12:.1f}"
     words = pd.DataFrame({"total": {**totals, **peak}})
     return Table(stem="costs", caption="Cost of all trials", corner="", words=words)

@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from harness.driver.plan import make_plan
-from harness.metrics import SplitMetrics
+from harness.metrics import PER_IMAGE, SplitMetrics
 from harness.runner.runtime import Runtime
 from harness.search.base import Restarts
 from harness.search.plan import learning_cell, live_space
+from harness.spec import SEMANTICS
 from harness.store.files import append_line, write_atomically
 from harness.store.records import Cost
 from harness.store.run_folder import RunFolder
@@ -69,7 +70,7 @@ def scores(value, noise, count):
 
 def publish(store, cell, spec, *, true=truth, epochs=10, sd=0.012):
     """Write the record and the history of one trial."""
-    noise = np.random.default_rng(int(spec.trial_id, 16))
+    noise = np.random.default_rng(int(spec.id_under(1), 16))  # the same whatever SEMANTICS is
     shared = np.random.default_rng(spec.seed).normal(0, 0.012)
     value = true(cell)
     ends = epochs if value is not None else 3
@@ -85,7 +86,7 @@ def publish(store, cell, spec, *, true=truth, epochs=10, sd=0.012):
         now = CHANCE + (whole - CHANCE) * (1 - 0.9 * math.exp(-(epoch + 1) / 2.5))
         last = epoch == epochs - 1
         select = scores((whole if last else now) + shared + noise.normal(0, sd), noise, 12)
-        row["select"] = select.model_dump(mode="json", exclude={"per_class", "class_counts"})
+        row["select"] = select.model_dump(mode="json", exclude=set(PER_IMAGE))
         append_line(folder / "history.jsonl", row)
     if value is None:
         select = None
@@ -119,7 +120,7 @@ def made_sweep(root, study, **how):
     for cell, spec in plan.cells:
         publish(store, cell, spec, **how)
     plan.folder.path.mkdir(parents=True)
-    write_run(plan.folder, study, plan.cells, {"semantics": "1", "device": "made up"})
+    write_run(plan.folder, study, plan.cells, {"semantics": str(SEMANTICS), "device": "made up"})
     return plan.folder
 
 
@@ -130,7 +131,7 @@ def made_metapeft(root, study):
     cell = learning_cell(study, "metapeft")
     folder = RunFolder.of(store, f"{study.name}+metapeft")
     folder.path.mkdir(parents=True)
-    write_run(folder, study, [], {"semantics": "1", "device": "made up"})
+    write_run(folder, study, [], {"semantics": str(SEMANTICS), "device": "made up"})
     log = folder.log(0)
     search = Restarts([(cell, make(cell, seed)) for seed in study.seeds], log)
     for spec in search.ask(len(study.seeds)):
