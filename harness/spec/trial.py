@@ -110,8 +110,13 @@ class TrialSpec(Frozen):
         """16 hex digits of the hash of the canonical JSON and of `SEMANTICS`."""
         return _hash(self._canonical())
 
-    def _canonical(self) -> str:
-        content = {"semantics": SEMANTICS, "spec": identity(self)}
+    def id_under(self, semantics: int) -> str:
+        """As `trial_id`, in a version whose `SEMANTICS` was `semantics`."""
+        return _hash(self._canonical(semantics))
+
+    def _canonical(self, semantics: int | None = None) -> str:
+        number = SEMANTICS if semantics is None else semantics
+        content = {"semantics": number, "spec": identity(self)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
