@@ -41,12 +41,15 @@ class Trajectory:
     @classmethod
     def parse(cls, text: str) -> Trajectory | None:
         """None if the text is not such a table, digit for digit."""
-        header, *rows = csv.reader(io.StringIO(text))
         try:
+            header, *rows = csv.reader(io.StringIO(text))
             columns = [[float(each) for each in column] for column in zip(*rows, strict=True)]
         except ValueError:
             return None
-        whole = tuple(all("." not in row[index] for row in rows) for index in range(len(header)))
+        whole = tuple(
+            all(row[index].removeprefix("-").isdecimal() for row in rows)
+            for index in range(len(header))
+        )
         values = tuple(value for column in columns for value in column)
         made = cls(names=tuple(header), whole=whole, values=values)
         return made if made.text == text else None
