@@ -191,8 +191,8 @@ def _take(trial: ArchivedTrial, record: TrialRecord, store: Store, done: Importe
         done.running += 1
     elif replaces(known) or known.record is None:
         done.new += 1
-    elif RANK[known.record.status] > RANK[record.status] or record.status == "FAILED":
-        done.known += 1  # the store knows more, or as little
+    elif RANK[known.record.status] > RANK[record.status] or RANK[record.status] < RANK["COMPLETE"]:
+        done.known += 1  # the store knows more, or neither a result
     else:
         rows = store.history(trial.trial_id)
         agreement = compare(known.record, record, rows, trial.history)
@@ -215,11 +215,11 @@ def _sentence(
     path: Path, here: TrialRecord, new: TrialRecord, agreement: Agreement, place: Path
 ) -> str:
     if agreement.same_status:
-        part, name = agreement.where.split()
-        numbers = [getattr(getattr(record, part), name) for record in (here, new)]
-        words = f"{agreement.where} is {numbers[0]:.6g} here and {numbers[1]:.6g} there"
-        machines = "like" if agreement.alike else "unlike"
-        words += f", more than {agreement.within:g} apart ({machines} machines)"
+        machines = "of the same type and versions" if agreement.alike else "not alike"
+        words = (
+            f"{agreement.where} differs by {agreement.difference:.3g}, more than the tolerance "
+            f"between machines that are {machines}"
+        )
     else:
         words = f"it is {here.status} here and {new.status} there"
     return f"{path}: trial {new.trial_id} is in conflict: {words}; the other was put into {place}."

@@ -74,8 +74,8 @@ class Verification:
             rules.append(f"{alike} to the last bit, on the same type of CPU and versions")
         if alike < len(self.trials):
             rules.append(
-                f"{len(self.trials) - alike} within {100 * TOLERANCE:g} points of overall "
-                "accuracy, on another machine or other versions"
+                f"{len(self.trials) - alike} within {100 * TOLERANCE:g} points, on another machine "
+                "or other versions"
             )
         found = len(self.trials) - len(self.disagreeing)
         return (
