@@ -11,7 +11,7 @@ import time
 
 import pandas as pd
 import pytest
-from support.archives import archive, bring, change_record, rewritten
+from support.archives import archive, bring, change_record, made_run, rewritten
 from test_cli import harness
 
 from harness.store.store import Store
@@ -155,8 +155,17 @@ def test_verify_agrees_and_finds_the_one_score_that_was_changed(tmp_path, traine
     assert trial_id in line
 
 
-def test_what_cannot_be_verified_is_refused_in_one_sentence(tmp_path):
-    for source, word in (("nothing", "Unknown run 'nothing'"), ("no.parquet", "does not exist")):
+def test_what_cannot_be_verified_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    made_run(tmp_path, seeds=(0,))
+    both = tmp_path / "studies" / "joint_space.parquet"
+    (tmp_path / "studies" / "joint_space").rename(both)
+    monkeypatch.chdir(tmp_path)
+    archive(tmp_path, tmp_path / "joint_space.parquet", both.name)
+    for source, word in (
+        ("nothing", "Unknown run 'nothing'"),
+        ("no.parquet", "does not exist"),
+        ("joint_space.parquet", "is a file, and a run"),
+    ):
         result = harness("verify", source, "--out", tmp_path)
         assert result.exit_code == 2 and word in result.stderr
         assert result.stderr.strip().count("\n") == 0

@@ -24,7 +24,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import SEMANTICS, TrialRequest, TrialSpec
 from harness.store.records import TrialRecord, state_of
-from harness.store.runs import known_run
+from harness.store.runs import find_run, known_run
 from harness.store.store import Store
 
 
@@ -133,7 +133,12 @@ def _finished(asked: VerifyRequest) -> _Finished:
     Raises:
         UserError: there are none.
     """
-    path = Path(asked.source)
+    path, run = Path(asked.source), find_run(asked.source, Path(asked.place.out))
+    if run is not None and path.is_file():
+        raise UserError(
+            f"{asked.source} is a file, and a run in {asked.place.out}: name the run by its folder, "
+            f"{run}, or the file by its whole path."
+        )
     if path.is_file() or path.suffix == ".parquet":
         archive = checked_archive(path)
         all_records: Sequence[TrialRecord] = archive.records
