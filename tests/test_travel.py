@@ -136,7 +136,7 @@ def test_verify_agrees_and_finds_the_one_score_that_was_changed(tmp_path, traine
     nudge = {"record.test.class_mean": lambda value: value + 1e-12}
     result = harness("verify", rewritten(file, tmp_path / "f", columns=nudge), "--sample", 1)
     assert result.exit_code == 1 and "0 of 1 trials agree" in result.output
-    assert "DISAGREES" in result.output
+    assert "disagrees: test class_mean differs by 1e-12" in result.output
 
     elsewhere = {"record.provenance.device": lambda value: "another CPU"}
     moved = rewritten(file, tmp_path / "moved", columns={**nudge, **elsewhere})
@@ -145,14 +145,12 @@ def test_verify_agrees_and_finds_the_one_score_that_was_changed(tmp_path, traine
     raised = {"record.test.class_mean": lambda value: value + 0.04}
     moved = rewritten(file, tmp_path / "raised", columns={**raised, **elsewhere})
     result = harness("verify", moved, "--sample", 1, "--out", tmp_path)
-    assert result.exit_code == 1 and "test class_mean by 0.04" in result.output
+    assert result.exit_code == 1 and "test class_mean differs by 0.04" in result.output
     (trial_id,) = {p.name for p in (trained / "trials").iterdir() if p.name in result.output}
-
     change_record(Store(trained), trial_id, lambda record: record["test"].update(loss=0.5))
     result = harness("verify", "mine", "--sample", 4, "--workers", 2, "--out", trained)
     assert result.exit_code == 1 and "3 of 4 trials agree" in result.output
-    (line,) = [line for line in result.output.splitlines() if "DISAGREES" in line]
-    assert trial_id in line
+    assert f"Trial {trial_id} disagrees: test loss differs by" in result.output
 
 
 def test_what_cannot_be_verified_is_refused_in_one_sentence(tmp_path, monkeypatch):

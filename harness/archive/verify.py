@@ -52,6 +52,18 @@ class Verified:
     """Its configuration in the run, as JSON."""
     agreement: Agreement
 
+    @property
+    def in_words(self) -> str:
+        """In what a trial that disagrees differs."""
+        found, trial_id = self.agreement, self.recorded.trial_id
+        if not found.same_status:
+            words = f"it was {self.recorded.status}, and is {self.again.status} now"
+        elif found.difference:
+            words = f"{found.where} differs by {found.difference:.3g}"
+        else:
+            words = "scores of its epochs, or what it learned, differ"
+        return f"Trial {trial_id} disagrees: {words}."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
@@ -136,8 +148,8 @@ def _finished(asked: VerifyRequest) -> _Finished:
     path, run = Path(asked.source), find_run(asked.source, Path(asked.place.out))
     if run is not None and path.is_file():
         raise UserError(
-            f"{asked.source} is a file, and a run in {asked.place.out}: name the run by its folder, "
-            f"{run}, or the file by its whole path."
+            f"{asked.source} is a file, and a run in {asked.place.out}: name the run by its "
+            f"folder, {run}, or the file by its whole path."
         )
     if path.is_file() or path.suffix == ".parquet":
         archive = checked_archive(path)

@@ -164,6 +164,8 @@ def verify(
     found = verified(asked, TERMINAL)
     header = ["trial", "seed", "what it is", "test, recorded", "again", "asked", "answer"]
     print_table(header, [_row(trial) for trial in found.trials])
+    for trial in found.disagreeing:
+        click.echo(trial.in_words)
     click.echo(found.sentence)
     if found.disagreeing:
         click.get_current_context().exit(EXIT_DISAGREE)
@@ -178,11 +180,6 @@ def _row(trial: Verified) -> list[str]:
 
     agreement = trial.agreement
     answer = "agrees" if agreement.is_verified else "DISAGREES"
-    if not agreement.is_verified:
-        seen = (
-            f"{agreement.where} by {agreement.difference:.3g}" if agreement.difference else "bits"
-        )
-        answer += f": {seen}" if agreement.same_status else ": another status"
     asked = "same bits" if agreement.alike else "2 points"
     spec = trial.recorded.spec
     cell = {} if trial.cell is None else json.loads(trial.cell)
