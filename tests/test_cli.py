@@ -12,7 +12,7 @@ from functools import partial
 
 import click
 import pytest
-from click.testing import CliRunner
+from support.cli import harness
 
 from harness.catalogue.studies import load_study, study_names
 from harness.cli import main
@@ -42,10 +42,6 @@ FLAGS = {
     "data bench": "--data-root --out --set --size",
 }
 """Flags do not grow: what is science goes into a study, and `--set` reaches every field."""
-
-
-def harness(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 def commands(group=main, above=()):

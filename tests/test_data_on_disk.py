@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 from click.testing import CliRunner
-from made_images import SIZE, dataset, picture, tree, two_splits
 from PIL import Image
+from support.images import SIZE, dataset, picture, tree, two_splits
 
 from harness.cli import main
 from harness.cli.terminal import TERMINAL

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 from click.testing import CliRunner
-from test_store_and_sweep import TINY, make_record, publish, tiny_study
+from support.records import TINY, make_record, publish, tiny_study
 
 from harness.cli import main
 from harness.driver.drive import drive

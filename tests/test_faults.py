@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_cli import harness
+from support.cli import harness
 
 from harness.reports.numbers.searches import load_searches
 from harness.store.run_folder import RunFolder

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from support.methods import double, fill, images, setting
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.baselines.metapeft.sampling import ValSampler, quotas
 from harness.data.dataset import Images, epoch_batches

@@ -11,9 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweep import made_metapeft, made_sweep
+from support.cli import harness
+from support.sweeps import made_metapeft, made_sweep
 from support.tables import compare, small_study
-from test_cli import harness
 
 from harness.errors import UserError
 from harness.reports.files.write import write_report

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.errors import UserError
 from harness.insertion.method import get_method
