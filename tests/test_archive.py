@@ -12,12 +12,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_sweep import made_metapeft
-from support.archives import archive, bring, change_record, contents, made_run, reports, rewritten
+from support.archives import (
+    archive,
+    bring,
+    change_record,
+    contents,
+    made_run,
+    reports,
+    rewritten,
+    some_trial,
+)
+from support.cli import harness
 from support.fake_trials import Fake, controls, score, written
+from support.records import make_record
+from support.sweeps import made_metapeft
 from support.tables import small_study
-from test_cli import harness
-from test_store_and_sweep import make_record
 
 from harness.archive.content import Trajectory
 from harness.archive.parquet import read_archive
@@ -37,12 +46,6 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     made_run(root)
     return root, archive(root, root / "run.parquet")
-
-
-def some_trial(root, status="COMPLETE"):
-    store = Store(root)
-    ids = sorted(path.parent.name for path in store.trials.glob("*/record.json"))
-    return next(key for key in ids if store.record(key).status == status)
 
 
 def test_a_run_arrives_as_it_left(made, tmp_path):

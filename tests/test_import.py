@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
-from made_sweep import made_metapeft
-from support.archives import archive, bring, change_record, contents, made_run, reports, rewritten
+from support.archives import (
+    archive,
+    bring,
+    change_record,
+    contents,
+    made_run,
+    reports,
+    rewritten,
+    some_trial,
+)
+from support.cli import harness
+from support.records import make_record, make_spec
+from support.sweeps import made_metapeft
 from support.tables import small_study
-from test_archive import some_trial
-from test_cli import harness
-from test_spec import make_spec
-from test_store_and_sweep import make_record
 
 from harness.archive.agree import compare
 from harness.archive.merge import NotOneRun, merged

@@ -12,7 +12,7 @@ import time
 import pandas as pd
 import pytest
 from support.archives import archive, bring, change_record, made_run, rewritten
-from test_cli import harness
+from support.cli import harness
 
 from harness.store.store import Store
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from made_sweep import made_sweep
-from test_cli import harness
 
 from harness.store.files import write_atomically
 from harness.store.runs import Command, write_command
 from harness.store.store import Store
+from support.cli import harness
+from support.sweeps import made_sweep
 from support.tables import small_study
 
 TYPED = "harness sweep --study joint_space"
@@ -63,7 +64,7 @@ def rewritten(file, to, *, columns=None, about=None, metadata=None):
         values = [change(value) for value in table.column(name).to_pylist()]
         kind = table.schema.field(name).type
         at = table.column_names.index(name)
-        table = table.set_column(at, name, [type_of(values, kind)])
+        table = table.set_column(at, name, [pa.array(values, kind)])
     if about is not None:
         known[b"harness-archive"] = json.dumps(about(json.loads(known[b"harness-archive"])))
     with pq.ParquetWriter(to, table.schema, store_schema=False) as writer:
@@ -72,15 +73,15 @@ def rewritten(file, to, *, columns=None, about=None, metadata=None):
     return to
 
 
-def type_of(values, kind):
-    import pyarrow as pa
-
-    return pa.array(values, kind)
-
-
 def change_record(store, trial_id, change):
     """Let a record say something else; `change` is given it as plain data."""
     path = store.trials / trial_id / "record.json"
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content, indent=1))
+
+
+def some_trial(root, status="COMPLETE"):
+    store = Store(root)
+    ids = sorted(path.parent.name for path in store.trials.glob("*/record.json"))
+    return next(key for key in ids if store.record(key).status == status)
