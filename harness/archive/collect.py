@@ -101,10 +101,11 @@ def archived_trial(store: Store, trial_id: str, cell: str | None = None) -> Arch
     except FileNotFoundError:
         return None  # it failed, and is being tried again
     learned = folder / "trajectory.csv"
+    path = Trajectory.parse(learned.read_text()) if learned.is_file() else None
     return ArchivedTrial(
         trial_id=trial_id,
         cell=cell,
         record=record,
         history=store.history(trial_id),
-        trajectory=Trajectory.parse(learned.read_text()) if learned.is_file() else None,
+        trajectory=None if path is None else path.shortened(),
     )
