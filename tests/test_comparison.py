@@ -243,6 +243,7 @@ def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
         assert word in words
 
 
+@pytest.mark.slow
 def test_the_whole_comparison_on_the_command_line(tmp_path):
     result = harness(
         *("train", "--method", "metapeft", "--base", "lora", "--sites", "q,mlp1"),

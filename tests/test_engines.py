@@ -100,6 +100,7 @@ def results(out):
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [
@@ -134,6 +135,7 @@ def study():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["depth_vs_position", "k_steps"])
 def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
     """LoRA, and MetaPEFT on it. The last batch of an epoch does not split evenly."""

@@ -11,6 +11,8 @@ from harness.store.run_folder import RunFolder
 from harness.store.search_log import read_log
 from harness.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 SEARCHES = "random,tpe+hyperband,pbt,metapeft"
 TINY = """
 from harness.study import Axis

@@ -17,6 +17,8 @@ from click.testing import CliRunner
 
 from harness.cli import main
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = Path(__file__).parent / "fixtures" / "ad7d1aa"
 COMMANDS = json.loads((FIXTURE / "commands.json").read_text())
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())

@@ -285,6 +285,7 @@ def test_one_repeat_has_no_interval_and_no_verdict(tmp_path, made):
 # From the command line.
 
 
+@pytest.mark.slow
 def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     args = ["--search", "all", "--repeats", 3, "--budget", 3]
     first = compare(tmp_path, made, *args)

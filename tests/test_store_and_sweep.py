@@ -134,6 +134,7 @@ def scores(record):
     return record.model_dump_json(include={"select", "test"})
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_process_or_on_what_ran_before(tmp_path):
     specs = [
         resolve(TINY.with_values(values, source="test"), Runtime())
@@ -169,6 +170,7 @@ def test_a_killed_worker_is_reported_and_the_next_trial_gets_a_new_one(tmp_path)
     assert store.record(spec.trial_id).status == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_a_working_worker_ends_with_its_killed_driver(tmp_path):
     endless = TINY.with_values({"recipe.epochs": 10**6}, source="test")
     spec = resolve(endless, Runtime())

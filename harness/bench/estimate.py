@@ -54,7 +54,7 @@ def _work(spec: TrialSpec) -> float:
     blocks = dims(spec.backbone).num_blocks
     lowest = min((site.block for site, _ in spec.placement.items()), default=0)
     backward = (blocks - lowest) / blocks if count_params(spec).trainable_params else 0.0
-    held_out = spec.data.val_fraction if spec.data.select_on == "val" else 0.0
+    held_out = spec.data.val_fraction if spec.data.selected_on == "val" else 0.0
     work = spec.recipe.epochs * ((1 - held_out) * (1 + backward) + held_out)
     steps = spec.options.get("inner_steps")
     return work * (1 + 1 / steps) if isinstance(steps, int) else work

@@ -69,6 +69,7 @@ def check(
     from harness.data.listing import MissingData
     from harness.data.packed import data_folder
     from harness.driver.setup import packs_folder
+    from harness.spec import DataSpec
 
     dataset, options = _file_dataset(name, settings)
     if data_root is None:
@@ -93,7 +94,10 @@ def check(
         counts = (str(part[list(labels)].sum()) for part in _counted(found))
         rows.append([f"all {len(labels)} of", group, *counts])
     rows.append(["all", "", *(str(part.sum()) for part in _counted(found))])
-    print_table(["class", "group", "train", "train used", "test"], rows)
+    dev = ["dev"] if found.dev is not None else []
+    print_table(["class", "group", "train", "train used", *dev, "test"], rows)
+    if found.dev is not None:
+        click.echo(f"Chosen on: {DataSpec(options=options.model_dump()).chosen_on_in_full}.")
     for note in found.listing.notes:
         click.echo(f"Note: {note}")
     for problem in found.problems:
@@ -171,15 +175,17 @@ def bench_(
 
 
 def _counted(found: Checked) -> tuple[Counts, ...]:
-    return found.train, found.used, found.test
+    dev = () if found.dev is None else (found.dev,)
+    return found.train, found.used, *dev, found.test
 
 
 def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDataset], Frozen]:
     """A dataset on disk and its options."""
+    from harness.data.contract import options_of
     from harness.data.packed import file_dataset
-    from harness.spec import TrialRequest, validated
+    from harness.spec import TrialRequest
 
     dataset = file_dataset(name)
     values = {"data": name, **parse_settings(settings)}
     request = TrialRequest().with_values(values, source="--set")
-    return dataset, validated(dataset.Options, request.data.options, source=f"data {name}")
+    return dataset, options_of(name, request.data.options)

@@ -109,6 +109,7 @@ def _print_records(records: list[TrialRecord]) -> None:
 
     from harness.insertion.method import get_method
     from harness.reports.numbers.statistics import mean_and_half_width
+    from harness.reports.text.names import beside_test
     from harness.reports.text.numbers import with_interval
 
     for record in records:
@@ -128,9 +129,9 @@ def _print_records(records: list[TrialRecord]) -> None:
     if not scored:
         return
     assert scored[0].test is not None
-    label = "validation" if scored[0].spec.data.select_on == "val" else "test (selected on)"
+    data = scored[0].spec.data
     rows = []
-    for name, part in ((label, "select"), ("test", "test")):
+    for name, part in ((beside_test(data), "select"), ("test", "test")):
         scores = [getattr(record, part) for record in scored]
         columns = [[s.groups[group] for s in scores] for group in scored[0].test.groups]
         columns += [[getattr(s, m) for s in scores] for m in ("class_mean", "group_mean", "micro")]
@@ -140,6 +141,8 @@ def _print_records(records: list[TrialRecord]) -> None:
     print_table(header, rows)
     if len(scored) > 1:
         click.echo(f"Mean ± 95 % interval over {len(scored)} seeds.")
+    if data.dev_per_class:
+        click.echo(f"Chosen on: {data.chosen_on_in_full}; nothing is held out from training.")
 
 
 def _write_gamma(trials: list[Path]) -> None:

@@ -18,8 +18,9 @@ from harness.console import SILENT, Console
 from harness.data.contract import FileDataset, OwnFormat
 from harness.data.decode import BadImage, Pixels, ReadImage
 from harness.data.decode_many import each_decoded, item_name, source_of
+from harness.data.dev_set import DevSet
 from harness.data.listing import Item, Listing
-from harness.data.long_tail import Counts, LongTail, count_groups, tail_counts, with_tail_file
+from harness.data.long_tail import Counts, LongTail, count_groups, drawn_counts, with_tail_file
 from harness.data.pack_format import packs_of, verify
 from harness.spec import Frozen
 
@@ -35,6 +36,9 @@ class Checked:
     train: Counts
     used: Counts
     """Training images, without those that the options' long tail leaves out."""
+    dev: Counts | None
+    """Images of the dev set, drawn from the training images that are left out; None: none is
+    asked for."""
     test: Counts
     groups: dict[str, tuple[int, ...]]
     problems: tuple[str, ...]
@@ -62,12 +66,14 @@ def check(
         np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)
         for part in (listing.train, listing.test)
     )
-    used, groups = train, listing.groups
+    used, groups, dev = train, listing.groups, None
+    if isinstance(options, DevSet):
+        used = drawn_counts(options, train.tolist(), listing.tail)
+        dev = np.full(size, options.dev_per_class) if options.dev_per_class else None
     if isinstance(options, LongTail):
-        used = tail_counts(options, train.tolist())
-        groups = groups or count_groups(used, options.head_above, options.tail_below)
+        groups = groups or options.groups_of(used.tolist())
     alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
-    if alone:
+    if alone and dev is None:
         note = (
             f"{_few(alone, 'class', 'classes')} with one training image, which is never chosen on."
         )
@@ -76,6 +82,7 @@ def check(
         listing=listing,
         train=train,
         used=used,
+        dev=dev,
         test=test,
         groups=groups or count_groups(used),
         problems=(*_problems(listing, root, test, read, console), *_damaged(packs, name)),

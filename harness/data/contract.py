@@ -7,16 +7,20 @@ formats, models.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from harness.data.dataset import Dataset
+from harness.data.dev_set import DevSet
 from harness.data.listing import Listing
+from harness.errors import UserError
 from harness.registry import Registry
-from harness.spec import Frozen
+from harness.spec import Frozen, validated
 
 
 class DrawnDataset(ABC):
@@ -86,3 +90,20 @@ DATASETS: Registry[AnyDataset] = Registry(
     expected="a class from DrawnDataset or FileDataset",
     fits=lambda entry: isinstance(entry, type) and issubclass(entry, (DrawnDataset, FileDataset)),
 )
+
+
+def options_of(name: str, given: Mapping[str, JsonValue]) -> Frozen:
+    """The options of a dataset, checked, and those that are not given at their defaults.
+
+    Raises:
+        UserError: there is no such dataset or option, or a value that it does not take.
+    """
+    options = DATASETS.get(name).Options
+    if not issubclass(options, DevSet):
+        for field in ("dev_per_class", "tail_seed"):
+            if field in given and field not in options.model_fields:
+                raise UserError(
+                    f"data {name}: its split is given and no long tail is drawn from it, so "
+                    f"{field} has no effect; leave it out."
+                )
+    return validated(options, dict(given), source=f"data {name}")

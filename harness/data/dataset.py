@@ -85,7 +85,8 @@ class Dataset:
     """A labelled dataset with its official test set and its head/medium/tail groups.
 
     `groups` maps a group's name to class indices; the dataset says which classes are tail.
-    `mean` and `std` are per channel, of pixels scaled to [0, 1].
+    `mean` and `std` are per channel, of pixels scaled to [0, 1]. `dev` is what choices are made on
+    where the options ask for a dev set.
     """
 
     train: ImageSet
@@ -94,6 +95,7 @@ class Dataset:
     groups: dict[str, tuple[int, ...]]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    dev: ImageSet | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +136,18 @@ def stratified(labels: Tensor, fraction: float, rng: torch.Generator) -> tuple[T
 def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     """Hold out the selection set from the training data; the test set is left alone.
 
-    With `select_on="test"` (the paper's protocol) nothing is held out, and selection is on the test
-    set.
+    With a dev set nothing is held out, and selection is on the dev set. With `select_on="test"`
+    (the paper's protocol) nothing is held out either, and selection is on the test set.
 
     Raises:
-        UserError: a class has no training image.
+        UserError: a class has no training image, or a dev set is asked for and there is none.
     """
     train, select = dataset.train, dataset.test
-    if spec.select_on == "val":
+    if spec.dev_per_class and dataset.dev is None:
+        raise UserError(f"Data {spec.name} makes no dev set: leave out data.options.dev_per_class.")
+    if dataset.dev is not None:
+        select = dataset.dev
+    elif spec.select_on == "val":
         rng = generator(seed, "split")
         rest, sample = stratified(dataset.train.labels, spec.val_fraction, rng)
         train, select = dataset.train.subset(rest), dataset.train.subset(sample)

@@ -46,6 +46,9 @@ class Listing:
     bands: tuple[int, ...] | None = None
     """Bands to use of images with many, counted from 0, in this order; None: RGB (gray is
     repeated)."""
+    tail: tuple[int, ...] | None = None
+    """Training images of each class that a trial draws from those listed; None: all, or as many as
+    the options' imbalance says."""
     notes: tuple[str, ...] = ()
     """What `harness data check` tells the user: duplicates removed, lines ignored, ..."""
 

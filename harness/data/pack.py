@@ -81,7 +81,8 @@ def pack(
 
 
 def _listed(listing: Listing, side: int) -> str:
-    head = [FORMAT, side, listing.classes, listing.groups, listing.bands]
+    drawn = () if listing.tail is None else (listing.tail,)
+    head = [FORMAT, side, listing.classes, listing.groups, listing.bands, *drawn]
     digest = hashlib.sha256(json.dumps(head).encode())
     for part in (listing.train, listing.test):
         for item in part:
@@ -121,7 +122,8 @@ def _make(
         with saving(part):
             content = _written(listing, name, source, part / "pixels.bin", side, on_bad, console)
             np.savez(part / "index.npz", **vars(content.index))
-            sha256 = identity(content.digest, content.index, listing.classes, listing.groups)
+            known = (listing.classes, listing.groups, listing.tail)
+            sha256 = identity(content.digest, content.index, *known)
             info = PackInfo(
                 name=name,
                 side=side,
@@ -133,6 +135,7 @@ def _make(
                 mean=content.mean,
                 std=content.std,
                 bad=content.bad,
+                tail=listing.tail,
                 sha256=sha256,
                 listed=listed,
                 files=files,

@@ -49,8 +49,10 @@ class PackInfo(Frozen):
     """Per channel over all pixels of the training images, scaled to [0, 1]."""
     bad: dict[str, str]
     """Images left out: path -> reason."""
+    tail: tuple[int, ...] | None = None
+    """As in the listing: training images of each class that a trial draws from those packed."""
     sha256: str
-    """Of pixels, index, classes and groups: all that can change a trial's numbers."""
+    """Of pixels, index, classes, groups and tail: all that can change a trial's numbers."""
     listed: str
     """Hash of the list of images that the pack was made from, and of how they were to be packed."""
     files: str
@@ -127,7 +129,8 @@ def verify(folder: Path) -> bool:
     for start in range(0, len(opened.pixels), 2**24):
         digest.update(opened.pixels[start : start + 2**24].data)
     info = opened.info
-    return identity(digest, opened.index, info.classes, info.groups) == info.sha256
+    known = identity(digest, opened.index, info.classes, info.groups, info.tail)
+    return known == info.sha256
 
 
 def read_info(folder: Path) -> PackInfo:
@@ -151,10 +154,12 @@ def identity(
     index: Index,
     classes: tuple[str, ...],
     groups: dict[str, tuple[int, ...]] | None,
+    tail: tuple[int, ...] | None = None,
 ) -> str:
     """`PackInfo.sha256`, from the digest of all pixels and the rest of the pack."""
     whole = pixels.copy()
     for _, array in sorted(vars(index).items()):
         whole.update(array.tobytes())
-    whole.update(json.dumps([classes, groups]).encode())
+    drawn = () if tail is None else (tail,)
+    whole.update(json.dumps([classes, groups, *drawn]).encode())
     return whole.hexdigest()

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.console import SILENT, Console
-from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat
+from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat, options_of
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import BorderMask
-from harness.data.long_tail import LongTail, count_groups, kept, tail_counts, with_tail_file
+from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
 from harness.data.pack import OnBad, pack
 from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder, side_for
 from harness.errors import UserError
-from harness.spec import DataSpec, Frozen, Recipe, validated
+from harness.spec import DataSpec, Frozen, Recipe
 
 SHARE_OF_MEMORY = 0.5
 """Pixels are kept on a GPU if they take at most this share of its free memory."""
@@ -119,6 +119,9 @@ def _pack_of(
         read=dataset.read if issubclass(dataset, OwnFormat) else None,
         console=console,
     )
+    used = made.index.labels[~made.index.is_test]
+    # Images that cannot be read may be too many for the dev set.
+    drawn(options, used, made.info.classes, made.info.tail, 0)
     absent = np.setdiff1d(np.arange(len(listing.classes)), made.index.labels[made.index.is_test])
     if len(absent):
         names = ", ".join(listing.classes[index] for index in absent[:5])
@@ -129,35 +132,37 @@ def _pack_of(
     return made.info
 
 
-def load_packed(spec: DataSpec, size: int, packs: str) -> Dataset:
+def load_packed(spec: DataSpec, size: int, packs: str, trial: int = 0) -> Dataset:
     """Open the pack that a resolved spec names, for views of `size` pixels.
 
-    Training images are those that the options' long tail keeps. RGB is normalised with mean and
-    standard deviation 0.5, as the backbones were trained; chosen bands with those of the training
-    pixels.
+    Training images are those that the options' long tail keeps, and a dev set is drawn from the
+    others; `trial` is the seed that draws them where the options leave that to the trial. RGB is
+    normalised with mean and standard deviation 0.5, as the backbones were trained; chosen bands
+    with those of the training pixels.
 
     Raises:
         UserError: the pack is not there, or is damaged.
     """
     assert spec.sha256 is not None
-    options = validated(file_dataset(spec.name).Options, spec.options, source=f"data {spec.name}")
+    file_dataset(spec.name)
+    options = options_of(spec.name, spec.options)
     opened = open_pack(pack_folder(Path(packs), spec.name, side_for(size), spec.sha256))
     info, labels = opened.info, opened.index.labels
     train, test = np.flatnonzero(~opened.index.is_test), np.flatnonzero(opened.index.is_test)
-    counts = np.bincount(labels[train], minlength=len(info.classes))
+    rows, chosen_on = drawn(options, labels[train], info.classes, info.tail, trial)
+    dev, train = None if chosen_on is None else train[chosen_on], train[rows]
+    counts = np.bincount(labels[train], minlength=len(info.classes)).tolist()
     groups = info.groups
     if isinstance(options, LongTail):
-        if options.imbalance is not None:
-            counts = tail_counts(options, counts.tolist())
-            train = train[kept(labels[train], counts, options.tail_seed)]
-        groups = groups or count_groups(counts, options.head_above, options.tail_below)
+        groups = groups or options.groups_of(counts)
     store = PixelStore.of(opened, options)
     rgb = info.bands is None
     return Dataset(
         train=PackedImages.of(store, labels, train, size),
         test=PackedImages.of(store, labels, test, size),
+        dev=None if dev is None else PackedImages.of(store, labels, dev, size),
         classes=info.classes,
-        groups=groups or count_groups(counts.tolist()),
+        groups=groups or count_groups(counts),
         mean=(0.5, 0.5, 0.5) if rgb else info.mean,
         std=(0.5, 0.5, 0.5) if rgb else info.std,
     )

@@ -11,17 +11,19 @@ import functools
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from harness.data.contract import DATASETS, Downloadable, OwnFormat
+from harness.data.dev_set import DevSet, TailSeed
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
 from harness.datasets.reading import required
 from harness.errors import UserError
-from harness.spec import Frozen
+from harness.spec import Added
 
 FOLDER = "cifar-100-python"
 CLASSES = 100
@@ -33,10 +35,19 @@ FRACTIONS = {10: 0.1, 50: 0.02, 100: 0.01}
 """Imbalance -> share of the images that the smallest class keeps, in the rule's own digits."""
 
 
-class Cifar100LTOptions(Frozen):
+class Cifar100LTOptions(DevSet):
     """`imbalance`: ratio of the largest to the smallest training class."""
 
     imbalance: Literal[10, 50, 100] = 100
+    largest: Annotated[int, Field(ge=1, le=LARGEST), Added] = LARGEST
+    """Training images of the largest class; fewer leave some of every class for a dev set."""
+    tail_seed: Annotated[TailSeed, Added] = 0
+    """Draws the images that are kept, and the dev set. 0 without a dev set: those of the released
+    code. `trial`: each trial's own seed does."""
+
+    @property
+    def draws_by_name(self) -> bool:
+        return super().draws_by_name or self.tail_seed != 0
 
 
 @DATASETS.register("cifar100_lt")
@@ -53,7 +64,7 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
 
     @staticmethod
     def listing(options: Cifar100LTOptions, root: Path) -> Listing:
-        """The images that the rule keeps, class by class.
+        """The images that the rule keeps, class by class; all, where trials draw from them.
 
         Groups are those at imbalance 100, whatever the imbalance, as in the released code.
         """
@@ -63,11 +74,16 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
         names = _unpickled(meta).get("fine_label_names")
         if not isinstance(names, list) or len(names) != CLASSES:
             raise _not_official(meta, "it does not name 100 classes")
+        rows, tail = long_tailed(train, options.imbalance, options.largest), None
+        if options.draws_by_name:
+            rows, tail = (
+                list(range(len(train))),
+                tuple(class_counts(options.imbalance, options.largest)),
+            )
         return Listing(
             classes=tuple(map(str, names)),
-            train=tuple(
-                _item("train", row, train) for row in long_tailed(train, options.imbalance)
-            ),
+            train=tuple(_item("train", row, train) for row in rows),
+            tail=tail,
             test=tuple(_item("test", row, test) for row in range(len(test))),
             groups=count_groups(class_counts(100)),
         )
@@ -87,13 +103,14 @@ cifar100_lt: get the python version of CIFAR-100 from https://www.cs.toronto.edu
         return np.ascontiguousarray(pixels[int(row)].reshape(3, SIDE, SIDE).transpose(1, 2, 0))
 
 
-def class_counts(imbalance: int) -> list[int]:
-    """n_c = int(500 f^(c / 99)) with f = 1 / imbalance, in class order (Cao et al., 2019)."""
+def class_counts(imbalance: int, largest: int = LARGEST) -> list[int]:
+    """n_c = int(largest f^(c / 99)) with f = 1 / imbalance, in class order (Cao et al., 2019);
+    at least one, which only a smaller `largest` than 500 needs."""
     fraction = FRACTIONS[imbalance]
-    return [int(LARGEST * fraction ** (c / (CLASSES - 1.0))) for c in range(CLASSES)]
+    return [max(1, int(largest * fraction ** (c / (CLASSES - 1.0)))) for c in range(CLASSES)]
 
 
-def long_tailed(labels: Sequence[int], imbalance: int) -> list[int]:
+def long_tailed(labels: Sequence[int], imbalance: int, largest: int = LARGEST) -> list[int]:
     """Rows of the long-tailed training set, class by class.
 
     As in the released code, one numpy generator with seed 0 shuffles the rows of each class, in
@@ -102,7 +119,7 @@ def long_tailed(labels: Sequence[int], imbalance: int) -> list[int]:
     chance = np.random.RandomState(0)
     of = np.array(labels)
     kept: list[int] = []
-    for label, count in enumerate(class_counts(imbalance)):
+    for label, count in enumerate(class_counts(imbalance, largest)):
         rows = np.flatnonzero(of == label)
         chance.shuffle(rows)
         kept += rows[:count].tolist()

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.data.contract import DATASETS, FileDataset
 from harness.data.dataset import stratified
@@ -56,6 +56,12 @@ class FolderOptions(LongTail, BorderMask):
     split_seed: Annotated[int, Field(ge=0)] = 0
     bands: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Bands to use, counted from 0; None: RGB."""
+
+    @model_validator(mode="after")
+    def _groups_are_made_once(self) -> FolderOptions:
+        if self.groups is not None and self.grouped_by == "thirds":
+            raise UserError("grouped_by=thirds has no effect beside a file of groups: give one.")
+        return self
 
 
 class _Found(NamedTuple):

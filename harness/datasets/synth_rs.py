@@ -17,10 +17,12 @@ from pydantic import Field
 
 from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Images
+from harness.data.dev_set import DevSet, TailSeed
 from harness.datasets.dota import CLASSES as TARGET_CLASSES
 from harness.datasets.dota import GROUPS as TARGET_GROUPS
 from harness.datasets.synth_rs_render import SOURCE_CLASSES, render_source, render_target
-from harness.spec import Frozen
+from harness.rng import generator
+from harness.spec import Added
 
 TRAIN_COUNTS = {
     "ship": 258,
@@ -42,13 +44,16 @@ TRAIN_COUNTS = {
 """DOTA-v1.0's training counts divided by 109: 911 images, imbalance 86."""
 
 
-class SynthRSOptions(Frozen):
-    """What is drawn."""
+class SynthRSOptions(DevSet):
+    """What is drawn. The dev set is drawn anew, as nothing is left unused."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Draws all images, independently of the trial's seed."""
     test_per_class: Annotated[int, Field(ge=1)] = 80
     """Images of each class in the balanced test set."""
+    tail_seed: Annotated[TailSeed, Added] = 0
+    """Draws other training images, and another dev set, for every number from 1; the test set
+    stays. `trial`: each trial's own seed does."""
 
 
 @DATASETS.register("synth-rs")
@@ -64,16 +69,28 @@ class SynthRS(DrawnDataset):
         index = {name: TARGET_CLASSES.index(name) for name in names}
         train = [index[name] for name in names for _ in range(TRAIN_COUNTS[name])]
         test = [c for c in range(len(TARGET_CLASSES)) for _ in range(options.test_per_class)]
+        dev = [c for c in range(len(TARGET_CLASSES)) for _ in range(options.dev_per_class)]
         groups = {
             group: tuple(index[name] for name in members)
             for group, members in TARGET_GROUPS.items()
         }
         return Dataset(
-            train=_images(train, 2 * options.seed),
+            train=_images(train, _train_seed(options)),
             test=_images(test, 2 * options.seed + 1),
+            dev=_images(dev, _drawn_seed(options, "dev set")) if dev else None,
             classes=TARGET_CLASSES,
             groups=groups,
         )
+
+
+def _train_seed(options: SynthRSOptions) -> int:
+    return _drawn_seed(options, "tail") if options.tail_seed else 2 * options.seed
+
+
+def _drawn_seed(options: SynthRSOptions, purpose: str) -> int:
+    """A seed of its own for what `tail_seed` draws; those of train and test are small numbers."""
+    rng = generator(options.seed_for(0), "synth-rs", purpose, options.seed)
+    return 2**32 + int(torch.randint(2**62, (1,), generator=rng))
 
 
 def _images(labels: list[int], seed: int) -> Images:

@@ -83,7 +83,7 @@ class Batch:
             Interrupted: the user wants to end at once.
         """
         engine = self._engine_for(search)
-        best = _Best(self.base.data.select_on, objective)
+        best = _Best(self.base.data.selected_on, objective)
         for record in done:
             best.update(record)
         shown = self.console.progress(title, count, "trials")
@@ -160,7 +160,7 @@ def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Metric
 class _Best:
     """The best selection score so far."""
 
-    select_on: str
+    selected_on: str
     objective: Metric
     score: float = 0.0
     trial_id: str = ""
@@ -170,4 +170,4 @@ class _Best:
             self.score, self.trial_id = record.objective(self.objective), record.trial_id
 
     def __str__(self) -> str:
-        return f"best {self.select_on} {100 * self.score:.1f} %"
+        return f"best {self.selected_on} {100 * self.score:.1f} %"

@@ -143,6 +143,8 @@ class GridPlan:
         )
         if study.base.data.select_on == "test":
             yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
+        if study.base.data.dev_per_class:
+            yield f"Chosen on: {study.base.data.chosen_on_in_full}; nothing is held out."
         device_s = plan.estimated_device_s(runtime) if plan.to_run else 0.0
         if device_s is None:
             yield "Estimated cost: unknown, because a trial could not be started."

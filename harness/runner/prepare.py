@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Split, split
+from harness.data.dev_set import for_seed
 from harness.data.packed import is_on_disk, load_packed
 from harness.insertion.method import get_method
 from harness.model.backbones import input_size, load_backbone
@@ -45,14 +46,17 @@ def _backbone(spec_json: str, device: str, weights: Path | None) -> Backbone:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(spec_json: str, size: int | None, packs: str) -> Dataset:
-    """`size` of the crops of images on disk, in pixels; None for data that is drawn."""
+def _dataset(spec_json: str, size: int | None, packs: str, trial: int) -> Dataset:
+    """`size` of the crops of images on disk, in pixels; None for data that is drawn.
+
+    `trial` is the seed that draws tail and dev set where the options leave that to the trial.
+    """
     spec = DataSpec.model_validate_json(spec_json)
     if size is not None:
-        return load_packed(spec, size, packs)
+        return load_packed(spec, size, packs, trial)
     dataset = DATASETS.get(spec.name)
     assert issubclass(dataset, DrawnDataset)
-    return dataset.load(dataset.Options.model_validate(spec.options))
+    return dataset.load(for_seed(dataset.Options.model_validate(spec.options), trial))
 
 
 @functools.lru_cache(maxsize=4)
@@ -64,7 +68,9 @@ def _prepared(
     size = None
     if is_on_disk(data.name):
         size = input_size(BackboneSpec.model_validate_json(backbone_json))
-    dataset = _dataset(data_json, size, packs)
+    # Without tails by the trial's seed, all seeds share what is loaded.
+    drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
+    dataset = _dataset(data_json, size, packs, drawn_by)
     parts = split(dataset, data, seed).to(torch.device(device))
     return Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 

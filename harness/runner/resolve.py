@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from harness.data.contract import DATASETS
+from harness.data.contract import options_of
 from harness.data.packed import is_on_disk, pack_of
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
@@ -28,7 +28,6 @@ from harness.spec import (
     TrialSpec,
     identity,
     parse_depth,
-    validated,
 )
 
 OptionsT = TypeVar("OptionsT", bound=Frozen)
@@ -62,8 +61,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
 def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> DataSpec:
     """All options of the dataset and, where it is read from files, the hash of its pack."""
     name, channels = request.data.name, request.backbone.in_chans
-    dataset = DATASETS.get(name)
-    options = validated(dataset.Options, request.data.options, source=f"data {name}")
+    options = options_of(name, request.data.options)
     sha256 = None
     if is_on_disk(name):
         place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from harness.errors import UserError, unknown
 from harness.spec.base import Frozen, validated
 from harness.spec.sites import Placement, Position
-from harness.spec.trial import BackboneSpec, DataSpec, Recipe
+from harness.spec.trial import BackboneSpec, DataSpec, Recipe, nothing_held_out
 
 CHANGEABLE = ("alpha", "placement", "recipe.lr")
 """Fields of a request that may change while a trial is trained."""
@@ -89,7 +89,10 @@ class TrialRequest(Frozen):
             if path == "positions" and isinstance(value, str):
                 value = value.split(",")
             node[last] = value
-        return validated(TrialRequest, data, source=source)
+        made = validated(TrialRequest, data, source=source)
+        if "data.val_fraction" in named and made.data.dev_per_class:  # its default too
+            raise nothing_held_out(made.data.val_fraction)
+        return made
 
 
 def _paths(node: dict[str, Any], path: str) -> list[str]:

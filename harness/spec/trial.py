@@ -12,13 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
+from harness.errors import UserError
 from harness.spec.base import Added, Frozen, identity
 from harness.spec.sites import Placement
 
 SEMANTICS = 1
 """Raised, with a CHANGELOG line, whenever a code change alters the numbers of an unchanged spec."""
+
+VAL_FRACTION = 0.2
+"""Share of the training images that is held out for choices, unless there is a dev set."""
 
 WeightDtype = Literal["fp32", "bf16", "int8"]
 """How frozen weights are stored."""
@@ -45,16 +49,54 @@ class DataSpec(Frozen):
 
     name: str = "synth-rs"
     options: dict[str, JsonValue] = Field(default={})
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = VAL_FRACTION
     select_on: Literal["val", "test"] = "val"
     """`test` is the paper's protocol: train on everything, choose on test. Labelled everywhere."""
     sha256: Annotated[str | None, Added] = None
     """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
 
+    @model_validator(mode="after")
+    def _choices_are_made_on_one_set(self) -> Self:
+        if self.dev_per_class and self.select_on == "test":
+            raise UserError(
+                "data.options.dev_per_class makes choices on a dev set and data.select_on=test on "
+                "the test set: give one of them."
+            )
+        if self.dev_per_class and self.val_fraction != VAL_FRACTION:
+            raise nothing_held_out(self.val_fraction)
+        return self
+
+    @property
+    def dev_per_class(self) -> int:
+        """Images of each class in the dev set; 0: there is none."""
+        asked = self.options.get("dev_per_class", 0)
+        return asked if isinstance(asked, int) else 0
+
+    @property
+    def selected_on(self) -> str:
+        """The split that choices are made on, in files: `val`, `test` or `dev`."""
+        return "dev" if self.dev_per_class else self.select_on
+
     @property
     def chosen_on(self) -> str:
         """The split that choices are made on, in words."""
+        if self.dev_per_class:
+            return "dev set"
         return "test" if self.select_on == "test" else "validation"
+
+    @property
+    def chosen_on_in_full(self) -> str:
+        """The same, with its size where it is a dev set."""
+        size = f", {self.dev_per_class} per class" if self.dev_per_class else ""
+        return f"{self.chosen_on}{size}"
+
+
+def nothing_held_out(fraction: object) -> UserError:
+    """The error for a share to hold out beside a dev set."""
+    return UserError(
+        f"data.val_fraction={fraction} has no effect beside data.options.dev_per_class, with which "
+        "nothing is held out from training: leave one of them out."
+    )
 
 
 class Recipe(Frozen):

@@ -24,6 +24,7 @@ from harness.data.contract import (
     OwnFormat,
 )
 from harness.data.dataset import Dataset, split
+from harness.data.dev_set import DevSet
 from harness.data.listing import MissingData
 from harness.data.packed import is_on_disk, load_packed, pack_of
 from harness.errors import UserError
@@ -111,7 +112,8 @@ class DatasetContract(DatasetDeclaration):
         self, loaded: Dataset, spec: DataSpec
     ) -> None:
         parts = split(loaded, spec, seed=0)
-        assert len(parts.train) + len(parts.select) == len(loaded.train)
+        held_out = len(loaded.train) - len(parts.train)
+        assert held_out == (0 if spec.dev_per_class else len(parts.select))
         assert int(parts.train_counts.min()) > 0
 
     def test_it_is_the_same_at_every_call(
@@ -122,6 +124,21 @@ class DatasetContract(DatasetDeclaration):
         assert (again.classes, again.groups) == (loaded.classes, loaded.groups)
         for one, two in ((loaded.train, again.train), (loaded.test, again.test)):
             assert torch.equal(one.labels, two.labels) and torch.equal(one.plain(), two.plain())
+
+    def test_a_dev_set_of_drawn_images_is_balanced_and_apart(
+        self, kind: AnyDataset, spec: DataSpec, tmp_path: Path
+    ) -> None:
+        if not (issubclass(kind, DrawnDataset) and issubclass(kind.Options, DevSet)):
+            return  # of images on disk it is drawn elsewhere
+        options = {**spec.options, "dev_per_class": 2}
+        loaded = _load(spec.model_copy(update={"options": options}), tmp_path / "packs")
+        assert loaded.dev is not None
+        assert torch.bincount(loaded.dev.labels).tolist() == [2] * len(loaded.classes)
+        train, dev, test = (
+            {each.numpy().tobytes() for each in images.plain()}
+            for images in (loaded.train, loaded.dev, loaded.test)
+        )
+        assert not dev & train and not dev & test
 
     def test_its_listing_names_files_below_its_root(
         self, name: str, kind: AnyDataset, data_root: Path | None

@@ -27,9 +27,10 @@ def anytime(compared: Searches) -> Figure:
     """Incumbents against cost: test accuracy and, with a table, regret; medians and quartiles."""
     lines = compared.curves.lines
     cells = None if compared.landscape is None else compared.landscape.cells
+    split = compared.recorded.study.base.data.chosen_on
     fields = [("test", "test accuracy of the incumbent (%)")]
     if cells is not None:
-        fields.append(("regret", "regret on validation (points)"))
+        fields.append(("regret", f"regret on {split} (points)"))
     width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
     figure = Figure(figsize=(width, 4.6), layout="constrained")
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
@@ -49,7 +50,7 @@ def anytime(compared: Searches) -> Figure:
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{compared.recorded.study.name}: chosen on validation, shown on test",
+        f"{compared.recorded.study.name}: chosen on {split}, shown on test",
         fontsize=12,
         fontweight="bold",
     )

@@ -55,7 +55,7 @@ def write_report(folder: RunFolder) -> list[Path]:
     everything = summarise(run)
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)
-    selected_on = run.study.base.data.select_on
+    selected_on = run.study.base.data.selected_on
     out = folder.report
     out.mkdir(exist_ok=True)
     metrics = run.trials.drop(columns=list(COSTS))

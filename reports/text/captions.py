@@ -31,8 +31,9 @@ def setting(base: TrialRequest, seeds: int) -> str:
     """Backbone, data, recipe and number of seeds in one sentence."""
     recipe = base.recipe
     data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
+    chosen = f" chosen on: {base.data.chosen_on_in_full}," if base.data.dev_per_class else ""
     return (
-        f"{base.backbone.name} on {data}, lr {recipe.lr:g}, batch {recipe.batch_size}, "
+        f"{base.backbone.name} on {data},{chosen} lr {recipe.lr:g}, batch {recipe.batch_size}, "
         f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
@@ -49,7 +50,8 @@ def legend(run: Run, choice: Choice | None, view: AnyView) -> str:
         )
     if isinstance(view, Points) and view.value == "cost":
         return "Diamonds: mean over seeds. Nothing is merged for inference."
-    where = "the TEST set (the paper's protocol)" if run.selected_on_test else "validation"
+    is_test = run.selected_on_test
+    where = "the TEST set (the paper's protocol)" if is_test else run.study.base.data.chosen_on
     mark = {"points": "Red: the value", "bubbles": "Red box: the value"}.get(view.kind)
     mark = mark or "Red box: the cell"
     further = projected(run, view.rows, view.columns) if isinstance(view, View) else []

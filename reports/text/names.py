@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.metrics import Metric
 from harness.reports.numbers.run import Run
+from harness.spec import DataSpec
 from harness.study.figures import View
 
 
@@ -19,7 +20,12 @@ def metric_words(metric: Metric) -> str:
 
 def split_words(run: Run) -> str:
     """The part of the data that choices are made on."""
-    return "test" if run.selected_on_test else "validation"
+    return run.study.base.data.chosen_on
+
+
+def beside_test(data: DataSpec) -> str:
+    """The part of the data that choices are made on, in a table that has a column of test too."""
+    return "test (selected on)" if data.select_on == "test" else data.chosen_on
 
 
 def cell_words(run: Run, cell: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from harness.reports.numbers.landscape import Effects
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.model import Table
+from harness.reports.text.names import beside_test
 from harness.reports.text.numbers import signed, with_interval
 
 
@@ -43,14 +44,14 @@ def choices_table(compared: Searches) -> Table:
 
 def regrets_table(compared: Searches) -> Table:
     """A row per search: its distance to the best of all cells, and the cost of finding that."""
-    table = compared.choices.table
+    table, split = compared.choices.table, beside_test(compared.recorded.study.base.data)
     rows = {}
     for name in table.index:
         own = table.loc[name]
         missed = own["repeats"] - own["reached"]
         cost = "never" if math.isinf(own["cost_to"]) else f"{own['cost_to']:.1f}"
         rows[name] = {
-            "regret, validation": with_interval(own["regret"], own["regret_ci"]),
+            f"regret, {split}": with_interval(own["regret"], own["regret_ci"]),
             "regret, test": with_interval(own["test_regret"], own["test_regret_ci"]),
             "area under regret": with_interval(own["area"], own["area_ci"]),
             "median cost to find the best": cost,
@@ -62,19 +63,20 @@ def regrets_table(compared: Searches) -> Table:
 def bias_table(compared: Searches) -> Table:
     """A row per search: what its choice scored where it was chosen, and what elsewhere."""
     table, count = compared.choices.table, compared.recorded.comparison.confirm
+    split = beside_test(compared.recorded.study.base.data)
     has_seeds = compared.landscape is not None and len(compared.landscape.cells.seeds) > 1
     rows = {}
     for name in table.index:
         own = table.loc[name]
         rows[name] = {
-            "chosen: validation": with_interval(own["select"], own["select_ci"]),
+            f"chosen: {split}": with_interval(own["select"], own["select_ci"]),
             "test": with_interval(own["test"], own["test_ci"]),
             "best on test among those tried, minus chosen": with_interval(
                 own["missed"], own["missed_ci"]
             ),
         }
         if has_seeds:
-            rows[name]["validation minus that of other seeds"] = signed(own["luck"], own["luck_ci"])
+            rows[name][f"{split} minus that of other seeds"] = signed(own["luck"], own["luck_ci"])
         if count:
             rows[name] |= {
                 "test on unseen seeds, the best": with_interval(
@@ -118,9 +120,9 @@ def fidelity_table(fidelity: pd.DataFrame, epochs: int) -> Table:
     return _table("fidelity", caption, rows, "epoch")
 
 
-def effects_tables(effects: Effects) -> list[Table]:
-    """What separate choices lose, and the analyses of variance."""
-    tables = [_gaps(effects.gaps), _anova("effects", effects.anova, "of all cells")]
+def effects_tables(effects: Effects, split: str) -> list[Table]:
+    """What separate choices lose, and the analyses of variance; `split`: what is chosen on."""
+    tables = [_gaps(effects.gaps, split), _anova("effects", effects.anova, "of all cells")]
     if effects.flat is not None:
         where = f"without {effects.left_out}, where some cell collapses"
         tables.append(_anova("effects_flat", effects.flat, where))
@@ -141,14 +143,14 @@ def _anova(stem: str, effects: pd.DataFrame, where: str) -> Table:
     return _table(stem, caption, rows, "effect")
 
 
-def _gaps(gaps: pd.DataFrame) -> Table:
+def _gaps(gaps: pd.DataFrame, split: str) -> Table:
     rows = {}
     for place, (_, row) in enumerate(gaps.iterrows()):
         rows[row["choice"]] = {
             "cell": row["cell"],
-            "validation": f"{row['select']:.1f}",
+            split: f"{row['select']:.1f}",
             "test": f"{row['test']:.1f}",
-            "lost on validation": "-" if place == 0 else f"{row['select_gap']:.1f}",
+            f"lost on {split}": "-" if place == 0 else f"{row['select_gap']:.1f}",
             "lost on test": "-" if place == 0 else signed(row["test_gap"], row["test_gap_ci"]),
         }
     caption = "Choices by mean selection score; lost on test: paired by seed, 95 % interval"

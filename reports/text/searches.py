@@ -12,7 +12,7 @@ from harness.reports.numbers.landscape import AllCells, Landscape
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import ComparisonContent
-from harness.reports.text.names import metric_words
+from harness.reports.text.names import beside_test, metric_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.search_tables import (
     bias_table,
@@ -32,8 +32,7 @@ def search_document(
     `controls` is the report of the run that the comparison names as its controls.
     """
     plan, study = compared.recorded.comparison, compared.recorded.study
-    is_on_test = study.base.data.select_on == "test"
-    split = "test" if is_on_test else "validation"
+    is_on_test, split = study.base.data.select_on == "test", study.base.data.chosen_on
     names = compared.choices.table.index
     learned = [_learned(compared, name) for name in plan.learned if name in names]
     warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
@@ -173,9 +172,10 @@ def _chapters(
         notes=["A proposal that is known already costs nothing."],
     )
     if landscape is not None and landscape.effects is not None:
+        column = beside_test(compared.recorded.study.base.data)
         yield Chapter(
             title="Can the axes be chosen one after the other?",
-            tables=effects_tables(landscape.effects),
+            tables=effects_tables(landscape.effects, column),
             notes=[
                 "Share: of the variation between cells; seeds are blocks; diverged cells count as "
                 "chance."
@@ -202,7 +202,7 @@ def _incumbents(compared: Searches, split: str) -> Chapter:
         title="Incumbents against cost",
         figure="anytime",
         alt="Lines per search over cost on a log scale: the test score of the incumbent, and its "
-        "regret on validation where every cell is known. The numbers are in curves.csv.",
+        f"regret on {split} where every cell is known. The numbers are in curves.csv.",
         text=[
             f"The incumbent is the trial with the best {metric_words(compared.recorded.metric)} "
             f"on {split} that has finished by "
