@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def import_(files: tuple[str, ...], out: str) -> None:
 
     done = import_archives([Path(file) for file in files], Store(Path(out)))
     for each in done:
-        for line in _words(each):
+        for line in _words(each, out):
             click.echo(line)
     conflicts = [sentence for each in done for sentence in each.conflicts]
     for sentence in conflicts:
@@ -88,7 +89,7 @@ def import_(files: tuple[str, ...], out: str) -> None:
         click.get_current_context().exit(EXIT_DISAGREE)
 
 
-def _words(done: Imported) -> list[str]:
+def _words(done: Imported, out: str) -> list[str]:
     """What came of one file."""
     from harness.spec import SEMANTICS
     from harness.store.runs import read_command
@@ -111,7 +112,7 @@ def _words(done: Imported) -> list[str]:
         )
     command = read_command(done.run)
     if command is not None and not done.older:
-        lines.append(f"To go on with it: {command.line}")
+        lines.append(f"To go on with it: {command.line} --out {shlex.quote(out)}")
     return lines
 
 
