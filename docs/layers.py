@@ -30,7 +30,7 @@ LAYERS = (
     ("runner", "export"),
     ("search", "engines"),
     ("driver", "reports"),
-    ("comparison",),
+    ("comparison", "archive"),
     ("entry", "bench"),
     ("harness", "cli", "testing"),
 )

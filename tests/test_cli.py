@@ -18,18 +18,18 @@ FLAGS = {
     "--select-on --set --smoke --study --warm-start --weights --workers",
     "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
-    "tabulate": "--file --out",
+    **dict.fromkeys(("tabulate", "archive"), "--file --out"),
     "compare": "--budget --charge --confirm --controls --data-root --device --methods "
     "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --weights "
     "--workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
-    "status": "--out",
-    "list": "",
+    **dict.fromkeys(("status", "import"), "--out"),
+    "verify": "--data-root --device --on-bad-image --out --sample --seed --weights --workers",
+    **dict.fromkeys(("list", "data"), ""),
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench": "--trials --workers",
-    "data": "",
     "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",

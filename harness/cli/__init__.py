@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from harness.cli import compare, data, lists, results, sweep, train, upkeep
+from harness.cli import archives, compare, data, lists, results, sweep, train, upkeep
 from harness.cli.options import examples
 from harness.cli.terminal import exit_code_of
 from harness.version import __version__
@@ -50,6 +50,7 @@ for command in (
     train.train,
     compare.compare,
     *(results.derive, results.export, results.tabulate, results.status, results.report),
+    *(archives.archive, archives.import_, archives.verify),
     lists.list_,
     data.data,
     *(upkeep.pretrain, upkeep.bench),

@@ -6,6 +6,7 @@ Owns: those names. Must not know: what the files hold (`runs`, `search_log` and 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,9 @@ from harness.store.store import Store
 
 STUDIES = "studies"
 """Folder of a store that has a folder per run."""
+
+LOG_NAME = re.compile(r"search-(?:[^/\\]+-)?[0-9]+\.jsonl")
+"""Of a search's log; see `RunFolder.log`."""
 
 Kind = Literal["sweep", "comparison", "searches", "counts"]
 

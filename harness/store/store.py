@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,6 +110,7 @@ class Store:
     - A record never changes. That of a failed or a pruned trial disappears when the trial is
       claimed again: the whole folder moves to `root/attic`. Nothing published is ever deleted but
       weights and checkpoints.
+    - `adopt` publishes what another store has, under the lock, where nobody holds the claim.
     - `branch`, `release`, `drop_weights` and `drop_checkpoint` write without a claim. They are for
       the driver of a run, for trials of which it knows that nobody is running them.
     """
@@ -235,6 +236,35 @@ class Store:
             return
         with beating(folder / "claim.json"):
             yield Claim(folder)
+
+    def adopt(
+        self, trial_id: str, files: Mapping[str, str], replaces: Callable[[Lookup], bool]
+    ) -> Lookup:
+        """Publish a trial that another store has, if `replaces` says so of what is here; what was.
+
+        `files` are the texts of its folder, `record.json` last. No claim is made or carried over,
+        so nobody seems to train it. A trial that is being trained here is left alone; of others,
+        what is replaced moves to `root/attic`.
+
+        Raises:
+            UserError: as `record`.
+            NotSavedError: the store cannot be written.
+        """
+        folder = self.trials / trial_id
+        with saving(folder):
+            self.trials.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / "claims.lock"):
+                known = self.look_up(trial_id)
+                if known.state == "running" or not replaces(known):
+                    return known
+                if folder.exists():
+                    old = self.root / "attic" / f"{trial_id}-{time.time_ns()}"
+                    old.parent.mkdir(exist_ok=True)
+                    folder.rename(old)
+                folder.mkdir()
+                for name, text in files.items():
+                    write_atomically(folder / name, text)
+        return known
 
     def drop_weights(self, trial_id: str) -> None:
         """Delete the tensors that a trial has kept."""

@@ -1,0 +1,118 @@
+"""When two results of one trial agree: to the last bit on like machines, else within a tolerance.
+
+A CPU of another type, or another version of torch, sums in another order, and training can make the
+difference grow. So results of unlike machines agree if neither the share of right images nor the
+mean over classes differs by more than `TOLERANCE`, to the latter of which one image of the smallest
+class may be added, because in a long tail it weighs more than that. (Six trials of LoRA on the
+embedded benchmark, with and without AVX: no image differs, losses do from the sixth digit on.)
+Owns: this rule. Must not know: where the results come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from harness.metrics import SplitMetrics
+from harness.store.records import TrialRecord
+
+TOLERANCE = 0.02
+"""Largest difference of accuracies, as shares, between machines that are not alike."""
+LIKE = 1e-6
+"""Largest difference of any score where results of like machines are merged; `verify` asks for
+equal bits."""
+DECIDE = ("device", "torch", "timm", "numpy", "semantics")
+"""Provenance that decides about bits; a commit does not, because of `SEMANTICS`."""
+CHECKED = ("status", "epochs_run", "tested_epoch", "learned")
+"""Fields that are equal where bits are, beside the scores."""
+PARTS = ("select", "test")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Agreement(NamedTuple):
+    """How alike two results of one trial are."""
+
+    alike: bool
+    """Whether they come from the same type of CPU and the same versions, so that bits must do."""
+    same_bits: bool
+    """Of all that both have of scores, epochs, status and learned strengths."""
+    same_status: bool
+    excess: float
+    """By how much the difference is larger than the tolerance, of the score where it is most."""
+    difference: float
+    """Of that score."""
+    where: str
+    """Which score that is, as in `test class_mean`; empty without scores."""
+
+    @property
+    def can_be_merged(self) -> bool:
+        return self.same_status and self.excess <= 0
+
+    @property
+    def is_verified(self) -> bool:
+        return self.same_bits if self.alike else self.can_be_merged
+
+
+def are_alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether results with these provenances must have the same bits: of one type of CPU, and of
+    the same versions. GPUs do not promise so much."""
+    names = [one.get("device", "")]
+    is_gpu = any(name.startswith(("NVIDIA", "Tesla", "GeForce", "AMD Instinct")) for name in names)
+    return not is_gpu and all(one.get(name) == other.get(name) for name in DECIDE)
+
+
+def compare(
+    one: TrialRecord, other: TrialRecord, rows: Rows = (), other_rows: Rows = ()
+) -> Agreement:
+    """How two results of one trial differ, `rows` being their histories.
+
+    What only one of them has, because its version kept more, is not compared.
+    """
+    alike = are_alike(one.provenance, other.provenance)
+    worst = (-TOLERANCE, 0.0, "")
+    for part in PARTS:
+        scores, others = getattr(one, part), getattr(other, part)
+        if scores is not None and others is not None:
+            known = dict(_scores(others, alike))
+            for name, (value, allowed) in _scores(scores, alike):
+                difference = abs(value - known[name][0]) if name in known else 0.0
+                worst = max(worst, (difference - allowed, difference, f"{part} {name}"))
+    plain = [record.model_dump(mode="json") for record in (one, other)]
+    checked = [{name: tree[name] for name in (*CHECKED, *PARTS)} for tree in plain]
+    by_epoch = [{row["epoch"]: row for row in of} for of in (rows, other_rows)]
+    shared = by_epoch[0].keys() & by_epoch[1].keys()
+    return Agreement(
+        alike=alike,
+        same_bits=_equal(*checked)
+        and all(_equal(by_epoch[0][epoch], by_epoch[1][epoch]) for epoch in shared),
+        same_status=one.status == other.status,
+        excess=worst[0],
+        difference=worst[1],
+        where=worst[2],
+    )
+
+
+def _scores(scores: SplitMetrics, alike: bool) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Scores of a split that are compared, by name; each with the difference that is allowed."""
+    if not alike:
+        counts = [count for count in scores.class_counts if count]
+        of_an_image = 1 / (len(counts) * min(counts)) if counts else 0.0
+        yield "micro", (scores.micro, TOLERANCE)
+        yield "class_mean", (scores.class_mean, TOLERANCE + of_an_image)
+        return
+    for name, value in scores:
+        if isinstance(value, float):
+            yield name, (value, LIKE)
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", (each, LIKE)) for key, each in value.items())
+        elif isinstance(value, tuple):
+            named = ((f"{name}.{index}", each) for index, each in enumerate(value))
+            yield from ((key, (each, LIKE)) for key, each in named if each is not None)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two trees are equal in all that both have."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_equal(one[key], other[key]) for key in one.keys() & other.keys())
+    return one is None or other is None or bool(one == other)

@@ -1,0 +1,222 @@
+"""A sample of finished trials trained again, and compared with what is recorded of them.
+
+Owns: the sample, a store of its own for it, and what the comparison says. Must not know: terminals.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness.archive.agree import TOLERANCE, Agreement, compare
+from harness.archive.collect import collect
+from harness.archive.importing import checked_archive
+from harness.console import Console
+from harness.driver.batch import Batch
+from harness.driver.request import EngineRequest, PlaceRequest
+from harness.driver.setup import engine_starter, make_runtime
+from harness.errors import UserError
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.spec import SEMANTICS, TrialRequest, TrialSpec
+from harness.store.records import TrialRecord, state_of
+from harness.store.runs import find_run, known_run
+from harness.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """What is asked of `verify`."""
+
+    source: str
+    """Name or folder of a run, or the file of an archive."""
+    sample: int = 5
+    seed: int = 0
+    """That the sample is drawn with."""
+    weights: str | None = None
+    place: PlaceRequest
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """One trial, as recorded and as trained again."""
+
+    recorded: TrialRecord
+    again: TrialRecord
+    cell: str | None
+    """Its configuration in the run, as JSON."""
+    agreement: Agreement
+
+    @property
+    def in_words(self) -> str:
+        """In what a trial that disagrees differs."""
+        found, trial_id = self.agreement, self.recorded.trial_id
+        if not found.same_status:
+            words = f"it was {self.recorded.status}, and is {self.again.status} now"
+        elif found.difference:
+            words = f"{found.where} differs by {found.difference:.3g}"
+        else:
+            words = "scores of its epochs, or what it learned, differ"
+        return f"Trial {trial_id} disagrees: {words}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came of a sample."""
+
+    trials: tuple[Verified, ...]
+    finished: int
+    """Trials that it was drawn from."""
+
+    @property
+    def disagreeing(self) -> tuple[Verified, ...]:
+        return tuple(each for each in self.trials if not each.agreement.is_verified)
+
+    @property
+    def sentence(self) -> str:
+        """The answer, and by which rule it was found."""
+        alike = sum(each.agreement.alike for each in self.trials)
+        rules = []
+        if alike:
+            rules.append(f"{alike} to the last bit, on the same type of CPU and versions")
+        if alike < len(self.trials):
+            rules.append(
+                f"{len(self.trials) - alike} within {100 * TOLERANCE:g} points, on another machine "
+                "or other versions"
+            )
+        found = len(self.trials) - len(self.disagreeing)
+        return (
+            f"{found} of {len(self.trials)} trials agree, of {self.finished} finished ones "
+            f"(asked: {'; '.join(rules)})."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finished:
+    """What is known of the finished trials of a run or an archive."""
+
+    records: dict[str, TrialRecord]
+    histories: Mapping[str, list[dict[str, Any]]]
+    cells: Mapping[str, str | None]
+
+
+def verify(asked: VerifyRequest, console: Console) -> Verification:
+    """Train a sample of a run's finished trials again, in a store that is then deleted.
+
+    Raises:
+        UserError: there is no such run or archive, none of its trials has finished, or what they
+            need (data, weights, this version's `SEMANTICS`) is not there.
+        TrialsFailed: a trial that had finished failed now.
+        Interrupted: the user stopped.
+    """
+    known = _finished(asked)
+    ids = sorted(known.records)
+    chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))
+    specs = [known.records[trial_id].spec for trial_id in chosen]
+    weights = None if asked.weights is None else Path(asked.weights).absolute()
+    runtime = make_runtime(asked.place, weights=weights, console=console)
+    for spec in specs:
+        _check(spec, runtime)
+    with TemporaryDirectory(prefix="harness-verify-") as place:
+        store = Store(Path(place))
+        again = _train(specs, store, runtime, asked, console)
+        trials = [
+            Verified(
+                recorded=known.records[key],
+                again=again[key],
+                cell=known.cells[key],
+                agreement=compare(
+                    known.records[key], again[key], known.histories[key], store.history(key)
+                ),
+            )
+            for key in chosen
+        ]
+    return Verification(trials=tuple(trials), finished=len(ids))
+
+
+def _finished(asked: VerifyRequest) -> _Finished:
+    """The trials that can be trained again.
+
+    Raises:
+        UserError: there are none.
+    """
+    path, run = Path(asked.source), find_run(asked.source, Path(asked.place.out))
+    if run is not None and path.is_file():
+        raise UserError(
+            f"{asked.source} is a file, and a run in {asked.place.out}: name the run by its "
+            f"folder, {run}, or the file by its whole path."
+        )
+    if path.is_file() or path.suffix == ".parquet":
+        archive = checked_archive(path)
+        all_records: Sequence[TrialRecord] = archive.records
+        trials = archive.archive.trials
+    else:
+        trials = collect(known_run(asked.source, Path(asked.place.out)))[0].trials
+        all_records = [TrialRecord.model_validate_json(trial.text) for trial in trials]
+    records = {r.trial_id: r for r in all_records if state_of(r.status) == "done"}
+    own = {key: record for key, record in records.items() if record.spec.trial_id == key}
+    if records and not own:
+        theirs = {record.provenance.get("semantics", "?") for record in records.values()}
+        raise UserError(
+            f"{asked.source}: its trials were made with SEMANTICS {', '.join(sorted(theirs))}, and "
+            f"this version trains with {SEMANTICS}: verify it with the version that made it."
+        )
+    if not own:
+        raise UserError(f"{asked.source} has no finished trial yet, so there is nothing to verify.")
+    return _Finished(
+        records=own,
+        histories={trial.trial_id: trial.history for trial in trials},
+        cells={trial.trial_id: trial.cell for trial in trials},
+    )
+
+
+def _check(spec: TrialSpec, runtime: Runtime) -> None:
+    """Whether data and weights are those of the spec.
+
+    Raises:
+        UserError: they are not there, or are others.
+    """
+    request = TrialRequest(
+        method=spec.method,
+        options=spec.options,
+        placement=spec.placement if len(spec.placement) else None,
+        backbone=spec.backbone,
+        data=spec.data,
+        recipe=spec.recipe,
+        seed=spec.seed,
+    )
+    found = resolve(request, runtime)
+    for what, one, other in (
+        ("weights of the backbone", spec.backbone.sha256, found.backbone.sha256),
+        ("images", spec.data.sha256, found.data.sha256),
+    ):
+        if one != other:
+            raise UserError(
+                f"Trial {spec.trial_id} was trained with other {what} than are given here "
+                f"(SHA-256 {str(one)[:12]}, not {str(other)[:12]})."
+            )
+
+
+def _train(
+    specs: Sequence[TrialSpec],
+    store: Store,
+    runtime: Runtime,
+    asked: VerifyRequest,
+    console: Console,
+) -> dict[str, TrialRecord]:
+    batch = Batch(
+        store=store,
+        runtime=runtime,
+        base=TrialRequest(data=specs[0].data),
+        start_engine=engine_starter(EngineRequest(workers=asked.workers), store, runtime),
+        console=console,
+    )
+    with batch:
+        batch.complete(specs, title="trained again", objective="class_mean")
+    found = {spec.trial_id: store.record(spec.trial_id) for spec in specs}
+    return {key: record for key, record in found.items() if record is not None}
