@@ -11,6 +11,7 @@ import click
 
 from harness.cli.options import examples, out_option
 from harness.cli.show import print_table, write_report
+from harness.cli.terminal import TERMINAL
 from harness.errors import UserError, saving
 
 MOST_FAILURES = 5
@@ -158,7 +159,7 @@ def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[
     folder = known_run(source, root)
     refuse_replayed(folder)
     written = []
-    trials = load_run(folder).trials
+    trials = load_run(folder, lambda trial_id, why: TERMINAL.warn(why)).trials
     csv, parquet = wanted["csv"], wanted["parquet"]
     if csv is not None:
         with saving(Path(csv)):
@@ -233,6 +234,8 @@ def status(run: str, out: str) -> None:
         click.echo(f"Failed: {trial_id}: {error}")
     if len(seen.failures) > MOST_FAILURES:
         click.echo(f"... and {len(seen.failures) - MOST_FAILURES} more.")
+    for note in seen.notes:
+        click.echo(note)
 
 
 @click.command(

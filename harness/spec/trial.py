@@ -108,10 +108,14 @@ class TrialSpec(Frozen):
     @functools.cached_property
     def trial_id(self) -> str:
         """16 hex digits of the hash of the canonical JSON and of `SEMANTICS`."""
-        return _hash(self._canonical())
+        return self.id_under(SEMANTICS)
 
-    def _canonical(self) -> str:
-        content = {"semantics": SEMANTICS, "spec": identity(self)}
+    def id_under(self, semantics: int) -> str:
+        """The id that a version with these `SEMANTICS` gave, or gives, the trial."""
+        return _hash(self._canonical(semantics))
+
+    def _canonical(self, semantics: int) -> str:
+        content = {"semantics": semantics, "spec": identity(self)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
@@ -124,7 +128,7 @@ class TrialSpec(Frozen):
     def over_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
         """Copies with other seeds, fast enough for a sweep of 100,000 trials."""
         # The seed comes last in the canonical JSON, so only the end of the text differs.
-        head, text, tail = self._canonical().rpartition(f'"seed":{self.seed}')
+        head, text, tail = self._canonical(SEMANTICS).rpartition(f'"seed":{self.seed}')
         assert text and tail == "}}"
         copies = []
         for seed in seeds:

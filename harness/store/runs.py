@@ -20,6 +20,7 @@ from harness.errors import UserError, unknown
 from harness.spec import TrialSpec
 from harness.store.comparisons import Comparison, SearchComparison
 from harness.store.files import write_atomically
+from harness.store.liveness import still_driving
 from harness.store.records import Counted
 from harness.store.run_folder import STUDIES, RunFolder
 from harness.store.search_log import Event, asks, read_log
@@ -84,13 +85,23 @@ def variant(values: dict[str, Any]) -> str:
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
+def _write(folder: RunFolder, path: Path, text: str) -> None:
+    """Write one of a run's files.
+
+    Raises:
+        NotSavedError: it cannot be written.
+        TakenOver: another process drives the run by now.
+    """
+    write_atomically(path, text, may_write=lambda: still_driving(folder.path))
+
+
 def write_command(folder: RunFolder, command: Command) -> None:
     """Write down how a run was asked for.
 
     Raises:
         NotSavedError: it cannot be written.
     """
-    write_atomically(folder.command, json.dumps(command._asdict(), indent=1))
+    _write(folder, folder.command, json.dumps(command._asdict(), indent=1))
 
 
 def read_command(folder: RunFolder) -> Command | None:
@@ -111,8 +122,8 @@ def write_run(
     """
     listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
     content = {"study": study.model_dump(mode="json"), "cells": listed}
-    write_atomically(folder.study, json.dumps(content, indent=1))
-    write_atomically(folder.environment, json.dumps(environment, indent=1))
+    _write(folder, folder.study, json.dumps(content, indent=1))
+    _write(folder, folder.environment, json.dumps(environment, indent=1))
 
 
 def write_comparison(
@@ -123,8 +134,8 @@ def write_comparison(
     Raises:
         NotSavedError: they cannot be written.
     """
-    write_atomically(folder.comparison, comparison.model_dump_json(indent=1))
-    write_atomically(folder.environment, json.dumps(environment, indent=1))
+    _write(folder, folder.comparison, comparison.model_dump_json(indent=1))
+    _write(folder, folder.environment, json.dumps(environment, indent=1))
 
 
 def read_comparison(folder: RunFolder) -> Comparison:
@@ -156,7 +167,7 @@ def write_counts(folder: RunFolder, counts: dict[str, Counted]) -> None:
         NotSavedError: they cannot be written.
     """
     content = {trial_id: counted._asdict() for trial_id, counted in counts.items()}
-    write_atomically(folder.counts, json.dumps(content, indent=1))
+    _write(folder, folder.counts, json.dumps(content, indent=1))
 
 
 def read_counts(folder: RunFolder) -> dict[str, Counted]:
@@ -206,7 +217,7 @@ def write_search_comparison(folder: RunFolder, comparison: SearchComparison) -> 
                     f"{folder} holds a comparison with other {field} ({was}, now {now}); move it "
                     "away or give another --out."
                 )
-    write_atomically(folder.searches, comparison.model_dump_json(indent=1))
+    _write(folder, folder.searches, comparison.model_dump_json(indent=1))
 
 
 def refuse_replayed(folder: RunFolder) -> None:
