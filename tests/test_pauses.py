@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import time
 
 import pytest
 from click.testing import CliRunner
-from test_faults import command, records, running, start, sweep, table, wait_for
-from test_store_and_sweep import make_record, make_spec
+from test_faults import records, running, start, sweep, wait_for
 
 from harness.cli import main
-from harness.errors import TakenOver
 from harness.store import liveness
-from harness.store.liveness import driving, living_owner, write_mark
-from harness.store.run_folder import RunFolder
-from harness.store.search_log import Report, append_event, asks, read_log
-from harness.store.store import Store
+from harness.store.search_log import asks, read_log
 
 STUDY = """
 from harness.study import Axis, View

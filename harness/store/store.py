@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
-from harness.errors import NotSavedError, UserError, saving, unknown
+
+from harness.errors import NotSavedError, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.checked import checked_record, checked_spec
 from harness.store.files import append_line, read_lines, write_atomically

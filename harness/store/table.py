@@ -192,6 +192,11 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
         UserError: its history is not that of its epochs, once each and in order.
     """
     history = store.history(asked.trial_id)
+    if len(history) < trial.epochs_run:
+        raise UserError(
+            f"{store.trials / asked.trial_id}/history.jsonl has {len(history)} of the trial's "
+            f"{trial.epochs_run} epochs; delete the folder and run the trial again."
+        )
     epochs = [row.get("epoch") for row in history]
     if epochs != [*range(trial.epochs_run)]:
         raise UserError(
