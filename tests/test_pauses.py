@@ -269,10 +269,11 @@ def test_a_line_written_late_reaches_only_the_file_from_before(folder):
     """A paused process may have looked at the mark already when another takes over."""
     log, event = folder.log(0), Report(trial_id="a", epoch=1, score=0.5)
     append_event(log, event)
+    line = log.read_text()
     with log.open("a") as late:
         assert read_log(log, mend=True) == [event]  # how every search begins
-        late.write("late\n")
-    assert read_log(log) == [event]
+        late.write(line)
+    assert read_log(log) == [event] and log.read_text() == line
 
 
 def test_a_heartbeat_leaves_the_mark_of_another_alone(tmp_path, monkeypatch):
