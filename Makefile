@@ -1,14 +1,15 @@
 # Everything lives in .venv; a stamp file says what was installed, so that a second run installs
-# nothing unless pyproject.toml or constraints.txt changed.
+# nothing unless pyproject.toml or the constraints changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt
+CONSTRAINTS := constraints.txt
+SOURCES := pyproject.toml $(CONSTRAINTS)
 
 # Module-scoped stores are made once per process; what is left over at the end is shared out.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: sweep test check reproduce lint clean
+.PHONY: sweep test check oldest reproduce lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -23,6 +24,13 @@ check: lint
 		--out "$$out" && rm -r "$$out"
 	@echo "Left out (marked slow), tests by file; make test runs them:"
 	@$(BIN)/pytest --collect-only -m slow | sed -n 's/::.*//p' | sort | uniq -c
+
+# The same with the oldest releases that pyproject.toml allows, in an environment of its own.
+oldest: .venv-oldest.txt
+	$(MAKE) check VENV=.venv-oldest CONSTRAINTS=.venv-oldest.txt
+
+.venv-oldest.txt: pyproject.toml tests/support/oldest.py
+	$(PYTHON) tests/support/oldest.py pyproject.toml > $@
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed
@@ -39,16 +47,16 @@ $(BIN)/python:
 
 $(VENV)/installed: $(SOURCES) | $(BIN)/python
 	@echo "Installing (once; torch is large)..."
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-oldest .venv-oldest.txt runs

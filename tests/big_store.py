@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from test_store_and_sweep import make_record
+from support.records import make_record
 
 from harness.catalogue.studies import load_study
 from harness.driver.plan import make_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import BACKBONES
+from support.backbones import BACKBONES
 from support.methods import double, fill, setting
 from support.weights import CPU, images, of_file, random_state
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_sweep import made_sweep
 from support.hostile import Users
+from support.populations import PBT, live, population
 from support.searches import lines, make, outcome, run, search, space_of, study, task
+from support.sweeps import made_sweep
 from support.tables import small_study
-from test_population import PBT, live, population
 
 from harness.errors import UserError
 from harness.search.base import Decision, Outcome

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from made_listings import group_sizes, listing
+from support.listings import group_sizes, listing
 
 from harness.data.contract import DATASETS
 from harness.data.pack import pack

@@ -9,9 +9,9 @@ import shutil
 from importlib import resources
 
 import pytest
-from made_images import two_splits
-from test_cli import harness
-from test_store_and_sweep import TINY, publish
+from support.cli import harness
+from support.images import two_splits
+from support.records import TINY, publish
 
 from harness.catalogue.rerun import TrainCommands
 from harness.catalogue.studies import load_study

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
+from support.cli import harness
 from support.fake_trials import META, Fake, cells, controls, score, written
-from test_cli import harness
-from test_reports import scored, texts
-from test_store_and_sweep import TINY, publish
+from support.records import TINY, publish
+from support.runs import path, scored, texts, write_trajectory
 
 from harness.comparison.controls import RATES, Controls
 from harness.errors import UserError
@@ -211,29 +209,6 @@ def test_controls_of_a_method_that_learns_nothing_are_refused(tmp_path):
         )
 
 
-def write_trajectory(folder, rows):
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "trajectory.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
-
-
-def path(*ends):
-    """Three rows from 1 to the end values, over two blocks and two positions."""
-    sites = ("0.q", "0.mlp1", "1.q", "1.mlp1")
-    return [
-        {
-            "outer_step": step,
-            "inner_step": 2 * step,
-            "outer_loss": float("nan"),
-            **{s: 1 + (end - 1) * step / 2 for s, end in zip(sites, ends, strict=True)},
-        }
-        for step in range(3)
-    ]
-
-
 def test_learned_strengths_by_hand(tmp_path):
     a = write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))
     b = write_trajectory(tmp_path / "b", path(0.05, 2.0, 1.0, 3.0))
@@ -268,6 +243,7 @@ def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
         assert word in words
 
 
+@pytest.mark.slow
 def test_the_whole_comparison_on_the_command_line(tmp_path):
     result = harness(
         *("train", "--method", "metapeft", "--base", "lora", "--sites", "q,mlp1"),

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.fake_trials import Fake, cells, written
-from test_reports import scored
-from test_store_and_sweep import make_record, publish
+from support.records import make_record, publish
+from support.runs import scored
 
 from harness.comparison.methods import FURTHER, compare_methods, compared_methods
 from harness.comparison.methods import RATES as METHOD_RATES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import timm
-from conftest import BACKBONES
+from support.backbones import BACKBONES
 
 from harness.engines.local import LocalEngine
 from harness.model.backbones import backbone_info

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from made_images import SIZE, dataset, two_splits
 from scipy.stats import ks_2samp
+from support.images import SIZE, dataset, two_splits
 from torchvision.transforms import v2
 
 from harness.data.crops import Where, by_image, by_matrix, plain_boxes, random_boxes

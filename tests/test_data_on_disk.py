@@ -7,9 +7,10 @@ import os
 import re
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
-from made_images import SIZE, dataset, picture, tree, two_splits
 from PIL import Image
+from support.images import SIZE, dataset, picture, tree, two_splits
 
 from harness.cli import main
 from harness.cli.terminal import TERMINAL
@@ -146,6 +147,7 @@ def test_check_sees_a_pack_that_was_damaged(tmp_path):
     assert seen.exit_code == 1 and "has changed since it was written" in seen.output
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_folder_from_pack_to_report(tmp_path):
     root = two_splits(tmp_path / "data", {"a": 12, "b": 8}, {"a": 4, "b": 4})
     args = ["sweep", "--study", "depth_vs_position", "--smoke", "--set", "data=folder"]

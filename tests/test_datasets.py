@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_images import two_splits
+from support.images import two_splits
 
 from harness.data.contract import DATASETS
 from harness.data.packed import file_dataset, load_packed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_images import first_of, listed, packed, picture, tree
 from PIL import Image
+from support.images import first_of, listed, packed, picture, tree
 
 from harness.data.decode import BadImage, Source, decoded
 from harness.data.pack import reduced

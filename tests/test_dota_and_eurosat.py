@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from made_listings import group_sizes, listing, write
 from PIL import Image
+from support.listings import group_sizes, listing, write
 
 from harness.data.listing import Item, MissingData
 from harness.data.pack import pack

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 from click.testing import CliRunner
-from test_store_and_sweep import TINY, make_record, publish, tiny_study
+from support.records import TINY, make_record, publish, tiny_study
 
 from harness.cli import main
 from harness.driver.drive import drive
@@ -100,6 +100,7 @@ def results(out):
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [
@@ -134,6 +135,7 @@ def study():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["depth_vs_position", "k_steps"])
 def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
     """LoRA, and MetaPEFT on it. The last batch of an epoch does not split evenly."""

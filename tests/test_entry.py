@@ -10,9 +10,9 @@ from contextlib import nullcontext
 from functools import partial
 
 import pytest
-from made_sweep import made_sweep
+from support.cli import harness as command
+from support.sweeps import made_sweep
 from support.tables import compare, small_study
-from test_cli import harness as command
 
 import harness
 from harness.catalogue.studies import load_study

@@ -59,6 +59,7 @@ def test_an_example_keeps_its_contracts(site, tmp_path, name):
     assert " passed" in out or "[100%]" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_an_example_stands_in_the_lists(site, tmp_path, name):
     for kind, package in LISTED[name].items():

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -131,6 +131,7 @@ def wait_for(find):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "tpe and hyperband"])
 def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(
     study, undisturbed, tmp_path, kind
@@ -162,6 +163,7 @@ def outcomes(log):
     return [{k: v for k, v in event.items() if k != "device_s"} for event in events]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path):
     process = start(study, tmp_path, "--workers", "1")
     os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
@@ -171,6 +173,7 @@ def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path)
     assert len(list(tmp_path.glob("attic/*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_path):
     process = start(study, tmp_path, "--workers", "1", "--max-retries", "1")
     first = wait_for(lambda: next(iter(tmp_path.glob("trials/*/history.jsonl")), None)).parent
@@ -192,6 +195,7 @@ def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_pat
     assert len(records(tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
     from ray.cluster_utils import Cluster
 
@@ -215,6 +219,7 @@ def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
         cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", tmp_path])
     if mounted.returncode:
@@ -236,6 +241,7 @@ def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind,most,file",
     [("tpe", 4000, "search-0.jsonl"), ("tpe and hyperband", 7000, "checkpoint.pt")],
@@ -255,6 +261,7 @@ def test_a_file_cut_short_by_a_full_disk_is_mended(study, undisturbed, tmp_path,
     assert table(tmp_path) == table(undisturbed[kind])
 
 
+@pytest.mark.slow
 def test_a_second_driver_of_a_run_is_refused_by_the_name_of_the_first(study, tmp_path):
     with driving(RunFolder.of(Store(tmp_path), "faults").driver_mark):
         second = sweep(study, tmp_path)

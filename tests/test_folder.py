@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_images import dataset, first_of, listed, packed, picture, tree, two_splits
+from support.images import dataset, first_of, listed, packed, picture, tree, two_splits
 
 from harness.data.listing import Item, MissingData
 from harness.data.long_tail import LongTail, kept, tail_counts, with_tail_file

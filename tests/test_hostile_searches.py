@@ -6,11 +6,11 @@ import re
 from threading import Event
 
 import pytest
-from made_sweep import made_sweep
+from support.cli import harness
 from support.hostile import HOSTILE, InstantEngine, NeverStops, install
 from support.searches import outcome, space_of, task
+from support.sweeps import made_sweep
 from support.tables import small_study
-from test_cli import harness
 
 from harness.driver.drive import drive
 from harness.errors import NotSavedError, UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_methods import double, fill, images, setting
+from support.methods import double, fill, images, setting
 
 from harness.baselines.metapeft.hypergradient import Bilevel, InnerStep, parse_hypergradient
 from harness.model.backbones import features

@@ -166,6 +166,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_no_file_is_imported_under_two_names(installed, tmp_path):
     run = python(EVERY_MODULE % str(installed.resolve()), path=[installed], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -201,6 +202,7 @@ assert list(results.trials.status).count("COMPLETE") == 2
 """
 
 
+@pytest.mark.slow
 def test_files_of_the_user_with_the_same_names_are_left_alone(installed, tmp_path):
     for name, text in OWN_FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -253,6 +255,7 @@ for file in sorted(pathlib.Path().glob("old_*.py")):
 """
 
 
+@pytest.mark.slow
 def test_so_it_is_by_the_wheel_with_or_without_a_folder_of_that_name(unpacked, tmp_path):
     expected = ""
     for folder, text in sorted(OLD_NAMES.items()):

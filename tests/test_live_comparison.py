@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_cli import harness
+from support.cli import harness
 
 from harness.reports.numbers.searches import load_searches
 from harness.store.run_folder import RunFolder
@@ -37,6 +37,7 @@ def live(tmp_path_factory):
         yield root, [*small, *args], harness("compare", *small, *args)
 
 
+@pytest.mark.slow
 def test_a_live_comparison_trains_confirms_and_reports(live):
     root, args, result = live
     assert result.exit_code == 0, result.output

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from support.methods import double, fill, images, setting
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.baselines.metapeft.sampling import ValSampler, quotas
 from harness.data.dataset import Images, epoch_batches
@@ -145,6 +145,7 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     assert cost == 2 * 728 + 4 * 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -254,6 +255,7 @@ def test_held_out_images_are_not_trained_on_until_later():
 # The released code.
 
 
+@pytest.mark.slow
 def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
     common = {"recipe.epochs": 4, "positions": "q,v", "options.variant": "released"}
     few, rows, _ = trial(tmp_path, **common, **{"options.inner_steps": 1})

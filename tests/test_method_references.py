@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import BACKBONES
+from support.backbones import BACKBONES
 from support.methods import double, fill, images, reference, setting
 from torch.nn.functional import layer_norm, linear
 

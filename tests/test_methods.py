@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import BACKBONES, fits
+from support.backbones import BACKBONES, fits
 from support.methods import double, fill, images, setting
 
 from harness.errors import UserError

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from made_listings import group_sizes, listing, write
+from support.listings import group_sizes, listing, write
 
 from harness.data.contract import DATASETS
 from harness.data.listing import Item, MissingData

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from made_sweep import made_sweep
 from support.fake_trials import Fake, controls, score, written
+from support.runs import EVIL, RESULTS, made_run, study, texts
+from support.sweeps import made_sweep
 from support.tables import compare, small_study
-from test_page import EVIL
-from test_reports import RESULTS, made_run, study, texts
 
 import harness
 from harness.errors import UserError

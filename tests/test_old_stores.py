@@ -92,6 +92,7 @@ def phantoms():
     return asked - set(EXPECTED["trials"])
 
 
+@pytest.mark.slow
 def test_the_fixture_holds_what_it_is_for(continued):
     before, text = continued.before, json.dumps(list(continued.logs.values()))
     assert 0 < len(before) < len(EXPECTED["trials"])

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from made_images import first_of, listed, packed, picture, two_splits
 from PIL import Image
+from support.images import first_of, listed, packed, picture, two_splits
 from torchvision.transforms import v2
 
 from harness.cli.terminal import TERMINAL

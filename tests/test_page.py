@@ -7,11 +7,11 @@ import re
 import shutil
 
 import pytest
-from made_sweep import made_sweep
 from support.fake_trials import Fake, controls, score, written
+from support.records import TINY, publish
+from support.runs import EVIL, RESULTS, made_run, scored, study
+from support.sweeps import made_sweep
 from support.tables import compare, small_study
-from test_reports import RESULTS, made_run, scored, study
-from test_store_and_sweep import TINY, publish
 
 from harness.metrics import OVERALL
 from harness.reports.files.write import write_report
@@ -33,7 +33,6 @@ FLAGS = (
 browsers = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: apt-get install chromium (as .ci/run does)"
 )
-EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 WIDTHS = (1280, 390)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from test_cli import harness
-from test_reports import RESULTS, made_run, scored, study, texts
-from test_store_and_sweep import publish
+from support.cli import harness
+from support.records import publish
+from support.runs import RESULTS, made_run, scored, study, texts
 
 from harness.catalogue.studies import load_study, study_names
 from harness.driver.plan import make_plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from test_cli import harness
-from test_reports import study
+from support.cli import harness
+from support.runs import study
 
 from harness.bench.estimate import Estimate
 from harness.catalogue.studies import load_study

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.cli import harness
 from support.methods import images
-from test_cli import harness
-from test_store_and_sweep import TINY, publish
+from support.records import TINY, publish
 
 from harness.errors import UserError
 from harness.export.trial import export_lora_config, export_peft, export_weights

@@ -106,11 +106,13 @@ def planted(monkeypatch):
     monkeypatch.setitem(METHODS._entries, "planted", PlantedMethod)
 
 
+@pytest.mark.slow
 def test_gamma_finds_the_planted_sites(planted):
     found = [planted_gammas(seed, shuffled=False) for seed in range(10)]
     assert sum(claims(gammas) for gammas in found) >= 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"d_val": "held_out", "inner_steps": 1}])
 def test_gamma_claims_no_structure_on_shuffled_labels(planted, options):
     """By chance alone two given sites of eight stand on top once in 28 seeds."""

@@ -6,47 +6,8 @@ import json
 import math
 
 import pytest
-from support.searches import PLANE, lines, make, outcome, study
-
-from harness.search.base import Decision
-from harness.search.population import PopulationSearch
-from harness.study.axes import Axis
-from harness.study.space import SearchSpace
-
-ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-PBT = study(
-    axes=(
-        Axis(field="positions", values=("mlp1", "q", "v"), label="position"),
-        Axis(field="alpha", values=ALPHAS, label="alpha"),
-    )
-)
-
-
-def population(log, size=8, made=PBT, epochs=8):
-    space = SearchSpace(made, 12)
-    return PopulationSearch(space, make, name="made", seed=0, size=size, epochs=epochs, log=log)
-
-
-def pauses(made, spec, epoch):
-    decision = made.report(spec.trial_id, epoch, 0.1)
-    assert decision in (Decision.GO_ON, Decision.PAUSE)  # it may always be asked for again
-    return decision is Decision.PAUSE
-
-
-def live(made, most=None, fate=lambda spec: None):
-    """Train members of 8 epochs as an engine would; (trial, epochs) in order of their ends."""
-    ends = []
-    while (most is None or len(ends) < most) and (asked := made.ask(1)):
-        (spec,) = asked
-        until = next((e for e in range(1, 8) if pauses(made, spec, e)), 8)
-        alpha = [spec.options["values"]["alpha"], *(c.placement.root["0.q"] for c in spec.changes)]
-        worth = 0.5 - 0.05 * abs(math.log2(alpha[-1]))
-        status = fate(spec) or ("COMPLETE" if until == 8 else "PRUNED")
-        objective = None if status == "FAILED" else worth
-        cost = dict(epochs=until, device_s=2.0 * until, flops=10 * until)
-        made.tell(outcome(spec, status=status, objective=objective, **cost))
-        ends.append((spec.trial_id, until))
-    return ends
+from support.populations import ALPHAS, live, population
+from support.searches import PLANE, lines, study
 
 
 def test_a_population_costs_its_members_and_no_more(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_reports import RESULTS, made_run, study
+from support.runs import RESULTS, made_run, study
 
 from harness.reports.files.latex import to_latex
 from harness.reports.files.write import write_report

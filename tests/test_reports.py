@@ -7,87 +7,18 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from test_store_and_sweep import TINY, publish
+from support.records import TINY
+from support.runs import RESULTS, made_run, study, texts
 
-from harness.driver.plan import make_plan
 from harness.errors import UserError
-from harness.metrics import SplitMetrics
 from harness.reports.files.write import write_report
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
-from harness.runner.runtime import Runtime
 from harness.store.run_folder import RunFolder
-from harness.store.runs import write_run
-from harness.store.store import Store
 from harness.study.axes import Axis
 from harness.study.figures import Embedding, Points, View
-from harness.study.study import Study
-
-
-def scored(value, count=80):
-    """Scores whose class mean is `value`: head 0.1 above, tail 0.1 below."""
-    groups = {"head": value + 0.1, "medium": value, "tail": value - 0.1}
-    return SplitMetrics(
-        class_mean=value,
-        group_mean=value,
-        flat_mean=value,
-        micro=value,
-        groups=groups,
-        groups_se={name: 0.02 for name in groups},
-        per_class=(value,) * 15,
-        class_counts=(count,) * 15,
-        distance={name: 0.5 for name in groups},
-        loss=1.0,
-    )
-
-
-def study(**changes):
-    fields = dict(
-        name="made",
-        question="Which?",
-        paper="Fig. 1(c)",
-        base=TINY,
-        axes=(
-            Axis(field="positions", values=("mlp1", "q"), label="position"),
-            Axis(field="depth", values=("last:1", "last:2", "last:3"), label="depth"),
-        ),
-        seeds=(0, 1),
-        views=(View(kind="heatmap", rows="positions", columns="depth", title="Made"),),
-        fixed="everything",
-        reference="fig1c",
-    )
-    return Study(**{**fields, **changes})
-
-
-def made_run(root, made, results):
-    """A run folder whose trials are `results[cell index][seed]`.
-
-    A result is a pair (selection, test) or a status; None publishes nothing.
-    """
-    store = Store(root)
-    plan = make_plan(made, store=store, run_name=made.name, runtime=Runtime())
-    plan.folder.path.mkdir(parents=True, exist_ok=True)
-    write_run(plan.folder, plan.study, plan.cells, {"torch": "0"})
-    cells = len(made.cells())
-    for index, (_, spec) in enumerate(plan.cells):
-        result = results[index % cells][index // cells]
-        if isinstance(result, str):
-            publish(store, spec, status=result)
-        elif result is not None:
-            publish(store, spec, select=scored(result[0]), test=scored(result[1]))
-    return plan.folder
-
-
-RESULTS = [
-    [(0.50, 0.60), (0.52, 0.62)],
-    [(0.70, 0.55), (0.72, 0.57)],
-    ["DIVERGED", (0.40, 0.41)],
-    [(0.60, 0.80), (0.62, 0.82)],
-    ["FAILED", None],
-    [None, None],
-]
 
 
 @pytest.fixture
@@ -233,13 +164,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         load_run(RunFolder(tmp_path))
 
 
-def texts(figure):
-    return " | ".join(
-        text.get_text().replace("\n", " ")
-        for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
-    )
-
-
 def test_the_heatmap_says_what_it_shows(folder):
     from harness.reports.figures.grids import heatmap
 
@@ -308,7 +232,7 @@ def test_points_say_what_they_show(tmp_path):
 
 
 def test_points_report_tells_what_was_learned(tmp_path):
-    from test_comparison import path, write_trajectory
+    from support.runs import path, write_trajectory
 
     made = study(
         axes=(Axis(field="alpha", values=(1.0, 2.0), label="alpha"),),

@@ -6,9 +6,9 @@ import itertools
 from pathlib import Path
 
 import pytest
-from test_cli import harness
-from test_reports import made_run, scored
-from test_store_and_sweep import TINY, make_record, tiny_study
+from support.cli import harness
+from support.records import TINY, make_record, tiny_study
+from support.runs import made_run, scored
 
 from harness.errors import UserError
 from harness.runner.resolve import resolve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_store_and_sweep import tiny_study
+from support.records import tiny_study
 
 from harness.errors import UserError
 from harness.store.files import append_line

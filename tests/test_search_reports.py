@@ -11,9 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweep import made_metapeft, made_sweep
+from support.cli import harness
+from support.sweeps import made_metapeft, made_sweep
 from support.tables import compare, small_study
-from test_cli import harness
 
 from harness.errors import UserError
 from harness.reports.files.write import write_report
@@ -285,6 +285,7 @@ def test_one_repeat_has_no_interval_and_no_verdict(tmp_path, made):
 # From the command line.
 
 
+@pytest.mark.slow
 def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     args = ["--search", "all", "--repeats", 3, "--budget", 3]
     first = compare(tmp_path, made, *args)

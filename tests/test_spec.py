@@ -6,6 +6,7 @@ import json
 
 import pytest
 from pydantic import ValidationError
+from support.records import make_spec
 
 from harness.errors import UserError
 from harness.spec import (
@@ -19,19 +20,6 @@ from harness.spec import (
     explain,
     parse_depth,
 )
-
-
-def make_spec(**changes):
-    fields = dict(
-        method="lora",
-        options={"rank": 4, "scale": "alpha_over_r"},
-        placement=Placement.of(["mlp1"], [10, 11], 4.0),
-        backbone=BackboneSpec(weights="random"),
-        data=DataSpec(options={"seed": 0, "test_per_class": 80}),
-        recipe=Recipe(precision="fp32"),
-        seed=0,
-    )
-    return TrialSpec(**{**fields, **changes})
 
 
 def test_id_is_frozen():

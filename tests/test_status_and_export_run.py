@@ -10,8 +10,8 @@ import optuna
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from test_reports import made_run, scored
-from test_store_and_sweep import TINY, make_record, tiny_study
+from support.records import TINY, make_record, tiny_study
+from support.runs import made_run, scored
 
 from harness.cli import main
 from harness.driver.plan import make_plan

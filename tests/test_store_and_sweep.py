@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from test_spec import make_spec
+from support.records import TINY, make_record, make_spec, publish, tiny_study
 
 from harness.driver.drive import drive
 from harness.driver.plan import make_plan
@@ -24,52 +24,10 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.search.base import GridSearch
-from harness.spec import DataSpec, Recipe, TrialRequest
-from harness.store.records import Cost, TrialRecord
 from harness.store.runs import write_run
 from harness.store.store import Store
 from harness.study.axes import Axis
-from harness.study.figures import View
 from harness.study.study import Study
-
-TINY = TrialRequest(
-    positions=("mlp1",),
-    depth="last:1",
-    backbone={"weights": "random"},
-    data=DataSpec(options={"test_per_class": 4}),
-    recipe=Recipe(epochs=1, batch_size=128, precision="fp32"),
-)
-
-
-def make_record(spec, status="COMPLETE", **changes):
-    fields = dict(
-        trial_id=spec.trial_id,
-        spec=spec,
-        status=status,
-        select=None,
-        test=None,
-        num_classes=15,
-        epochs_run=1,
-        tested_epoch=None,
-        expected_params=1,
-        trainable_params=1,
-        head_params=1,
-        cost=Cost(
-            wall_s=1.0,
-            device_s=1.0,
-            images_forward=1,
-            images_backward=1,
-            flops=1,
-            peak_memory_mb=1.0,
-        ),
-        provenance={},
-    )
-    return TrialRecord(**{**fields, **changes})
-
-
-def publish(store, spec, **changes):
-    with store.claim(spec) as claim:
-        claim.publish(make_record(spec, **changes))
 
 
 def test_unfit_records_are_refused_with_advice(tmp_path):
@@ -83,22 +41,6 @@ def test_unfit_records_are_refused_with_advice(tmp_path):
     path.write_text(whole[:100])
     with pytest.raises(UserError, match=r"record\.json is damaged; move its folder out"):
         store.record(spec.trial_id)
-
-
-def tiny_study(**changes):
-    fields = dict(
-        name="tiny",
-        question="?",
-        paper="none",
-        base=TINY,
-        axes=(
-            Axis(field="positions", values=("mlp1", "q"), label="position"),
-            Axis(field="alpha", values=(1.0, 2.0), label="alpha"),
-        ),
-        views=(View(kind="heatmap", rows="positions", columns="alpha", title="t"),),
-        fixed="",
-    )
-    return Study(**{**fields, **changes})
 
 
 class Crashing:
@@ -192,6 +134,7 @@ def scores(record):
     return record.model_dump_json(include={"select", "test"})
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_process_or_on_what_ran_before(tmp_path):
     specs = [
         resolve(TINY.with_values(values, source="test"), Runtime())
@@ -227,6 +170,7 @@ def test_a_killed_worker_is_reported_and_the_next_trial_gets_a_new_one(tmp_path)
     assert store.record(spec.trial_id).status == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_a_working_worker_ends_with_its_killed_driver(tmp_path):
     endless = TINY.with_values({"recipe.epochs": 10**6}, source="test")
     spec = resolve(endless, Runtime())

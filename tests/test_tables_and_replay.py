@@ -9,11 +9,11 @@ import sys
 
 import pandas as pd
 import pytest
-from made_sweep import made_metapeft, made_sweep, seconds
+from support.cli import harness
 from support.fake_trials import Fake
+from support.records import publish as publish_record
+from support.sweeps import made_metapeft, made_sweep, seconds
 from support.tables import DEPTHS, compare, small_study
-from test_cli import harness
-from test_store_and_sweep import publish as publish_record
 
 from harness.comparison.controls import Controls
 from harness.errors import UserError

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_store_and_sweep import TINY
+from support.records import TINY
 
 from harness.errors import UserError
 from harness.insertion.method import get_method
@@ -243,6 +243,7 @@ def killed_after(epoch):
     return goes_on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"recipe.epoch_rule": "best"}, {"method": "adapter"}])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(tmp_path, values, epoch):
@@ -282,6 +283,7 @@ def test_a_method_with_a_state_of_its_own_starts_again(tmp_path):
 LATER = [{"after": 2, "values": {"alpha": 3.0, "recipe.lr": 0.02}}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp_path, schedule):
     """Stopped, copied, killed once more on the way; against one that was trained from its spec."""
@@ -316,6 +318,7 @@ def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp
     assert rates == pytest.approx([scale * a * b for a, b in zip(start, factors, strict=True)])
 
 
+@pytest.mark.slow
 def test_strengths_change_when_they_are_to(tmp_path):
     """Alpha 0 to the end is the linear probe; alpha 0 after one epoch is not, nor is alpha 1."""
     scores = {}
@@ -332,6 +335,7 @@ def test_strengths_change_when_they_are_to(tmp_path):
     assert len(set(scores.values())) == 3
 
 
+@pytest.mark.slow
 def test_the_state_of_another_training_is_not_gone_on_from(tmp_path):
     """The parent went on beyond the change before its copy began."""
     values = {"recipe.epochs": 5}
@@ -364,6 +368,7 @@ def test_changes_that_make_no_sense_are_refused(values, words):
         resolve(request, Runtime())
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_is_pruned_without_a_test_and_is_no_answer_to_others(tmp_path):
     spec = resolve(TINY.with_values({"recipe.epochs": 4}, source="test"), Runtime())
     store = Store(tmp_path)

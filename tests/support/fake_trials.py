@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from test_reports import scored
-from test_store_and_sweep import TINY, make_record, publish
-
 from harness.comparison.controls import Controls
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -14,6 +11,8 @@ from harness.store.runs import write_comparison
 from harness.study.axes import Axis
 from harness.study.figures import Points
 from harness.study.study import Study
+from support.records import TINY, make_record, publish
+from support.runs import scored
 
 META = TINY.with_values(
     {"method": "metapeft", "positions": "q,mlp1", "depth": "last:2"}, source="test"

@@ -6,12 +6,11 @@ import sys
 from collections import deque
 from importlib.metadata import EntryPoint, EntryPoints
 
-from test_store_and_sweep import publish
-
 from harness.engines.base import Ended, Reported
 from harness.search.base import Decision, tell_event
 from harness.search.catalogue import GROUP
 from harness.store.search_log import Ask, append_event, asks, read_log, tells
+from support.records import publish
 
 
 class Users:

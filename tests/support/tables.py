@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from test_cli import harness
-
 from harness.catalogue.studies import load_study
+from support.cli import harness
 
 DEPTHS = tuple(f"last:{n}" for n in (1, 6, 12))
 

@@ -1,20 +1,11 @@
-"""A finished sweep without training: made-up scores with a peak, noise and collapses.
-
-As a command it writes the store and the table of a made-up joint_space with MetaPEFT:
-
-    python tests/made_sweep.py FOLDER [SEEDS]
-"""
+"""A finished sweep without training: made-up scores with a peak, noise and collapses."""
 
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
-from test_store_and_sweep import make_record
 
-from harness.catalogue.studies import load_study
 from harness.driver.plan import make_plan
 from harness.metrics import SplitMetrics
 from harness.runner.runtime import Runtime
@@ -25,7 +16,7 @@ from harness.store.records import Cost
 from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.store import Store
-from harness.store.table import tabulate
+from support.records import make_record
 
 CHANCE = 1 / 15
 GAIN = {"mlp1": 1.0, "mlp2": 0.93, "out": 0.97, "v": 0.9, "q": 0.55, "k": 0.5}
@@ -149,11 +140,3 @@ def made_metapeft(root, study):
         event |= {"epochs": 10, "device_s": record.cost.device_s, "flops": record.cost.flops}
         append_line(log, event)
     return folder
-
-
-if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    joint = load_study("joint_space")
-    joint = joint.derive(seeds=tuple(range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)))
-    folders = [made_sweep(where, joint), made_metapeft(where, joint)]
-    print(tabulate(folders, where / "joint_space.parquet").reference)

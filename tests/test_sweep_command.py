@@ -1,0 +1,243 @@
+"""Sweeps and training as a person types them: to the report, killed, stopped, again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+from support.cli import harness
+
+from harness.catalogue.studies import load_study, study_names
+from harness.engines.local import LocalEngine
+from harness.runner.trial import record_crash
+
+
+def smoke(out, *more):
+    return harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", out, *more)
+
+
+def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
+    dry = smoke(tmp_path, "--dry-run")
+    assert dry.exit_code == 0 and "0 done, 0 running" in dry.output and "4 to run" in dry.output
+    assert "Estimated cost" in dry.output
+    assert not (tmp_path / "studies").exists()
+
+    first = smoke(tmp_path, "--workers", 2)
+    assert first.exit_code == 0, first.output
+    (run,) = (tmp_path / "studies").iterdir()
+    names = {path.name for path in (run / "report").iterdir()}
+    assert {"metrics.csv", "trials.csv", "costs.csv", "report.md"} <= names
+    assert {path.split(".")[-1] for path in names} >= {"png", "svg"}
+    table = (run / "report" / "metrics.csv").read_bytes()
+    trials = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "trials").iterdir()}
+
+    again = smoke(tmp_path)
+    assert again.exit_code == 0 and "4 done, 0 running, 0 failed" in again.output
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "trials").iterdir()} == trials
+    (run / "report" / "metrics.csv").unlink()
+    assert harness("report", run.name, "--out", tmp_path).exit_code == 0
+    assert (run / "report" / "metrics.csv").read_bytes() == table
+
+
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory):
+    """For all studies: many have trials in common, and starting workers takes longest."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_runs_at_smoke_scale(one_store, name):
+    result = harness("sweep", "--study", name, "--smoke", "--out", one_store, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    study = load_study(name)
+    run = one_store / "studies" / (f"{name}+smoke" + ("+searches" if study.searches else ""))
+    text = (run / "report" / "report.md").read_text()
+    if study.searches:
+        assert "| metapeft " in text and "| tpe+hyperband " in text
+        assert harness("status", run.name, "--out", one_store).exit_code == 0
+        return
+    if study.trains:
+        assert " 0 diverged, 0 failed, 0 missing" in text and "Chosen by the best" in text
+    assert len(list((run / "report").glob("*.png"))) == len(study.views)
+
+
+def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
+    args = ["train", "--method", "lora", "--sites", "mlp1", "--depth", "last:1", "--out", tmp_path]
+    args += ["--set", "recipe.epochs=1"]
+    first = harness(*args)
+    assert first.exit_code == 0, first.output
+    assert all(word in first.output for word in ["head", "medium", "tail", "validation", "test"])
+    again = harness(*args)
+    assert again.stdout == first.stdout
+    (trial,) = (tmp_path / "trials").iterdir()
+    assert trial.name in first.output
+
+
+@pytest.mark.slow
+def test_selecting_on_test_is_said_everywhere(tmp_path):
+    result = smoke(tmp_path, "--select-on", "test", "--workers", 2)
+    assert "SELECTED ON TEST" in result.output
+    (run,) = (tmp_path / "studies").iterdir()
+    assert "select_on=test" in run.name
+    assert "SELECTED ON TEST" in (run / "report" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_spends_its_budget_once_and_shares_the_store(tmp_path):
+    assert smoke(tmp_path).exit_code == 0
+    trials = {path.name for path in (tmp_path / "trials").iterdir()}
+    args = ["--search", "tpe", "--budget", 3, "--repeats", 2]
+    first = smoke(tmp_path, *args)
+    assert first.exit_code == 0, first.output
+    assert "tpe over 4 configurations, budget 3 trials, 2 times" in first.output
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == trials  # all were known
+    folder = tmp_path / "studies" / "depth_vs_position+smoke+tpe"
+    logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
+    assert set(logs) == {"search-0.jsonl", "search-1.jsonl"}
+    table = (folder / "report" / "search.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 3 and table[0].startswith("repeat,number,trial_id")
+    again = smoke(tmp_path, *args)
+    assert again.exit_code == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
+    more = smoke(tmp_path, "--search", "tpe", "--budget", 4, "--repeats", 1)
+    assert "4 trials" in more.output and more.exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_search_on_a_space_of_its_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from harness.study import Range, Switches\n"
+        "from harness.studies.depth_vs_position import study as base\n"
+        "def study():\n"
+        "    return base().derive(name='mine', space=(\n"
+        "        Switches(positions=('q', 'mlp1'), by='position'),\n"
+        "        Range(field='recipe.lr', low=0.01, high=0.5, log=True, label='lr')))\n"
+    )
+    result = harness(
+        *("sweep", "--study", path, "--search", "random", "--budget", 2, "--out", tmp_path),
+        *("--set", "recipe.epochs=1", "--workers", 1),
+    )
+    assert result.exit_code == 0, result.output
+    assert "infinitely many configurations" in result.output
+    (run,) = (tmp_path / "studies").iterdir()
+    assert "Chosen by the best" in (run / "report" / "report.md").read_text()
+    assert len((run / "report" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def out_of_luck(spec, runtime, store, should_continue):
+    """What a worker does instead of training."""
+    record_crash(spec, runtime, store, "RuntimeError: out of luck")
+
+
+@pytest.mark.slow
+def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        # Not by the environment: the server that workers are forked from may have started before.
+        patch.setattr("harness.driver.setup.LocalEngine", partial(LocalEngine, run=out_of_luck))
+        result = smoke(tmp_path)
+    assert result.exit_code == 1
+    assert "4 trials failed" in result.stderr and "out of luck" in result.stderr
+    again = smoke(tmp_path)
+    assert again.exit_code == 0 and "4 failed (will be tried again), 0 to run" in again.output
+
+
+def test_a_store_that_cannot_be_written_exits_with_3(tmp_path):
+    (tmp_path / "trials").write_text("a file where the folder should be")
+    result = smoke(tmp_path)
+    assert result.exit_code == 3
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.output
+
+
+def start_sweep(out):
+    command = [sys.executable, "-c", "from harness.cli import main; main()"]
+    command += ["sweep", "--study", "depth_vs_position", "--smoke", "--out", str(out)]
+    command += ["--workers", "1"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finished(out):
+    return {path.parent.name for path in out.glob("trials/*/record.json")}
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_continues_to_the_same_table(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert smoke(whole).exit_code == 0
+    process = start_sweep(broken)
+    wait_until(lambda: finished(broken))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {p: p.read_bytes() for p in broken.glob("trials/*/record.json")}
+    assert 0 < len(before) < 4
+    assert smoke(broken).exit_code == 0
+    assert all(path.read_bytes() == text for path, text in before.items())
+    tables = [
+        next(out.glob("studies/*/report/metrics.csv")).read_bytes() for out in (whole, broken)
+    ]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_grid_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path):
+    assert smoke(tmp_path, "--budget", 1).exit_code == 0
+    assert len(finished(tmp_path)) == 1
+    assert smoke(tmp_path, "--budget", "3epochs").exit_code == 0
+    assert len(finished(tmp_path)) == 3
+
+
+@pytest.mark.slow
+def test_a_method_that_learns_strengths_is_a_search(tmp_path):
+    search = ["--search", "metapeft", "--budget", 2]
+    result = harness(
+        "sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--workers", 2, *search
+    )
+    assert result.exit_code == 0, result.output
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("trials/*/record.json")]
+    assert sorted(record["spec"]["seed"] for record in records) == [0, 1]
+    assert all(len(record["learned"]) == 72 for record in records)
+    table = (tmp_path / "studies/joint_space+smoke+metapeft/report/search.csv").read_text()
+    assert len(table.splitlines()) == 3
+    report = tmp_path / "studies/joint_space+smoke+metapeft/report/report.md"
+    assert "Searches: 1; 2 proposals, 0 of them repeats." in report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep,kept", [("none", 0), ("best", 1), ("all", 4)])
+def test_tensors_are_kept_as_asked(tmp_path, keep, kept):
+    assert smoke(tmp_path, "--keep", keep, "--workers", 2).exit_code == 0
+    found = [path.parent.name for path in tmp_path.glob("trials/*/weights.safetensors")]
+    assert len(found) == kept
+    if keep == "best":
+        table = next(tmp_path.glob("studies/*/report/trials.csv")).read_text().splitlines()
+        header = table[0].split(",")
+        rows = [dict(zip(header, line.split(","), strict=True)) for line in table[1:]]
+        best = max(rows, key=lambda row: float(row["select_class_mean"]))
+        assert found == [best["trial_id"]]
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_the_running_trial(tmp_path):
+    process = start_sweep(tmp_path)
+    wait_until(lambda: finished(tmp_path))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "The same command continues from here" in errors
+    claims = {path.parent.name for path in tmp_path.glob("trials/*/claim.json")}
+    assert claims == finished(tmp_path) and len(claims) < 4
