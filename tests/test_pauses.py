@@ -16,9 +16,8 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
-from test_faults import records, running, start, sweep, wait_for
-from test_spec import make_spec
-from test_store_and_sweep import make_record, tiny_study
+from support.processes import records, running, start, sweep, wait_for
+from support.records import make_record, make_spec, tiny_study
 
 from harness.cli import main
 from harness.errors import TakenOver, UserError
