@@ -19,6 +19,10 @@ class UserError(ValueError):
     """A mistake in what the user asked for: the message says what, where and the remedy; exit 2."""
 
 
+class TakenOver(UserError):
+    """What this process was writing belongs to another by now, because this one was paused."""
+
+
 class TrialsFailed(RuntimeError):
     """Trials ended with an error of their own. The others are in the store; the CLI exits 1."""
 

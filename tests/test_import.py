@@ -295,3 +295,11 @@ def test_a_tampered_file_cannot_take_a_trials_place(halves, tmp_path):
     file = rewritten(halves[0][0], tmp_path / "f.parquet", columns=columns)
     result = bring(tmp_path / "out", file)
     assert result.exit_code == 2 and "its spec is that of" in result.stderr
+
+
+def test_scores_that_no_training_can_have_given_are_not_taken(halves, tmp_path):
+    columns = {"record.test.class_mean": lambda share: 7.5}
+    file = rewritten(halves[0][0], tmp_path / "f.parquet", columns=columns)
+    result = bring(tmp_path / "out", file)
+    assert result.exit_code == 2 and "test.class_mean cannot be 7.5" in result.stderr
+    assert not (tmp_path / "out" / "trials").exists()

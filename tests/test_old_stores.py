@@ -87,8 +87,8 @@ def test_a_run_is_not_gone_on_with_and_one_sentence_says_why(name, more, store):
     assert answer.exit_code == 2, answer.output
     (line,) = answer.output.strip().splitlines()
     assert line.endswith(
-        f"{RUNS[name]} is of an earlier version, and nothing of it is reused, because {WHY}: see "
-        f"it with `harness report {RUNS[name]}`, and give another --out for a new one."
+        f"{RUNS[name]} is of another version of the harness, and nothing of it is reused, because "
+        f"{WHY}: see it with `harness report {RUNS[name]}`, and give another --out for a new one."
     )
     assert contents(store) == before
 

@@ -36,10 +36,10 @@ def test_unfit_records_are_refused_with_advice(tmp_path):
     path = tmp_path / "trials" / spec.trial_id / "record.json"
     whole = path.read_text()
     path.write_text(whole.replace('"schema_version": 1', '"schema_version": 99'))
-    with pytest.raises(UserError, match=r"record\.json has another schema.*move it away"):
+    with pytest.raises(UserError, match=r"record\.json was written by a newer version .*schema 99"):
         store.record(spec.trial_id)
     path.write_text(whole[:100])
-    with pytest.raises(UserError, match=r"record\.json is damaged; delete its folder"):
+    with pytest.raises(UserError, match=r"record\.json is damaged; move its folder out"):
         store.record(spec.trial_id)
 
 

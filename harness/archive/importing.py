@@ -21,6 +21,7 @@ from harness.archive.merge import NotOneRun, merged
 from harness.archive.parquet import read_archive
 from harness.errors import UserError, saving
 from harness.spec import SEMANTICS, explain
+from harness.store.checked import impossible
 from harness.store.files import write_atomically
 from harness.store.liveness import driving
 from harness.store.records import SCHEMA, TrialRecord
@@ -125,6 +126,8 @@ def _record(path: Path, trial: ArchivedTrial) -> TrialRecord:
         raise UserError(f"{where} is damaged: {error}.") from error
     if expected != trial.trial_id:
         raise UserError(f"{where} is damaged: its spec is that of {expected}.")
+    for name, value in impossible(record):
+        raise UserError(f"{where} is not taken: {name} cannot be {value}.")
     return record
 
 

@@ -11,6 +11,7 @@ import click
 
 from harness.cli.options import examples, out_option
 from harness.cli.show import print_table, write_report
+from harness.cli.terminal import TERMINAL
 from harness.errors import UserError, saving
 
 MOST_FAILURES = 5
@@ -160,7 +161,8 @@ def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[
     written = []
     csv, parquet = wanted["csv"], wanted["parquet"]
     if csv is not None or parquet is not None:
-        trials = with_images(load_run(folder).trials, folder.store)
+        run = load_run(folder, lambda trial_id, why: TERMINAL.warn(why))
+        trials = with_images(run.trials, folder.store)
     if csv is not None:
         with saving(Path(csv)):
             trials.to_csv(csv, index=False)
@@ -234,6 +236,8 @@ def status(run: str, out: str) -> None:
         click.echo(f"Failed: {trial_id}: {error}")
     if len(seen.failures) > MOST_FAILURES:
         click.echo(f"... and {len(seen.failures) - MOST_FAILURES} more.")
+    for note in seen.notes:
+        click.echo(note)
 
 
 @click.command(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.terminal import TERMINAL
+
 if TYPE_CHECKING:
     from harness.store.run_folder import RunFolder
 
@@ -42,5 +44,5 @@ def print_markdown(path: Path) -> None:
 def write_report(folder: RunFolder) -> None:
     from harness.reports.files.write import write_report
 
-    for path in write_report(folder):
+    for path in write_report(folder, lambda trial_id, why: TERMINAL.warn(why)):
         click.echo(f"Wrote {path}")

@@ -27,6 +27,7 @@ from harness.runner.provenance import provenance
 from harness.search.catalogue import POPULATION
 from harness.search.plan import learning_cell, learning_methods, live_space
 from harness.search.population import population_size
+from harness.search.resumed import refuse_another
 from harness.spec import TrialSpec
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
@@ -118,6 +119,8 @@ class LiveComparison:
         names, notes = self._names(list(learned), space)
         makers = makers_of(names, learned)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
+        for log in folder.logs():
+            refuse_another(log, space, make, beyond=[*learned.values()])
         unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
         with driving(folder.driver_mark), self.batch:
             default = space.default()

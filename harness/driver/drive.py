@@ -19,6 +19,7 @@ from harness.runner.trial import record_crash
 from harness.search.base import Decision, Outcome, Search
 from harness.search.bounded import BoundedSearch, bounded
 from harness.spec import TrialSpec
+from harness.store.liveness import still_driving
 from harness.store.records import TrialRecord
 from harness.store.store import Store
 
@@ -49,6 +50,7 @@ def drive(
     Raises:
         UserError: the search raised or broke its contract. The trials that ran then are finished
             first, and are in the store.
+        TakenOver: this process was paused, and another drives the run by now.
     """
     loop = _Loop(bounded(search), engine, store, runtime, metric, max_retries, stop, on_end)
     while loop.step():
@@ -79,9 +81,11 @@ class _Loop:
 
     def step(self) -> bool:
         """Start what there is room for, then wait for one event; False when all is over."""
+        still_driving()
         self._fill()
         if self.running:
             event = self.engine.next()
+            still_driving()
             if isinstance(event, Reported):
                 self._answer(event)
             else:
@@ -122,6 +126,8 @@ class _Loop:
     def _end(self, event: Ended) -> None:
         """A trial has ended, or the worker that had it."""
         self.running -= 1
+        if event.lost:
+            self.runtime.console.warn(event.lost)
         if event.crash and self._try_again(event.spec, event.crash):
             return
         record = self.store.record(event.spec.trial_id)

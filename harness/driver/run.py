@@ -6,6 +6,7 @@ do. Must not know: terminals, reports, and that searches can be compared.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,7 +21,10 @@ from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
 from harness.search.catalogue import POPULATION
 from harness.search.plan import SearchPlan, SearchRequest, plan_searches
+from harness.spec import TrialSpec
+from harness.store.differences import why_another
 from harness.store.liveness import driving
+from harness.store.records import state_of
 from harness.store.run_folder import RunFolder
 from harness.store.runs import (
     Command,
@@ -32,6 +36,8 @@ from harness.store.runs import (
     write_counts,
     write_run,
 )
+from harness.store.summaries import summaries
+from harness.study.space import Values
 
 
 class Ran(NamedTuple):
@@ -153,7 +159,8 @@ class GridPlan:
             f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "
             f"tried again), {to_run} to run."
         )
-        if note := note_of_older(plan.folder.store, plan.to_run):
+        note = note_of_older(plan.folder.store, plan.to_run) or _not_reused(plan)
+        if note is not None:
             yield note
         if study.base.data.select_on == "test":
             yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
@@ -183,6 +190,33 @@ class GridPlan:
                 done=plan.done,
             )
         return Ran(folder, batch.problem)
+
+
+def _not_reused(plan: Plan) -> str | None:
+    """Why trials of the run, as it was last given, do not count for the same cells now."""
+    try:
+        before = read_run(plan.folder).asked
+    except (UserError, ValueError, KeyError, TypeError):
+        return None  # there was no run, or what is left of one says nothing
+    now = {(_key(cell), spec.seed): spec for cell, spec in plan.cells}
+    others: dict[str, TrialSpec] = {}
+    for asked in before:
+        spec = now.get((_key(asked.cell), asked.seed))
+        if spec is not None and spec.trial_id != asked.trial_id:
+            others[asked.trial_id] = spec
+    store = plan.folder.store
+    ended = summaries(store, others, lambda trial_id, why: None)
+    done = [trial_id for trial_id, each in ended.items() if state_of(each.status) == "done"]
+    if not done:
+        return None
+    why = why_another(store, done[0], others[done[0]])
+    return (
+        f"{len(done)} of these cells are done in this run already and are run again, because {why}."
+    )
+
+
+def _key(cell: Values) -> str:
+    return json.dumps(cell, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)

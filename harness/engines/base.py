@@ -21,10 +21,13 @@ RunTrial = Callable[[TrialSpec, Runtime, Store, ShouldContinue | None], object]
 
 
 class Ended(NamedTuple):
-    """A trial that left its worker; `crash` says how, when the worker died with it."""
+    """A trial that left its worker."""
 
     spec: TrialSpec
     crash: str | None
+    """How, when the worker died with it."""
+    lost: str | None = None
+    """A sentence, when another process took the trial over because the worker was paused."""
 
 
 class Reported(NamedTuple):

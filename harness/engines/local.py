@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.engines.base import Ended, Reported, RunTrial
 from harness.engines.processes import context_for, end_with_the_driver, start
-from harness.errors import NotSavedError, UserError
+from harness.errors import NotSavedError, TakenOver, UserError
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import TrialSpec
@@ -68,6 +68,8 @@ class LocalEngine:
             return Reported(spec, *message)
         del self._busy[pipe]
         self._idle.append(worker)
+        if isinstance(message, TakenOver):
+            return Ended(spec, None, str(message))
         if message is not None:
             raise message
         return Ended(spec, None)

@@ -32,7 +32,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness.engines.base import Ended, Reported, RunTrial
-from harness.errors import NotSavedError, UserError
+from harness.errors import NotSavedError, TakenOver, UserError
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import TrialSpec
@@ -231,8 +231,8 @@ class _Listener(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         kind, message = json.loads(result["problem"]) or (None, None)
-        if kind is None:
-            self._events.put(Ended(_spec(trial), None))
+        if kind in (None, TakenOver.__name__):
+            self._events.put(Ended(_spec(trial), None, message))
         else:
             self._events.put(UserError(message) if kind == "UserError" else NotSavedError(message))
 

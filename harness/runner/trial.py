@@ -77,6 +77,7 @@ def run_trial(
         UserError: the backbone or the data cannot be had as asked for, or a study file cannot be
             run in this process.
         NotSavedError: a result cannot be written.
+        TakenOver: another process has the trial by now, because this one was paused.
     """
     load_in_worker(runtime.study_files)
     with store.claim(spec) as claim:

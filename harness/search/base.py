@@ -15,10 +15,11 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from harness.errors import UserError
 from harness.search.budget import Budget
 from harness.spec import TrialSpec
 from harness.store.records import Status
-from harness.store.search_log import Ask, Tell, append_event, read_log, tells
+from harness.store.search_log import Ask, Tell, append_event, asks, read_log, tells
 from harness.study.space import SearchSpace, Values
 
 
@@ -111,6 +112,13 @@ def tell_event(outcome: Outcome) -> Tell:
     )
 
 
+def refuse_other_order(log: Path, logged: Sequence[str], made: Sequence[str]) -> None:
+    """Raises `UserError` unless the trials in a log are the first of those made now, as far as
+    there are both."""
+    if any(was != now for was, now in zip(logged, made, strict=False)):
+        raise UserError(f"{log} belongs to another search or space; move it away.")
+
+
 class GridSearch:
     """Every spec once, in order.
 
@@ -144,8 +152,10 @@ class Restarts:
 
     def __init__(self, trials: Sequence[tuple[dict[str, JsonValue], TrialSpec]], log: Path) -> None:
         self._log = log
-        events = tells(read_log(log, mend=True))
-        self._told = {event.trial_id for event in events if event.objective is not None}
+        events = read_log(log, mend=True)
+        logged = dict.fromkeys(ask.trial_id for ask in asks(events))
+        refuse_other_order(log, [*logged], [spec.trial_id for _, spec in trials])
+        self._told = {tell.trial_id for tell in tells(events) if tell.objective is not None}
         self._left = deque(trials)
 
     def ask(self, count: int) -> list[TrialSpec]:

@@ -17,10 +17,11 @@ from typing import TypeVar
 from harness.errors import NotSavedError, UserError
 from harness.search.base import Decision, Make, Outcome, Search, SearchMaker, SearchTask
 from harness.search.budget import UNLIMITED, Spending
+from harness.search.resumed import fields_of, is_inside, refuse_another
 from harness.spec import Recipe, TrialSpec
 from harness.store.search_log import Spent, read_log
 from harness.study.axes import in_words
-from harness.study.space import SearchSpace, Values
+from harness.study.space import Values
 
 IDLE_PER_CONFIGURATION = 20
 LEAST_IDLE, MOST_IDLE = 1_000, 100_000
@@ -183,8 +184,10 @@ def start_search(
     `beyond` are configurations outside the space that it may propose as well.
 
     Raises:
-        UserError: it cannot be started, or what was started is no search.
+        UserError: it cannot be started, what was started is no search, or the log is of other
+            trials than would come of it now.
     """
+    refuse_another(task.log, task.space, task.make, beyond=beyond)
     spending = Spending(
         task.budget,
         full_run_flops=task.full_run_flops,
@@ -210,11 +213,10 @@ def _checked(
     name: str, task: SearchTask, beyond: Sequence[Values], made: dict[str, TrialSpec]
 ) -> Make:
     """The task's `make`, which refuses what is not in the space and notes what it makes."""
-    default = task.space.default()
-    fields = set(task.space.values(lambda variable, domain: default[variable]))
+    fields = fields_of(task.space)
 
     def make(values: Values, seed: int) -> TrialSpec:
-        if values not in beyond and not _is_inside(task.space, fields, values):
+        if values not in beyond and not is_inside(task.space, fields, values):
             words = ", ".join(f"{field} = {in_words(value)}" for field, value in values.items())
             raise UserError(
                 f"Search {name!r} proposed {words}, which is not in the space of the study."
@@ -224,18 +226,6 @@ def _checked(
         return spec
 
     return make
-
-
-def _is_inside(space: SearchSpace, fields: set[str], values: Values) -> bool:
-    """Whether a configuration, and what becomes of it in mid-training, are points of the space."""
-    first = {field: value for field, value in values.items() if field != "changes"}
-    changes = values.get("changes") or []
-    assert isinstance(changes, list)
-    points = [first]
-    for change in changes:
-        assert isinstance(change, dict) and isinstance(change["values"], dict)
-        points.append({**first, **change["values"]})
-    return all(set(point) == fields and space.params(point) is not None for point in points)
 
 
 def _call(name: str, part: str, function: Callable[..., T], *arguments: object) -> T:

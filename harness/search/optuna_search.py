@@ -98,6 +98,7 @@ class OptunaSearch:
         self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._last: Params = {}
+        self._made = ""
         self._again: list[TrialSpec] = []
         self.warm = 0
         """Configurations known from an earlier run."""
@@ -189,6 +190,7 @@ class OptunaSearch:
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
+        self._made = spec.trial_id
         self._write(Ask(params=trial.params, cell=values, seed=spec.seed, trial_id=spec.trial_id))
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
@@ -257,7 +259,7 @@ class OptunaSearch:
                 self._warm(event)
             elif isinstance(event, Ask):
                 self._propose(None if self._kind in SEQUENTIAL else event.params)
-                if self._last != event.params:
+                if (self._last, self._made) != (event.params, event.trial_id):
                     raise UserError(f"{log} belongs to another search or space; move it away.")
             elif isinstance(event, Report):
                 if event.trial_id in self._running:

@@ -5,7 +5,7 @@ Owns: which searches there are, and what each takes. Must not know: how they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from harness.search.catalogue import (
 )
 from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner
 from harness.search.population import population_size
+from harness.search.resumed import refuse_another
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
@@ -109,10 +110,7 @@ def _optuna(
 
     sampler: Any = request.name
     maker = optuna_search(sampler, pruner, request.on_repeat or "cached", warm)
-
-    def start(repeat: int) -> Search:
-        return maker(_task(study, folder, repeat, space, make, budget, flops))
-
+    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops)
     return SearchPlan(
         words=(
             f"Search: {request.name} over {_size(space)} configurations, budget "
@@ -120,7 +118,7 @@ def _optuna(
             + ("" if pruner == "none" else f", bad trials stopped by {pruner}")
             + (f"; {len(warm)} configurations known from {known.name}." if known else ".")
         ),
-        starts=[partial(start, repeat) for repeat in range(request.repeats)],
+        starts=[partial(maker, task) for task in tasks],
         count=int(budget.amount) if budget.unit == "trials" else None,
     )
 
@@ -142,17 +140,14 @@ def _from_name(
         size = population_size(space, budget, study.base.recipe.epochs)
         words = f"a population of {size}"
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
-
-    def start(repeat: int) -> Search:
-        task = _task(study, folder, repeat, space, make, budget, flops)
-        return find_search(request.name)(task)
-
+    maker = find_search(request.name)
+    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops)
     return SearchPlan(
         words=(
             f"Search: {request.name} over {_size(space)} configurations, {words}, "
             f"{_times(request.repeats)}."
         ),
-        starts=[partial(start, repeat) for repeat in range(request.repeats)],
+        starts=[partial(maker, task) for task in tasks],
         count=None,
     )
 
@@ -167,17 +162,19 @@ def _restarts(
     count = int(budget.amount)
     space, make = live_space(study, runtime)
     cell = learning_cell(study, request.name)
-
-    def start(repeat: int) -> Search:
-        task = _task(study, folder, repeat, space, make, budget, flops=1)
-        return restarts(cell, count)(replace(task, seed=task.seed + repeat * count))
-
+    maker = restarts(cell, count)
+    tasks = [
+        replace(task, seed=task.seed + repeat * count)
+        for repeat, task in enumerate(
+            _tasks(study, folder, request.repeats, space, make, budget, 1, beyond=[cell])
+        )
+    ]
     return SearchPlan(
         words=(
             f"Search: {request.name} over the sites of {study.base.method}, "
             f"{count} × {request.repeats} runs."
         ),
-        starts=[partial(start, repeat) for repeat in range(request.repeats)],
+        starts=[partial(maker, task) for task in tasks],
         count=count,
     )
 
@@ -217,26 +214,37 @@ def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runt
     return full_run_flops(make(values, study.seeds[0]), runtime)
 
 
-def _task(
+def _tasks(
     study: Study,
     folder: RunFolder,
-    repeat: int,
+    repeats: int,
     space: SearchSpace,
     make: Make,
     budget: Budget,
     flops: int,
-) -> SearchTask:
-    """What one repeat is started with."""
-    return SearchTask(
-        space=space,
-        make=make,
-        name=f"{folder.name}/{repeat}",
-        seed=study.seeds[0],
-        budget=budget,
-        full_run_flops=flops,
-        epochs=study.base.recipe.epochs,
-        log=folder.log(repeat),
-    )
+    beyond: Sequence[Values] = (),
+) -> list[SearchTask]:
+    """What each repeat is started with.
+
+    Raises:
+        UserError: a log that is there is of other trials than would come of it now. To be seen
+            here, before anything is written or trained.
+    """
+    for repeat in range(repeats):
+        refuse_another(folder.log(repeat), space, make, beyond=beyond)
+    return [
+        SearchTask(
+            space=space,
+            make=make,
+            name=f"{folder.name}/{repeat}",
+            seed=study.seeds[0],
+            budget=budget,
+            full_run_flops=flops,
+            epochs=study.base.recipe.epochs,
+            log=folder.log(repeat),
+        )
+        for repeat in range(repeats)
+    ]
 
 
 def _size(space: SearchSpace) -> str:

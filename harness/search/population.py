@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, tell_event
+from harness.search.base import Decision, Outcome, refuse_other_order, tell_event
 from harness.search.budget import Budget
 from harness.spec import CHANGEABLE, TrialSpec
 from harness.store.search_log import Ask, Spent, Tell, append_event, asks, read_log, tells
@@ -79,6 +79,8 @@ class PopulationSearch:
         }
         self._generation = 0
         self._members = self._first(size)
+        first = [ask.trial_id for ask in asks(events) if "changes" not in ask.cell]
+        refuse_other_order(log, first, [member.spec.trial_id for member in self._members])
         self._left: list[TrialSpec] = []
         self._waiting: set[str] = set()
         self._begin(self._members)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +18,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def append_line(path: Path, row: dict[str, Any]) -> None:
+def append_line(
+    path: Path, row: dict[str, Any], *, may_write: Callable[[], None] | None = None
+) -> None:
     """Append one line of JSON.
+
+    `may_write` raises if another process writes the file by now. It is called between opening and
+    writing: whoever takes over first puts another file in this one's place, which the line then
+    cannot reach, however long this process is paused in between.
 
     Raises:
         NotSavedError: it cannot be written; the file may then end in a torn line.
     """
     with saving(path), path.open("a") as file:
+        if may_write is not None:
+            may_write()
         file.write(json.dumps(row) + "\n")
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     """The lines of an append-only file, without a last line torn by a crash; none without a file.
 
-    `mend` also removes that line from the file; only the file's writer may.
+    `mend` also removes that line, and puts a new file in the old one's place, so that an earlier
+    writer that was paused has nothing to append to; only the file's writer may.
 
     Raises:
         UserError: another line is damaged.
@@ -46,24 +56,32 @@ def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if index < len(lines) - 1:
                 raise UserError(f"{path}, line {index + 1} is damaged; move it away.") from error
-            if mend:
-                write_atomically(path, "".join(f"{whole}\n" for whole in lines[:-1]))
+    if mend:
+        write_atomically(path, "".join(f"{whole}\n" for whole in lines[: len(rows)]))
     return rows
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, *, may_write: Callable[[], None] | None = None) -> None:
     """Write a file so that readers see the old one or the whole new one, also after a power cut.
+
+    `may_write`, as in `append_line`, is called before the new one takes its place.
 
     Raises:
         NotSavedError: it cannot be written.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with saving(path):
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if may_write is not None:
+                may_write()
+            part.replace(path)
+        except UserError:  # of `may_write`
+            part.unlink(missing_ok=True)
+            raise
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError, unknown
-from harness.spec import SEMANTICS, TrialSpec
+from harness.spec import TrialSpec
+from harness.spec import trial as identities
 from harness.store.comparisons import Comparison, SearchComparison
 from harness.store.files import write_atomically
+from harness.store.liveness import still_driving
 from harness.store.records import Counted
 from harness.store.run_folder import STUDIES, RunFolder
 from harness.store.search_log import Event, asks, read_log
@@ -87,13 +89,23 @@ def variant(values: dict[str, Any]) -> str:
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
+def _write(folder: RunFolder, path: Path, text: str) -> None:
+    """Write one of a run's files.
+
+    Raises:
+        NotSavedError: it cannot be written.
+        TakenOver: another process drives the run by now.
+    """
+    write_atomically(path, text, may_write=lambda: still_driving(folder.path))
+
+
 def write_command(folder: RunFolder, command: Command) -> None:
     """Write down how a run was asked for.
 
     Raises:
         NotSavedError: it cannot be written.
     """
-    write_atomically(folder.command, json.dumps(command._asdict(), indent=1))
+    _write(folder, folder.command, json.dumps(command._asdict(), indent=1))
 
 
 def read_command(folder: RunFolder) -> Command | None:
@@ -106,15 +118,26 @@ def older(folder: RunFolder) -> str | None:
     """The `SEMANTICS` under which a run was started, if it is not today's; None without a run."""
     if not (folder.exists and folder.environment.is_file()):
         return None
-    semantics = json.loads(folder.environment.read_text()).get("semantics", str(SEMANTICS))
-    return None if semantics == str(SEMANTICS) else str(semantics)
+    semantics = json.loads(folder.environment.read_text()).get(
+        "semantics", str(identities.SEMANTICS)
+    )
+    return None if semantics == str(identities.SEMANTICS) else str(semantics)
 
 
 def why_not_reused(semantics: str) -> str:
     """Why trials of another `SEMANTICS` answer nothing that is asked today."""
     return (
         f"the same settings gave other numbers under SEMANTICS {semantics} than they do now, under "
-        f"{SEMANTICS}"
+        f"{identities.SEMANTICS}"
+    )
+
+
+def not_gone_on_with(name: str, semantics: str) -> str:
+    """Why the command of a run that was made under another `SEMANTICS` is refused."""
+    return (
+        f"{name} is of another version of the harness, and nothing of it is reused, because "
+        f"{why_not_reused(semantics)}: see it with `harness report {name}`, and give another --out "
+        "for a new one."
     )
 
 
@@ -124,7 +147,7 @@ def note_of_older(store: Store, specs: Sequence[TrialSpec]) -> str | None:
     Only some of many trials are looked for.
     """
     for spec in specs[:: 1 + len(specs) // LOOKED_FOR]:
-        for semantics in range(1, SEMANTICS):
+        for semantics in range(1, identities.SEMANTICS):
             if (store.trials / spec.id_under(semantics) / "record.json").is_file():
                 why = why_not_reused(str(semantics))
                 return f"{store.trials} has such trials of an earlier version, not reused: {why}."
@@ -135,11 +158,7 @@ def refuse_older(folder: RunFolder) -> None:
     """Raises `UserError` for a run that was made under another `SEMANTICS`."""
     semantics = older(folder)
     if semantics is not None:
-        raise UserError(
-            f"{folder.name} is of an earlier version, and nothing of it is reused, because "
-            f"{why_not_reused(semantics)}: see it with `harness report {folder.name}`, and give "
-            "another --out for a new one."
-        )
+        raise UserError(not_gone_on_with(folder.name, semantics))
 
 
 def write_run(
@@ -154,8 +173,8 @@ def write_run(
     """
     listed = [{"cell": cell, "seed": spec.seed, "trial_id": spec.trial_id} for cell, spec in cells]
     content = {"study": study.model_dump(mode="json"), "cells": listed}
-    write_atomically(folder.study, json.dumps(content, indent=1))
-    write_atomically(folder.environment, json.dumps(environment, indent=1))
+    _write(folder, folder.study, json.dumps(content, indent=1))
+    _write(folder, folder.environment, json.dumps(environment, indent=1))
 
 
 def write_comparison(
@@ -166,8 +185,8 @@ def write_comparison(
     Raises:
         NotSavedError: they cannot be written.
     """
-    write_atomically(folder.comparison, comparison.model_dump_json(indent=1))
-    write_atomically(folder.environment, json.dumps(environment, indent=1))
+    _write(folder, folder.comparison, comparison.model_dump_json(indent=1))
+    _write(folder, folder.environment, json.dumps(environment, indent=1))
 
 
 def read_comparison(folder: RunFolder) -> Comparison:
@@ -199,7 +218,7 @@ def write_counts(folder: RunFolder, counts: dict[str, Counted]) -> None:
         NotSavedError: they cannot be written.
     """
     content = {trial_id: counted._asdict() for trial_id, counted in counts.items()}
-    write_atomically(folder.counts, json.dumps(content, indent=1))
+    _write(folder, folder.counts, json.dumps(content, indent=1))
 
 
 def read_counts(folder: RunFolder) -> dict[str, Counted]:
@@ -249,7 +268,7 @@ def write_search_comparison(folder: RunFolder, comparison: SearchComparison) -> 
                     f"{folder} holds a comparison with other {field} ({was}, now {now}); move it "
                     "away or give another --out."
                 )
-    write_atomically(folder.searches, comparison.model_dump_json(indent=1))
+    _write(folder, folder.searches, comparison.model_dump_json(indent=1))
 
 
 def refuse_replayed(folder: RunFolder) -> None:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.store.files import append_line, read_lines
+from harness.store.liveness import still_driving
 from harness.store.records import Status
 
 KINDS = ("ask", "report", "tell", "warm")
@@ -86,8 +87,9 @@ def append_event(path: Path, event: Event) -> None:
 
     Raises:
         NotSavedError: it cannot be written; the log may then end in a torn line.
+        TakenOver: another process drives the run by now.
     """
-    append_line(path, _as_row(event))
+    append_line(path, _as_row(event), may_write=lambda: still_driving(path.parent))
 
 
 def read_log(path: Path, *, mend: bool = False) -> list[Event]:

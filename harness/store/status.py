@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.store.liveness import living_owner
 from harness.store.records import state_of
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Asked, RunFiles, read_run, refuse_replayed
+from harness.store.runs import Asked, RunFiles, not_gone_on_with, older, read_run, refuse_replayed
 from harness.store.search_log import asks
 from harness.store.store import Store
 from harness.store.summaries import Summary, summaries
@@ -36,7 +36,9 @@ class RunStatus(NamedTuple):
     asked: int
     """Trials of the grid, or those that the search has asked for so far."""
     counts: dict[str, int]
-    """Trials by what became of them: done, stopped early, running, failed, waiting."""
+    """Trials by what became of them: done, stopped early, running, failed, not used, waiting.
+
+    Those done under other `SEMANTICS` than this version's are counted as that, and not as done."""
     driver: str | None
     """The process that drives the run, in words."""
     best: Best | None
@@ -47,6 +49,8 @@ class RunStatus(NamedTuple):
     """Name -> trials and device seconds."""
     failures: list[tuple[str, str]]
     """Trial ids, each with the last line of its error."""
+    notes: list[str]
+    """Sentences on what is not as it should be: records that are not used, other `SEMANTICS`."""
 
 
 def look(folder: RunFolder) -> RunStatus:
@@ -63,25 +67,30 @@ def look(folder: RunFolder) -> RunStatus:
     driver = living_owner(folder.driver_mark)
     phantoms = set() if driver is not None else _phantoms(files, store)
     asked = {each.trial_id: each for each in files.asked if each.trial_id not in phantoms}
-    ended = summaries(store, asked)
-    running = sum(store.is_claimed(trial_id) for trial_id in asked if trial_id not in ended)
+    unusable: dict[str, str] = {}
+    ended = summaries(store, asked, unusable.__setitem__)
+    left = [trial_id for trial_id in asked if trial_id not in ended and trial_id not in unusable]
+    running = sum(store.is_claimed(trial_id) for trial_id in left)
     states = [state_of(summary.status) for summary in ended.values()]
+    earlier = older(folder)
+    done = "done" if earlier is None else f"done under SEMANTICS {earlier}"
     counts = {
-        "done": states.count("done"),
+        done: states.count("done"),
         "stopped early": states.count("absent"),
         "running": running,
         "failed": states.count("failed"),
-        "waiting": len(asked) - len(ended) - running,
+        "not used": len(unusable),
+        "waiting": len(left) - running,
     }
     devices: dict[str, tuple[int, float]] = {}
     for summary in ended.values():
         count, seconds = devices.get(summary.device, (0, 0.0))
         devices[summary.device] = (count + 1, seconds + summary.device_s)
     is_grid = not files.searches
-    left = None
+    left_s = None
     if driver is not None and is_grid and ended and running:
         mean = sum(summary.device_s for summary in ended.values()) / len(ended)
-        left = mean * (counts["waiting"] + running) / running
+        left_s = mean * (counts["waiting"] + running) / running
     metric = files.study.objective
     return RunStatus(
         name=folder.name,
@@ -94,9 +103,13 @@ def look(folder: RunFolder) -> RunStatus:
         driver=None if driver is None else str(driver),
         best=_best(asked, ended, metric),
         running=running,
-        left_s=left,
+        left_s=left_s,
         devices=devices,
         failures=[(s.trial_id, s.error or "?") for s in ended.values() if s.status == "FAILED"],
+        notes=[
+            *unusable.values(),
+            *([] if earlier is None else [not_gone_on_with(folder.name, earlier)]),
+        ],
     )
 
 
@@ -108,7 +121,7 @@ def _phantoms(files: RunFiles, store: Store) -> set[str]:
     variables.
     """
     last = [asks(log)[-1] for log in files.searches.values() if asks(log)]
-    return {ask.trial_id for ask in last if ask.params and store.spec(ask.trial_id) is None}
+    return {ask.trial_id for ask in last if ask.params and not store.has_begun(ask.trial_id)}
 
 
 def _best(asked: dict[str, Asked], ended: dict[str, Summary], metric: str) -> Best | None:

@@ -10,7 +10,6 @@ who may write them when. Must not know: how a trial is computed or which study a
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
-from pydantic import ValidationError
 
-from harness.errors import UserError, saving, unknown
+from harness.errors import NotSavedError, saving, unknown
 from harness.spec import TrialSpec
+from harness.store.checked import checked_record, checked_spec
 from harness.store.files import append_line, read_lines, save_tensors, write_atomically
-from harness.store.liveness import beating, living_owner, write_mark
-from harness.store.records import SCHEMA, State, TrialRecord, state_of
+from harness.store.liveness import Mark, Owner, beating, is_here, living_owner, write_mark
+from harness.store.records import State, TrialRecord, state_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,20 +41,33 @@ class Lookup(NamedTuple):
 class Claim:
     """The right to run one trial, and alone to write in its folder, until its record is published.
 
-    Made by `Store.claim`. Every method that writes raises `NotSavedError` when it cannot.
+    Made by `Store.claim`. Every method that writes raises `NotSavedError` when it cannot, and
+    `TakenOver`, writing nothing, once the claim is another process's because this one was paused.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, mark: Mark) -> None:
+        self._folder, self._mark = folder, mark
         self.checkpoint = folder / "checkpoint.pt"
         """Where the state between epochs may be kept; deleted when the trial ends."""
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a row, that of one epoch, to the trial's history."""
-        append_line(self._folder / "history.jsonl", row)
+        with self._owned():
+            append_line(self._folder / "history.jsonl", row, may_write=self._mark.check)
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Write only what is ours; if it was lost in between, say that and not what came of it."""
+        self._mark.check()
+        try:
+            yield
+        except NotSavedError:
+            self._mark.check()
+            raise
 
     def restart(self) -> None:
         """Forget the history and the checkpoint: the trial starts from its first epoch."""
+        self._mark.check()
         (self._folder / "history.jsonl").unlink(missing_ok=True)
         self.checkpoint.unlink(missing_ok=True)
 
@@ -63,7 +75,7 @@ class Claim:
         """Keep what the method learned, a row per step: `trajectory.csv`; nothing without rows."""
         path = self._folder / "trajectory.csv"
         if rows:
-            with saving(path), path.open("w", newline="") as file:
+            with self._owned(), saving(path), path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
@@ -77,18 +89,22 @@ class Claim:
         names = {label: name for name, members in groups.items() for label in members}
         of_images = np.array([names[int(label)] for label in labels])
         path = self._folder / "features.npz"
-        with saving(path):
+        with self._owned(), saving(path):
             np.savez_compressed(
                 path, features=features.astype("float16"), labels=labels, groups=of_images
             )
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         """Keep the trained tensors: `weights.safetensors`."""
-        save_tensors(self._folder / "weights.safetensors", tensors)
+        path = self._folder / "weights.safetensors"
+        with self._owned():
+            save_tensors(path, tensors)
 
     def publish(self, record: TrialRecord, *, keep_checkpoint: bool = False) -> None:
         """Make the record visible, all of it at once; the claim ends with this."""
-        write_atomically(self._folder / "record.json", record.model_dump_json(indent=1))
+        path, text = self._folder / "record.json", record.model_dump_json(indent=1)
+        with self._owned():
+            write_atomically(path, text, may_write=self._mark.check)
         if not keep_checkpoint:
             self.checkpoint.unlink(missing_ok=True)
 
@@ -101,8 +117,9 @@ class Store:
     - Any number of them may read and claim at a time. There is no server: the only lock is
       `root/claims.lock`, held for the moment in which a claim is decided.
     - One process at a time has the claim of a trial. It alone writes in the trial's folder, from
-      `claim` until it publishes the record or dies. Claims of a process that died are recognised
-      by their heartbeat (see `liveness`) and given to the next that asks.
+      `claim` until it publishes the record or dies. The claim of a process that died, or is paused
+      for long, is recognised (see `liveness`) and given to the next that asks; the folder moves to
+      the attic then, and a process that wakes up finds the claim not its own and writes nothing.
     - `record.json` is written last and appears by atomic rename: a reader sees none, or all of it.
       Once it is there, so is everything else of the trial.
     - Before that, a reader may see any part of the folder, and `history.jsonl` may end in a torn
@@ -123,20 +140,15 @@ class Store:
         """The published record, or None.
 
         Raises:
-            UserError: the file was written by another version or is damaged.
+            UserError: the file was written by a newer version, is damaged, or is not that of the
+                trial.
         """
         path = self.trials / trial_id / "record.json"
         try:
-            text = path.read_text()
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
-        try:
-            self.check_schema(path, json.loads(text))
-            return TrialRecord.model_validate_json(text)
-        except (ValidationError, ValueError, KeyError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise self.damaged(path) from error
+        return checked_record(path, text)
 
     def known_record(self, trial_id: str) -> TrialRecord:
         """As `record`.
@@ -154,24 +166,18 @@ class Store:
         """The spec of a trial that has been started, or None; faster to read than its record.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: as `record`.
         """
         path = self.trials / trial_id / "spec.json"
         try:
-            return TrialSpec.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            raise self.damaged(path) from error
+        return checked_spec(path, text)
 
-    def check_schema(self, path: Path, record: dict[str, Any]) -> None:
-        """Raises `UserError` for a record of another version."""
-        if record["schema_version"] != SCHEMA:
-            raise UserError(f"{path} has another schema than {SCHEMA}: move it away and rerun.")
-
-    def damaged(self, path: Path) -> UserError:
-        """The error for a record that cannot be read."""
-        return UserError(f"{path} is damaged; delete its folder and run again.")
+    def has_begun(self, trial_id: str) -> bool:
+        """Whether a process has ever claimed the trial."""
+        return (self.trials / trial_id / "spec.json").is_file()
 
     def look_up(self, trial_id: str) -> Lookup:
         """A trial's state and its record together.
@@ -194,7 +200,11 @@ class Store:
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a living process holds the trial's claim."""
-        return living_owner(self.trials / trial_id / "claim.json") is not None
+        return self.owner(trial_id) is not None
+
+    def owner(self, trial_id: str) -> Owner | None:
+        """The living process that holds the trial's claim."""
+        return living_owner(self.trials / trial_id / "claim.json")
 
     def history(self, trial_id: str) -> list[dict[str, Any]]:
         """A row per finished epoch, oldest first.
@@ -226,7 +236,7 @@ class Store:
                     folder.rename(old)
                 if free:
                     folder.mkdir()
-                    write_mark(folder / "claim.json")
+                    mark = write_mark(folder / "claim.json", f"Trial {spec.trial_id}")
             if free:
                 if (old / "checkpoint.pt").exists():
                     (old / "checkpoint.pt").rename(folder / "checkpoint.pt")
@@ -234,8 +244,8 @@ class Store:
         if not free:
             yield None
             return
-        with beating(folder / "claim.json"):
-            yield Claim(folder)
+        with beating(mark):
+            yield Claim(folder, mark)
 
     def adopt(
         self, trial_id: str, files: Mapping[str, str], replaces: Callable[[Lookup], bool]
@@ -291,5 +301,10 @@ class Store:
         (self.trials / trial_id / "checkpoint.pt").unlink(missing_ok=True)
 
     def release(self, trial_id: str) -> None:
-        """Free the claim of a worker that the caller knows to be dead, on any machine."""
-        (self.trials / trial_id / "claim.json").unlink(missing_ok=True)
+        """Free the claim of a worker that the caller knows to be dead, on any machine.
+
+        One that lives on this machine is another, which has taken the trial over meanwhile.
+        """
+        owner = self.owner(trial_id)
+        if owner is None or not is_here(owner):
+            (self.trials / trial_id / "claim.json").unlink(missing_ok=True)

@@ -10,14 +10,14 @@ import gc
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from harness.errors import UserError
-from harness.metrics import OVERALL
-from harness.store.records import Cost, Status
+from harness.metrics import OVERALL, SplitMetrics
+from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Store
 
 VERSION = 3
@@ -105,23 +105,38 @@ def in_bulk() -> Iterator[None]:
             gc.enable()
 
 
-def summaries(store: Store, trial_ids: Iterable[str]) -> dict[str, Summary]:
+OnUnusable = Callable[[str, str], None]
+"""Told the id of a trial whose record cannot be used, and why, in one sentence."""
+
+
+def summaries(
+    store: Store, trial_ids: Iterable[str], on_unusable: OnUnusable | None = None
+) -> dict[str, Summary]:
     """The finished ones among the trials, whatever became of them.
 
+    A record that cannot be used (see `Store.record`) is left out and told to `on_unusable`.
+
     Raises:
-        UserError: a record was written by another version or is damaged.
+        UserError: a record cannot be used, and there is no `on_unusable`.
     """
     wanted = {trial_id: time for trial_id, time in _times(store, trial_ids)}
     path = store.root / "index.sqlite"
-    known = _read(store, wanted)
-    new = {i: _summary(store, i) for i in wanted if i not in known}
+    known, new = _read(store, wanted), {}
+    for trial_id in [each for each in wanted if each not in known]:
+        try:
+            new[trial_id] = _summary(store, trial_id)
+        except UserError as problem:
+            if on_unusable is None:
+                raise
+            on_unusable(trial_id, str(problem))
     if new:
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database, database:
             database.execute("PRAGMA synchronous = OFF")
             database.execute(f"CREATE TABLE IF NOT EXISTS v{VERSION} (id PRIMARY KEY, time, json)")
             rows = [(i, wanted[i], json.dumps(astuple(summary)[1:])) for i, summary in new.items()]
             database.executemany(f"INSERT OR REPLACE INTO v{VERSION} VALUES (?, ?, ?)", rows)
-    return {i: known.get(i) or new[i] for i in wanted}
+    found = known | new
+    return {i: found[i] for i in wanted if i in found}
 
 
 def _times(store: Store, trial_ids: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -150,49 +165,45 @@ def _read(store: Store, wanted: dict[str, int]) -> dict[str, Summary]:
 
 
 def _summary(store: Store, trial_id: str) -> Summary:
-    path = store.trials / trial_id / "record.json"
-    try:
-        record = json.loads(path.read_bytes())
-        store.check_schema(path, record)
-        select, test, error = record["select"], record["test"], record["error"]
-        groups = list((test or select or {"groups": ()})["groups"])
-        return Summary(
-            trial_id=trial_id,
-            status=record["status"],
-            num_classes=record["num_classes"],
-            epochs_run=record["epochs_run"],
-            tested_epoch=record["tested_epoch"],
-            trainable_params=record["trainable_params"],
-            head_params=record["head_params"],
-            costs=_costs(record),
-            groups=groups,
-            select=_scores(select, groups),
-            test=_scores(test, groups),
-            device=record["provenance"].get("device", "?"),
-            error=error.strip().splitlines()[-1] if error else None,
-        )
-    except (ValueError, KeyError, TypeError) as problem:
-        if isinstance(problem, UserError):
-            raise
-        raise store.damaged(path) from problem
+    record = store.record(trial_id)
+    if record is None:
+        raise UserError(f"Trial {trial_id} went missing while it was read; give the command again.")
+    scored = record.test or record.select
+    groups = [] if scored is None else list(scored.groups)
+    return Summary(
+        trial_id=trial_id,
+        status=record.status,
+        num_classes=record.num_classes,
+        epochs_run=record.epochs_run,
+        tested_epoch=record.tested_epoch,
+        trainable_params=record.trainable_params,
+        head_params=record.head_params,
+        costs=_costs(record),
+        groups=groups,
+        select=_scores(record.select, groups),
+        test=_scores(record.test, groups),
+        device=record.provenance.get("device", "?"),
+        error=record.error.strip().splitlines()[-1] if record.error else None,
+    )
 
 
-def _costs(record: dict[str, Any]) -> list[float | None]:
+def _costs(record: TrialRecord) -> list[float | None]:
     """In the order of `COSTS`, without what does not hold of this trial alone."""
-    cost = {"inference_flops": 0, **record["cost"]}
-    if record["provenance"].get("semantics") == "1" and not _is_of_gpus(cost):
-        cost["peak_memory_mb"] = None  # of a CPU: the peak of all that its worker had run by then
-    return [cost.get(name) for name in COSTS]
+    cost = record.cost
+    if record.provenance.get("semantics") == "1" and not _is_of_gpus(cost):
+        # of a CPU: the peak of all that its worker had run by then
+        cost = cost.model_copy(update={"peak_memory_mb": None})
+    return [getattr(cost, name) for name in COSTS]
 
 
-def _is_of_gpus(cost: dict[str, Any]) -> bool:
+def _is_of_gpus(cost: Cost) -> bool:
     """Whether a trial was charged for the time for which it held so many devices (`Stopwatch`)."""
-    wall_s, device_s = cost["wall_s"], cost["device_s"]
+    wall_s, device_s = cost.wall_s, cost.device_s
     return bool(wall_s > 0 and device_s == round(device_s / wall_s) * wall_s)
 
 
-def _scores(scores: dict[str, Any] | None, groups: list[str]) -> list[float | None] | None:
+def _scores(scores: SplitMetrics | None, groups: list[str]) -> list[float | None] | None:
     if scores is None:
         return None
-    by_group = [scores[name].get(group) for name in BY_GROUP for group in groups]
-    return [*(scores[name] for name in OVERALL), *by_group]
+    by_group = [getattr(scores, name).get(group) for name in BY_GROUP for group in groups]
+    return [*(getattr(scores, name) for name in OVERALL), *by_group]

@@ -202,13 +202,20 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
     """One trial's rows, an epoch each.
 
     Raises:
-        UserError: its history lacks epochs.
+        UserError: its history is not that of its epochs, once each and in order.
     """
     history = store.history(asked.trial_id)
     if len(history) < trial.epochs_run:
         raise UserError(
             f"{store.trials / asked.trial_id}/history.jsonl has {len(history)} of the trial's "
             f"{trial.epochs_run} epochs; delete the folder and run the trial again."
+        )
+    epochs = [row.get("epoch") for row in history]
+    if epochs != [*range(trial.epochs_run)]:
+        raise UserError(
+            f"{store.trials / asked.trial_id}/history.jsonl of trial {asked.trial_id} lists epochs "
+            f"{_listed(epochs)} and not 0 to {trial.epochs_run - 1}, once each; move the folder "
+            "out of the store, and run the trial again."
         )
     fields = {field: _plain(value) for field, value in asked.cell.items()}
     known = {
@@ -219,7 +226,7 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
         "status": trial.status,
     }
     rows = []
-    for epoch, event in enumerate(history[: trial.epochs_run], start=1):
+    for epoch, event in enumerate(history, start=1):
         scores, share = event.get("select") or {}, epoch / trial.epochs_run
         row = {
             **known,
@@ -245,6 +252,11 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
 def _class_names(store: Store, trial_id: str) -> tuple[str, ...]:
     record = store.record(trial_id)
     return () if record is None else record.class_names
+
+
+def _listed(epochs: list[Any]) -> str:
+    shown = ", ".join(str(epoch) for epoch in epochs[:20])
+    return (shown or "none") + (", ..." if len(epochs) > 20 else "")
 
 
 def _named(trial: Summary, part: Part, prefix: str) -> dict[str, float | None]:

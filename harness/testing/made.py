@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,8 +50,17 @@ def made_images(spec: BackboneSpec, count: int = 3, seed: int = 1) -> Tensor:
 
 def fill(module: nn.Module, seed: int = 7) -> None:
     """Give every tensor a random value, so that nothing is hidden by a start at zero."""
+    _randomise(module.parameters(), seed)
+
+
+def wake(module: nn.Module, seed: int = 7) -> None:
+    """As `fill`, but only of tensors that are zero: what starts at the strength stays there."""
+    _randomise((p for p in module.parameters() if not bool(p.any())), seed)
+
+
+def _randomise(parameters: Iterable[nn.Parameter], seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
+    for parameter in parameters:
         noise = torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
         parameter.data.copy_(0.2 * noise)
 

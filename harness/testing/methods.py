@@ -26,7 +26,7 @@ from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import BackboneSpec, Frozen, Placement, Position, identity
 from harness.store.store import Store
-from harness.testing.made import SMALL, TINY, fill, frozen_backbone, made_images
+from harness.testing.made import SMALL, TINY, fill, frozen_backbone, made_images, wake
 
 MOST_FILLS = 5
 """Random values tried until every tensor has had a gradient: a unit may be off for all tokens."""
@@ -191,7 +191,7 @@ class MethodContract:
         x, found = case.images(), {}
         for alpha in (0.0, 1.0, 2.0):
             model = case.model()
-            fill(case.attach(model, case.placement(alpha=alpha)))
+            wake(case.attach(model, case.placement(alpha=alpha)))
             found[alpha] = features(model, x)
         assert torch.allclose(found[0.0], features(case.model(), x), rtol=1e-4, atol=1e-5)
         assert not torch.equal(found[1.0], found[0.0])

@@ -34,16 +34,18 @@ from harness.reports.text.searches import search_document
 from harness.reports.text.sweep import sweep_content
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
-from harness.store.summaries import COSTS
+from harness.store.summaries import COSTS, OnUnusable
 
 
-def write_report(folder: RunFolder) -> list[Path]:
+def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list[Path]:
     """Write `report/` in the folder of a sweep or a comparison, and return the files written.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
+    A sweep's records that cannot be used are told to `on_unusable`, and missing in its tables.
 
     Raises:
-        UserError: the folder is not a run.
+        UserError: the folder is not a run, or a record cannot be used: in a comparison, or without
+            `on_unusable`.
     """
     if folder.kind == "comparison":
         return _write_comparison(folder)
@@ -51,7 +53,7 @@ def write_report(folder: RunFolder) -> list[Path]:
         return _write_counts(folder)
     if folder.kind == "searches":
         return _write_searches(folder)
-    run = load_run(folder)
+    run = load_run(folder, on_unusable)
     everything = summarise(run)
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)

@@ -16,7 +16,7 @@ from harness.metrics import OVERALL
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.search_log import Event
-from harness.store.summaries import COSTS, Part, Summary, in_bulk, summaries
+from harness.store.summaries import COSTS, OnUnusable, Part, Summary, in_bulk, summaries
 from harness.store.table import cell_key
 from harness.study.axes import Axis, in_words
 from harness.study.figures import AnyView
@@ -86,15 +86,17 @@ class Run:
 
 
 @in_bulk()
-def load_run(folder: RunFolder) -> Run:
+def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     """Read a run folder `<root>/studies/<run>` and its trials' records from `<root>`.
 
+    A record that cannot be used counts as missing, and is told to `on_unusable`.
+
     Raises:
-        UserError: the folder is not a run.
+        UserError: the folder is not a run, or a record cannot be used and there is nobody to tell.
     """
     files = read_run(folder)
     store = folder.store
-    ended = summaries(store, {asked.trial_id for asked in files.asked})
+    ended = summaries(store, {asked.trial_id for asked in files.asked}, on_unusable)
     scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
     tried = {cell_key(asked.cell): asked.cell for asked in files.asked}

@@ -1,0 +1,73 @@
+"""Whether a search can go on from its log: only if the same trials would come of it now.
+
+Owns: this comparison, and which configurations are of a space. Must not know: which search it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.search.base import Make
+from harness.store.differences import why_another
+from harness.store.run_folder import RunFolder
+from harness.store.search_log import Ask, asks, read_log
+from harness.study.axes import in_words
+from harness.study.space import SearchSpace, Values
+
+
+def refuse_another(
+    log: Path, space: SearchSpace, make: Make, *, beyond: Sequence[Values] = ()
+) -> None:
+    """See that a log, if it is there, is of the trials that the same proposals make now.
+
+    `beyond` are configurations outside the space that the search may propose as well.
+
+    Raises:
+        UserError: it is not, because the study, its settings, the device or `SEMANTICS` changed;
+            names what.
+    """
+    fields = fields_of(space)
+    for ask in asks(read_log(log)):
+        cell = _cell(space, ask)
+        if cell not in beyond and not is_inside(space, fields, cell):
+            raise _refused(log, ask, "would not be made", "it is not in the space of the study")
+        now = make(cell, ask.seed)
+        if now.trial_id != ask.trial_id:
+            why = why_another(RunFolder(log.parent).store, ask.trial_id, now)
+            raise _refused(log, ask, f"would be {now.trial_id}", why)
+
+
+def _refused(log: Path, ask: Ask, would: str, why: str) -> UserError:
+    words = ", ".join(f"{field} = {in_words(value)}" for field, value in ask.cell.items())
+    return UserError(
+        f"The search of {log} cannot go on: its trial {ask.trial_id} ({words}, seed {ask.seed}) "
+        f"{would} now, because {why}; undo that, or give another --out."
+    )
+
+
+def _cell(space: SearchSpace, ask: Ask) -> Values:
+    """The configuration that the proposal's variables make now, if it has such variables."""
+    try:
+        return space.values(lambda name, domain: ask.params[name])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ask.cell
+
+
+def fields_of(space: SearchSpace) -> set[str]:
+    """The fields of a configuration."""
+    default = space.default()
+    return set(space.values(lambda variable, domain: default[variable]))
+
+
+def is_inside(space: SearchSpace, fields: set[str], values: Values) -> bool:
+    """Whether a configuration, and what becomes of it in mid-training, are points of the space."""
+    first = {field: value for field, value in values.items() if field != "changes"}
+    changes = values.get("changes") or []
+    assert isinstance(changes, list)
+    points = [first]
+    for change in changes:
+        assert isinstance(change, dict) and isinstance(change["values"], dict)
+        points.append({**first, **change["values"]})
+    return all(set(point) == fields and space.params(point) is not None for point in points)
