@@ -92,7 +92,7 @@ def test_what_has_ended_travels_and_what_is_half_trained_stays(tmp_path):
     store, left = Store(root), some_trial(root)
     failed, stopped = sorted(set(os.listdir(store.trials)) - {left})[:2]
     (store.trials / left / "record.json").unlink()
-    write_mark(store.trials / left / "claim.json")
+    write_mark(store.trials / left / "claim.json", "A trial")
     (store.trials / left / "checkpoint.pt").write_bytes(b"tensors")
     spec = store.record(failed).spec
     (store.trials / failed / "record.json").write_text(

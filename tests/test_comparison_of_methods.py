@@ -37,7 +37,7 @@ def rated(spec):
     share = {"bitfit": 1 / 8, "full": 1 / 512, "linear_probe": 1e-9}
     wanted = 0.01 * share.get(spec.method, 2.0)
     base = 0.7 if spec.method == "metapeft" else 0.6
-    return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 4 + 0.01 * spec.seed
+    return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 8 + 0.01 * spec.seed
 
 
 def test_every_method_chooses_its_rate_from_as_many(tmp_path):

@@ -160,7 +160,7 @@ def test_nothing_imported_is_alive_and_what_is_alive_here_is_left_alone(halves, 
     store, trial_id = Store(tmp_path), some_trial(whole)
     seed = Store(whole).record(trial_id).spec.seed
     (store.trials / trial_id).mkdir(parents=True)
-    write_mark(store.trials / trial_id / "claim.json")
+    write_mark(store.trials / trial_id / "claim.json", "A trial")
     result = bring(tmp_path, files[seed])
     assert "17 new, 1 being trained here, left alone" in result.output
     assert {path.name for path in (store.trials / trial_id).iterdir()} == {"claim.json"}

@@ -32,8 +32,8 @@ def with_images(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
     columns: dict[str, list[str | None]] = {
         f"{part}_{name}": [] for part in PARTS for name in ("by_class", "class_counts", "hits")
     }
-    for trial_id in trials["trial_id"]:
-        record = store.record(trial_id)
+    for trial_id, status in zip(trials["trial_id"], trials["status"], strict=True):
+        record = None if status == "MISSING" else store.record(trial_id)
         for part, scores in zip(PARTS, _splits(record), strict=True):
             names = () if record is None else record.class_names
             found = (None, None, None) if scores is None else _by_image(scores, names)
