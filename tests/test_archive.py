@@ -50,6 +50,7 @@ def made(tmp_path_factory):
     return root, archive(root, root / "run.parquet")
 
 
+@pytest.mark.slow
 def test_a_run_arrives_as_it_left(made, tmp_path):
     root, file = made
     result = bring(tmp_path, file)
@@ -139,6 +140,7 @@ def test_a_search_and_what_was_learned_arrive(tmp_path):
     assert again.read_bytes() == (tmp_path / "f.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_comparison_of_arms_travels_with_all_that_it_was_charged_for(tmp_path):
     root, there = tmp_path / "a", tmp_path / "b"
     store = Store(root)

@@ -220,6 +220,7 @@ def test_fields_added_later_leave_identities_alone():
         assert spec.model_copy(update={"backbone": other}).trial_id != spec.trial_id
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_tried_before_the_first_trial(tmp_path):
     def dry_run(content):
         torch.save(content, tmp_path / "w.pth")

@@ -72,6 +72,7 @@ def official_size(tmp_path_factory):
     shutil.rmtree(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imbalance, total", [(10, 19_573), (50, 12_608), (100, 10_847)])
 def test_cifar100_lt_keeps_the_images_of_the_published_rule(official_size, imbalance, total):
     root, labels = official_size

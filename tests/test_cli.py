@@ -53,6 +53,7 @@ def test_flags_are_frozen():
     assert found == FLAGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], *(name.split() for name in FLAGS)])
 def test_help_has_an_example_and_imports_nothing_heavy(command):
     code = (

@@ -98,6 +98,7 @@ def printed(folder, command):
     return [html.unescape(found) for found in re.findall(rf"<code>({command} .*?)</code>", text)]
 
 
+@pytest.mark.slow
 def test_a_page_prints_the_command_of_the_run_and_of_every_trial(tmp_path):
     study = load_study("depth_vs_position").at_smoke_scale()
     study = study.derive(base=study.base.with_values({"options.rank": 2}, source="test"))
@@ -121,6 +122,7 @@ def test_a_page_prints_the_command_of_the_run_and_of_every_trial(tmp_path):
     assert {path.name for path in store.trials.iterdir()} == {s.trial_id for s in plan.to_run}
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_run_on_files_leave_open_where_they_lie(tmp_path):
     root, file = two_splits(tmp_path / "my images"), tmp_path / "vit.safetensors"
     shutil.copy(str(resources.files("harness") / "assets" / "vit_pico.safetensors"), file)

@@ -92,6 +92,7 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)
 
 
+@pytest.mark.slow
 def test_the_sweep_stands_beside_what_was_learned(tmp_path):
     store = Store(tmp_path)
     positions = Axis(field="positions", values=("q", "mlp1"), label="position")
@@ -147,6 +148,7 @@ def test_differences_are_paired_and_costs_are_whole(tmp_path):
     assert table.loc["lora, learned γ, retrained", "runs_by_flops"] == pytest.approx(1.4 + 1)
 
 
+@pytest.mark.slow
 def test_the_report_says_better_worse_and_open(tmp_path):
     store = Store(tmp_path)
 
@@ -173,6 +175,7 @@ def test_the_report_says_better_worse_and_open(tmp_path):
     assert "| 1.0 |" in text and "1.50 times" in text and "(1 + 1.5/K = 1.50)" in text
 
 
+@pytest.mark.slow
 def test_a_search_that_diverged_is_shown_and_derives_nothing(tmp_path):
     store = Store(tmp_path)
     comparison = controls(store, Fake(store, score, diverged=(1,)))

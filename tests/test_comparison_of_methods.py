@@ -40,6 +40,7 @@ def rated(spec):
     return base - 0.1 * abs(np.log2(spec.recipe.lr / wanted)) / 8 + 0.01 * spec.seed
 
 
+@pytest.mark.slow
 def test_every_method_chooses_its_rate_from_as_many(tmp_path):
     store = Store(tmp_path)
     compared = methods(store, Fake(store, rated))
@@ -84,6 +85,7 @@ def test_rates_go_on_where_the_best_is_at_an_end_and_are_charged(tmp_path):
     assert len(fake.asked) == sum(len(arm.charged) for arm in compared.arms)
 
 
+@pytest.mark.slow
 def test_learned_strengths_are_judged_against_the_same_sites(tmp_path):
     store = Store(tmp_path)
 
@@ -132,6 +134,7 @@ def test_one_method_is_nothing_to_compare(tmp_path):
         methods(store, Fake(store, rated), names="lora")
 
 
+@pytest.mark.slow
 def test_inference_is_told_where_it_was_counted(tmp_path):
     store = Store(tmp_path)
     counts = {"bitfit": 1000, "vpt_shallow": 1050}

@@ -187,6 +187,7 @@ def test_cifar100_lt_keeps_images_for_a_dev_set(tmp_path):
         load(tmp_path / "files", tmp_path / "packs", "cifar100_lt", **{**options, "largest": 10})
 
 
+@pytest.mark.slow
 def test_the_embedded_benchmark_draws_new_images():
     options = SynthRSOptions(dev_per_class=20)
     before, data = SynthRS.load(SynthRSOptions()), SynthRS.load(options)
@@ -206,6 +207,7 @@ def test_the_embedded_benchmark_draws_new_images():
     assert torch.equal(one.test.plain(), before.test.plain())
 
 
+@pytest.mark.slow
 def test_a_worker_gives_every_seed_its_own_images():
     values = {"data.options.dev_per_class": 3, "data.options.tail_seed": "trial"}
     base = TINY.with_values(values, source="test")
@@ -224,6 +226,7 @@ def test_a_worker_gives_every_seed_its_own_images():
     assert same(one.train, two.train) and same(one.select, two.select)
 
 
+@pytest.mark.slow
 def test_strengths_are_not_learned_on_the_dev_set(tmp_path, monkeypatch):
     seen, augmented = set(), Images.augmented
 

@@ -105,6 +105,7 @@ def refused(made, *words):
 # What a search is continued with.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alphas", ["(1.0, 3.0)", "(2.0, 1.0)", "(4.0,)"])
 @pytest.mark.parametrize("words", [[], ["--dry-run"]])
 def test_a_search_of_an_edited_study_is_refused(made, alphas, words):
@@ -140,6 +141,7 @@ def test_the_same_search_goes_on(made):
 # Other semantics, of a grid.
 
 
+@pytest.mark.slow
 def test_status_and_dry_run_agree_under_other_semantics(made, monkeypatch):
     was = identities.SEMANTICS
     monkeypatch.setattr(identities, "SEMANTICS", was + 1)
@@ -264,6 +266,7 @@ def test_a_spec_beside_its_record_is_checked_too(made):
     assert code == 2 and "spec.json is not used: its spec is that of trial" in said
 
 
+@pytest.mark.slow
 def test_records_of_earlier_semantics_are_those_of_their_folders(made, monkeypatch):
     spec = TrialSpec.model_validate_json(made.records()[0].with_name("spec.json").read_text())
     was = spec.trial_id

@@ -230,6 +230,7 @@ def out_of_memory_beyond(most, monkeypatch):
     monkeypatch.setattr(Classifier, "forward", forward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "metapeft"])
 def test_a_trial_that_runs_out_of_memory_is_tried_in_parts(tmp_path, monkeypatch, method):
     values = {"method": method, "recipe.epochs": 2, "recipe.batch_size": 30}  # 8, 8, 7 and 7

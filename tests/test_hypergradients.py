@@ -148,9 +148,9 @@ def test_darts_is_one_unrolled_step():
     "name,options",
     [
         ("metapeft", {}),
-        ("metapeft", {"nonneg": "none"}),
+        pytest.param("metapeft", {"nonneg": "none"}, marks=pytest.mark.slow),
         ("metapeft", {"gamma_form": "times_alpha"}),
-        ("metapeft:lora+adapter+adaptformer", {}),
+        pytest.param("metapeft:lora+adapter+adaptformer", {}, marks=pytest.mark.slow),
     ],
 )
 def test_gamma_gradient_equals_finite_differences_at_every_site(name, options, backbones):

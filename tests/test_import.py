@@ -42,6 +42,7 @@ def halves(tmp_path_factory):
     return files, root / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_two_halves_made_apart_are_the_whole(halves, tmp_path, order):
     files, whole = halves
@@ -94,6 +95,7 @@ def changed(root, file, change):
     return archive(root, file), trial_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift,device", [(0.05, None), (0.001, None), (-0.05, "another CPU")])
 def test_other_numbers_are_a_conflict_that_is_named_and_kept_apart(tmp_path, shift, device):
     here = tmp_path / "here"
@@ -187,6 +189,7 @@ def test_one_bad_file_among_several_leaves_the_store_as_it_was(halves, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_same_name_and_another_study_is_put_beside(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     made_run(here)

@@ -62,7 +62,10 @@ def trial(tmp_path, **values):
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3, 3.0])
-@pytest.mark.parametrize("base", ["lora", "adapter", "lora+adaptformer"])
+@pytest.mark.parametrize(
+    "base",
+    ["lora", *(pytest.param(b, marks=pytest.mark.slow) for b in ("adapter", "lora+adaptformer"))],
+)
 def test_a_gamma_that_stays_at_alpha_is_the_base_bit_for_bit(tmp_path, base, alpha):
     positions = [p for p in get_method(base).positions if p != "dw"]
     common = {"positions": positions, "alpha": alpha}
@@ -75,6 +78,7 @@ def test_a_gamma_that_stays_at_alpha_is_the_base_bit_for_bit(tmp_path, base, alp
     assert [a for _, a in meta.learned.items()] == pytest.approx([alpha] * len(meta.learned))
 
 
+@pytest.mark.slow
 def test_inner_and_outer_steps_keep_to_their_own(tmp_path, monkeypatch):
     """Through the optimisers themselves: what differs after each of their steps."""
     steps = []
@@ -291,6 +295,7 @@ def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
     assert more.test != few.test  # through the head alone, which the look-ahead steps keep
 
 
+@pytest.mark.slow
 def test_released_puts_phi_back_and_keeps_the_head(tmp_path, monkeypatch):
     from harness.baselines.metapeft.released import ReleasedLoop
 

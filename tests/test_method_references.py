@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm, linear
 from harness.model.backbones import features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "position,module", [("out", "attn.proj"), ("mlp1", "mlp.fc1"), ("mlp2", "mlp.fc2")]
 )

@@ -33,7 +33,7 @@ DEVICES = {
 LARGE = {"ViT-S/16", "DeiT-3-S", "DINOv2-S-reg", "CLIP"}
 """Backbones of 20 million weights."""
 ALWAYS = {"lora", "adaptformer", "vpt_deep"}
-"""Methods that are tried on those every time."""
+"""Methods that are tried on all the others every time."""
 
 
 def case_of(name, backbone="vit_pico", **rest):
@@ -55,7 +55,7 @@ def matrix():
             for backbone in BACKBONES:
                 if not fits(name, backbone) or (kind, backbone) == ("cpu", "vit_pico"):
                     continue
-                is_slow = name == "full" or (backbone in LARGE and name not in ALWAYS)
+                is_slow = name == "full" or backbone in LARGE or name not in ALWAYS
                 slow = (pytest.mark.slow,) if kind == "cpu" and is_slow else ()
                 case = (name, backbone, device, precision)
                 yield pytest.param(case, id=f"{name}-{backbone}-{kind}", marks=(*marks, *slow))
@@ -87,6 +87,7 @@ class TestEveryMethodOnEveryBackbone(MethodContract):
     test_a_trial_is_complete_and_the_same_again = None
 
 
+@pytest.mark.slow
 def test_initial_values_depend_on_seed_and_site_alone(backbones):
     spec, model = backbones["vit_pico"]
 

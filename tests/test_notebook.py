@@ -56,6 +56,7 @@ def test_heatmaps_of_the_study_and_of_any_two_axes(tmp_path):
         harness.load("made", out=tmp_path / "b").heatmap()
 
 
+@pytest.mark.slow
 def test_searches_by_value(tmp_path):
     made = small_study(seeds=(0,))
     tabulate([made_sweep(tmp_path, made)], tmp_path / "t.parquet")
@@ -117,6 +118,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_loading_needs_no_torch(tmp_path):
     made_run(tmp_path, study(), RESULTS)
     code = (

@@ -129,6 +129,7 @@ def visit(browser, folders):
     assert problems == []
 
 
+@pytest.mark.slow
 @browsers
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["sweep", "hostile", "comparison", "searches"])
@@ -326,6 +327,7 @@ def test_the_page_states_what_the_report_states(folders):
         assert name.replace("_", " ") in words
 
 
+@pytest.mark.slow
 def test_same_results_same_page(folders):
     path = folders["sweep"].report / "index.html"
     first = path.read_bytes()

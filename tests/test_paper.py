@@ -126,6 +126,7 @@ def test_every_reference_has_rows_for_the_study(name):
             assert len(set(table[axis.field]) & set(axis.values)) >= 2, axis.field
 
 
+@pytest.mark.slow
 def test_paper_tables_of_several_datasets_stand_beside_ours(tmp_path):
     made = load_study("position_groups").derive(seeds=(0, 1), base=named().base)
     folder = made_run(tmp_path, made, RESULTS[:2] + RESULTS[3:4])
@@ -155,6 +156,7 @@ def test_paper_tables_of_several_datasets_stand_beside_ours(tmp_path):
     assert lines["tail"] == [91.1, 91.4, 92.4]
 
 
+@pytest.mark.slow
 def test_paper_rows_that_we_do_not_run_are_kept_in_the_table(tmp_path):
     made = load_study("attention_combinations").derive(seeds=(0,), base=named().base)
     folder = made_run(tmp_path, made, [[(0.5, 0.5)]] * 4)
@@ -206,6 +208,7 @@ def test_distances_by_group_in_frame_figure_and_table(tmp_path):
     assert (folder.report / "points_variant_distance.png").is_file()
 
 
+@pytest.mark.slow
 def test_bubbles_are_as_wide_as_the_spread_over_seeds(tmp_path):
     made = named(views=(Bubbles(rows="variant", title="Tails"),))
     run = load_run(measured(tmp_path, made))

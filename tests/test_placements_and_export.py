@@ -76,6 +76,7 @@ def trained(tmp_path, **values):
     return record, store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "lotr", "metapeft"])
 def test_peft_computes_what_was_trained(tmp_path, method):
     """Through peft's own loader, with q, k and v inside the fused qkv."""
@@ -112,6 +113,7 @@ def test_peft_computes_what_was_trained(tmp_path, method):
     assert load_file(folder / "head.safetensors")["weight"].shape == (15, 64)
 
 
+@pytest.mark.slow
 def test_what_peft_cannot_express_is_said(tmp_path):
     sequential, store = trained(
         tmp_path, method="lora", positions="out", options={"out_input": "output"}
@@ -160,6 +162,7 @@ def test_weights_come_with_what_is_needed_to_use_them(tmp_path):
         export_weights(store.record(spec.trial_id), store, tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_search_then_retrain_on_the_command_line(tmp_path):
     common = ["--out", tmp_path, "--depth", "last:2", "--set", "recipe.epochs=1"]
     searched = harness("train", "--method", "metapeft", "--sites", "q,mlp1", *common)

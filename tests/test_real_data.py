@@ -79,6 +79,7 @@ def vit_tiny():
     return model.eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 96])
 @pytest.mark.parametrize("name,kind", [("rsscn7", RSSCN7), ("mstar", MSTAR)])
 def test_views_of_real_images_are_torchvisions(name, kind, size, tmp_path):
@@ -92,6 +93,7 @@ def test_views_of_real_images_are_torchvisions(name, kind, size, tmp_path):
     assert found.eval_levels < 0.01 and found.eval_most <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,least", [("rsscn7", 0.5), ("mstar", 0.25)])
 def test_class_means_of_a_real_backbone_tell_real_classes(name, least, tmp_path):
     """Of all images the README has 66.8 % and 47.7 % at this size; chance is 14 % and 10 %."""

@@ -44,6 +44,7 @@ def cells_of(latex):
     return [[cell.strip() for cell in line.split(" & ")] for line in lines]
 
 
+@pytest.mark.slow
 def test_latex_tables_have_the_cells_of_the_markdown_tables(folder):
     names = {path.name for path in write_report(folder)}
     markdown = (folder.report / "report.md").read_text()
@@ -78,6 +79,7 @@ def test_latex_escapes_what_has_a_meaning_there():
     assert odd in latex
 
 
+@pytest.mark.slow
 def test_figures_and_tables_are_the_same_bytes_twice(folder):
     first = {path.name: path.read_bytes() for path in write_report(folder)}
     second = {path.name: path.read_bytes() for path in write_report(folder)}

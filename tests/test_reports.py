@@ -252,6 +252,7 @@ def test_points_report_tells_what_was_learned(tmp_path):
     assert "Learned strengths" in text and "0.00 to 4.00" in text and "| 1.00 " in text
 
 
+@pytest.mark.slow
 def test_selecting_on_test_is_labelled_in_every_output(tmp_path):
     made = study(base=TINY.with_values({"data.select_on": "test"}, source="test"))
     folder = made_run(tmp_path, made, RESULTS)

@@ -311,6 +311,7 @@ def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     assert {p.name: p.read_bytes() for p in folder.report.iterdir()} == report
 
 
+@pytest.mark.slow
 def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     args = ["--search", "random,metapeft", "--replay", "--repeats", 2, "--budget", 3]
     result = harness("compare", *args, "--out", tmp_path)
@@ -327,6 +328,7 @@ def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     assert set(by_search.index) == {"random", "metapeft"} and (by_search > 100 / 15).all()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
     args = ["--search", "random", "--repeats", 2, "--budget", 2]
     assert compare(tmp_path, made, *args).exit_code == 0
@@ -335,6 +337,7 @@ def test_a_comparison_is_not_mixed_with_another(tmp_path, made):
         assert result.exit_code == 2 and "holds a comparison with other" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_table_of_one_seed_has_nothing_to_confirm_with(tmp_path):
     study = small_study(seeds=(0,))
     tabulate([made_sweep(tmp_path, study)], tmp_path / "t.parquet")
@@ -347,6 +350,7 @@ def test_a_table_of_one_seed_has_nothing_to_confirm_with(tmp_path):
     assert "tabulate a run of one with it" in text and "one seed, so no spread" in text
 
 
+@pytest.mark.slow
 def test_tuning_of_a_learned_search_is_charged_apart(tmp_path, made):
     root = made.parent
     args = ["--search", "random,metapeft", "--repeats", 3, "--budget", 3]

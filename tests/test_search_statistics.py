@@ -143,12 +143,14 @@ def simulate(shift, comparisons=300, repeats=20, searches=3):
         yield judge(values, seeds, "s0", ()).table
 
 
+@pytest.mark.slow
 def test_equal_searches_are_seldom_called_different(fewer_draws):
     """All differences of a comparison hold together in 95 % of them: 300 give 95 ± 1.3 %."""
     wrong = [(t["difference"].abs() > t["difference_ci"]).any() for t in simulate(0.0)]
     assert 0.01 < np.mean(wrong) < 0.09
 
 
+@pytest.mark.slow
 def test_a_better_search_is_called_better(fewer_draws):
     found = [t.loc["s1", "difference"] > t.loc["s1", "difference_ci"] for t in simulate(1.2)]
     assert np.mean(found) > 0.8

@@ -23,6 +23,7 @@ def test_a_budget_in_trials_is_met_exactly_by_different_trials(tmp_path, sampler
     assert len(specs) == 9 == len({spec.trial_id for spec in specs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_stopping_anywhere_and_going_on_is_the_uninterrupted_search(tmp_path, sampler):
     whole = [spec.trial_id for spec in run(search(sampler, tmp_path / "whole", "10"))]
@@ -63,6 +64,7 @@ def test_what_failed_is_not_tried_again_at_once(tmp_path, sampler):
     assert len({spec.trial_id for spec in specs}) == len(specs) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
 def test_a_finite_space_is_used_up_and_no_budget_evaporates(tmp_path, sampler):
     made = search(sampler, tmp_path / "log", "500")

@@ -68,6 +68,7 @@ def test_every_study_runs_at_smoke_scale(one_store, name):
     assert len(list((run / "report").glob("*.png"))) == len(study.views)
 
 
+@pytest.mark.slow
 def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
     args = ["train", "--method", "lora", "--sites", "mlp1", "--depth", "last:1", "--out", tmp_path]
     args += ["--set", "recipe.epochs=1"]

@@ -272,6 +272,7 @@ def task(made, log, table, budget="12", name="made"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "sobol", "tpe", "gp", "tpe+hyperband", "random+asha"])
 def test_a_replay_goes_on_after_an_interruption(tmp_path, made, name):
     table = recording(made)
@@ -283,6 +284,7 @@ def test_a_replay_goes_on_after_an_interruption(tmp_path, made, name):
         assert (tmp_path / "part").read_text() == whole
 
 
+@pytest.mark.slow
 def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     code = "def start(task):\n    from harness.search.catalogue import find_search\n"
     (tmp_path / "users_search.py").write_text(code + "    return find_search('sobol')(task)\n")
@@ -306,6 +308,7 @@ def test_a_users_search_is_an_entry_point(tmp_path, made, monkeypatch):
     assert typo.exit_code == 2 and "Did you mean 'users'" in typo.stderr
 
 
+@pytest.mark.slow
 def test_a_replay_imports_no_torch(tmp_path, made):
     code = (
         "import sys\nfrom harness.cli import main\n"
@@ -336,6 +339,7 @@ def test_mistakes_are_one_sentence(tmp_path, made, args, words):
     assert words in result.stderr and result.stderr.strip().count("\n") == 0
 
 
+@pytest.mark.slow
 def test_a_replayed_run_has_no_trials_to_show_or_export(tmp_path, made):
     # Without --study, the table says which it is.
     args = ["compare", "--search", "random", "--replay", made[2], "--repeats", 2, "--out", tmp_path]
@@ -346,6 +350,7 @@ def test_a_replayed_run_has_no_trials_to_show_or_export(tmp_path, made):
         assert result.exit_code == 2 and "replayed from a table" in result.stderr
 
 
+@pytest.mark.slow
 def test_controls_stand_beside_the_searches(tmp_path, made):
     store = Store(tmp_path)
     study = small_study()

@@ -132,6 +132,7 @@ def test_a_gpu_is_charged_while_it_is_held_and_a_cpu_for_its_own_time(monkeypatc
     assert watch.spent == (17.0, seconds)
 
 
+@pytest.mark.slow
 def test_methods_see_the_same_split_and_only_choices_differ(tmp_path):
     a, _ = run(tmp_path, **{"recipe.lr": 1e-9})
     b, _ = run(tmp_path, **{"recipe.lr": 1e-9, "positions": "q"})
@@ -156,6 +157,7 @@ def test_a_failure_is_recorded_with_its_traceback(tmp_path, monkeypatch):
     assert "RuntimeError: out of luck" in record.error and "Traceback" in record.error
 
 
+@pytest.mark.slow
 def test_cosine_schedule_best_epoch_and_paper_protocol(tmp_path):
     record, history = run(
         tmp_path, **{"recipe.epochs": 4, "recipe.epoch_rule": "best", "data.select_on": "test"}
@@ -181,6 +183,7 @@ def test_a_finished_trial_is_not_trained_again(tmp_path, monkeypatch):
     assert again == first
 
 
+@pytest.mark.slow
 def test_training_leaves_the_shared_backbone_as_it_was(tmp_path):
     before, _ = run(tmp_path, seed=3)
     for method in ("full", "bitfit"):
@@ -268,6 +271,7 @@ def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(tmp_p
     assert not list((tmp_path / "parts").rglob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_method_with_a_state_of_its_own_starts_again(tmp_path):
     values = {"method": "metapeft", "recipe.epochs": 3}
     spec = resolve(TINY.with_values(values, source="test"), Runtime())
