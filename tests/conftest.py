@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from support.backbones import BACKBONES
@@ -16,3 +18,35 @@ def backbones():
     """name -> (spec, frozen model); shared, because attaching must leave no trace."""
     cpu = torch.device("cpu")
     return {name: (spec, load_backbone(spec, cpu)) for name, spec in BACKBONES.items()}
+
+
+LEFT_OUT = pytest.StashKey[Counter]()
+"""Tests of every file that the command line deselects, as `make check` does with slow ones."""
+
+
+def pytest_configure(config):
+    config.stash[LEFT_OUT] = Counter()
+
+
+def pytest_deselected(items):
+    for item in items:
+        item.config.stash[LEFT_OUT][item.path.name] += 1
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist's
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Every process deselects the same tests."""
+    if not node.config.stash[LEFT_OUT]:
+        node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    left_out = config.stash[LEFT_OUT]
+    if left_out:
+        by_file = ", ".join(f"{name} {count}" for name, count in sorted(left_out.items()))
+        terminalreporter.line(f"Left out, {left_out.total()} tests: {by_file}")

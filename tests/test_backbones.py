@@ -57,6 +57,7 @@ CLIP_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["visual.", "module.visual.", ""])
 def test_clip_image_towers_are_recognised(prefix, tmp_path):
     state = random_state(CLIP)

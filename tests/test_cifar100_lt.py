@@ -96,6 +96,7 @@ def test_cifar100_lt_keeps_the_images_of_the_published_rule(official_size, imbal
     assert group_sizes(found) == {"head": 35, "medium": 35, "tail": 30}
 
 
+@pytest.mark.slow
 def test_cifar_leaves_the_global_generator_alone(official_size):
     before = np.random.get_state()[1].tolist()
     listing("cifar100_lt", official_size[0])

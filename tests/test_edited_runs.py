@@ -114,6 +114,7 @@ def test_a_search_of_an_edited_study_is_refused(made, alphas, words):
     assert "search-0.jsonl cannot go on: its trial " in said and "alpha = " in said
 
 
+@pytest.mark.slow
 def test_a_search_is_refused_after_another_change_of_its_study(made):
     made.study.write_text(made.study.read_text().replace('"recipe.epochs": 1', '"recipe.lr": 0.5'))
     assert "because recipe.epochs was 1 and is 10 now" in refused(made, *TPE)

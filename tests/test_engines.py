@@ -46,6 +46,7 @@ def note_cores(spec, runtime, store, should_continue):
     (store.root / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_to_no_core_or_two_commands_would_share_one(tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -67,6 +68,7 @@ def note_server(spec, runtime, store, should_continue):
     (store.root / "server.json").write_text(json.dumps(facts))
 
 
+@pytest.mark.slow
 def test_workers_are_forked_from_a_server_that_has_one_thread(tmp_path):
     """A fork of a process with threads may inherit a lock that no one holds."""
     engine = start("local", tmp_path, workers=1, run=note_server)

@@ -107,6 +107,7 @@ def test_initial_values_depend_on_seed_and_site_alone(backbones):
     assert not torch.equal(wider["3:q.down"], wider["4:q.down"])
 
 
+@pytest.mark.slow
 def test_lora_inits_have_their_bounds(backbones):
     spec, model = backbones["ViT-S/16"]
     for init, bound in (("standard", 1 / math.sqrt(384)), ("released", 1 / math.sqrt(4))):

@@ -151,6 +151,7 @@ def column(page, table, number):
     return [" ".join(words.split()) for words in cells.all_inner_texts()]
 
 
+@pytest.mark.slow
 @browsers
 def test_numbers_sort_as_numbers_with_missing_ones_last(visit):
     page = visit("sweep")

@@ -148,6 +148,7 @@ def test_a_placement_becomes_a_lora_config_with_the_same_scales(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_weights_come_with_what_is_needed_to_use_them(tmp_path):
     record, store = trained(tmp_path, method="metapeft", options={})
     export_weights(record, store, tmp_path / "out")

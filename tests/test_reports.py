@@ -26,6 +26,7 @@ def folder(tmp_path):
     return made_run(tmp_path, study(), RESULTS)
 
 
+@pytest.mark.slow
 def test_an_axis_that_a_figure_does_not_show_is_at_what_validation_prefers(tmp_path):
     alphas = Axis(field="alpha", values=(1.0, 4.0), label="alpha")
     axes = (*study().axes[:1], Axis(field="depth", values=("last:1",), label="depth"), alphas)
@@ -199,6 +200,7 @@ def test_curves_say_what_they_show(tmp_path):
     assert "paper, Fig. 1(d)" in texts(figure)
 
 
+@pytest.mark.slow
 def test_points_say_what_they_show(tmp_path):
     made = study(
         base=TINY.with_values({"method": "metapeft"}, source="test"),

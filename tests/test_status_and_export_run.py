@@ -125,6 +125,7 @@ def test_a_summary_has_no_scores_of_a_split_that_was_not_scored(tmp_path):
     assert summary.score("test", "groups", "head") is None
 
 
+@pytest.mark.slow
 def test_a_run_becomes_tables_and_a_study_of_optunas(folder, tmp_path):
     files = {name: tmp_path / f"trials.{name}" for name in ("csv", "parquet")}
     url = f"sqlite:///{tmp_path}/o.db"

@@ -156,6 +156,7 @@ def test_results_do_not_depend_on_the_process_or_on_what_ran_before(tmp_path):
     assert scores(here[0]) != scores(here[1])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_and_the_next_trial_gets_a_new_one(tmp_path):
     store = Store(tmp_path)
     engine = LocalEngine(store=store, runtime=Runtime(), workers=1)
