@@ -224,6 +224,7 @@ def refused(out, file, *words):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_one_wrong_byte_is_found_or_changes_nothing(made, tmp_path):
     data, whole = made[1].read_bytes(), read_archive(made[1])
     copy, found = tmp_path / "copy.parquet", 0
@@ -284,6 +285,7 @@ def packed(run, files):
 NAMES = ["..", ".", "", "/etc/x", "../x", "a/../../x", "a\\b", "~root", "a\nb", "x" * 300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_in_a_file_leads_out_of_the_store(made, tmp_path, name):
     study = read_archive(made[1]).files["study.json"]
@@ -301,6 +303,7 @@ def test_no_name_in_a_file_leads_out_of_the_store(made, tmp_path, name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["driver.json", "table.parquet", "search-0.jsonl/x", "notes.txt"])
 def test_a_run_brings_nothing_but_what_it_is_continued_from(made, tmp_path, name):
     files = {**read_archive(made[1]).files, name: "{}"}

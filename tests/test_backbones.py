@@ -250,6 +250,7 @@ def test_the_shipped_vit_tiny_loads_strict_and_resampled():
     assert features(small, images(96)).shape == (2, 192)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,blocks,width,hidden,million",
     [

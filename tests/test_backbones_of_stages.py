@@ -51,6 +51,7 @@ def visible(spec):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone,position,block,path,leaf,rows", SITES)
 def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, path, leaf, rows):
     spec = BACKBONES[backbone]
@@ -112,6 +113,7 @@ def test_lora_merges_into_stages(backbone, positions):
     assert not torch.allclose(features(visible(spec), x), attached, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_depthwise_convolution_takes_no_merge(backbones):
     spec, model = backbones["ConvNeXt-A"]
     method, placement, options = setting("lora", spec, positions=["dw", "mlp1"])

@@ -125,6 +125,7 @@ def test_trials_of_different_lengths_share_a_budget_in_epochs(tmp_path):
 # Trials that go on.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["8", "64epochs"])
 @pytest.mark.parametrize("pause", [None, 1, 3, 5])
 def test_a_population_fits_its_budget_exactly(tmp_path, budget, pause):

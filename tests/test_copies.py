@@ -93,6 +93,7 @@ def test_bands_are_reduced_as_colours_are():
     np.testing.assert_array_equal(bands, colours[:, :, [0, 1, 2, 0, 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(600, 800), (700, 700), (900, 450), (300, 3000)])
 def test_a_pack_keeps_no_more_than_the_stated_cap(shape):
     kept = copies(photo(0, *shape), SIZE, SCALES[0], is_test=False)
@@ -152,6 +153,7 @@ def test_crops_of_images_that_are_kept_equal_torchvisions(tmp_path):
     assert ((one.int() - by_pil.int()).abs() > 1).float().mean() < 1e-4
 
 
+@pytest.mark.slow
 def test_crops_of_images_that_are_reduced_are_as_sharp_as_torchvisions(tmp_path):
     root = folder_of(tmp_path / "data", REDUCED)
     made, (one, other), (by_tensor, _) = crops_of(root, tmp_path / "packs")
@@ -162,6 +164,7 @@ def test_crops_of_images_that_are_reduced_are_as_sharp_as_torchvisions(tmp_path)
     torch.testing.assert_close(other, one, rtol=0, atol=1)
 
 
+@pytest.mark.slow
 def test_test_views_equal_torchvisions_whatever_the_shape(tmp_path):
     shapes = [*KEPT, *REDUCED, *LONG, (20, 24), (36, 36), (20, 900)]
     root = folder_of(tmp_path / "data", shapes)

@@ -54,6 +54,7 @@ def test_test_views_are_torchvisions_in_both_forms(noise):
     assert (one.int() - by_matrix(flat, 3, where, boxes, SIZE).int()).abs().max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 60), (64, 64), (15, 90)])
 def test_crops_follow_torchvisions_law(shape):
     count = 3000

@@ -133,6 +133,7 @@ def test_a_search_is_refused_on_another_device(made, monkeypatch):
     assert 'recipe.precision was "fp32" and is "bf16" now; precision=auto follows' in said
 
 
+@pytest.mark.slow
 def test_the_same_search_goes_on(made):
     code, said = sweep(made, "--search", "tpe", "--budget", "4")
     assert code == 0, said
@@ -226,6 +227,7 @@ def test_a_record_that_cannot_be_so_is_named_and_not_used(made, case):
     assert made.files() == before
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_without_such_records(made):
     (path, *_), words = TAMPERED["a score of 7.5"](made)
     code, said = run(made.out, "report", "edited")
@@ -260,6 +262,7 @@ def test_a_record_of_a_newer_version_is_kept_and_named(made, place):
     assert made.files() == before
 
 
+@pytest.mark.slow
 def test_a_spec_beside_its_record_is_checked_too(made):
     path = made.records()[0].with_name("spec.json")
     changed(path, lambda spec: spec.update(seed=5))

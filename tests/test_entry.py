@@ -190,6 +190,7 @@ def test_a_replay_is_that_of_the_command(tmp_path, silent):
     assert results.figure("choices").axes and harness.load(results.folder.path).best() == best
 
 
+@pytest.mark.slow
 def test_a_study_that_trains_nothing_gives_its_counts(tmp_path, silent):
     results = harness.sweep("module_size", smoke=True, out=tmp_path)
     silent()

@@ -249,6 +249,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_in_parts(tmp_path, monkeypatch
         assert after["train_loss"] == pytest.approx(before["train_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_trial_that_never_fits_fails_with_the_reason(tmp_path, monkeypatch):
     spec = resolve(TINY, Runtime())
     out_of_memory_beyond(4, monkeypatch)

@@ -76,6 +76,7 @@ def test_packages_keep_to_their_room(package):
             assert not parents & FORBIDDEN[package], f"{path.name} imports {imported}"
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_by_one_name_only():
     old = {"studies", "baselines", "reports"}
     for path in [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]:

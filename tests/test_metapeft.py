@@ -131,6 +131,7 @@ def test_inner_and_outer_steps_keep_to_their_own(tmp_path, monkeypatch):
     assert [name for name, _ in steps[:3]] == ["SGD", "SGD", "Adam"]
 
 
+@pytest.mark.slow
 def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_path):
     record, rows, _ = trial(
         tmp_path, options={"inner_steps": 2, "warmup_steps": 3}, **{"recipe.epochs": 2}

@@ -52,6 +52,7 @@ def test_the_command_that_packs_says_what_it_costs(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_trial_packs_what_its_own_recipe_needs(tmp_path):
     root, out = large(tmp_path / "data", 300, 400), tmp_path / "out"
     for share, count in (("0.9", 1), ("0.65", 1), ("0.08", 2), ("0.1", 2)):

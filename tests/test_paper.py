@@ -250,6 +250,7 @@ def test_bubbles_stand_beside_the_papers(tmp_path):
 # Studies that train nothing
 
 
+@pytest.mark.slow
 def test_module_size_counts_and_says_what_the_paper_cannot_mean(tmp_path):
     done = harness("sweep", "--study", "module_size", "--out", tmp_path)
     assert done.exit_code == 0 and "80 cells are counted" in done.output

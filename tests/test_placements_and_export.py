@@ -131,6 +131,7 @@ def test_what_peft_cannot_express_is_said(tmp_path):
     assert not any((tmp_path / name).exists() for name in "abc")
 
 
+@pytest.mark.slow
 def test_a_placement_becomes_a_lora_config_with_the_same_scales(tmp_path):
     from peft import LoraConfig, get_peft_model
 

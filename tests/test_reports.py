@@ -127,6 +127,7 @@ def test_a_silhouette_counts_the_seeds_whose_features_were_kept(tmp_path):
     assert [cell.strip() for cell in lines[lines.index(header) + 3].split("|")][-2] == "1"
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_said_not_crashed(tmp_path):
     folder = made_run(tmp_path, study(), [[None, None]] * 6)
     run = load_run(folder)
@@ -233,6 +234,7 @@ def test_points_say_what_they_show(tmp_path):
     assert {"points_options-ratio.png", "points_options-ratio.svg"} <= names
 
 
+@pytest.mark.slow
 def test_points_report_tells_what_was_learned(tmp_path):
     from support.runs import path, write_trajectory
 

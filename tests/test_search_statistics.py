@@ -158,6 +158,7 @@ def test_a_better_search_is_called_better(fewer_draws):
     assert np.mean(others) < 0.06
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_are_to_cover(fewer_draws):
     """Of 300: differences 97.5 % each; bootstrap of 20 repeats about 93 of 95 %."""
     truth = 0.7

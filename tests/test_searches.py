@@ -34,6 +34,7 @@ def test_stopping_anywhere_and_going_on_is_the_uninterrupted_search(tmp_path, sa
     assert (tmp_path / "parts").read_text() == (tmp_path / "whole").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_was_asked_and_never_told_is_asked_again_first(tmp_path, sampler):
     first = search(sampler, tmp_path / "log")
@@ -104,6 +105,7 @@ def test_a_bad_budget_is_refused(text):
         Budget.parse(text)
 
 
+@pytest.mark.slow
 def test_a_model_finds_the_best_cell_sooner_than_chance(tmp_path):
     """On 3 x 40 cells with one peak, over 10 repeats."""
     wide = Axis(field="alpha", values=tuple(i / 10 for i in range(40)), label="alpha")
