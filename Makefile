@@ -17,13 +17,13 @@ sweep: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(PYTEST)
 
-# What can be said in three minutes, side by side: lint, types, every test that is not marked slow,
-# and a sweep. The tests print what they leave out.
+# What can be said in three minutes, side by side: lint, types, every test that is not marked slow or
+# gpu, and a sweep. The tests print what they leave out.
 check: $(VENV)/installed-dev
 	$(MAKE) -j3 --output-sync lint fast smoke
 
 fast: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 smoke: $(VENV)/installed
 	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \

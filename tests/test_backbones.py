@@ -31,6 +31,7 @@ SMALL = BackboneSpec(name="test_vit", weights="random")
 CLIP = BackboneSpec(name="vit_xsmall_patch16_clip_224", weights="random", img_size=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_keys_are_recognised(layout, tmp_path):
     state = random_state(SMALL)

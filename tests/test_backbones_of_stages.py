@@ -73,6 +73,7 @@ def test_lora_beside_a_layer_of_swin_and_convnext(backbone, position, block, pat
     assert not torch.allclose(features(ours, x), got, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["attn", "ffn"])
 def test_adapters_join_the_branches_of_swin(position):
     spec = BACKBONES["Swin"]
@@ -97,6 +98,7 @@ def test_adapters_join_the_branches_of_swin(position):
     assert torch.allclose(features(ours, x), features(theirs, x), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone,positions",
     [("Swin", ["q", "v", "out", "mlp1"]), ("ConvNeXt-A", ["mlp1", "mlp2"])],

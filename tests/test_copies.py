@@ -246,6 +246,7 @@ def test_only_the_rows_of_a_box_are_sent_to_a_device_that_lacks_the_pack(tmp_pat
         torch.testing.assert_close(by_matrix(sent, channels, there, boxes, SIZE), whole)
 
 
+@pytest.mark.slow
 def test_the_comparison_of_a_bench_sees_a_pack_that_blurs(tmp_path, monkeypatch):
     root = folder_of(tmp_path / "data", [(300, 400), (350, 350), (500, 300)])
     args = (listed(root), root, None, 0.08)

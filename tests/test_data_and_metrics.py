@@ -90,6 +90,7 @@ def test_crops_mirror_half_of_the_images_and_only_left_to_right():
     assert (down[:, 0, -1, 0] > down[:, 0, 0, 0]).all()
 
 
+@pytest.mark.slow
 def test_crops_have_the_asked_area():
     # On a unit ramp, the range of values in a crop is its width; its height likewise.
     ramp = torch.linspace(0, 1, 64)

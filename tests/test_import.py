@@ -55,6 +55,7 @@ def test_two_halves_made_apart_are_the_whole(halves, tmp_path, order):
     assert file.read_bytes() == archive(whole, tmp_path / "whole.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_half_into_a_store_that_has_the_other(halves, tmp_path):
     files, whole = halves
     made_run(tmp_path, seeds=(1,))
@@ -117,6 +118,7 @@ def test_other_numbers_are_a_conflict_that_is_named_and_kept_apart(tmp_path, shi
         assert kept["test"]["class_mean"] == known + shift
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift,device", [(1e-9, None), (0.02, "another CPU")])
 def test_within_the_tolerance_the_stores_own_numbers_stay(tmp_path, shift, device):
     here = tmp_path / "here"
@@ -251,6 +253,7 @@ def test_grids_are_joined_only_if_their_cells_are_the_same_trials():
         merged(*grids)
 
 
+@pytest.mark.slow
 def test_results_of_an_older_version_are_reported_and_said_not_to_be_reused(tmp_path):
     root, out = tmp_path / "a", tmp_path / "out"
     folder = made_run(root)

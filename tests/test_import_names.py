@@ -105,6 +105,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert not [name for name in ours if content[name] != (ROOT / name).read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_sdist_has_every_file_once_and_builds_the_same_wheel(built, tmp_path):
     names = {}
     with tarfile.open(built[1]) as sdist:

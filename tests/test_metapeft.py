@@ -183,6 +183,7 @@ def test_every_option_changes_the_result_and_repeats_exactly(tmp_path, options):
     assert all(math.isfinite(a) for _, a in first.learned.items())
 
 
+@pytest.mark.slow
 def test_a_diverged_search_is_a_result(tmp_path):
     record, rows, _ = trial(tmp_path, **{"recipe.lr": 1e30, "recipe.epochs": 3})
     assert record.status == "DIVERGED" and record.learned is None and rows

@@ -67,6 +67,7 @@ def paper_backbones():
         return {spec: _build(spec, pretrained=False) for spec in (B16, L16, SWIN, CONVNEXT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec,name,options,positions,count", COUNTS)
 def test_parameter_counts(spec, name, options, positions, count, paper_backbones):
     method, placement, parsed = setting(name, spec, positions=positions, options=options)

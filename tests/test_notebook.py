@@ -38,6 +38,7 @@ def test_a_sweep_by_value(tmp_path):
     assert harness.load(folder).best() == best
 
 
+@pytest.mark.slow
 def test_heatmaps_of_the_study_and_of_any_two_axes(tmp_path):
     made_run(tmp_path, study(views=()), RESULTS)
     before = dict(matplotlib.rcParams)

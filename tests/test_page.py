@@ -173,6 +173,7 @@ def test_numbers_sort_as_numbers_with_missing_ones_last(visit):
     assert means == ["mean"]
 
 
+@pytest.mark.slow
 @browsers
 def test_trials_sort_and_filter(visit):
     page = visit("sweep")
@@ -268,6 +269,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.slow
 @browsers
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_have_contrast_and_figures_a_white_card(visit, scheme):
@@ -279,6 +281,7 @@ def test_light_and_dark_have_contrast_and_figures_a_white_card(visit, scheme):
     assert page.evaluate(CONTRAST) == []
 
 
+@pytest.mark.slow
 @browsers
 @pytest.mark.parametrize("name", ["sweep", "comparison"])
 def test_landmarks_headers_and_labels(visit, name):
@@ -350,6 +353,7 @@ def test_a_long_list_is_cut_and_says_so(tmp_path, monkeypatch):
     assert "first 1 of 4;" in text
 
 
+@pytest.mark.slow
 @browsers
 def test_searches_have_a_page_with_all_of_their_report(visit, folders):
     page = visit("searches")

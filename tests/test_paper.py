@@ -185,6 +185,7 @@ def measured(root, made):
     return plan.folder
 
 
+@pytest.mark.slow
 def test_distances_by_group_in_frame_figure_and_table(tmp_path):
     made = named(views=(Points(rows="variant", title="Apart", value="distance"),))
     folder = measured(tmp_path, made)

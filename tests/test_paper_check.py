@@ -132,6 +132,7 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
     assert estimate.device_s(load_study("module_size")) == 0
 
 
+@pytest.mark.slow
 def test_a_timing_scores_as_many_images_as_a_trial_does_for_those_it_trains_on(monkeypatch):
     splits = []
     monkeypatch.setattr("harness.runner.cost.train", lambda *args, **kwargs: splits.append(args[2]))

@@ -24,6 +24,7 @@ def frozen_bytes(model):
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_small_patch16_224", "swin_small_blocks", "convnext_atto"])
 def test_bf16_storage_halves_memory_and_keeps_features(name):
     full = BackboneSpec(name=name, weights="random", img_size=64)

@@ -137,6 +137,7 @@ def test_the_trained_scalar_starts_at_alpha_and_moves_as_the_released_one():
     assert slope != 0 and 3.0 * by_gain == pytest.approx(9.0 * slope)
 
 
+@pytest.mark.slow
 def test_a_strength_that_is_set_later_scales_what_was_trained():
     """As in mid-training changes and under γ: the module's whole scale follows it."""
     x = images(SMALL).double()

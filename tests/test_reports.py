@@ -105,6 +105,7 @@ def test_a_choice_at_the_end_of_its_range_is_flagged(tmp_path, best, flagged):
     assert choose(run, summarise(run)).at_edge == flagged
 
 
+@pytest.mark.slow
 def test_a_silhouette_counts_the_seeds_whose_features_were_kept(tmp_path):
     axes = (Axis(field="alpha", values=(1.0, 2.0), label="alpha"),)
     made = study(axes=axes, views=(Embedding(rows="alpha", title="Plane"),), reference=None)
@@ -178,6 +179,7 @@ def test_the_heatmap_says_what_it_shows(folder):
     assert words.count("×") >= 4  # the diverged cell in four panels, beside the caption's key
 
 
+@pytest.mark.slow
 def test_curves_say_what_they_show(tmp_path):
     made = study(
         axes=(

@@ -252,6 +252,7 @@ def logs_of(made, orders):
     return [[(trial, {"device_s": 5.0})] for trial in found]
 
 
+@pytest.mark.slow
 def test_the_verdict_calls_a_better_search_better_and_equal_ones_not(tmp_path, made):
     spread = [(seed, n) for n in (4, 5, 6) for seed in SEEDS]
     good = [(seed, n) for n in (0, 0, 0) for seed in SEEDS]

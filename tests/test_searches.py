@@ -174,6 +174,7 @@ def test_bad_trials_are_stopped_and_the_best_is_not(tmp_path, pruner):
     assert epochs[best.trial_id] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", PRUNING)
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_rungs_come_back_after_an_interruption(tmp_path, sampler, pruner):

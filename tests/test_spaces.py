@@ -59,6 +59,7 @@ def test_no_alpha_for_what_is_off(by, count):
     assert len(space.default()) == 2 * count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
 def test_per_site_spaces_can_be_searched(tmp_path, sampler):
     part = Switches(positions=("q", "mlp1"), by="position")

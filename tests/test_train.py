@@ -107,6 +107,7 @@ def test_flops_reach_down_to_the_lowest_site(backbones, position, first_backward
     assert full < backward < full + 2.2 * lora + 0.01 * full
 
 
+@pytest.mark.slow
 def test_a_record_tells_scores_counts_and_costs(tmp_path):
     record, history = run(tmp_path)
     assert record.status == "COMPLETE"
@@ -171,11 +172,13 @@ def test_cosine_schedule_best_epoch_and_paper_protocol(tmp_path):
     assert record.cost.images_backward == 4 * 911
 
 
+@pytest.mark.slow
 def test_learning_rate_follows_the_square_root_of_the_batch(tmp_path):
     _, history = run(tmp_path, **{"recipe.batch_size": 32})
     assert history[0]["lr"] == pytest.approx(0.005)
 
 
+@pytest.mark.slow
 def test_a_finished_trial_is_not_trained_again(tmp_path, monkeypatch):
     first, _ = run(tmp_path)
     monkeypatch.setattr("harness.runner.trial.train", lambda *a, **k: pytest.fail("trained again"))
@@ -205,6 +208,7 @@ def test_defaults_are_the_released_recipe():
     assert (recipe.epochs, recipe.head, recipe.head_scale, recipe.tau) == (10, "cosine", 25.0, 1.0)
 
 
+@pytest.mark.slow
 def test_kept_features_are_those_that_were_tested(tmp_path):
     spec = resolve(TINY, Runtime())
     record = run_trial(spec, Runtime(keep_features=True), Store(tmp_path))
