@@ -82,9 +82,8 @@ class Recording:
                 )
             trial_id = self._ids[key]
             spec = TrialSpec.model_validate_json(self._texts[trial_id])
-            self._specs[key] = spec.known_as(
-                trial_id
-            )  # a table keeps the ids that it was made with
+            # A table keeps the ids that it was made with.
+            self._specs[key] = spec.known_as(trial_id)
         return self._specs[key]
 
     def replay(self, search: Search, workers: int = 1) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.spec import TrialSpec
 from harness.spec import trial as identities
+from harness.store.runs import why_not_reused
 from harness.store.store import Store
 
 UNKNOWN = "the study, its data or the version of the harness is another"
@@ -32,10 +33,7 @@ def why_another(store: Store, trial_id: str, now: TrialSpec) -> str:
         return f"{gone[0]} was {_short(was[gone[0]])} and is not there now"
     semantics = _semantics(store, trial_id)
     if semantics != identities.SEMANTICS:
-        return (
-            f"it was trained under SEMANTICS {semantics or '?'}, and this version has "
-            f"{identities.SEMANTICS}, which gives other numbers"
-        )
+        return why_not_reused("?" if semantics is None else str(semantics))
     return UNKNOWN
 
 
