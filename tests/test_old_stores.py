@@ -95,9 +95,9 @@ def test_a_run_is_not_gone_on_with_and_one_sentence_says_why(name, more, store):
 
 def test_a_search_is_not_warm_started_from_it(store):
     answer = again("tpe", store, "--set", "recipe.lr=0.1", "--warm-start", "old_store")
-    assert answer.exit_code == 2 and "old_store is of an earlier version" in answer.output, (
-        answer.output
-    )
+    assert (
+        answer.exit_code == 2 and "old_store is of another version of the harness" in answer.output
+    ), answer.output
 
 
 @pytest.fixture
