@@ -4,8 +4,8 @@ Columns: `trial_id`, `cell`, the record's fields by their paths (`record.status`
 `record.test.class_mean`, `record.test.per_class`, `record.spec` as JSON), each epoch's by theirs as
 lists (`history.select.class_mean`), and what a method learned step by step (`trajectory.*`). Scores
 are shares in [0, 1]. `shape` and `history_shape` say how to make the texts again (see `trees`). The
-same content gives the same bytes. No image, tensor, claim or path is in it. Owns: this format,
-and one sentence for every file that is not of it. Must not know: stores.
+same content gives the same bytes. No image, tensor, claim, or path of data is in it; tracebacks of
+failed trials have theirs. Owns: this format, and one sentence for every file that is not of it. Must not know: stores.
 """
 
 from __future__ import annotations
