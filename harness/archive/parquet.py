@@ -5,7 +5,8 @@ Columns: `trial_id`, `cell`, the record's fields by their paths (`record.status`
 lists (`history.select.class_mean`), and what a method learned step by step (`trajectory.*`). Scores
 are shares in [0, 1]. `shape` and `history_shape` say how to make the texts again (see `trees`). The
 same content gives the same bytes. No image, tensor, claim, or path of data is in it; tracebacks of
-failed trials have theirs. Owns: this format, and one sentence for every file that is not of it. Must not know: stores.
+failed trials have theirs. Owns: this format, and one sentence for every file that is not of it.
+Must not know: stores.
 """
 
 from __future__ import annotations
