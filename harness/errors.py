@@ -37,7 +37,8 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(given, choices, n=5, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
-    return UserError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(listed)}.")
+    allowed = f"Allowed: {', '.join(listed)}" if choices else "There is none"
+    return UserError(f"Unknown {kind} {given!r}.{hint} {allowed}.")
 
 
 @contextmanager

@@ -274,7 +274,7 @@ def test_a_field_of_a_newer_version_is_named_and_not_called_damage(tmp_path):
 def test_a_record_that_is_not_of_its_spec_is_refused(made, tmp_path):
     columns = {"record.spec:j": lambda text: text.replace('"seed":0', '"seed":7')}
     file = rewritten(made[1], tmp_path / "other.parquet", columns=columns)
-    refused(tmp_path / "out", file, "damaged", "its spec is that of")
+    refused(tmp_path / "out", file, "is not used: its spec is that of")
 
 
 def packed(run, files):

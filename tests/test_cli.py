@@ -25,7 +25,8 @@ FLAGS = {
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     **dict.fromkeys(("status", "import"), "--out"),
-    "verify": "--data-root --device --on-bad-image --out --sample --seed --weights --workers",
+    "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
+    "--workers",
     **dict.fromkeys(("list", "data"), ""),
     "report": "--out --paper",
     "pretrain": "--file --seed",
@@ -54,6 +55,28 @@ def test_flags_are_frozen():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sweep", "--study", "depth_vs_position", "--smoke"],
+        ["train", "--method", "linear_probe"],
+        ["status", "mine"],
+        ["archive", "mine", "--file", "f.parquet"],
+        ["derive", "mine", "--rule", "as_is", "--file", "f.json"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_store_that_would_be_a_file_is_refused(tmp_path, monkeypatch, command, below):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "notes.txt"
+    file.write_text("notes")
+    result = harness(*command, "--out", file / below)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1
+    assert file.read_text() == "notes" and [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
 @pytest.mark.parametrize("command", [[], *(name.split() for name in FLAGS)])
 def test_help_has_an_example_and_imports_nothing_heavy(command):
     code = (

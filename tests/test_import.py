@@ -209,6 +209,40 @@ def test_a_run_of_the_same_name_and_another_study_is_put_beside(tmp_path):
     assert reports(here, run).keys() == reports(there).keys()
 
 
+@pytest.mark.slow
+def test_seeds_of_another_semantics_are_not_joined(halves, tmp_path):
+    made_run(tmp_path / "other", seeds=(1,))
+    environment = tmp_path / "other" / "studies" / "joint_space" / "environment.json"
+    environment.write_text(json.dumps({"semantics": str(SEMANTICS - 1)}))
+    other = archive(tmp_path / "other", tmp_path / "other.parquet")
+    bring(tmp_path / "out", halves[0][0])
+    before = contents(tmp_path / "out", "studies")
+    result = bring(tmp_path / "out", other)
+    assert result.exit_code == 1 and "To go on" not in result.output
+    words = f"made under SEMANTICS {SEMANTICS}, the other under {SEMANTICS - 1}"
+    assert words in result.stderr
+    assert contents(tmp_path / "out", "studies").items() >= before.items()
+
+
+def test_a_damaged_record_here_is_named_before_anything_is_taken(halves, tmp_path):
+    bad = sorted(read_archive(halves[0][0]).trials, key=lambda trial: trial.trial_id)[-1].trial_id
+    (tmp_path / "trials" / bad).mkdir(parents=True)
+    (tmp_path / "trials" / bad / "record.json").write_text("{")
+    before = contents(tmp_path)
+    result = bring(tmp_path, halves[0][0])
+    assert result.exit_code == 2 and bad in result.stderr and "damaged" in result.stderr
+    assert contents(tmp_path) == before
+
+
+def test_records_that_do_not_say_their_semantics_arrive(tmp_path):
+    made_run(tmp_path / "a", seeds=(0,))
+    for trial in (tmp_path / "a" / "trials").iterdir():
+        change_record(Store(tmp_path / "a"), trial.name, lambda r: r["provenance"].clear())
+    file = archive(tmp_path / "a", tmp_path / "f.parquet")
+    result = bring(tmp_path / "out", file)
+    assert result.exit_code == 0 and "18 new" in result.output
+
+
 def searched(root, *, more=0, other=False):
     """A run of a search, whose log may go on or say something else."""
     folder = made_metapeft(root, small_study())

@@ -189,7 +189,8 @@ def test_a_run_is_exported_without_what_its_records_lack(store, tmp_path):
 def test_its_status_is_told(name, store):
     words = said("status", RUNS[name], "--out", store)
     assert "running" not in words or "0 running" in words
-    assert ("waiting" in words) == (name in ("grid",)), words
+    assert ("never run" in words) == (name == "grid") and "waiting" not in words, words
+    assert "Driver: none.\n" in words and "is reused, because" in words
 
 
 def test_a_last_proposal_waits_only_if_it_began(tmp_path):
@@ -197,8 +198,8 @@ def test_a_last_proposal_waits_only_if_it_began(tmp_path):
     log = tmp_path / "studies" / RUNS["tpe"] / "search-0.jsonl"
     phantom = read(log)[-1]["trial"]
     assert phantom in phantoms()
-    assert "waiting" not in said("status", RUNS["tpe"], "--out", tmp_path)
+    assert "never run" not in said("status", RUNS["tpe"], "--out", tmp_path)
     begun = tmp_path / "trials" / phantom
     begun.mkdir()
     shutil.copy(next(tmp_path.glob("trials/*/spec.json")), begun)
-    assert "1 waiting" in said("status", RUNS["tpe"], "--out", tmp_path)
+    assert "1 never run" in said("status", RUNS["tpe"], "--out", tmp_path)

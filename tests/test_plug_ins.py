@@ -115,21 +115,28 @@ def statuses(out):
     return sorted(json.loads(path.read_text())["status"] for path in records)
 
 
+def elsewhere(*command):
+    """A command in a process of its own."""
+    code = "from harness.cli import main; main()"
+    words = [sys.executable, "-c", code, *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_workers_know_what_a_study_file_registers(tmp_path, engine):
     """In a process of its own: here, other tests' files would be known already."""
     file = study_file(tmp_path, "scaling")
-    command = ["sweep", "--study", str(file), "--out", str(tmp_path / "runs"), "--device", "cpu"]
-    command += ["--engine", engine, "--workers", "2"]
-    run = subprocess.run(
-        [sys.executable, "-c", "from harness.cli import main; main()", *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    place = ["--out", tmp_path / "runs", "--device", "cpu", "--workers", 2]
+    run = elsewhere("sweep", "--study", file, "--engine", engine, *place)
     assert run.returncode == 0, run.stderr[-3000:]
     assert statuses(tmp_path / "runs") == ["COMPLETE"] * 2
+    if engine == "local":
+        refused = elsewhere("verify", "own", "--sample", 2, *place)
+        assert refused.returncode == 2 and "scaling" in refused.stderr, refused.stderr[-3000:]
+        again = elsewhere("verify", "own", "--sample", 2, "--study", file, *place)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert "2 of 2 trials agree" in again.stdout
 
 
 def test_a_study_file_registers_once_however_often_it_is_loaded(tmp_path):

@@ -13,18 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import ValidationError
-
 from harness.archive.agree import Agreement, compare
 from harness.archive.content import Archive, ArchivedTrial, run_texts
 from harness.archive.merge import NotOneRun, merged
 from harness.archive.parquet import read_archive
 from harness.errors import UserError, saving
-from harness.spec import SEMANTICS, explain
-from harness.store.checked import impossible
+from harness.spec import SEMANTICS
+from harness.store.checked import checked_record, semantics_of
 from harness.store.files import write_atomically
 from harness.store.liveness import driving
-from harness.store.records import SCHEMA, TrialRecord
+from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import (
     read_command,
@@ -35,6 +33,7 @@ from harness.store.runs import (
 )
 from harness.store.store import Lookup, Store
 
+REMEDY = "copy the archive again, or make it again"
 CONFLICTS = "conflicts"
 """Folder of a store for trials that came with other numbers than the store has."""
 RANK = {"FAILED": 0, "PRUNED": 1, "DIVERGED": 2, "COMPLETE": 2}
@@ -53,7 +52,7 @@ class CheckedArchive:
     @property
     def semantics(self) -> set[int]:
         """`SEMANTICS` of the versions that trained its trials."""
-        return {_semantics(record) for record in self.records}
+        return {found for each in self.records if (found := semantics_of(each)) is not None}
 
 
 @dataclass(kw_only=True)
@@ -85,11 +84,13 @@ def import_archives(paths: Sequence[Path], store: Store) -> list[Imported]:
     own. Importing again changes nothing.
 
     Raises:
-        UserError: a file is none of `harness archive`, is damaged or newer, or the run is being
-            driven here.
+        UserError: a file is none of `harness archive`, is damaged or newer; a record here is; or
+            the run is being driven here.
         NotSavedError: the store cannot be written.
     """
     checked = [checked_archive(path) for path in paths]
+    for trial_id in {trial.trial_id for each in checked for trial in each.archive.trials}:
+        store.record(trial_id)  # raises where it is damaged, before anything is taken in
     return [_import(each, store) for each in checked]
 
 
@@ -100,39 +101,12 @@ def checked_archive(path: Path) -> CheckedArchive:
         UserError: as `import_archives`.
     """
     archive = read_archive(path)
-    records = tuple(_record(path, trial) for trial in archive.trials)
+    records = tuple(
+        checked_record(f"{path}, trial {trial.trial_id}", trial.trial_id, trial.text, REMEDY)
+        for trial in archive.trials
+    )
     _check_files(path, archive)
     return CheckedArchive(path=path, archive=archive, records=records)
-
-
-def _record(path: Path, trial: ArchivedTrial) -> TrialRecord:
-    where = f"{path}, trial {trial.trial_id}"
-    version = trial.record.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA:
-        raise UserError(f"{where} is of a newer version of the harness: update the harness.")
-    try:
-        record = TrialRecord.model_validate_json(trial.text)
-        expected = record.spec.id_under(_semantics(record))
-    except ValidationError as error:
-        kinds = {each["type"] for each in error.errors()}
-        if "extra_forbidden" in kinds:
-            name = next(e["loc"][-1] for e in error.errors() if e["type"] == "extra_forbidden")
-            raise UserError(
-                f"{where} has the unknown field {name!r}; a newer version may have written it: "
-                "update the harness."
-            ) from error
-        raise UserError(f"{where} is damaged: {explain(error)}") from error
-    except ValueError as error:
-        raise UserError(f"{where} is damaged: {error}.") from error
-    if expected != trial.trial_id:
-        raise UserError(f"{where} is damaged: its spec is that of {expected}.")
-    for name, value in impossible(record):
-        raise UserError(f"{where} is not taken: {name} cannot be {value}.")
-    return record
-
-
-def _semantics(record: TrialRecord) -> int:
-    return int(record.provenance.get("semantics", SEMANTICS))
 
 
 def _check_files(path: Path, archive: Archive) -> None:

@@ -30,6 +30,11 @@ def merged(here: Texts, new: Texts) -> dict[str, str]:
     Raises:
         NotOneRun: they cannot be joined.
     """
+    versions = [_semantics(files) for files in (here, new)]
+    if None not in versions and versions[0] != versions[1]:
+        raise NotOneRun(
+            f"the one here was made under SEMANTICS {versions[0]}, the other under {versions[1]}"
+        )
     found = {**new, **here}
     for name in here.keys() & new.keys():
         if here[name] == new[name] or name in OF_THE_PLACE:
@@ -46,6 +51,12 @@ def merged(here: Texts, new: Texts) -> dict[str, str]:
     ):  # the archive has more, so how it was asked for is what counts
         found |= {name: new[name] for name in OF_THE_PLACE if name in new}
     return found
+
+
+def _semantics(files: Texts) -> str | None:
+    """Of the version that made a run; None if it did not say."""
+    found = json.loads(files.get("environment.json", "{}")).get("semantics")
+    return None if found is None else str(found)
 
 
 def _has_logs(files: Texts) -> bool:

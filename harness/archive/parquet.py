@@ -114,7 +114,9 @@ def read_archive(path: Path) -> Archive:
         UserError: there is no such file, or it is damaged, of another kind or of a newer version.
     """
     if not path.is_file():
-        raise UserError(f"Archive {path} does not exist; make it with `harness archive RUN`.")
+        raise UserError(
+            f"Archive {path} does not exist; make it with `harness archive RUN --file {path}`."
+        )
     damaged = UserError(f"{path} is damaged, or was changed by hand; copy or make it again.")
     try:
         metadata = pq.read_metadata(path).metadata or {}

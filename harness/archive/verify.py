@@ -15,6 +15,7 @@ from typing import Any
 from harness.archive.agree import TOLERANCE, Agreement, compare
 from harness.archive.collect import collect
 from harness.archive.importing import checked_archive
+from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import Batch
 from harness.driver.request import EngineRequest, PlaceRequest
@@ -22,9 +23,9 @@ from harness.driver.setup import engine_starter, make_runtime
 from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.spec import SEMANTICS, TrialRequest, TrialSpec
+from harness.spec import TrialRequest, TrialSpec
 from harness.store.records import TrialRecord, state_of
-from harness.store.runs import find_run, known_run
+from harness.store.runs import find_run, known_run, why_not_reused
 from harness.store.store import Store
 
 
@@ -37,6 +38,8 @@ class VerifyRequest:
     sample: int = 5
     seed: int = 0
     """That the sample is drawn with."""
+    study: str | None = None
+    """A study file that registers what the trials need."""
     weights: str | None = None
     place: PlaceRequest
     workers: int | None = None
@@ -114,6 +117,8 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
         TrialsFailed: a trial that had finished failed now.
         Interrupted: the user stopped.
     """
+    if asked.study is not None:
+        known_study(asked.study)
     known = _finished(asked)
     ids = sorted(known.records)
     chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))
@@ -163,8 +168,8 @@ def _finished(asked: VerifyRequest) -> _Finished:
     if records and not own:
         theirs = {record.provenance.get("semantics", "?") for record in records.values()}
         raise UserError(
-            f"{asked.source}: its trials were made with SEMANTICS {', '.join(sorted(theirs))}, and "
-            f"this version trains with {SEMANTICS}: verify it with the version that made it."
+            f"{asked.source}: {why_not_reused(', '.join(sorted(theirs)))}: verify it with the "
+            "version that made it."
         )
     if not own:
         raise UserError(f"{asked.source} has no finished trial yet, so there is nothing to verify.")

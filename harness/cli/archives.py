@@ -91,8 +91,7 @@ def import_(files: tuple[str, ...], out: str) -> None:
 
 def _words(done: Imported, out: str) -> list[str]:
     """What came of one file."""
-    from harness.spec import SEMANTICS
-    from harness.store.runs import read_command
+    from harness.store.runs import older, read_command, why_not_reused
 
     counts = {
         "new": done.new,
@@ -107,11 +106,10 @@ def _words(done: Imported, out: str) -> list[str]:
     if done.older:
         made = ", ".join(map(str, sorted(done.older)))
         lines.append(
-            f"Made with SEMANTICS {made}: its results are reported, and none is reused, because "
-            f"this version trains other numbers (SEMANTICS {SEMANTICS})."
+            f"Its results are reported, and none is reused, because {why_not_reused(made)}."
         )
     command = read_command(done.run)
-    if command is not None and not done.older:
+    if command is not None and not done.older and older(done.run) is None:
         lines.append(f"To go on with it: {command.line} --out {shlex.quote(out)}")
     return lines
 
@@ -127,6 +125,7 @@ def _words(done: Imported, out: str) -> list[str]:
     "--sample", type=click.IntRange(min=1), default=5, show_default=True, help="Trials to train."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="That they are drawn with.")
+@click.option("--study", metavar="FILE", help="A study file that registers what the trials need.")
 @workers_option
 @weights_option
 @data_root_option
@@ -137,6 +136,7 @@ def verify(
     source: str,
     sample: int,
     seed: int,
+    study: str | None,
     workers: int | None,
     weights: str | None,
     data_root: str | None,
@@ -148,8 +148,8 @@ def verify(
 
     On the type of CPU and the versions that a trial was recorded with, every bit must be the same;
     elsewhere, accuracies within 2 points (of class means, one image of the smallest class more).
-    Nothing is written into the store. Exits with 1
-    if a trial disagrees. RUN is a run's name or folder, FILE one of `harness archive`.
+    No record is written into the store, packed images are. Exits with 1 if a trial disagrees. RUN
+    is a run's name or folder, FILE one of `harness archive`.
     """
     from harness.archive.verify import VerifyRequest
     from harness.archive.verify import verify as verified
@@ -158,6 +158,7 @@ def verify(
         source=source,
         sample=sample,
         seed=seed,
+        study=study,
         weights=weights,
         place=place_given(out, data_root, on_bad_image, device),
         workers=workers,

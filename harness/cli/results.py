@@ -221,7 +221,7 @@ def status(run: str, out: str) -> None:
     known = f"of {seen.asked} " if seen.is_grid else ""
     counts = ", ".join(f"{count} {word}" for word, count in seen.counts.items() if count)
     click.echo(f"Trials: {counts or 'none yet'} {known}".rstrip() + ".")
-    driver = seen.driver or "none; the same command continues the run"
+    driver = seen.driver or ("none; the same command continues the run" if seen.goes_on else "none")
     click.echo(f"Driver: {driver}.")
     if seen.best is not None:
         words = ", ".join(f"{f} = {in_words(value)}" for f, value in seen.best.cell.items())

@@ -26,8 +26,10 @@ REMEDY = "move its folder out of the store, and give the command that trained it
 T = TypeVar("T", bound=Frozen)
 
 
-def checked_record(path: Path, text: bytes) -> TrialRecord:
-    """A record, from the content of `path`, which lies in its trial's folder.
+def checked_record(
+    where: str, trial_id: str, text: str | bytes, remedy: str = REMEDY
+) -> TrialRecord:
+    """The record of a trial, from its text; `where` that stands, and what to do if it is wrong.
 
     Raises:
         UserError: it is damaged, of a newer version or of another trial, or it cannot be true.
@@ -35,21 +37,31 @@ def checked_record(path: Path, text: bytes) -> TrialRecord:
     try:
         record = TrialRecord.model_validate_json(text)
     except ValidationError as error:
-        content = _json(path, text)
+        content = _json(where, text, remedy)
         version, provenance = content.get("schema_version"), content.get("provenance")
         if isinstance(version, int) and version > SCHEMA:
-            raise _newer(path, f"schema {version}") from error
+            raise _newer(where, f"schema {version}") from error
         semantics = _semantics(provenance if isinstance(provenance, dict) else {})
         if semantics is not None and semantics > identities.SEMANTICS:
-            raise _newer(path, f"SEMANTICS {semantics}") from error
-        raise _wrong(path, error) from error
+            raise _newer(where, f"SEMANTICS {semantics}") from error
+        raise _wrong(where, error, remedy) from error
     if record.schema_version > SCHEMA:
-        raise _newer(path, f"schema {record.schema_version}")
-    semantics = _semantics(record.provenance)
-    _check_ids(path, record.trial_id, record.spec, semantics)
+        raise _newer(where, f"schema {record.schema_version}")
+    if record.trial_id != trial_id:
+        raise UserError(f"{where} is not used: it is that of trial {record.trial_id}; {remedy}.")
+    if semantics_of(record) is None:
+        raise _of_another(where, trial_id, record.spec, _semantics(record.provenance), remedy)
     for field, value in impossible(record):
-        raise UserError(f"{path} is not used: {field} cannot be {value}; {REMEDY}.")
+        raise UserError(f"{where} is not used: {field} cannot be {value}; {remedy}.")
     return record
+
+
+def semantics_of(record: TrialRecord) -> int | None:
+    """The `SEMANTICS` under which the record's spec has its id; None if it has another's.
+
+    Records from before they said so are of any so far.
+    """
+    return _fitting(record.trial_id, record.spec, _semantics(record.provenance))
 
 
 def checked_spec(path: Path, text: bytes) -> TrialSpec:
@@ -58,22 +70,24 @@ def checked_spec(path: Path, text: bytes) -> TrialSpec:
     Raises:
         UserError: it is damaged, of a newer version or of another trial.
     """
+    where = str(path)
     try:
         spec = TrialSpec.model_validate_json(text)
     except ValidationError as error:
-        _json(path, text)
-        raise _wrong(path, error) from error
-    _check_ids(path, path.parent.name, spec, None)
+        _json(where, text, REMEDY)
+        raise _wrong(where, error, REMEDY) from error
+    if _fitting(path.parent.name, spec, None) is None:
+        raise _of_another(where, path.parent.name, spec, None, REMEDY)
     return spec
 
 
-def _json(path: Path, text: bytes) -> dict[str, Any]:
+def _json(where: str, text: str | bytes, remedy: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is damaged; {REMEDY}.") from error
+        raise UserError(f"{where} is damaged; {remedy}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged; {REMEDY}.")
+        raise UserError(f"{where} is damaged; {remedy}.")
     return content
 
 
@@ -83,21 +97,21 @@ def _semantics(provenance: dict[str, Any]) -> int | None:
     return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else None
 
 
-def _newer(path: Path, what: str) -> UserError:
+def _newer(where: str, what: str) -> UserError:
     return UserError(
-        f"{path} was written by a newer version of the harness ({what}) and is kept as it is: "
+        f"{where} was written by a newer version of the harness ({what}) and is kept as it is: "
         "update the harness to use it."
     )
 
 
-def _wrong(path: Path, error: ValidationError) -> UserError:
+def _wrong(where: str, error: ValidationError, remedy: str) -> UserError:
     """A field that this version does not know is one of a newer version."""
     for each in error.errors(include_input=False, include_url=False):
         if each["type"] == "extra_forbidden":
-            return _newer(path, f"field {_dotted(each['loc'])!r}")
+            return _newer(where, f"field {_dotted(each['loc'])!r}")
     first = error.errors(include_input=False, include_url=False)[0]
     return UserError(
-        f"{path} is damaged (field {_dotted(first['loc'])!r}: {first['msg'].lower()}); {REMEDY}."
+        f"{where} is damaged (field {_dotted(first['loc'])!r}: {first['msg'].lower()}); {remedy}."
     )
 
 
@@ -105,16 +119,19 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc)
 
 
-def _check_ids(path: Path, trial_id: str, spec: TrialSpec, semantics: int | None) -> None:
-    """Records from before they said so are of any `SEMANTICS` so far."""
-    if trial_id != path.parent.name:
-        raise UserError(f"{path} is not used: it is that of trial {trial_id}; {REMEDY}.")
+def _fitting(trial_id: str, spec: TrialSpec, semantics: int | None) -> int | None:
+    """Of the `SEMANTICS` given, or of all so far, the one under which the spec has the id."""
     possible = range(identities.SEMANTICS, 0, -1) if semantics is None else [semantics]
-    if all(spec.id_under(each) != trial_id for each in possible):
-        own = spec.id_under(possible[0])
-        raise UserError(
-            f"{path} is not used: its spec is that of trial {own}, not of its folder; {REMEDY}."
-        )
+    return next((each for each in possible if spec.id_under(each) == trial_id), None)
+
+
+def _of_another(
+    where: str, trial_id: str, spec: TrialSpec, semantics: int | None, remedy: str
+) -> UserError:
+    own = spec.id_under(identities.SEMANTICS if semantics is None else semantics)
+    return UserError(
+        f"{where} is not used: its spec is that of trial {own}, not of {trial_id}; {remedy}."
+    )
 
 
 def impossible(record: TrialRecord) -> Iterator[tuple[str, float]]:

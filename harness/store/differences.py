@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.spec import TrialSpec
 from harness.spec import trial as identities
+from harness.store.checked import semantics_of
 from harness.store.runs import why_not_reused
 from harness.store.store import Store
 
@@ -40,8 +41,8 @@ def why_another(store: Store, trial_id: str, now: TrialSpec) -> str:
 def _semantics(store: Store, trial_id: str) -> int | None:
     try:
         record = store.record(trial_id)
-        return None if record is None else int(record.provenance["semantics"])
-    except (UserError, KeyError, ValueError):
+        return None if record is None else semantics_of(record)
+    except UserError:
         return None
 
 

@@ -38,9 +38,12 @@ class RunStatus(NamedTuple):
     counts: dict[str, int]
     """Trials by what became of them: done, stopped early, running, failed, not used, waiting.
 
-    Those done under other `SEMANTICS` than this version's are counted as that, and not as done."""
+    Those done under other `SEMANTICS` than this version's are counted as that, and not as done, and
+    nothing waits there."""
     driver: str | None
     """The process that drives the run, in words."""
+    goes_on: bool
+    """Whether its command would go on with it."""
     best: Best | None
     running: int
     left_s: float | None
@@ -80,7 +83,7 @@ def look(folder: RunFolder) -> RunStatus:
         "running": running,
         "failed": states.count("failed"),
         "not used": len(unusable),
-        "waiting": len(left) - running,
+        "waiting" if earlier is None else "never run": len(left) - running,
     }
     devices: dict[str, tuple[int, float]] = {}
     for summary in ended.values():
@@ -90,7 +93,7 @@ def look(folder: RunFolder) -> RunStatus:
     left_s = None
     if driver is not None and is_grid and ended and running:
         mean = sum(summary.device_s for summary in ended.values()) / len(ended)
-        left_s = mean * (counts["waiting"] + running) / running
+        left_s = mean * len(left) / running
     metric = files.study.objective
     return RunStatus(
         name=folder.name,
@@ -101,6 +104,7 @@ def look(folder: RunFolder) -> RunStatus:
         asked=len(asked),
         counts=counts,
         driver=None if driver is None else str(driver),
+        goes_on=earlier is None,
         best=_best(asked, ended, metric),
         running=running,
         left_s=left_s,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from harness.errors import NotSavedError, saving, unknown
+from harness.errors import NotSavedError, UserError, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.checked import checked_record, checked_spec
 from harness.store.files import append_line, read_lines, save_tensors, write_atomically
@@ -133,6 +133,14 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
+        """A store there or to be there; nothing is written yet.
+
+        Raises:
+            UserError: a file lies where the folder is to be.
+        """
+        there = next(each for each in (root, *root.absolute().parents) if each.exists())
+        if not there.is_dir():
+            raise UserError(f"The store {root} cannot be there, because {there} is a file.")
         self.root = root
         self.trials = root / "trials"
 
@@ -148,7 +156,7 @@ class Store:
             text = path.read_bytes()
         except FileNotFoundError:
             return None
-        return checked_record(path, text)
+        return checked_record(str(path), trial_id, text)
 
     def known_record(self, trial_id: str) -> TrialRecord:
         """As `record`.
