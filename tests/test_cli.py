@@ -152,7 +152,10 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
             "Unknown dataset 'imagenet'",
         ),
         (["train", "--method", "lora", "--alpha", "-1"], "alpha"),
-        (["train", "--method", "lora", "--set", "backbone.img_size=64"], "leave it out"),
+        pytest.param(
+            *(["train", "--method", "lora", "--set", "backbone.img_size=64"], "leave it out"),
+            marks=pytest.mark.slow,
+        ),
         (["train", "--method", "lora", "--weights", "none.pth"], "none.pth cannot be read"),
         (["train", "--method", "lora", "--set", "backbone.name=vit_tiny_local"], "--weights"),
         (["report", "nothing"], "Unknown run 'nothing'"),
@@ -169,7 +172,10 @@ def test_mistakes_exit_with_2_and_one_sentence(tmp_path, args, words):
     "kind,words",
     [
         ("methods", ["vpt_deep", "adaptformer", "rank=4"]),
-        ("studies", ["depth_vs_position", "Fig. 1(c)", "72", "est.", "~", "none"]),
+        pytest.param(
+            *("studies", ["depth_vs_position", "Fig. 1(c)", "72", "est.", "~", "none"]),
+            marks=pytest.mark.slow,
+        ),
         ("datasets", ["synth-rs", "SYNTHETIC"]),
         ("backbones", ["vit_pico", "DINOv2", "satmae_vit_l16", "augreg_in21k_ft_in1k"]),
     ],

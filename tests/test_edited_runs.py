@@ -120,6 +120,7 @@ def test_a_search_is_refused_after_another_change_of_its_study(made):
     assert "because recipe.epochs was 1 and is 10 now" in refused(made, *TPE)
 
 
+@pytest.mark.slow
 def test_a_search_is_refused_under_other_semantics(made, monkeypatch):
     monkeypatch.setattr(identities, "SEMANTICS", identities.SEMANTICS + 1)
     said = refused(made, *TPE)

@@ -147,7 +147,7 @@ def test_darts_is_one_unrolled_step():
 @pytest.mark.parametrize(
     "name,options",
     [
-        ("metapeft", {}),
+        pytest.param("metapeft", {}, marks=pytest.mark.slow),
         pytest.param("metapeft", {"nonneg": "none"}, marks=pytest.mark.slow),
         ("metapeft", {"gamma_form": "times_alpha"}),
         pytest.param("metapeft:lora+adapter+adaptformer", {}, marks=pytest.mark.slow),

@@ -61,7 +61,9 @@ def trial(tmp_path, **values):
     return record, rows, (folder / "weights.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.3, 3.0])
+@pytest.mark.parametrize(
+    "alpha", [1.0, *(pytest.param(a, marks=pytest.mark.slow) for a in (0.3, 3.0))]
+)
 @pytest.mark.parametrize(
     "base",
     ["lora", *(pytest.param(b, marks=pytest.mark.slow) for b in ("adapter", "lora+adaptformer"))],

@@ -199,6 +199,7 @@ def test_trials_sort_and_filter(visit):
     assert page.get_by_role("status").inner_text() == "0 of 12 shown"
 
 
+@pytest.mark.slow
 @browsers
 def test_everything_is_there_without_scripts(visit):
     page = visit("sweep", java_script_enabled=False)

@@ -368,6 +368,7 @@ def test_tuning_of_a_learned_search_is_charged_apart(tmp_path, made):
     assert f"joint_space+metapeft at {runs:.1f} full runs, which are charged apart" in text
 
 
+@pytest.mark.slow
 def test_starts_on_further_seeds_are_counted_and_their_options_named(tmp_path):
     folder = made_metapeft(tmp_path, small_study(seeds=SEEDS))
     write_run(folder, small_study(seeds=(0,)), [], {"device": "made up"})

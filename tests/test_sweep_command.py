@@ -22,6 +22,7 @@ def smoke(out, *more):
     return harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", out, *more)
 
 
+@pytest.mark.slow
 def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
     dry = smoke(tmp_path, "--dry-run")
     assert dry.exit_code == 0 and "0 done, 0 running" in dry.output and "4 to run" in dry.output
