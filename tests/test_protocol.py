@@ -1,0 +1,76 @@
+"""docs/protocol.md: its figures are those of its simulation, its studies are those that it describes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from harness.catalogue.studies import load_study
+
+DOCS = Path(__file__).parent.parent / "docs"
+TEXT = " ".join((DOCS / "protocol.md").read_text().split())
+SDS = ("0.95", "1.20", "1.50")
+
+
+def simulated():
+    with (DOCS / "protocol_simulation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {(row["setting"], row["of"]): float(row["value"]) for row in rows}
+
+
+def percent(values, digits=0):
+    return [f"{100 * value:.{digits}f}" for value in values]
+
+
+def test_power_and_errors_are_those_of_the_simulation():
+    found = simulated()
+    at = lambda true, word: [found[f"true {true}, sd {sd}, 12 seeds", word] for sd in SDS]  # noqa: E731
+    better = percent(at("+1.13", "better"))
+    equal = percent(at("+0.00", "equivalent"))
+    wrong = [a + b for a, b in zip(at("+0.00", "better"), at("+0.00", "worse"), strict=True)]
+    false_equal = at("+1.00", "equivalent")
+    assert f"is called better with {' / '.join(better)} %" in TEXT
+    assert f"is called equivalent with {' / '.join(equal)} % (s)" in TEXT
+    low, high = percent([min(wrong), max(wrong)], 1)
+    assert f"better or worse in {low} to {high} %" in TEXT
+    low, high = percent([min(false_equal), max(false_equal)], 1)
+    assert f"says equivalent in {low} to {high} % (s)" in TEXT
+
+
+def test_coverage_is_that_of_the_simulation():
+    found = simulated()
+    for way, opening in (("confirmed", "such choices in"), ("replicated", "over replicates in")):
+        values = [value for (_, of), value in found.items() if of == way]
+        low, high = percent([min(values), max(values)])
+        assert f"{opening} {low} to {high} %" in TEXT, (way, low, high)
+
+
+@pytest.mark.parametrize(
+    "scenario,placements,seeds", [("synth_rs", 8, 16), ("mstar", 4, 12), ("aid", 4, 12)]
+)
+def test_the_studies_are_those_described(scenario, placements, seeds):
+    lora, gamma, single, pilot = (
+        load_study(f"protocol_{scenario}_{kind}") for kind in ("lora", "gamma", "single", "pilot")
+    )
+    assert len(lora.cells()) == 4 * placements
+    assert len(gamma.cells()) + 1 == 9 and len(single.cells()) == 2
+    for study in (lora, gamma, single):
+        assert study.seeds == tuple(range(100, 100 + seeds))
+        assert study.base.data == lora.base.data
+        assert study.base.data.options["tail_seed"] == "trial"
+        assert study.base.recipe.score_epochs == "last" and study.base.recipe.batch_size == 32
+    rates = next(axis.values for axis in lora.axes if axis.field == "recipe.lr")
+    assert rates == next(axis.values for axis in gamma.axes if axis.field == "recipe.lr")
+    assert rates[1] == 4 * rates[0] == 4 * single.base.recipe.lr
+    assert rates[0] in pilot.axes[0].values and pilot.seeds == (99,)
+    assert {request.alpha for _, request in pilot.cell_requests()} == {4.0}
+
+
+def test_each_contrast_is_named():
+    for name in (
+        "**B**: MetaPEFT − GP, both at 12 runs",
+        "**T**: MetaPEFT at 12 runs − tuned LoRA at 4",
+    ):
+        assert name in TEXT
