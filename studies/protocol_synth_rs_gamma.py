@@ -1,4 +1,4 @@
-"""MetaPEFT's space of docs/protocol.md on synth-rs: start of gamma x rate x outer rate, all 72 sites.
+"""MetaPEFT's space of docs/protocol.md on synth-rs: start of gamma x rate x outer rate.
 
 Choosing sites is gamma's task, so none is left out. The two outer rates are 0.03, whose steps move
 gamma as far here as 0.001 does in DOTA's 2,580, and ten times that.

@@ -1,4 +1,4 @@
-"""One-run arms of docs/protocol.md on synth-rs that are in no space: the head alone, and gamma untuned.
+"""Arms of one run of docs/protocol.md on synth-rs: the head alone, and gamma at its defaults.
 
     harness sweep --study protocol_synth_rs_single
 

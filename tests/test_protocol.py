@@ -1,4 +1,4 @@
-"""docs/protocol.md: its figures are those of its simulation, its studies are those that it describes."""
+"""docs/protocol.md: its figures are its simulation's, its studies are those that it describes."""
 
 from __future__ import annotations
 
