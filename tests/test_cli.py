@@ -31,6 +31,8 @@ FLAGS = {
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench overhead": "--trials --workers",
+    "bench train": "--case --device --out --rounds --set",
+    "bench scaling": "--device --out --rounds --set --trials",
     "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",

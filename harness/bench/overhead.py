@@ -132,7 +132,7 @@ def stand_in(
 
 
 def made_record(spec: TrialSpec, seconds: float) -> TrialRecord:
-    """A record without scores."""
+    """A record without scores, of a trial that took so long."""
     cost = Cost(
         wall_s=seconds,
         device_s=seconds,
