@@ -165,8 +165,8 @@ def _images(setting: Setting) -> Dataset:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
     made = Images(pixels=pixels, labels=torch.arange(count) % CLASSES).to(setting.device)
     classes = tuple(str(number) for number in range(CLASSES))
-    values = (0.5,) * setting.backbone.in_chans
-    return Dataset(train=made, test=made, classes=classes, groups={}, mean=values, std=values)
+    values, groups = (0.5,) * setting.backbone.in_chans, {"all": tuple(range(CLASSES))}
+    return Dataset(train=made, test=made, classes=classes, groups=groups, mean=values, std=values)
 
 
 def _first(setting: Setting) -> Tensor:

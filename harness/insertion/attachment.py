@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,21 +46,25 @@ class Delta(nn.Module, ABC):
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
         """`[n, t, d_in]` -> `[n, t, d_out]`; features are the last dimension of a map too."""
 
+    has_halves: ClassVar[bool] = False
+    """`halves` say all that `forward` does."""
+
     def __init_subclass__(cls, **rest: object) -> None:
         super().__init_subclass__(**rest)
-        if "forward" in vars(cls) and "halves" not in vars(cls):
-            cls.halves = Delta.halves  # type: ignore[method-assign]  # those of another forward
+        if "halves" in vars(cls) or "forward" in vars(cls):
+            cls.has_halves = "halves" in vars(cls)  # else they are of another forward
 
     def __call__(self, x: Tensor, strength: Strength) -> Tensor:
         result: Tensor = super().__call__(x, strength)
         return result
 
-    def halves(self, x: Tensor, strength: Strength) -> tuple[Tensor, Tensor] | None:
-        """`narrow` `[n, t, r]` and B `[d_out, r]` where strength · Δ(x) is narrow @ Bᵀ, else None.
+    def halves(self, x: Tensor, strength: Strength) -> tuple[Tensor, Tensor]:
+        """`narrow` `[n, t, r]` and B `[d_out, r]`, of a Δ where strength · Δ(x) is narrow @ Bᵀ.
 
-        Then the product is added to a layer's output in one step, and `forward` is not called.
+        Where a class has them, the product is added to a layer's output in one step, and `forward`
+        is not called.
         """
-        return None
+        raise NotImplementedError
 
     def low_rank(self) -> tuple[Tensor, Tensor, float] | None:
         """A `[r, d_in]`, B `[d_out, r]` and c where Δ(x) = c·BAx, else None."""
@@ -148,8 +152,10 @@ class Attachment(nn.Module):
             x = args[0]
             if self._forms[site] == "sequential":
                 x, is_free = output[..., start:stop], False
-            narrow, up = delta.halves(x, strength) or (delta(x, strength), None)
-            terms.append(Term(start, stop, narrow, up))
+            value, up = (
+                delta.halves(x, strength) if delta.has_halves else (delta(x, strength), None)
+            )
+            terms.append(Term(start, stop, value, up))
         return added(output, terms, is_free=is_free)
 
     def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
