@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.records import TINY
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.data.dataset import Dataset, Images, Split
@@ -213,6 +214,19 @@ def on_shapes(monkeypatch):
         monkeypatch.setattr(f"harness.training.{name}", lambda *_: nullcontext())
 
 
+class Making(TorchFunctionMode):
+    """Counts tensors made of Python's numbers on the device, which wait for it too."""
+
+    def __init__(self, waiting):
+        super().__init__()
+        self.waiting = waiting
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.tensor and torch.device((kwargs or {}).get("device") or "cpu") == META:
+            self.waiting.count += 1
+        return function(*args, **(kwargs or {}))
+
+
 def waits(batches, **changes):
     """Of one epoch of so many batches, its evaluation included."""
     model = load_backbone(SPEC, META)
@@ -230,7 +244,7 @@ def waits(batches, **changes):
     classes = tuple(str(number) for number in range(15))
     groups = {"all": tuple(range(15))}
     data = Dataset(train=images, test=one, classes=classes, groups=groups)
-    with Waiting() as waiting:
+    with Waiting() as waiting, Making(waiting):
         result = train(
             Classifier(model, attachment, head), data, split, recipe, seed=0, log=lambda row: None
         )
