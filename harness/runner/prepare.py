@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from harness.insertion.method import get_method
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
 from harness.model.heads import make_head
+from harness.model.precision import held_in_bf16
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, DataSpec, TrialSpec
+from harness.training.arithmetic import evaluated_in, set_tf32
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means
 
@@ -102,17 +104,27 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    held = held_in_bf16(prepared.backbone) if _is_all_bf16(spec) else nullcontext()
     try:
         head = make_head(spec.recipe, prepared.class_means, spec.seed)
-        yield Classifier(prepared.backbone, attachment, head), prepared
+        with held:
+            yield Classifier(prepared.backbone, attachment, head), prepared
     finally:
         attachment.detach()
+
+
+def _is_all_bf16(spec: TrialSpec) -> bool:
+    """Whether every pass of a trial rounds its fp32 weights to bf16."""
+    recipe = spec.recipe
+    computed = {recipe.precision, evaluated_in(recipe)}
+    return computed == {"bf16"} and spec.backbone.frozen == "fp32"
 
 
 def fix_arithmetic() -> None:
     """Deterministic algorithms, and one thread per CPU trial so that sums have one order."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
+    set_tf32(matmul=False, convolution=False)  # fp32 means fp32, also on a GPU
     torch.use_deterministic_algorithms(True)
     # Deterministic mode also fills all new memory, in case code reads what it has not written. That
     # takes 5 % of a trial on a CPU, and no number depends on it.

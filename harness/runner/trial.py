@@ -25,6 +25,7 @@ from harness.runner.runtime import Runtime
 from harness.spec import Placement, TrialSpec
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Claim, Store
+from harness.training.arithmetic import evaluated_in
 from harness.training.checkpoint import Row, Trained
 from harness.training.clock import Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
@@ -170,7 +171,9 @@ def _run(
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
             claim.write_features(
-                embed(classifier, prepared.dataset, tested).cpu().numpy(),
+                embed(classifier, prepared.dataset, tested, evaluated_in(spec.recipe))
+                .cpu()
+                .numpy(),
                 tested.labels.cpu().numpy(),
                 prepared.dataset.groups,
             )

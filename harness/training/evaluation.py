@@ -15,6 +15,7 @@ from harness.data.dataset import Dataset, ImageSet, normalised
 from harness.metrics import SplitMetrics, split_metrics
 from harness.model.backbones import features
 from harness.model.blocks import Backbone
+from harness.training.arithmetic import Precision, evaluating
 from harness.training.classifier import Classifier
 from harness.training.distributed import ALONE, DistributedContext
 
@@ -27,11 +28,15 @@ def evaluate(
     classifier: Classifier,
     dataset: Dataset,
     images: ImageSet,
+    precision: Precision = "fp32",
     distributed: DistributedContext = ALONE,
 ) -> SplitMetrics:
     """Score a split, without logit adjustment."""
     batches = images.parts(EVAL_BATCH)
-    own = [classifier.features(normalised(p.plain(), dataset)) for p in distributed.shard(batches)]
+    with evaluating(precision, images.labels.device):
+        own = [
+            classifier.features(normalised(p.plain(), dataset)) for p in distributed.shard(batches)
+        ]
     feats = distributed.gather(own, len(batches))
     scores = torch.cat([classifier.head(batch) for batch in feats])
     return split_metrics(
@@ -45,15 +50,20 @@ def evaluate(
 
 
 @torch.inference_mode()
-def embed(classifier: Classifier, dataset: Dataset, images: ImageSet) -> Tensor:
+def embed(
+    classifier: Classifier, dataset: Dataset, images: ImageSet, precision: Precision = "fp32"
+) -> Tensor:
     """Features of images `[n, d]`, as the head sees them."""
     batches = images.parts(EVAL_BATCH)
-    return torch.cat([classifier.features(normalised(p.plain(), dataset)) for p in batches])
+    with evaluating(precision, images.labels.device):
+        return torch.cat([classifier.features(normalised(p.plain(), dataset)) for p in batches])
 
 
 @torch.inference_mode()
 def class_means(backbone: Backbone, dataset: Dataset, images: ImageSet) -> Tensor:
     """Unit-length class means of frozen features `[classes, d]`, the head's starting weights.
+
+    In fp32, whatever trials train and evaluate in, because those of a worker share them.
 
     Of images as they are tested. The released code resizes to the input size itself for this; one
     view for both lets a pack hold one size.

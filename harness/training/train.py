@@ -7,8 +7,7 @@ studies, stores, where data comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalised
+from harness.data.dataset import Dataset, Images, ImageSet, Split, epoch_batches, normalised
 from harness.insertion.hooks import InnerProblem
-from harness.metrics import PER_IMAGE
+from harness.metrics import PER_IMAGE, SplitMetrics
 from harness.spec import Change, Recipe
+from harness.training.arithmetic import autocast, evaluated_in
 from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
 from harness.training.clock import Stopwatch
@@ -30,8 +30,6 @@ from harness.training.evaluation import evaluate
 EARLY_STOP_GAIN = 0.003
 EARLY_STOP_EPOCHS = 3
 """The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(
@@ -102,6 +100,7 @@ class TrainingLoop:
             lr=self._first_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=is_fused(self._device),
         )
         self._logit_shift = torch.zeros(len(split.train_counts), device=self._device)
         if recipe.loss == "logit_adjusted":
@@ -269,7 +268,7 @@ class TrainingLoop:
         if self._recipe.score_epochs == "last" and not is_last:
             log(row)
             return
-        scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
+        scores = self._evaluate(self._split.select)
         result.images_forward += len(self._split.select)
         result.images_selection += len(self._split.select)
         row["select"] = scores.model_dump(mode="json", exclude=set(PER_IMAGE))
@@ -289,9 +288,13 @@ class TrainingLoop:
             self._result.test = self._result.select
             return
         test = self._split.test
-        self._result.test = evaluate(self._classifier, self._dataset, test, self._distributed)
+        self._result.test = self._evaluate(test)
         self._result.images_forward += len(test)
         self._result.images_test += len(test)
+
+    def _evaluate(self, images: ImageSet) -> SplitMetrics:
+        precision = evaluated_in(self._recipe)
+        return evaluate(self._classifier, self._dataset, images, precision, self._distributed)
 
 
 def _schedule(
@@ -300,6 +303,14 @@ def _schedule(
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+
+
+def is_fused(device: torch.device) -> bool:
+    """Whether an optimiser's step is one kernel for all tensors: on a GPU, where each has a price.
+
+    With one, fp16's check for overflow needs no answer from the GPU either.
+    """
+    return device.type == "cuda"
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
@@ -316,12 +327,3 @@ def stalled(scores: list[float]) -> bool:
     """The paper's early stop: the last epochs gained less than the threshold on all before."""
     before, recent = scores[:-EARLY_STOP_EPOCHS], scores[-EARLY_STOP_EPOCHS:]
     return bool(before) and max(recent) - max(before) < EARLY_STOP_GAIN
-
-
-@contextmanager
-def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Mixed precision of the training forward pass; evaluation stays in fp32, as released."""
-    with torch.autocast(
-        device.type, dtype=AUTOCAST.get(recipe.precision), enabled=recipe.precision in AUTOCAST
-    ):
-        yield
