@@ -13,8 +13,8 @@ from support.cli import harness
 from harness.cli import main
 
 FLAGS = {
-    "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
-    "--max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
+    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
+    "--keep --max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
     "--select-on --set --smoke --study --warm-start --weights --workers",
     "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
