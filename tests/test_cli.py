@@ -27,10 +27,10 @@ FLAGS = {
     **dict.fromkeys(("status", "import"), "--out"),
     "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
     "--workers",
-    **dict.fromkeys(("list", "data"), ""),
+    **dict.fromkeys(("list", "data", "bench"), ""),
     "report": "--out --paper",
     "pretrain": "--file --seed",
-    "bench": "--trials --workers",
+    "bench overhead": "--trials --workers",
     "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",

@@ -1,6 +1,6 @@
 """What the harness costs beside training: engines per trial, searches per proposal.
 
-Owns: `harness bench`. Must not know: real trials.
+Owns: `harness bench overhead`. Must not know: real trials.
 """
 
 from __future__ import annotations
