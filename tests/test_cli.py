@@ -31,6 +31,7 @@ FLAGS = {
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench overhead": "--trials --workers",
+    "bench sweep": "--cells",
     "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",

@@ -64,15 +64,8 @@ class Prepared:
         return replace(self, runtime=replace(self.runtime, **what))  # type: ignore[arg-type]
 
     def expecting(self, specs: Sequence[TrialSpec]) -> Prepared:
-        """The same, for these trials: activations are kept where most of them can begin."""
-        cache = self.runtime.cache
-        if cache is None or not specs:
-            return self
-        lowest = Counter(
-            min((site.block for site, _ in spec.placement.items()), default=None) for spec in specs
-        )
-        planned = replace(cache, uses=tuple(lowest.items()))
-        return replace(self, runtime=replace(self.runtime, cache=planned))
+        """The same, for these trials (`expecting`)."""
+        return replace(self, runtime=expecting(self.runtime, specs))
 
 
 def prepare(
@@ -171,6 +164,16 @@ def make_runtime(
         on_bad_image=place.on_bad_image,
         console=console,
     )
+
+
+def expecting(runtime: Runtime, specs: Sequence[TrialSpec]) -> Runtime:
+    """The runtime for these trials: activations are kept where most of them can begin."""
+    if runtime.cache is None or not specs:
+        return runtime
+    lowest = Counter(
+        min((site.block for site, _ in spec.placement.items()), default=None) for spec in specs
+    )
+    return replace(runtime, cache=replace(runtime.cache, uses=tuple(lowest.items())))
 
 
 def packs_folder(out: str) -> Path:
