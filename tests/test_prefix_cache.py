@@ -1,4 +1,4 @@
-"""Kept activations: equal results with and without, costs, damage, limits, and when nothing is kept."""
+"""Kept activations: equal results with and without, costs, damage, limits, when nothing is kept."""
 
 from __future__ import annotations
 
@@ -107,8 +107,9 @@ METHODS = {
 def test_results_are_the_same_and_nothing_is_kept_where_it_must_not(tmp_path, name):
     values, cut, parts = METHODS[name]
     trial, runtime = spec(**values), cached(tmp_path)
-    both(tmp_path, runtime, trial)
+    first, _ = both(tmp_path, runtime, trial)
     assert files(tmp_path) == ({cut: parts} if parts else {})
+    assert (first.cost.actual_device_s is None) == (not parts)
     both(tmp_path, runtime, trial, "again")
 
 

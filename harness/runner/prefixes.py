@@ -246,6 +246,8 @@ class _Pass:
 
     def publish(self, about: dict[str, Any]) -> None:
         """Show the new files to others."""
+        if not self._new:
+            return
         began = self._trial.now()
         for cut, file in self._new.items():
             wall, device = self._seconds[cut]
