@@ -10,7 +10,6 @@ each. Files appear whole, by rename; any of them, or the folder, may be deleted 
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
 import zlib
@@ -135,19 +134,25 @@ class KeptTensors:
 
     def read(self) -> Tensor | None:
         """The next tensor, on the CPU; None if it is damaged, and then the file is removed."""
-        shape = self._shapes[self._next]
-        content = bytearray(math.prod(shape) * self._dtype.itemsize)
+        # Into memory of torch's own, because its alignment may decide about bits of a product.
+        tensor = torch.empty(self._shapes[self._next], dtype=self._dtype)
+        content = _bytes(tensor)
         with suppress(OSError):
             count = self._file.readinto(content)  # type: ignore[attr-defined]
             if count == len(content) and zlib.crc32(content) == self._checksums[self._next]:
                 self._next += 1
-                return torch.frombuffer(content, dtype=self._dtype).view(shape)
+                return tensor
         with suppress(OSError):
             self._path.unlink()
         return None
 
     def close(self) -> None:
         self._file.close()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 class NewTensors:
@@ -167,7 +172,7 @@ class NewTensors:
         """Keep a contiguous tensor after those before it, all of one type."""
         if self._file is None:
             return
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        content = _bytes(tensor.detach().cpu())
         self._dtype = tensor.dtype
         self._shapes.append(list(tensor.shape))
         self._checksums.append(zlib.crc32(content))
