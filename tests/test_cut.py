@@ -26,8 +26,9 @@ def test_a_pass_in_two_parts_has_the_bits_of_a_whole_one(backbones, name):
         whole = features(model, images)
         for cut in range(cuts.last + 1):
             x = advance(model, images, IMAGES, cut)
-            assert x.is_contiguous() and x[0].numel() * 4 == cuts.image_bytes[cut]
-            assert torch.equal(advance(model, x.clone(), cut, cuts.last), whole), cut
+            assert x[0].numel() * 4 == cuts.image_bytes[cut]
+            kept = torch.empty_strided(x.shape, x.stride()).copy_(x)
+            assert torch.equal(advance(model, kept, cut, cuts.last), whole), cut
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -376,3 +377,23 @@ def test_sizes_are_read(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UserError, match=r"write a size such as 500M or 2G"):
         parse_size(text)
+
+
+def test_tensors_are_read_as_they_were(tmp_path):
+    """Also a view of every first token, and a transposed one: strides may decide about bits."""
+    tokens = torch.randn(5, 17, 8)
+    given = [tokens, tokens[:, 0], tokens.transpose(1, 2), tokens[:2]]
+    folder = KeptFolder(tmp_path, LARGE)
+    (tmp_path / "key").mkdir()
+    new = folder.new("key", "name")
+    for tensor in given:
+        new.add(tensor)
+    assert folder.names("key") == {f"name.{os.getpid()}.part"}
+    new.publish({"seconds": [1.0, 2.0]})
+    kept = folder.open("key", "name")
+    assert len(kept) == len(given) and kept.about == {"seconds": [1.0, 2.0]}
+    for tensor in given:
+        found = kept.read()
+        assert torch.equal(found, tensor) and found.stride() == tensor.stride()
+        assert found.data_ptr() % 64 == 0
+    kept.close()

@@ -193,7 +193,7 @@ class TrialPrefixes:
         )
 
     def to_device(self, x: Tensor) -> Tensor:
-        return x.to(self._device)
+        return x.to(self._device)  # strides are kept
 
 
 class _Pass:

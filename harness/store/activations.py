@@ -122,6 +122,7 @@ class KeptTensors:
     def __init__(self, path: Path, file: BinaryIO, about: dict[str, Any]) -> None:
         self._path, self._file = path, file
         self._shapes: list[list[int]] = about["shapes"]
+        self._strides: list[list[int]] = about["strides"]
         self._checksums: list[int] = about["checksums"]
         self._dtype: torch.dtype = getattr(torch, about["dtype"])
         self._next = 0
@@ -133,15 +134,21 @@ class KeptTensors:
         return len(self._shapes)
 
     def read(self) -> Tensor | None:
-        """The next tensor, on the CPU; None if it is damaged, and then the file is removed."""
-        # Into memory of torch's own, because its alignment may decide about bits of a product.
+        """The next tensor, on the CPU; None if it is damaged, and then the file is removed.
+
+        It has the strides that it had, and lies in memory of torch's own: by both, a library may
+        choose how it sums.
+        """
         tensor = torch.empty(self._shapes[self._next], dtype=self._dtype)
         content = _bytes(tensor)
         with suppress(OSError):
             count = self._file.readinto(content)  # type: ignore[attr-defined]
             if count == len(content) and zlib.crc32(content) == self._checksums[self._next]:
+                strides = self._strides[self._next]
                 self._next += 1
-                return tensor
+                if tuple(strides) == tensor.stride():
+                    return tensor
+                return torch.empty_strided(tensor.shape, strides, dtype=self._dtype).copy_(tensor)
         with suppress(OSError):
             self._path.unlink()
         return None
@@ -162,6 +169,7 @@ class NewTensors:
         self._folder, self._path = folder, path
         self._part = path.with_name(f"{path.name}.{os.getpid()}.part")
         self._shapes: list[list[int]] = []
+        self._strides: list[list[int]] = []
         self._checksums: list[int] = []
         self._dtype = torch.float32
         self._file: BinaryIO | None = None
@@ -169,12 +177,13 @@ class NewTensors:
             self._file = self._part.open("wb")
 
     def add(self, tensor: Tensor) -> None:
-        """Keep a contiguous tensor after those before it, all of one type."""
+        """Keep a tensor after those before it, all of one type."""
         if self._file is None:
             return
-        content = _bytes(tensor.detach().cpu())
+        content = _bytes(tensor.detach().cpu().contiguous())
         self._dtype = tensor.dtype
         self._shapes.append(list(tensor.shape))
+        self._strides.append(list(tensor.stride()))
         self._checksums.append(zlib.crc32(content))
         try:
             self._file.write(content)
@@ -186,8 +195,9 @@ class NewTensors:
         if self._file is None:
             return
         dtype = str(self._dtype).removeprefix("torch.")
-        known = {"shapes": self._shapes, "checksums": self._checksums, "dtype": dtype}
-        text = json.dumps({**known, "about": about}).encode()
+        layout = {"shapes": self._shapes, "strides": self._strides, "dtype": dtype}
+        known = {**layout, "checksums": self._checksums, "about": about}
+        text = json.dumps(known).encode()
         try:
             self._file.write(text + TAIL.pack(len(text), zlib.crc32(text)))
             self._file.close()
