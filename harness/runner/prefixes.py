@@ -156,8 +156,11 @@ class TrialPrefixes:
             source = self._folder.open(key, _name(part, at)) if at > IMAGES else None
             if source is not None:
                 stack.callback(source.close)
-            if source is None or len(source) != count:
-                source, at = None, IMAGES
+            if source is not None and len(source) != count:
+                source.remove()
+                source = None
+            if source is None:
+                at = IMAGES
             new = {cut: self._folder.new(key, _name(part, cut)) for cut in missing}
             for file in new.values():
                 stack.callback(file.give_up)

@@ -149,9 +149,13 @@ class KeptTensors:
                 if tuple(strides) == tensor.stride():
                     return tensor
                 return torch.empty_strided(tensor.shape, strides, dtype=self._dtype).copy_(tensor)
+        self.remove()
+        return None
+
+    def remove(self) -> None:
+        """Delete the file, which is not what it should be."""
         with suppress(OSError):
             self._path.unlink()
-        return None
 
     def close(self) -> None:
         self._file.close()
