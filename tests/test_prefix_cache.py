@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -398,3 +401,22 @@ def test_tensors_are_read_as_they_were(tmp_path):
         assert torch.equal(found, tensor) and found.stride() == tensor.stride()
         assert found.data_ptr() % 64 == 0
     kept.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_what_a_worker_keeps_of_freed_memory_is_bounded():
+    code = """
+import torch
+from harness.runner.memory import PeakMemory, _resident, keep_freed_memory
+
+assert keep_freed_memory()
+before = _resident("VmRSS")
+blocks = [torch.ones(2**20) for _ in range(150)]  # of 4 MiB, which malloc would map one by one
+assert _resident("VmRSS") > before + 500
+del blocks
+assert _resident("VmRSS") < before + 300
+PeakMemory(torch.device("cpu"))
+assert _resident("VmRSS") < before + 50
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

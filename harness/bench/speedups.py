@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -65,10 +66,11 @@ class Compared(NamedTuple):
 
 
 def compare(cells: int | None, console: Console) -> Compared:
-    """All cells of `STUDY` or so many, spread evenly; then single trials that find the cache."""
+    """All cells of `STUDY` or so many, drawn; then single trials that find the cache filled."""
     requests = [request for _, request in load_study(STUDY).cell_requests()]
-    step = len(requests) / min(cells or len(requests), len(requests))
-    chosen = [requests[int(i * step)] for i in range(round(len(requests) / step))]
+    chosen = requests
+    if cells is not None and cells < len(requests):
+        chosen = Random(0).sample(requests, cells)
     base = requests[0]
     alone = {
         "linear probe": TrialRequest(
