@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,6 +111,7 @@ def sweep(
     max_retries: int = 2,
     keep: Literal["none", "best", "all"] = "none",
     select_on: Literal["val", "test"] | None = None,
+    cache: str | int = "2G",
     smoke: bool = False,
     settings: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
@@ -122,7 +124,8 @@ def sweep(
     """Run every trial of a study that the store `out` lacks, or those that a search asks for.
 
     `study` is a shipped one's name, a path, or a `Study`. A study that names searches has each of
-    them run and compared instead. The report is written as well; see `Results.report`.
+    them run and compared instead. The report is written as well; see `Results.report`. `cache` is
+    the disk space for what frozen blocks compute, which trials share; 0: none.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -145,7 +148,7 @@ def sweep(
             seeds=seeds,
             select_on=select_on,
         ),
-        place=_place(out, data_root, on_bad_image, device),
+        place=replace(_place(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(
             kind=engine,
             workers=workers,

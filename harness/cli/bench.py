@@ -48,6 +48,7 @@ rounds_option = click.option(
         "bench overhead",
         "bench train --case q+v --case last:1",
         "bench scaling --trials 10000",
+        "bench sweep --cells 12",
     )
 )
 def bench() -> None:
@@ -188,3 +189,27 @@ def overhead(workers: int, trials: int) -> None:
         for row in measure(workers, trials, max(workers, trials // 10))
     ]
     print_table(["engine", "trials", "start (s)", "overhead per trial (ms)"], rows)
+
+
+@bench.command(epilog=examples("bench sweep", "bench sweep --cells 12"))
+@click.option("--cells", type=click.IntRange(min=1), help="Of the study's 72.  [default: all]")
+def sweep(cells: int | None) -> None:
+    """Measure what the speed-ups of a sweep save: each trial with all of them and without.
+
+    One seed of depth_vs_position on one core of the CPU: kept activations of frozen blocks, memory
+    that workers keep, smaller evaluation batches. Results must be the same.
+    """
+    from harness.bench.speedups import compare
+    from harness.cli.terminal import TERMINAL
+
+    found = compare(cells, TERMINAL)
+    rows = [
+        [row.what, str(row.trials), f"{row.without_s:.2f}", f"{row.with_s:.2f}", f"{row.ratio:.3f}"]
+        for row in found.rows
+    ]
+    print_table(["", "trials", "without (CPU s)", "with (CPU s)", "ratio"], rows)
+    count = len(found.different)
+    same = f"{count} trials differ: {', '.join(found.different[:5])}" if count else "all are equal"
+    click.echo(f"Records, but for costs: {same}. Cache: {found.cache_mb:.0f} MB.")
+    if count:
+        raise click.exceptions.Exit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
@@ -78,6 +80,13 @@ from harness.cli.terminal import TERMINAL
     type=click.Choice(["val", "test"]),
     help="'test' is the paper's protocol; every output says so.  [default: val]",
 )
+@click.option(
+    "--cache",
+    metavar="SIZE",
+    default="2G",
+    show_default=True,
+    help="Disk space in OUT/cache for what frozen blocks compute, shared by trials; 0: none.",
+)
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and its cost, then stop.")
 @trial_options
@@ -97,6 +106,7 @@ def sweep(
     max_retries: int,
     keep: str,
     select_on: str | None,
+    cache: str,
     smoke: bool,
     dry_run: bool,
     settings: tuple[str, ...],
@@ -123,7 +133,7 @@ def sweep(
             seeds=seeds,
             select_on=select_on,  # type: ignore[arg-type]
         ),
-        place=place_given(out, data_root, on_bad_image, device),
+        place=replace(place_given(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(
             kind=engine,  # type: ignore[arg-type]
             workers=workers,

@@ -157,6 +157,7 @@ class LiveComparison:
                 runtime.console.say(f"Confirmation on seeds {unseen[0]} to {unseen[-1]}.")
                 write_run(folder, study, [(cell, full), *again], environment)
                 self._train([spec for _, spec in again], "confirmation")
+            self.batch.say_what_was_saved()
         write_command(folder, Command(self.asked.line, self.asked.plan))
         return Ran(folder, None)
 

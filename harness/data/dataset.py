@@ -183,6 +183,11 @@ def no_exclusion() -> Tensor | None:
     return None
 
 
+def epoch_order(images: ImageSet, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch takes its images `[n]`, on the CPU."""
+    return torch.randperm(len(images), generator=generator(seed, "order", epoch))
+
+
 def epoch_batches(
     images: ImageSet,
     recipe: Recipe,
@@ -198,7 +203,7 @@ def epoch_batches(
     epoch does not wait for those deferred, because full steps on ever fewer images would memorise
     them (`tests/test_metapeft.py` shows it on shuffled labels).
     """
-    order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+    order = epoch_order(images, seed, epoch)
     rng = generator(seed, "augment", epoch)
     while len(order):
         mask = excluded()

@@ -6,6 +6,7 @@ Owns: these caches, attaching and detaching. Must not know: training, records.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 
 from harness.data.contract import DATASETS, DrawnDataset
-from harness.data.dataset import Dataset, Split, split
+from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
-from harness.data.packed import is_on_disk, load_packed
+from harness.data.packed import PackedImages, is_on_disk, load_packed
 from harness.insertion.method import get_method
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
+from harness.model.cut import Cuts, cuts_of
 from harness.model.heads import make_head
 from harness.model.precision import held_in_bf16
 from harness.runner.runtime import Runtime
@@ -39,6 +41,36 @@ class Prepared:
     dataset: Dataset
     split: Split
     class_means: Tensor
+
+    @functools.cached_property
+    def cuts(self) -> Cuts | None:
+        """Where the backbone can be cut; to be asked while nothing is attached to it."""
+        return cuts_of(self.backbone, normalised(one_of(self.split.train), self.dataset))
+
+    @functools.cached_property
+    def contents(self) -> str | None:
+        """A hash of the frozen weights and of the images; None where they cannot be hashed.
+
+        The images of a pack by their places in it: the spec has the pack's own hash.
+        """
+        found = hashlib.sha256(repr((self.dataset.mean, self.dataset.std)).encode())
+        for name, tensor in self.backbone.state_dict().items():
+            if type(tensor) is not Tensor:  # quantised by a library
+                return None
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(_bytes(tensor))
+        for images in (self.split.train, self.split.select, self.split.test):
+            if isinstance(images, Images):
+                found.update(_bytes(images.pixels))
+            elif isinstance(images, PackedImages):
+                found.update(_bytes(images.rows))
+            else:
+                return None
+        return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 @functools.lru_cache(maxsize=2)

@@ -27,7 +27,7 @@ Part = Literal["select", "test"]
 """The split that choices are made on, or the test split."""
 BY_GROUP = ("groups", "groups_se", "distance")
 """Scores that a split has for every group; `OVERALL` are those that it has once."""
-COSTS = tuple(Cost.model_fields)
+COSTS = tuple(name for name in Cost.model_fields if name != "actual_device_s")
 
 
 @dataclass(frozen=True, slots=True)
