@@ -9,12 +9,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
-PRELOADED = ["harness.runner.trial"]
+PRELOADED = ("harness.runner.trial",)
 """What the server imports once, so that a worker has torch and the runner from its first moment."""
 ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy's
@@ -22,19 +24,43 @@ ONE_THREAD = {
 }
 """Without these, importing the runner starts threads, and a fork of a process that has threads may
 inherit a lock that no one holds."""
+DRIVER_OF_GPUS = Path("/proc/driver/nvidia")
+"""Where there is none, neither is CUDA; torch, which knows, takes seconds to import."""
 
 
 def context_for(device: str) -> BaseContext:
     """Forked from a server that has imported the runner and has one thread; CUDA: spawned.
 
     A forked copy of CUDA's state cannot be used, and neither can one of this process, whose torch
-    has thread pools; the server has neither. It starts with the first process, and keeps the
-    environment and `sys.path` of that moment.
+    has thread pools; the server has neither. It starts with the first process, or ahead of it, and
+    keeps the environment and `sys.path` of that moment.
     """
     if device.startswith("cuda"):
         return multiprocessing.get_context("spawn")
+    return _forked(PRELOADED)
+
+
+def start_ahead(device: str | None) -> None:
+    """Let the server import the runner while this process imports it, too, and plans.
+
+    To be called before either is imported here; `device` is what the user has named. Where the
+    trials may run on CUDA nothing is done. The server has no processes yet, and ends with this one.
+    """
+    if device == "cpu" or (device is None and not DRIVER_OF_GPUS.exists()):
+        start_server(PRELOADED)
+
+
+def start_server(preloaded: Sequence[str]) -> BaseContext:
+    """Start the server unless it runs, without waiting for its imports; what forks from it."""
+    context = _forked(preloaded)
+    with _ignored_interrupt(), _one_thread():
+        forkserver.ensure_running()
+    return context
+
+
+def _forked(preloaded: Sequence[str]) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([*preloaded])
     return context
 
 

@@ -201,13 +201,23 @@ def driving(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def mark_of(folder: Path) -> Mark | None:
+    """The mark of the run in a folder, if this process drives it."""
+    return _driven.get(os.path.abspath(folder))
+
+
+def help_driving(folder: Path, mark: Mark) -> None:
+    """Write for the driver of a run, in another process: as long as that holds its mark."""
+    _driven[os.path.abspath(folder)] = mark
+
+
 def still_driving(folder: Path | None = None) -> None:
     """To be called before anything is written to a run's folder (None: to any run's).
 
-    Nothing to see to where this process is not within `driving`.
+    Nothing to see to where this process is not within `driving`, and helps nobody who is.
 
     Raises:
-        TakenOver: this process drove the run, and another has taken it over.
+        TakenOver: this process drove the run, or helped to, and another has taken it over.
     """
     for driven, mark in list(_driven.items()):
         if folder is None or os.path.abspath(folder) == driven:

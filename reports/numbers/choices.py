@@ -60,7 +60,7 @@ def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> C
     names = list(dict.fromkeys(final["search"]))
     reference = "random" if "random" in names else names[0]
     values = {name: final[final["search"] == name]["test"].to_numpy(float) for name in names}
-    seeds = np.array([comparison.seed(repeat) for repeat in range(comparison.repeats)])
+    seeds = np.array([comparison.seed(repeat) for repeat in range(comparison.most_repeats)])
     return Choices(
         at=at,
         final=final,
