@@ -118,8 +118,7 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
                 views=(),
                 reference=None,
                 **{"seeds": (0,), **changes},
-            ),
-            len(changes.get("seeds", (0,))),
+            )
         )
 
     assert seconds({}) == pytest.approx(10)
@@ -134,7 +133,7 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
     assert dev == pytest.approx(10 * (2 + 30 / 911) / 1.8)
     assert seconds({"data.select_on": "test"}) == pytest.approx(10 * (2 + 1200 / 911) / 1.8)
     assert seconds({"backbone.name": "vit_small_patch16_224"}) is None
-    assert estimate.device_s(load_study("module_size"), 0) == 0
+    assert estimate.device_s(load_study("module_size")) == 0
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """What studies would cost on this machine, from one short timing.
 
-Owns: the timing, and how it is scaled to other trials. Must not know: stores, and what has been run
-already.
+Owns: the estimate of `harness list studies`. Must not know: stores, and what has been run already.
 """
 
 from __future__ import annotations
 
+from harness.comparison.request import BUDGET, REPEATS_LIVE, names_of
 from harness.model.backbones import dims
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.prepare import prepare
@@ -13,6 +13,13 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest, TrialSpec
 from harness.study.study import Study
+
+
+def trial_count(study: Study) -> int:
+    """Trials of a study: of its cells, or of the searches that it compares."""
+    if study.searches is not None:
+        return len(names_of(study.searches, [])) * REPEATS_LIVE * int(BUDGET)
+    return len(study.cells()) * len(study.seeds) if study.trains else 0
 
 
 class Estimate:
@@ -34,11 +41,8 @@ class Estimate:
         self._classes, self._images, self._tested = len(parts.train_counts), known, len(parts.test)
         self._unit = probe_seconds(self._reference, runtime) / self._work(self._reference)
 
-    def device_s(self, study: Study, trials: int) -> float | None:
-        """Device seconds of so many trials of a study, spread evenly over its cells.
-
-        None on another backbone or other data.
-        """
+    def device_s(self, study: Study) -> float | None:
+        """Device seconds of every trial of a study; None on another backbone or other data."""
         known = self._reference
         total, cells = 0.0, list(study.cell_requests()) if study.trains else []
         for _, request in cells:
@@ -48,7 +52,7 @@ class Estimate:
             if spec.backbone != known.backbone:
                 return None
             total += self._work(spec)
-        return self._unit * total / max(1, len(cells)) * trials
+        return self._unit * total / max(1, len(cells)) * trial_count(study)
 
     def _work(self, spec: TrialSpec) -> float:
         """Epochs, each weighted by how far its images travel; arbitrary units."""

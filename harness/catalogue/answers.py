@@ -7,8 +7,10 @@ know: what they answer.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,19 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", "~")).expanduser() / FOLDER / "Cache"
     return Path("~/.cache").expanduser() / FOLDER
+
+
+def machine() -> list[object]:
+    """What a timing depends on beside the package: processor, GPUs, and what computes."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    processor = [line for line in lines if line.startswith("model name")][:1]
+    gpus = sorted(str(path) for path in Path("/proc/driver/nvidia/gpus").glob("*"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    versions = [importlib.metadata.version(name) for name in ("torch", "timm", "numpy")]
+    return [platform.node(), platform.machine(), processor, gpus, visible, versions]
 
 
 def kept(name: str, find: Callable[[], Any], *, of: object = None) -> Any:

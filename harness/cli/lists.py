@@ -38,12 +38,12 @@ def _kept(kind: str, find: Callable[[], Listed]) -> Callable[[], Listed]:
     """The same list without torch, where it was made before and all that is on it ships."""
 
     def listed() -> Listed:
-        from harness.catalogue.answers import kept
+        from harness.catalogue.answers import kept, machine
         from harness.registry import installed
 
         if installed(f"harness.{kind}"):
             return find()
-        header, rows = kept(f"list-{kind}", find)
+        header, rows = kept(f"list-{kind}", find, of=machine() if kind == "studies" else None)
         return header, rows
 
     return listed
@@ -61,18 +61,24 @@ def _list_methods() -> Listed:
 
 
 def _list_studies() -> Listed:
-    from harness.bench.costs import shipped_costs, trial_count
+    from harness.bench.estimate import Estimate, trial_count
     from harness.catalogue.studies import load_study, study_names
     from harness.console import duration
+    from harness.driver.request import PlaceRequest
+    from harness.driver.setup import make_runtime
 
-    costs = shipped_costs()
+    runtime = make_runtime(PlaceRequest())
+    reference = load_study("depth_vs_position").base.with_values(
+        {"positions": "mlp1"}, source="depth_vs_position"
+    )
+    estimate = Estimate(reference, runtime)
     rows = []
     for name in study_names():
         study = load_study(name)
-        trials, device_s = trial_count(study), costs.seconds[name]
+        trials, device_s = trial_count(study), estimate.device_s(study)
         cost = "unknown" if device_s is None else f"~{duration(device_s)}" if trials else "none"
         rows.append([name, study.paper, str(trials), cost, study.question])
-    header = ["study", "paper", "trials", f"{costs.device} time, est.", "question"]
+    header = ["study", "paper", "trials", f"{runtime.device} time, est.", "question"]
     return header, rows
 
 
@@ -127,7 +133,7 @@ def _registered(registry: Registry[Any]) -> Iterator[tuple[str, Any, str]]:
 
 _LISTS: dict[str, Callable[[], Listed]] = {
     "methods": _kept("methods", _list_methods),
-    "studies": _list_studies,
+    "studies": _kept("studies", _list_studies),
     "datasets": _kept("datasets", _list_datasets),
     "backbones": _kept("backbones", _list_backbones),
     "searches": _list_searches,
