@@ -7,19 +7,20 @@ nothing left to do. Must not know: how a search works, which ones take part, the
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.comparison.contest import Contest, makers_of
-from harness.engines.processes import end_with_the_driver, start_server
+from harness.engines.processes import end_with_the_driver, starting
 from harness.errors import UserError
 from harness.search.bounded import is_over
 from harness.search.budget import Budget
@@ -62,6 +63,11 @@ class Replaying:
     """Method that learns strengths -> its cell."""
     path: Path
     """Of the table."""
+
+    def anywhere(self) -> Replaying:
+        """The same with paths that hold in a process that may work in another folder."""
+        folder = RunFolder(self.folder.path.absolute())
+        return replace(self, folder=folder, path=self.path.absolute())
 
     def begin(self, table: Table | None = None) -> Begun:
         """Make the searches ready to be started; None: the table is to be read."""
@@ -144,21 +150,22 @@ class Begun:
 def _side_by_side(
     replaying: Replaying, left: dict[str, list[int]], count: int
 ) -> Iterator[tuple[str, _Told]]:
-    modules = [__name__, "optuna", *(["torch"] if "gp" in left else [])]
     mark = mark_of(replaying.folder.path)
+    # Spawned, because this process may have threads, and the server of workers other imports.
     pool = ProcessPoolExecutor(
         count,
-        mp_context=start_server(modules),
-        initializer=partial(_begin, replaying, mark),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=partial(_begin, replaying.anywhere(), mark),
     )
     try:
-        asked: dict[str, list[Future[_Told]]] = {
-            name: [
-                pool.submit(_replay, name, repeats[at : at + AT_ONCE])
-                for at in range(0, len(repeats), AT_ONCE)
-            ]
-            for name, repeats in left.items()
-        }
+        with starting():  # with the first of these
+            asked: dict[str, list[Future[_Told]]] = {
+                name: [
+                    pool.submit(_replay, name, repeats[at : at + AT_ONCE])
+                    for at in range(0, len(repeats), AT_ONCE)
+                ]
+                for name, repeats in left.items()
+            }
         for name, parts in asked.items():
             whole = _Told()
             for part in parts:
@@ -168,8 +175,8 @@ def _side_by_side(
             yield name, whole
     except BrokenProcessPool as error:
         raise UserError(
-            "A process that replayed searches ended before they did; give the command again, and "
-            "what is there is kept."
+            "A process that replayed searches ended before they did; give the command again, which "
+            "keeps what is there (a script of yours has to ask below `if __name__ == '__main__':`)."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

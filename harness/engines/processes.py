@@ -9,14 +9,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-PRELOADED = ("harness.runner.trial",)
+PRELOADED = ["harness.runner.trial"]
 """What the server imports once, so that a worker has torch and the runner from its first moment."""
 ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy's
@@ -37,7 +37,9 @@ def context_for(device: str) -> BaseContext:
     """
     if device.startswith("cuda"):
         return multiprocessing.get_context("spawn")
-    return _forked(PRELOADED)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def start_ahead(device: str | None) -> None:
@@ -47,27 +49,22 @@ def start_ahead(device: str | None) -> None:
     trials may run on CUDA nothing is done. The server has no processes yet, and ends with this one.
     """
     if device == "cpu" or (device is None and not DRIVER_OF_GPUS.exists()):
-        start_server(PRELOADED)
-
-
-def start_server(preloaded: Sequence[str]) -> BaseContext:
-    """Start the server unless it runs, without waiting for its imports; what forks from it."""
-    context = _forked(preloaded)
-    with _ignored_interrupt(), _one_thread():
-        forkserver.ensure_running()
-    return context
-
-
-def _forked(preloaded: Sequence[str]) -> BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*preloaded])
-    return context
+        context_for("cpu")
+        with starting():
+            forkserver.ensure_running()
 
 
 def start(process: BaseProcess) -> None:
     """Start a process that leaves Ctrl-C to this one, from its first instruction on."""
-    with _ignored_interrupt(), _one_thread():
+    with starting():
         process.start()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Processes that begin in it leave Ctrl-C to this one, and start no threads on import."""
+    with _ignored_interrupt(), _one_thread():
+        yield
 
 
 def end_with_the_driver() -> None:

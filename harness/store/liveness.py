@@ -62,6 +62,10 @@ class Mark:
     def __init__(self, path: Path, nonce: str, what: str) -> None:
         self.path, self._nonce, self._what = path, nonce, what
 
+    def anywhere(self) -> Mark:
+        """The same for a process that may work in another folder."""
+        return Mark(self.path.absolute(), self._nonce, self._what)
+
     @property
     def is_ours(self) -> bool:
         """Whether nobody has taken it over or removed it."""
@@ -202,8 +206,9 @@ def driving(path: Path) -> Iterator[None]:
 
 
 def mark_of(folder: Path) -> Mark | None:
-    """The mark of the run in a folder, if this process drives it."""
-    return _driven.get(os.path.abspath(folder))
+    """The mark of the run in a folder, if this process drives it; to be handed to its helpers."""
+    mark = _driven.get(os.path.abspath(folder))
+    return None if mark is None else mark.anywhere()
 
 
 def help_driving(folder: Path, mark: Mark) -> None:
