@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import psutil
 import pytest
 from support.cli import harness
@@ -155,16 +154,6 @@ def test_fewer_repeats_of_a_search_are_said_and_judged(tmp_path, table):
     assert "8 repeats (sobol 6) over 2 training seeds" in text
     rows = (folder.report / "searches.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["8", "8", "6"]
-    same = compare(tmp_path / "same", table, *words[:2], "--repeats", "6", *words[4:])
-    assert same.exit_code == 0
-    other = RunFolder.of(Store(tmp_path / "same"), "joint_space+searches")
-    assert difference(folder, "sobol") == difference(other, "sobol")
-    assert difference(folder, "tpe") != difference(other, "tpe")
-
-
-def difference(folder, search):
-    judged = pd.read_csv(folder.report / "searches.csv", index_col="search")
-    return judged.loc[search, "difference"], judged.loc[search, "rank"] > 0
 
 
 def test_a_helper_writes_as_long_as_its_driver_may(tmp_path, monkeypatch):

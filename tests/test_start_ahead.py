@@ -44,10 +44,11 @@ def test_ray_has_processes_of_its_own(started):
 AHEAD = """
 import json, os, sys
 from multiprocessing import forkserver
-from harness.engines.processes import start_ahead
-start_ahead("cpu")
-ahead = forkserver._forkserver._forkserver_pid
-early = sorted({"torch", "numpy"} & set(sys.modules))
+if __name__ == "__main__":
+    from harness.engines.processes import start_ahead
+    start_ahead("cpu")
+    ahead = forkserver._forkserver._forkserver_pid
+    early = sorted({"torch", "numpy"} & set(sys.modules))
 from pathlib import Path
 from harness.engines.local import LocalEngine
 from harness.runner.resolve import resolve
