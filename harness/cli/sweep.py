@@ -121,7 +121,6 @@ def sweep(
     With --search, run those that the search asks for until its budget is spent. A study that names
     searches runs each of them instead, and compares them.
     """
-    from harness.comparison.live import plan_any_sweep
     from harness.driver.request import EngineRequest, StudyRequest, SweepRequest
 
     asked = SweepRequest(
@@ -150,6 +149,10 @@ def sweep(
         keep=keep,  # type: ignore[arg-type]
         line=typed_command(),
     )
+    if not dry_run:
+        asked.engine.start_ahead(device)
+    from harness.comparison.live import plan_any_sweep
+
     plan = plan_any_sweep(asked, TERMINAL)
     for line in plan.words():
         TERMINAL.say(line)

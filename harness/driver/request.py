@@ -139,6 +139,16 @@ class EngineRequest:
         elif gpus is not None and gpus > 1 and gpus % 1:
             raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
 
+    def start_ahead(self, device: str | None) -> None:
+        """Begin what trials on such a device will need, before torch is imported here.
+
+        See `harness.engines.processes.start_ahead`; nothing for an engine that is not of processes.
+        """
+        from harness.engines.processes import start_ahead
+
+        if self.kind == "local":
+            start_ahead(device)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:

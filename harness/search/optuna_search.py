@@ -291,7 +291,9 @@ class OptunaSearch:
                 n_startup_trials=10,
             )
         if kind == "gp":
-            return samplers.GPSampler(
+            from harness.search.gaussian import RememberingGPSampler
+
+            return RememberingGPSampler(
                 seed=self._number("gp", self._asks),
                 n_startup_trials=10,
                 deterministic_objective=False,
