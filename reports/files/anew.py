@@ -164,7 +164,7 @@ def _csv(path: Path, table: pd.DataFrame) -> Path:
     # Put together here, because pandas takes many times as long, which shows with 100,000 trials.
     columns = [_cells(column) for _, column in table.items()]
     rows = [map(_quoted, map(str, table.columns)), *zip(*columns, strict=True)]
-    return _text(path, "".join(f"{','.join(row)}\n" for row in rows))
+    return _text(path, "\n".join(map(",".join, rows)) + "\n")
 
 
 def _cells(column: pd.Series[Any]) -> list[str]:
@@ -174,6 +174,9 @@ def _cells(column: pd.Series[Any]) -> list[str]:
         return ["" if value != value else f"{value:.4f}" for value in values]
     if column.dtype.kind == "i":
         return [str(value) for value in values]
+    if isinstance(column.dtype, pd.StringDtype):
+        texts = column.fillna("").to_list()
+        return [*map(_quoted, texts)] if QUOTED.search("".join(texts)) else texts
     known = {  # by type as well: 1 and True are one key, and two texts
         (kind, value): "" if pd.isna(value) else _quoted(str(value))
         for kind, value in {(type(value), value) for value in values}

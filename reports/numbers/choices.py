@@ -122,7 +122,7 @@ class _ElsewhereScored:
         """NaN without other seeds."""
         if trial_id not in self._known:
             trial = self._trials.loc[trial_id]
-            fellows = self._by_place.get_group(trial["cell"])
+            fellows = self._by_place.get_group(str(trial["cell"]))
             fellows = fellows[fellows["seed"] != trial["seed"]]
             self._known[trial_id] = float(fellows[self._name].mean())
         return self._known[trial_id]

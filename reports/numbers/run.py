@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import OVERALL
 from harness.store.run_folder import RunFolder
-from harness.store.runs import read_run
+from harness.store.runs import Asked, read_run
 from harness.store.search_log import Event
 from harness.store.summaries import (
     BY_GROUP,
@@ -107,7 +107,7 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     ended = summaries(store, {asked.trial_id for asked in files.asked}, on_unusable)
     scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
-    keys = [cell_key(asked.cell) for asked in files.asked]
+    keys = _keys(files.asked)
     tried = {key: asked.cell for key, asked in zip(keys, files.asked, strict=True)}
     cells = files.study.cells()
     on_axes = tried.keys() <= {cell_key(cell) for cell in cells}
@@ -132,6 +132,16 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
         groups=groups,
         chance=100 / scored.num_classes if scored else float("nan"),
     )
+
+
+def _keys(trials: Sequence[Asked]) -> list[str]:
+    """The `cell_key` of each, made once for the many seeds of a cell."""
+    known: dict[str, str] = {}
+    words = [repr(asked.cell) for asked in trials]
+    for word, asked in zip(words, trials, strict=True):
+        if word not in known:
+            known[word] = cell_key(asked.cell)
+    return [known[word] for word in words]
 
 
 def rows_of(ended: Sequence[Summary]) -> tuple[pd.DataFrame, tuple[str, ...]]:
