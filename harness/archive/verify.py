@@ -124,8 +124,8 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
     chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))
     specs = [known.records[trial_id].spec for trial_id in chosen]
     weights = None if asked.weights is None else Path(asked.weights).absolute()
-    place = replace(asked.place, cache=0)  # what is verified is computed, all of it
-    runtime = make_runtime(place, weights=weights, console=console)
+    whole = replace(asked.place, cache=0)  # what is verified is computed, all of it
+    runtime = make_runtime(whole, weights=weights, console=console)
     for spec in specs:
         _check(spec, runtime)
     with TemporaryDirectory(prefix="harness-verify-") as place:
