@@ -60,6 +60,7 @@ def test_damaged_files_change_nothing_and_are_made_again(tmp_path, damage):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [0, 1])
 def test_the_folder_may_vanish_at_any_moment(tmp_path, when):
     trial, runtime = spec(**{"recipe.epochs": 3}), cached(tmp_path)
@@ -82,6 +83,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
     both(tmp_path, cached(tmp_path), spec())
 
 
+@pytest.mark.slow
 def test_what_was_used_least_recently_makes_room(tmp_path):
     runtime = cached(tmp_path)
     both(tmp_path, runtime, spec(seed=0))
@@ -91,7 +93,8 @@ def test_what_was_used_least_recently_makes_room(tmp_path):
         both(tmp_path, runtime, spec(seed=seed))
         assert KeptFolder(tmp_path / "cache", LARGE).size <= 1.5 * one
     both(tmp_path, runtime, spec(seed=2), "again")
-    assert len(files(tmp_path)[11]) >= len(PARTS)  # all that the last seed needs
+    kept = [part for parts in files(tmp_path).values() for part in parts]
+    assert set(kept) == set(PARTS)  # all that the last seed needs
 
 
 def test_nothing_is_kept_that_has_no_room(tmp_path):
@@ -100,6 +103,7 @@ def test_nothing_is_kept_that_has_no_room(tmp_path):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_pass_that_another_process_fills_is_only_computed(tmp_path):
     trial, runtime = spec(), cached(tmp_path)
     both(tmp_path, runtime, trial)
@@ -116,7 +120,7 @@ def test_cuts_are_chosen_by_what_they_save_per_byte():
     uses, sizes = {0: 6, 5: 6, 11: 6, 13: 1}, [100] * 13 + [5]
     assert chosen_cuts(uses, sizes, 400) == {0, 5, 11, 13}
     assert chosen_cuts(uses, sizes, 210) == {5, 11, 13}
-    assert chosen_cuts(uses, sizes, 110) == {5, 13}
+    assert chosen_cuts(uses, sizes, 110) == {11, 13}
     assert chosen_cuts(uses, sizes, 99) == {13}
     assert chosen_cuts(uses, sizes, 4) == set()
     assert chosen_cuts({40: 3}, sizes, 400) == set()
@@ -156,6 +160,7 @@ def test_tensors_are_read_as_they_were(tmp_path):
     kept.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
 def test_what_a_worker_keeps_of_freed_memory_is_bounded():
     code = """

@@ -54,6 +54,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_results_are_the_same_and_nothing_is_kept_where_it_must_not(tmp_path, name):
     values, cut, parts = METHODS[name]

@@ -106,7 +106,7 @@ class _Side(NamedTuple):
         ended = self.engine.next()
         record = self.store.record(spec.trial_id)
         if record is None or record.status == "FAILED":
-            why = ended.crash if record is None else record.error
+            why = ended if record is None else record.error
             raise RuntimeError(f"Trial {spec.trial_id} failed: {why}")
         return float(read_lines(self.store.root / SECONDS)[-1]["cpu_s"])
 
