@@ -227,7 +227,7 @@ def _ways(case: Case, setting: Setting, data: Dataset) -> tuple[list[_Way], int]
 
 def _logits(model: nn.Module, head: nn.Module) -> Callable[[Tensor], Tensor]:
     def logits(x: Tensor) -> Tensor:
-        scores: Tensor = head(features(model, x))  # type: ignore[arg-type]
+        scores: Tensor = head(features(model, x))
         return scores
 
     return logits
