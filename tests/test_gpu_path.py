@@ -11,7 +11,7 @@ from support.records import TINY
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.data.dataset import Dataset, Images, Split
+from harness.data.dataset import Dataset, Images, Split, normalised
 from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.model.backbones import load_backbone
@@ -244,6 +244,7 @@ def waits(batches, **changes):
     classes = tuple(str(number) for number in range(15))
     groups = {"all": tuple(range(15))}
     data = Dataset(train=images, test=one, classes=classes, groups=groups)
+    normalised(one.pixels, data)  # constants are sent once
     with Waiting() as waiting, Making(waiting):
         result = train(
             Classifier(model, attachment, head), data, split, recipe, seed=0, log=lambda row: None
@@ -270,8 +271,6 @@ def test_a_step_that_waits_would_be_counted(on_shapes, monkeypatch):
 
 
 def test_constants_made_while_evaluating_serve_training():
-    from harness.data.dataset import normalised
-
     values = (0.25, 0.5, 0.125)
     images = torch.zeros(1, 3, 4, 4)
     part = Images(pixels=images, labels=torch.zeros(1).long())
