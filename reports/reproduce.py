@@ -52,8 +52,8 @@ gives the commands in this order. All are on the SYNTHETIC embedded benchmark, o
 
 `searches` was replayed from the table that ships with the harness, which `harness {table}` wrote.
 
-`bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the device
-and with the versions that its CSV names.
+`bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the
+device and with the versions that its CSV names.
 """
 
 
