@@ -40,7 +40,8 @@ class ByHand(nn.Module):
         output: Tensor = self.layer(x)
         deltas = [up(down(x)) * (ALPHA / RANK) for down, up in zip(self.down, self.up, strict=True)]
         if self.thirds is None:
-            return output + deltas[0]
+            whole: Tensor = output + deltas[0]
+            return whole
         parts = list(output.chunk(3, dim=-1))
         for third, delta in zip(self.thirds, deltas, strict=True):
             parts[third] = parts[third] + delta

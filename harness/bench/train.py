@@ -227,7 +227,7 @@ def _ways(case: Case, setting: Setting, data: Dataset) -> tuple[list[_Way], int]
 
 def _logits(model: nn.Module, head: nn.Module) -> Callable[[Tensor], Tensor]:
     def logits(x: Tensor) -> Tensor:
-        scores: Tensor = head(features(model, x))  # type: ignore[arg-type]
+        scores: Tensor = head(features(model, x))
         return scores
 
     return logits
@@ -280,8 +280,7 @@ def table(rows: Sequence[Speed]) -> list[list[str]]:
         share = None if row.flops_per_s is None else row.flops_per_s / row.ceiling
         lines.append(
             [
-                *(row.case, row.way, f"{row.backbone} {row.size}", str(row.batch), row.precision),
-                f"{row.images_per_s:.1f}",
+                *(row.case, row.way, f"{row.images_per_s:.1f}"),
                 "" if row.over_plain is None else f"{row.over_plain:.3f}",
                 "" if peft is None else f"{row.images_per_s / peft:.3f}",
                 "" if share is None else f"{100 * share:.0f} %",
@@ -293,6 +292,6 @@ def table(rows: Sequence[Speed]) -> list[list[str]]:
 
 
 HEADER = [
-    *("case", "way", "backbone", "batch", "precision", "images/s", "step / plain", "images / peft"),
-    *("of the ceiling", "peak (MiB)", "saved (MiB)"),
+    *("case", "way", "images/s", "step / plain", "images / peft", "of the ceiling"),
+    *("peak (MiB)", "saved (MiB)"),
 ]

@@ -90,13 +90,12 @@ def train(
         if name not in known:
             raise unknown("case", name, known)
     found = _settings(settings, device, rounds)
-    rows = [
-        row
-        for setting in found
-        for name in cases or known
-        for row in bench_train.measure(known[name], setting)
-    ]
-    print_table(bench_train.HEADER, bench_train.table(rows))
+    rows = []
+    for setting in found:
+        rows += (own := [r for n in cases or known for r in bench_train.measure(known[n], setting)])
+        of = f"{own[0].backbone} at {own[0].size} px, batch {own[0].batch}, {own[0].precision}"
+        click.echo(f"{of}, on {setting.device}:")
+        print_table(bench_train.HEADER, bench_train.table(own))
     path = write_rows(Path(out) / "bench" / "train.csv", rows, str(found[0].device))
     click.echo(f"Wrote {path}")
 

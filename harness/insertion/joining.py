@@ -45,7 +45,7 @@ def added(output: Tensor, terms: Sequence[Term], *, is_free: bool) -> Tensor:
             return _written(output, cast)
         spans = [(term.start, term.stop, term.up is not None) for term in cast]
         flat = [tensor for term in cast for tensor in (term.value, term.up) if tensor is not None]
-        result: Tensor = _AddOver.apply(spans, output, *flat)  # type: ignore[no-untyped-call]
+        result: Tensor = _AddOver.apply(spans, output, *flat)
         return result
     parts, end = [], 0
     for term in sorted(terms, key=lambda term: term.start):
