@@ -7,7 +7,8 @@ import sys
 from harness.bench.stores import big_study as big_study
 from harness.bench.stores import fill as fill
 from harness.bench.stores import measure
+from harness.reports.files.write import write_report
 
 if __name__ == "__main__":
-    for row in measure(int(sys.argv[1])):
+    for row in measure(int(sys.argv[1]), write_report):
         print(f"{row.trials} trials, {row.command}: {row.seconds:.1f} s")

@@ -6,7 +6,7 @@ Owns: `harness bench scaling`, with `harness.bench.stores`. Must not know: how i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import DataSpec, Recipe, TrialRequest
+from harness.store.run_folder import RunFolder
 from harness.store.store import Store
 
 BATCHES = (8, 16, 32, 64, 128)
@@ -69,9 +70,9 @@ def trials(device: str) -> Iterator[Point]:
             yield Point("trials in one process", "a trial", number + 1, record.cost.device_s)
 
 
-def of_stores(most: int) -> Iterator[Point]:
-    """Seconds of commands on stores of up to `most` made-up trials."""
+def of_stores(most: int, report: Callable[[RunFolder], object]) -> Iterator[Point]:
+    """Seconds of commands, `report` among them, on stores of up to `most` made-up trials."""
     for size in SIZES:
         if size <= most:
-            for row in stores.measure(size):
+            for row in stores.measure(size, report):
                 yield Point("trials in the store", row.command, row.trials, row.seconds)

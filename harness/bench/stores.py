@@ -17,8 +17,8 @@ from harness.bench.overhead import made_record
 from harness.catalogue.studies import load_study
 from harness.driver.plan import make_plan
 from harness.metrics import split_metrics
-from harness.reports.files.write import write_report
 from harness.runner.runtime import Runtime
+from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.status import look
 from harness.store.store import Store
@@ -86,8 +86,8 @@ def fill(store: Store, study: Study) -> int:
     return len(plan.to_run)
 
 
-def measure(trials: int) -> list[Spent]:
-    """Time plan, status and report on a store of about so many trials."""
+def measure(trials: int, report: Callable[[RunFolder], object]) -> list[Spent]:
+    """Time plan, status and `report` on a store of about so many trials."""
     with tempfile.TemporaryDirectory() as folder:
         store, study = Store(Path(folder)), big_study(trials)
         count = fill(store, study)
@@ -105,7 +105,7 @@ def measure(trials: int) -> list[Spent]:
             "first look": first,
             "plan": plan,
             "status": lambda: look(run),
-            "report": lambda: write_report(run),
+            "report": lambda: report(run),
         }
         return [Spent(count, name, _seconds(command)) for name, command in commands.items()]
 

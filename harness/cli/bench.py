@@ -147,10 +147,11 @@ def scaling(
     from harness.bench import scaling as growth
     from harness.bench.files import facts, write_rows
     from harness.reports.figures.scaling import draw_scaling
+    from harness.reports.files.write import write_report
 
     setting = _settings(settings, device, rounds)[0]
     name = str(setting.device)
-    points = [*growth.steps(setting), *growth.trials(name), *growth.of_stores(trials)]
+    points = [*growth.steps(setting), *growth.trials(name), *growth.of_stores(trials, write_report)]
     rows = [[p.panel, p.line, f"{p.x:g}", f"{p.seconds:.4g}"] for p in points]
     print_table(["what grows", "line", "to", "seconds"], rows)
     folder = Path(out) / "bench"
