@@ -109,4 +109,4 @@ def test_what_is_no_size_is_one_sentence(tmp_path):
     asked = ("sweep", "--study", "depth_vs_position", "--cache", "much", "--out", tmp_path)
     result = command(*asked)
     assert result.exit_code == 2
-    assert result.stderr == "--cache much: write a size such as 500M or 2G, or 0 for none.\n"
+    assert result.stderr == "Error: --cache much: write a size such as 500M or 2G, or 0 for none.\n"

@@ -176,19 +176,10 @@ def _run(
         peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
+            precision = evaluated_in(spec.recipe)
+            found = embed(classifier, prepared.dataset, tested, precision, prefixes, "test")
             claim.write_features(
-                embed(
-                    classifier,
-                    prepared.dataset,
-                    tested,
-                    evaluated_in(spec.recipe),
-                    prefixes=prefixes,
-                    part="test",
-                )
-                .cpu()
-                .numpy(),
-                tested.labels.cpu().numpy(),
-                prepared.dataset.groups,
+                found.cpu().numpy(), tested.labels.cpu().numpy(), prepared.dataset.groups
             )
         learned = None if result.diverged else classifier.attachment.learned()
         weights = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
