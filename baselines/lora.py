@@ -40,10 +40,12 @@ class LoRADelta(Delta):
         self.up = nn.Parameter(torch.zeros(d_out, len(down)))
         self.factor = factor
 
-    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+    def halves(self, x: Tensor, strength: Strength) -> tuple[Tensor, Tensor]:
         # Scaling the r-wide product costs d_out/r times less than scaling the result.
-        narrow = nn.functional.linear(x, self.down) * (strength * self.factor)
-        return nn.functional.linear(narrow, self.up)
+        return nn.functional.linear(x, self.down) * (strength * self.factor), self.up
+
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        return nn.functional.linear(*self.halves(x, strength))
 
     def low_rank(self) -> tuple[Tensor, Tensor, float]:
         return self.down, self.up, self.factor

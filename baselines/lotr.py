@@ -51,11 +51,13 @@ class LoTRDelta(Delta):
         self._shared = [shared]  # in a list, so that only the attachment holds these tensors
         self.factor = factor
 
-    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+    def halves(self, x: Tensor, strength: Strength) -> tuple[Tensor, Tensor]:
         (shared,) = self._shared
         narrow = nn.functional.linear(x, shared.down)
-        narrow = nn.functional.linear(narrow, self.core) * (strength * self.factor)
-        return nn.functional.linear(narrow, shared.up)
+        return nn.functional.linear(narrow, self.core) * (strength * self.factor), shared.up
+
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        return nn.functional.linear(*self.halves(x, strength))
 
     def low_rank(self) -> tuple[Tensor, Tensor, float]:
         (shared,) = self._shared

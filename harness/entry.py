@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,7 +63,8 @@ def train(
     from harness.comparison.controls import train_with_controls
     from harness.driver.cell import prepare_training
     from harness.driver.request import TrainRequest
-    from harness.reports.files.write import write_gamma, write_report
+    from harness.reports.files.anew import write_gamma
+    from harness.reports.files.write import write_report
     from harness.reports.notebook import ComparisonResults
     from harness.reports.trained import TrainResults
 
@@ -110,6 +112,7 @@ def sweep(
     max_retries: int = 2,
     keep: Literal["none", "best", "all"] = "none",
     select_on: Literal["val", "test"] | None = None,
+    cache: str | int = "2G",
     smoke: bool = False,
     settings: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
@@ -122,7 +125,8 @@ def sweep(
     """Run every trial of a study that the store `out` lacks, or those that a search asks for.
 
     `study` is a shipped one's name, a path, or a `Study`. A study that names searches has each of
-    them run and compared instead. The report is written as well; see `Results.report`.
+    them run and compared instead. The report is written as well; see `Results.report`. `cache` is
+    the disk space for what frozen blocks compute, which trials share; 0: none.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -131,10 +135,7 @@ def sweep(
         NotSavedError: results cannot be written.
     """
     line = _line(sweep, locals())
-    from harness.comparison.live import plan_any_sweep
     from harness.driver.request import EngineRequest, StudyRequest, SweepRequest
-    from harness.reports.files.write import write_report
-    from harness.reports.notebook import results_of
 
     asked = SweepRequest(
         study=StudyRequest(
@@ -145,7 +146,7 @@ def sweep(
             seeds=seeds,
             select_on=select_on,
         ),
-        place=_place(out, data_root, on_bad_image, device),
+        place=replace(_place(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(
             kind=engine,
             workers=workers,
@@ -162,6 +163,11 @@ def sweep(
         keep=keep,
         line=line,
     )
+    asked.engine.start_ahead(device)
+    from harness.comparison.live import plan_any_sweep
+    from harness.reports.files.write import write_report
+    from harness.reports.notebook import results_of
+
     plan = plan_any_sweep(asked, console)
     if console is not SILENT:  # the cost is measured, for somebody to read
         for words in plan.words():
@@ -180,7 +186,7 @@ def compare(
     study: str | Path | Study | None = None,
     replay: str | Path | Literal[True] | None = None,
     budget: str | int | None = None,
-    repeats: int | None = None,
+    repeats: int | str | None = None,
     seeds: int | None = None,
     confirm: int | None = None,
     charge: Sequence[str] = (),
@@ -198,7 +204,8 @@ def compare(
     """Judge methods, or searches, against each other at equal cost, and write the report.
 
     Searches run live, or with `replay` on a table of `harness tabulate` (True: the one that ships
-    with the harness), which trains nothing.
+    with the harness), which trains nothing. `repeats` is a number, or "500,gp=200" for another one
+    of some searches.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.

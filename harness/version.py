@@ -1,11 +1,29 @@
-"""The version of the package."""
+"""The version of the package, and which state of its source this is.
+
+Owns: both. Must not know: what they decide.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
+import functools
+import hashlib
+import os
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+OF_SOURCE = (".py", ".jinja", ".css", ".js", ".csv")
+"""Files of the package that decide what it says, by the ends of their names."""
+NO_SOURCE = ("__pycache__", "gallery")
+
+
+@functools.cache
+def source_hash() -> str:
+    """Hash of the package's own files, which changes with every edit of a checkout."""
+    found = hashlib.sha256(__version__.encode())
+    for folder, below, names in os.walk(Path(__file__).parent, followlinks=True):
+        below[:] = sorted(name for name in below if name not in NO_SOURCE)
+        for name in sorted(names):
+            if name.endswith(OF_SOURCE):
+                found.update(f"\n{name}\n".encode() + Path(folder, name).read_bytes())
+    return found.hexdigest()

@@ -51,6 +51,9 @@ gives the commands in this order. All are on the SYNTHETIC embedded benchmark, o
 {rows}
 
 `searches` was replayed from the table that ships with the harness, which `harness {table}` wrote.
+
+`bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the
+device and with the versions that its CSV names.
 """
 
 

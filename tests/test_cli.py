@@ -13,8 +13,8 @@ from support.cli import harness
 from harness.cli import main
 
 FLAGS = {
-    "sweep": "--address --budget --data-root --device --dry-run --engine --gpus-per-trial --keep "
-    "--max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
+    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
+    "--keep --max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
     "--select-on --set --smoke --study --warm-start --weights --workers",
     "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
@@ -27,10 +27,13 @@ FLAGS = {
     **dict.fromkeys(("status", "import"), "--out"),
     "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
     "--workers",
-    **dict.fromkeys(("list", "data"), ""),
+    **dict.fromkeys(("list", "data", "bench"), ""),
     "report": "--out --paper",
     "pretrain": "--file --seed",
-    "bench": "--trials --workers",
+    "bench overhead": "--trials --workers",
+    "bench train": "--case --device --out --rounds --set",
+    "bench scaling": "--device --out --rounds --set --trials",
+    "bench sweep": "--cells",
     "data check": "--data-root --download --out --set",
     "data pack": "--data-root --on-bad-image --out --set --size",
     "data bench": "--data-root --out --set --size",

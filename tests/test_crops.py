@@ -143,3 +143,22 @@ def test_batches_of_a_streamed_pack_are_those_of_a_whole_one_and_nothing_is_wait
         torch.cuda.set_sync_debug_mode(before)
     for left, right in zip(one, other, strict=True):
         assert torch.equal(left.pixels, right.pixels) and torch.equal(left.labels, right.labels)
+
+
+def test_views_of_large_images_agree_where_weights_have_few_digits():
+    """Far from the first pixel, a place in single precision would be off by a share of a pixel."""
+    rng = torch.Generator().manual_seed(3)
+    height, width = 40, 9000
+    flat = torch.randint(0, 256, (height * width * 3,), dtype=torch.uint8, generator=rng)
+    where = Where(
+        offsets=torch.zeros(6).long(),
+        sizes=torch.tensor([[height, width]]).repeat(6, 1),
+        borders=torch.zeros(6, 2).long(),
+    )
+    for boxes in (
+        random_boxes(where.sizes, SIZE, 0.08, generator(0, "test")),
+        plain_boxes(where.sizes, SIZE),
+    ):
+        one = by_image(flat, 3, where, boxes, SIZE)
+        other = by_matrix(flat, 3, where, boxes, SIZE)
+        assert (one.int() - other.int()).abs().max() <= 1

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.data.dataset import Dataset, Images, crop_flip, epoch_batches, split, stratified
 from harness.datasets.dota import CLASSES as TARGET_CLASSES
@@ -159,3 +160,63 @@ def test_metrics_by_hand():
     assert scores.class_counts == (4, 2, 1, 0)
     # cosine distances: 0-1: 1, 0-2: 2, 1-2: 1
     assert scores.distance == pytest.approx({"head": 1.5, "tail": (1.0 + 1.5) / 2})
+
+
+def slow_batches(images, recipe, seed, epoch, excluded):
+    """Batches as they were made until SEMANTICS 2: from a mask over all that is left."""
+    order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+    rng = generator(seed, "augment", epoch)
+    while len(order):
+        mask = excluded()
+        free = torch.ones(len(order), dtype=torch.bool) if mask is None else ~mask[order]
+        place = free.nonzero().flatten()[: recipe.batch_size]
+        if len(place):
+            yield images.augmented(order[place], recipe, rng)
+        if len(place) < recipe.batch_size:
+            return
+        left = torch.ones(len(order), dtype=torch.bool)
+        left[place] = False
+        order = order[left]
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3], ids=["never", "always", "half", "a third"])
+@pytest.mark.parametrize("batch", [4, 5, 66, 100])
+def test_batches_are_those_that_a_mask_over_all_images_gives(every, batch):
+    """Where nothing is excluded they are cut from the order; masks may come and go."""
+    data, recipe = toy([50, 10, 3, 2, 1]), Recipe(batch_size=batch)
+    masks = [torch.rand(66, generator=generator(0, "mask", i)) < 0.4 for i in range(40)]
+
+    def excluding():
+        calls = iter(range(40))
+        return lambda: masks[i] if every and not (i := next(calls)) % every else None
+
+    found, wanted = (
+        list(make(data.train, recipe, 1, 2, excluding())) for make in (epoch_batches, slow_batches)
+    )
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.pixels, other.pixels) and torch.equal(one.labels, other.labels)
+
+
+def test_a_batch_takes_no_longer_with_more_images():
+    """Elements that are touched after the order is drawn, counted."""
+
+    class Counts(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            is_view = any(r.alias_info is not None for r in function._schema.returns)
+            if isinstance(result, torch.Tensor) and not is_view:
+                self.total += result.numel()
+            return result
+
+    def touched(count):
+        data = Images(pixels=torch.zeros(count, 1, 2, 2).byte(), labels=torch.zeros(count).long())
+        batches = epoch_batches(data, Recipe(batch_size=10, augment="none"), 0, 0)
+        next(batches)
+        with Counts() as counts:
+            next(batches)
+        return counts.total
+
+    assert touched(100_000) == touched(1000)

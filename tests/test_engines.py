@@ -28,6 +28,7 @@ from harness.store.store import Store
 from harness.study.space import SearchSpace
 
 ENGINES = {"local": LocalEngine, "ray": RayEngine}
+FEW = ["--set", "data.options.test_per_class=4"]
 
 
 def start(kind, folder, **changes):
@@ -115,7 +116,7 @@ def results(out):
 )
 def test_both_engines_give_the_same_store(tmp_path, search):
     for kind in ENGINES:
-        arguments = ["--engine", kind, "--workers", 1, "--out", tmp_path / kind]
+        arguments = ["--engine", kind, "--workers", 1, "--out", tmp_path / kind, *FEW]
         run = sweep("--study", *search, "--smoke", *arguments)
         assert run.exit_code == 0, run.output
     assert results(tmp_path / "local") == results(tmp_path / "ray") != {}
@@ -144,7 +145,7 @@ def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
     study = tmp_path / "one.py"
     study.write_text(ONE_CELL.format(name=name))
     common = ["--study", study, "--device", "cpu", "--workers", 1]
-    common += ["--set", "recipe.epochs=2", "--set", "data.val_fraction=0.3"]
+    common += ["--set", "recipe.epochs=1", "--set", "data.val_fraction=0.3", *FEW]
     together = ["--engine", "ray", "--gpus-per-trial", 2]
     for name, arguments in (("one", []), ("two", together)):
         run = sweep(*common, *arguments, "--out", tmp_path / name)

@@ -128,6 +128,10 @@ def test_costs_are_scaled_from_one_timing(monkeypatch):
     assert seconds({"depth": "last:1"}) == pytest.approx(10 * (8 * 13 / 12 + 2) / 18)
     learned = {"method": "metapeft", "options": {"inner_steps": 2}}
     assert seconds(learned) == pytest.approx(15)
+    # Beside 911 images, all trained on, 5 of each of 15 classes, or the test's 1,200, are scored.
+    dev = seconds({"data.options.dev_per_class": 5})
+    assert dev == pytest.approx(10 * (2 + 75 / 911) / 1.8)
+    assert seconds({"data.select_on": "test"}) == pytest.approx(10 * (2 + 1200 / 911) / 1.8)
     assert seconds({"backbone.name": "vit_small_patch16_224"}) is None
     assert estimate.device_s(load_study("module_size")) == 0
 

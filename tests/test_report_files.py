@@ -82,6 +82,7 @@ def test_latex_escapes_what_has_a_meaning_there():
 @pytest.mark.slow
 def test_figures_and_tables_are_the_same_bytes_twice(folder):
     first = {path.name: path.read_bytes() for path in write_report(folder)}
+    folder.drawn.unlink()
     second = {path.name: path.read_bytes() for path in write_report(folder)}
     assert first == second
     assert {"heatmap_positions_depth.png", "heatmap_positions_depth.svg"} <= set(first)

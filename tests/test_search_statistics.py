@@ -127,6 +127,16 @@ def test_one_trial_per_seed_counts_as_many_times_as_there_are_seeds():
     assert math.isnan(judged.loc["one", "rank"]) and judged.loc["random", "rank"] == 1
 
 
+def test_a_search_with_fewer_repeats_is_paired_with_the_first_of_the_others():
+    judged = table({"random": [1, 2, 9, 9], "a": [5, 5, 0, 0], "few": [2, 4]}).table
+    by_hand = paired(np.array([2.0, 4.0]), np.array([1.0, 2.0]), 0.975)
+    assert by_hand == pytest.approx(tuple(judged.loc["few", ["difference", "difference_ci"]]))
+    assert judged.loc["a", "difference"] == pytest.approx((4 + 3 - 9 - 9) / 4)
+    assert judged["rank"].tolist() == [3, 1, 2]  # in the two repeats that all have
+    few_first = table({"few": [2, 4], "random": [1, 2, 9, 9]}).table
+    assert few_first.loc["random", "difference"] == pytest.approx((-1 - 2) / 2)
+
+
 @pytest.fixture
 def fewer_draws(monkeypatch):
     monkeypatch.setattr(own, "BOOTSTRAP", 400)

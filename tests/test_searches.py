@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from optuna.samplers import GPSampler
 from support.searches import CELLS, make, outcome, run, score, search, space_of, study
 
 from harness.errors import UserError
@@ -46,6 +47,23 @@ def test_what_was_asked_and_never_told_is_asked_again_first(tmp_path, sampler):
         again.tell(outcome(spec))
     rest = run(again)
     assert len(rest) == 12 - 6 and not {s.trial_id for s in rest} & {s.trial_id for s in lost}
+
+
+@pytest.mark.slow
+def test_gp_proposes_what_optunas_own_sampler_does(tmp_path, monkeypatch):
+    """Also while two trials run, for which it computes something else."""
+
+    def proposals(path):
+        made = search("gp", path, "500")
+        running = list(made.ask(3))
+        while running:
+            made.tell(outcome(running.pop(0)))
+            running += made.ask(1)
+        return path.read_text()
+
+    quick = proposals(tmp_path / "quick")
+    monkeypatch.setattr("harness.search.optuna_search.quick_gp_sampler", lambda: GPSampler)
+    assert proposals(tmp_path / "own") == quick and quick.count("ask") > 12
 
 
 def test_what_failed_is_tried_again_after_a_restart(tmp_path):

@@ -24,7 +24,8 @@ from harness.spec import (
 
 def test_id_is_frozen():
     """Fails when a default or the hash changes: then raise SEMANTICS and say so in CHANGELOG."""
-    assert make_spec().trial_id == "3c709b9791d9e503"
+    assert make_spec().trial_id == "e6e0ea2e67d91cf7"
+    assert make_spec().id_under(2) == "3c709b9791d9e503"
     assert make_spec().id_under(1) == "1d0932a60454a8f7"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.comparison.request import BUDGET, REPEATS_LIVE, names_of
 from harness.model.backbones import dims
 from harness.runner.cost import count_params, probe_seconds
+from harness.runner.prepare import prepare
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest, TrialSpec
@@ -33,7 +34,12 @@ class Estimate:
     def __init__(self, reference: TrialRequest, runtime: Runtime) -> None:
         self._runtime = runtime
         self._reference = resolve(reference, runtime)
-        self._unit = probe_seconds(self._reference, runtime) / _work(self._reference)
+        parts = prepare(self._reference, runtime).split
+        known = len(parts.train)
+        if self._reference.data.selected_on == "val":
+            known += len(parts.select)
+        self._classes, self._images, self._tested = len(parts.train_counts), known, len(parts.test)
+        self._unit = probe_seconds(self._reference, runtime) / self._work(self._reference)
 
     def device_s(self, study: Study) -> float | None:
         """Device seconds of every trial of a study; None on another backbone or other data."""
@@ -45,16 +51,20 @@ class Estimate:
             spec = resolve(request, self._runtime)
             if spec.backbone != known.backbone:
                 return None
-            total += _work(spec)
+            total += self._work(spec)
         return self._unit * total / max(1, len(cells)) * trial_count(study)
 
-
-def _work(spec: TrialSpec) -> float:
-    """Epochs, each weighted by how far its images travel; arbitrary units."""
-    blocks = dims(spec.backbone).num_blocks
-    lowest = min((site.block for site, _ in spec.placement.items()), default=0)
-    backward = (blocks - lowest) / blocks if count_params(spec).trainable_params else 0.0
-    held_out = spec.data.val_fraction if spec.data.selected_on == "val" else 0.0
-    work = spec.recipe.epochs * ((1 - held_out) * (1 + backward) + held_out)
-    steps = spec.options.get("inner_steps")
-    return work * (1 + 1 / steps) if isinstance(steps, int) else work
+    def _work(self, spec: TrialSpec) -> float:
+        """Epochs, each weighted by how far its images travel; arbitrary units."""
+        blocks = dims(spec.backbone).num_blocks
+        lowest = min((site.block for site, _ in spec.placement.items()), default=0)
+        backward = (blocks - lowest) / blocks if count_params(spec).trainable_params else 0.0
+        held_out = scored = spec.data.val_fraction
+        if spec.data.selected_on != "val":
+            beside = self._tested
+            if spec.data.selected_on == "dev":
+                beside = self._classes * spec.data.dev_per_class
+            held_out, scored = 0.0, beside / self._images
+        work = spec.recipe.epochs * ((1 - held_out) * (1 + backward) + scored)
+        steps = spec.options.get("inner_steps")
+        return work * (1 + 1 / steps) if isinstance(steps, int) else work

@@ -1,6 +1,6 @@
 """What the harness costs beside training: engines per trial, searches per proposal.
 
-Owns: `harness bench`. Must not know: real trials.
+Owns: `harness bench overhead`. Must not know: real trials.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def stand_in(
 
 
 def made_record(spec: TrialSpec, seconds: float) -> TrialRecord:
-    """A record without scores."""
+    """A record without scores, of a trial that took so long."""
     cost = Cost(
         wall_s=seconds,
         device_s=seconds,

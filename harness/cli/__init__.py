@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from harness.cli import archives, compare, data, lists, results, sweep, train, upkeep
+from harness.cli import archives, bench, compare, data, lists, results, sweep, train, upkeep
 from harness.cli.options import examples
 from harness.cli.terminal import exit_code_of
 from harness.version import __version__
@@ -53,6 +53,6 @@ for command in (
     *(archives.archive, archives.import_, archives.verify),
     lists.list_,
     data.data,
-    *(upkeep.pretrain, upkeep.bench),
+    *(upkeep.pretrain, bench.bench),
 ):
     main.add_command(command)

@@ -18,7 +18,7 @@ SHIPPED = ""
         "compare --methods all --seeds 3",
         "compare --methods lora,bitfit,vpt_deep --seeds 5",
         "compare --search all --replay",
-        "compare --search tpe,gp --replay my_table.parquet --repeats 100",
+        "compare --search tpe,gp --replay my_table.parquet --repeats 500,gp=200",
         "compare --search random,tpe --study depth_vs_position --budget 600s --repeats 5",
         "compare --search random,metapeft --seeds 3 --charge outer_lr",
     )
@@ -48,7 +48,9 @@ SHIPPED = ""
     "[default: 24]",
 )
 @click.option(
-    "--repeats", type=click.IntRange(min=1), help="Of each search.  [default: 3; 20 in a replay]"
+    "--repeats",
+    metavar="N[,SEARCH=N]",
+    help="Of each search, or of one that is to have more or fewer.  [default: 3; 20 in a replay]",
 )
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="Seeds to train with, in turn.  [default: study's]"
@@ -79,7 +81,7 @@ def compare(
     study_name: str | None,
     replay: str | None,
     budget: str | None,
-    repeats: int | None,
+    repeats: str | None,
     seeds: int | None,
     confirm: int | None,
     charge: tuple[str, ...],

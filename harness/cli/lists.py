@@ -14,6 +14,9 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.registry import Registry
 
+Listed = tuple[list[str], list[list[str]]]
+"""The words above a list's columns, and its rows."""
+
 
 @click.command("list", epilog=examples("list studies", "list methods"))
 @click.argument(
@@ -24,13 +27,29 @@ def list_(kind: str) -> None:
 
     What an installed package brings stands there with its name and version.
 
-    The time of a study is estimated from one trial that is timed for a moment on this machine. It
-    is that of one worker for all trials, whether or not some have been run.
+    The time of a study is estimated from one trial that is timed for a moment on this machine, once
+    for every version, and kept in the user's cache folder. It is that of one worker for all trials,
+    whether or not some have been run.
     """
     print_table(*_LISTS[kind]())
 
 
-def _list_methods() -> tuple[list[str], list[list[str]]]:
+def _kept(kind: str, find: Callable[[], Listed]) -> Callable[[], Listed]:
+    """The same list without torch, where it was made before and all that is on it ships."""
+
+    def listed() -> Listed:
+        from harness.catalogue.answers import kept, machine
+        from harness.registry import installed
+
+        if installed(f"harness.{kind}"):
+            return find()
+        header, rows = kept(f"list-{kind}", find, of=machine() if kind == "studies" else None)
+        return header, rows
+
+    return listed
+
+
+def _list_methods() -> Listed:
     from harness.insertion.method import METHODS
 
     rows = []
@@ -41,7 +60,7 @@ def _list_methods() -> tuple[list[str], list[list[str]]]:
     return ["method", "what it is", "positions", "options"], rows
 
 
-def _list_studies() -> tuple[list[str], list[list[str]]]:
+def _list_studies() -> Listed:
     from harness.bench.estimate import Estimate, trial_count
     from harness.catalogue.studies import load_study, study_names
     from harness.console import duration
@@ -63,13 +82,13 @@ def _list_studies() -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _list_datasets() -> tuple[list[str], list[list[str]]]:
+def _list_datasets() -> Listed:
     from harness.data.contract import DATASETS
 
     return ["dataset", "what it is"], [[name, words] for name, _, words in _registered(DATASETS)]
 
 
-def _list_backbones() -> tuple[list[str], list[list[str]]]:
+def _list_backbones() -> Listed:
     from harness.model.backbones import BACKBONES, EMBEDDED, PRESETS
     from harness.model.blocks import SUPPORTED
 
@@ -79,7 +98,7 @@ def _list_backbones() -> tuple[list[str], list[list[str]]]:
     return ["backbone", "what it is"], [*rows, ["any timm name", SUPPORTED]]
 
 
-def _list_searches() -> tuple[list[str], list[list[str]]]:
+def _list_searches() -> Listed:
     from harness.registry import load_entry, origin
     from harness.search.catalogue import POPULATION, clashing_searches, installed_searches
     from harness.search.optuna_search import PRUNERS, SAMPLERS
@@ -112,10 +131,10 @@ def _registered(registry: Registry[Any]) -> Iterator[tuple[str, Any, str]]:
         click.echo(sentence, err=True)
 
 
-_LISTS: dict[str, Callable[[], tuple[list[str], list[list[str]]]]] = {
-    "methods": _list_methods,
-    "studies": _list_studies,
-    "datasets": _list_datasets,
-    "backbones": _list_backbones,
+_LISTS: dict[str, Callable[[], Listed]] = {
+    "methods": _kept("methods", _list_methods),
+    "studies": _kept("studies", _list_studies),
+    "datasets": _kept("datasets", _list_datasets),
+    "backbones": _kept("backbones", _list_backbones),
     "searches": _list_searches,
 }

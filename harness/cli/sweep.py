@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
@@ -78,6 +80,13 @@ from harness.cli.terminal import TERMINAL
     type=click.Choice(["val", "test"]),
     help="'test' is the paper's protocol; every output says so.  [default: val]",
 )
+@click.option(
+    "--cache",
+    metavar="SIZE",
+    default="2G",
+    show_default=True,
+    help="Disk space in OUT/cache for what frozen blocks compute, shared by trials; 0: none.",
+)
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and its cost, then stop.")
 @trial_options
@@ -97,6 +106,7 @@ def sweep(
     max_retries: int,
     keep: str,
     select_on: str | None,
+    cache: str,
     smoke: bool,
     dry_run: bool,
     settings: tuple[str, ...],
@@ -111,7 +121,6 @@ def sweep(
     With --search, run those that the search asks for until its budget is spent. A study that names
     searches runs each of them instead, and compares them.
     """
-    from harness.comparison.live import plan_any_sweep
     from harness.driver.request import EngineRequest, StudyRequest, SweepRequest
 
     asked = SweepRequest(
@@ -123,7 +132,7 @@ def sweep(
             seeds=seeds,
             select_on=select_on,  # type: ignore[arg-type]
         ),
-        place=place_given(out, data_root, on_bad_image, device),
+        place=replace(place_given(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(
             kind=engine,  # type: ignore[arg-type]
             workers=workers,
@@ -140,6 +149,10 @@ def sweep(
         keep=keep,  # type: ignore[arg-type]
         line=typed_command(),
     )
+    if not dry_run:
+        asked.engine.start_ahead(device)
+    from harness.comparison.live import plan_any_sweep
+
     plan = plan_any_sweep(asked, TERMINAL)
     for line in plan.words():
         TERMINAL.say(line)

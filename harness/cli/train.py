@@ -147,7 +147,7 @@ def _print_records(records: list[TrialRecord]) -> None:
 
 def _write_gamma(trials: list[Path]) -> None:
     """Say what the trials learned, if they did, and draw it beside each one's record."""
-    from harness.reports.files.write import write_gamma
+    from harness.reports.files.anew import write_gamma
     from harness.reports.text.gamma import say_learned
 
     sentence = say_learned(trials)

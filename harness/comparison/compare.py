@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.comparison.request import ComparisonRequest, SearchesRequest, default_budget
+from harness.comparison.request import (
+    ComparisonRequest,
+    Repeats,
+    SearchesRequest,
+    default_budget,
+)
 from harness.console import Console
 from harness.driver.request import DEFAULT_STUDY, EngineRequest, StudyRequest
 from harness.errors import UserError
@@ -35,7 +40,7 @@ def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
     wanted = SearchesRequest(
         searches=str(asked.search),
         budget=asked.budget or default_budget(asked.smoke),
-        repeats=asked.repeats,
+        repeats=Repeats.parse(asked.repeats),
         seeds=asked.seeds,
         workers=asked.workers or 1,
         confirm=asked.confirm,
@@ -49,10 +54,6 @@ def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
 
 
 def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -> RunFolder:
-    # Imported here and below, because a replay needs no torch.
-    from harness.comparison.methods import run_methods
-    from harness.driver.setup import prepare
-
     of_searches = {
         "replay": asked.replay,
         "budget": asked.budget,
@@ -64,13 +65,19 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
     for flag, value in of_searches.items():
         if value is not None:
             raise UserError(f"--{flag} is for --search; methods all spend the same.")
+    engine = EngineRequest(workers=asked.workers)
+    engine.start_ahead(asked.place.device)
+    # Imported here and below, because a replay needs no torch.
+    from harness.comparison.methods import run_methods
+    from harness.driver.setup import prepare
+
     study = StudyRequest(
         study=asked.study or DEFAULT_STUDY,
         settings=asked.settings,
         weights=asked.weights,
         smoke=asked.smoke,
     )
-    prepared = prepare(study, asked.place, EngineRequest(workers=asked.workers), console)
+    prepared = prepare(study, asked.place, engine, console)
     return run_methods(prepared, methods, asked.seeds, asked.line)
 
 
@@ -93,6 +100,8 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
 def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Console) -> RunFolder:
     from dataclasses import replace
 
+    engine = EngineRequest(workers=asked.workers)
+    engine.start_ahead(asked.place.device)
     from harness.comparison.live import LiveComparison
     from harness.driver.setup import prepare
 
@@ -103,5 +112,5 @@ def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Co
         smoke=asked.smoke,
         seeds=asked.seeds,
     )
-    prepared = prepare(study, asked.place, EngineRequest(workers=asked.workers), console)
+    prepared = prepare(study, asked.place, engine, console)
     return LiveComparison.of(replace(wanted, workers=prepared.workers), prepared).run().folder

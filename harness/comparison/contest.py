@@ -36,7 +36,12 @@ class Contest:
     study: Study
 
     def start(self, name: str, repeat: int) -> Search:
-        task = SearchTask(
+        """Start a repeat, or go on with it from its log."""
+        return self.makers[name](self.task(name, repeat))
+
+    def task(self, name: str, repeat: int) -> SearchTask:
+        """What a repeat of a search is started with."""
+        return SearchTask(
             space=self.space,
             make=self.make,
             name=f"{self.study.name}/{name}/{repeat}",  # so live and replayed ones are alike
@@ -46,7 +51,6 @@ class Contest:
             epochs=self.study.base.recipe.epochs,
             log=self.folder.log(repeat, name),
         )
-        return self.makers[name](task)
 
 
 def budget_of(text: str, study: Study) -> Budget:

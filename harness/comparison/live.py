@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
 from harness.comparison.request import (
     REPEATS_LIVE,
+    Repeats,
     SearchesRequest,
     default_budget,
 )
@@ -66,7 +67,7 @@ def plan_any_sweep(asked: SweepRequest, console: Console) -> SweepPlan:
     wanted = SearchesRequest(
         searches=study.searches,
         budget=asked.budget or default_budget(asked.study.smoke),
-        repeats=asked.repeats,
+        repeats=Repeats(count=asked.repeats),
         workers=prepared.workers,
         line=asked.line,
     )
@@ -102,7 +103,7 @@ class LiveComparison:
         """The question, and what the searches are given."""
         study, asked = self.prepared.study, self.asked
         yield f"{study.name}: {study.question}"
-        times = asked.repeats or REPEATS_LIVE
+        times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
 
     def run(self) -> Ran:
@@ -131,7 +132,7 @@ class LiveComparison:
             assert record is not None
             comparison = SearchComparison(
                 **contest_fields(self.asked, study, names, learned, budget),
-                repeats=self.asked.repeats or REPEATS_LIVE,
+                **self.asked.repeats.fields(REPEATS_LIVE, names),
                 table=None,
                 reference=_reference(cell, record, study.base.recipe.epochs),
                 confirm=confirm,
@@ -157,6 +158,7 @@ class LiveComparison:
                 runtime.console.say(f"Confirmation on seeds {unseen[0]} to {unseen[-1]}.")
                 write_run(folder, study, [(cell, full), *again], environment)
                 self._train([spec for _, spec in again], "confirmation")
+            self.batch.say_what_was_saved()
         write_command(folder, Command(self.asked.line, self.asked.plan))
         return Ran(folder, None)
 
@@ -177,7 +179,7 @@ class LiveComparison:
     def _in_turns(self, contest: Contest) -> list[Path]:
         """Run every repeat of every search; their logs, in that order."""
         comparison, logs = contest.comparison, []
-        for repeat in range(comparison.repeats):
+        for repeat in range(comparison.most_repeats):
             for name in comparison.searches:
                 if repeat >= comparison.repeats_of(name):
                     continue

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 
-from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
+from harness.comparison.contest import budget_of, contest_fields, makers_of
+from harness.comparison.replaying import Replaying
 from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError, saving
 from harness.search.catalogue import POPULATION
-from harness.search.replay import Recording
 from harness.store.comparisons import SearchComparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
@@ -36,10 +35,13 @@ def replay_searches(
     study_name: str | None,
     store: Store,
     console: Console = SILENT,
+    *,
+    processes: int | None = None,
 ) -> RunFolder:
     """Every search against a table, `repeats` times; the folder of the run.
 
-    `study_name` is that of the study that the table must be of, if one was given.
+    `study_name` is that of the study that the table must be of, if one was given. Repeats run in
+    `processes`, or one per core; what comes of them does not depend on it.
 
     Raises:
         UserError: the table or a search is not usable, or the folder holds another comparison.
@@ -53,7 +55,6 @@ def replay_searches(
         raise UserError(f"--seeds {asked.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: asked.seeds])
     space = table.space()
-    recording = Recording(table, study.objective)
     learned = _learned_cells(table, space)
     names, notes = asked.names(list(learned)), []
     if POPULATION in names:
@@ -64,7 +65,7 @@ def replay_searches(
             "The table has no method that learns strengths: tabulate a run of one with it, such as "
             f"{study.name}+metapeft."
         )
-    makers = makers_of(names, learned)
+    makers_of(names, learned)  # an unknown one is refused before anything is written
     budget = budget_of(asked.budget, study)
     confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
     if confirm and len(study.seeds) < 2:
@@ -72,34 +73,31 @@ def replay_searches(
         confirm = 0
     comparison = SearchComparison(
         **contest_fields(asked, study, names, learned, budget),
-        repeats=asked.repeats or REPEATS_REPLAYED,
+        **asked.repeats.fields(REPEATS_REPLAYED, names),
         table=hashlib.sha256(path.read_bytes()).hexdigest(),
         reference=table.info.reference,
         confirm=confirm,
         confirm_seeds=study.seeds if confirm else (),
         notes=tuple(notes),
     )
-    contest = Contest(
-        folder=folder,
-        comparison=comparison,
-        makers=makers,
-        space=space,
-        make=recording.make,
-        budget=budget,
-        study=study,
-    )
     with driving(folder.driver_mark):
         write_search_comparison(folder, comparison)
         write_run(folder, study, [], table.info.environment)
         with saving(folder.table):
             shutil.copyfile(path, folder.table)
-        for name in names:
-            start, trials = time.perf_counter(), 0
-            for repeat in range(comparison.repeats_of(name)):
-                trials += recording.replay(contest.start(name, repeat), asked.workers)
-            seconds = time.perf_counter() - start
+        replaying = Replaying(
+            folder=folder,
+            comparison=comparison,
+            study=study,
+            budget=budget,
+            learned=learned,
+            path=path,
+        )
+        for each in replaying.run(table, processes):
+            times = f"{comparison.repeats_of(each.name)} times"
+            kept = f", {each.kept} of them kept" if each.kept else ""
             console.say(
-                f"{name}: {trials} trials in {seconds:.1f} s, {comparison.repeats_of(name)} times."
+                f"{each.name}: {each.trials} trials in {each.seconds:.1f} s, {times}{kept}."
             )
     write_command(folder, Command(asked.line, asked.plan))
     return folder

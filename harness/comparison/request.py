@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.driver.request import PlaceRequest, check_count
+from harness.errors import UserError, unknown
 from harness.search.catalogue import POPULATION
 from harness.store.run_folder import RunFolder
 from harness.study.study import Study
@@ -20,6 +21,56 @@ ALL = ("random", "sobol", "tpe", "gp", "tpe+hyperband", POPULATION)
 BUDGET = "24"
 SMOKE_BUDGET = "4"
 REPEATS_LIVE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """How often each search is run."""
+
+    count: int | None = None
+    """None: left to the comparison."""
+    by: Mapping[str, int] = field(default_factory=dict)
+    """Searches that are run another number of times, with that number."""
+
+    @classmethod
+    def parse(cls, given: int | str | None) -> Repeats:
+        """Read `500`, or `500,gp=200` for 500 of each search but 200 of gp; None: nothing asked.
+
+        Raises:
+            UserError: it is neither, or names a search twice.
+        """
+        if given is None:
+            return cls()
+        count: int | None = None
+        by: dict[str, int] = {}
+        for part in str(given).split(","):
+            name, equals, number = part.strip().rpartition("=")
+            is_again = name in by if equals else count is not None
+            if is_again or not number.isdecimal() or int(number) < 1 or (equals and not name):
+                raise UserError(
+                    f"--repeats {given}: write a whole number from 1 on, as in 500, and for a "
+                    "search that is to have another one its name as well, as in 500,gp=200."
+                )
+            if equals:
+                by[name] = int(number)
+            else:
+                count = int(number)
+        return cls(count=count, by=by)
+
+    def fields(self, default: int, searches: Sequence[str]) -> dict[str, Any]:
+        """`SearchComparison`'s fields for these searches.
+
+        Raises:
+            UserError: another search is named.
+        """
+        for name in self.by:
+            if name not in searches:
+                raise unknown("search in --repeats:", name, searches)
+        count = self.count or default
+        return {
+            "repeats": count,
+            "repeats_by": {name: own for name, own in self.by.items() if own != count},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +86,8 @@ class ComparisonRequest:
     """Table of `harness tabulate` that results are taken from; True: the one that ships with the
     harness. None: they are trained."""
     budget: str | None = None
-    repeats: int | None = None
+    repeats: int | str | None = None
+    """Of each search; as `Repeats.parse` reads it."""
     seeds: int | None = None
     confirm: int | None = None
     charge: tuple[str, ...] = ()
@@ -51,7 +103,7 @@ class ComparisonRequest:
     """The command line that asks for the same, for the run's `command.json`."""
 
     def __post_init__(self) -> None:
-        check_count("repeats", self.repeats)
+        Repeats.parse(self.repeats)
         check_count("seeds", self.seeds)
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
@@ -64,7 +116,7 @@ class SearchesRequest:
     searches: str
     """Names with commas between them, or `all`."""
     budget: str
-    repeats: int | None = None
+    repeats: Repeats = Repeats()
     seeds: int | None = None
     workers: int = 1
     """Simulated ones in a replay; live, as many as the engine has."""

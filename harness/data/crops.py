@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from harness.data.transfer import sent
+
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)
 """Aspect ratios (width / height) and draws of torchvision's RandomResizedCrop."""
@@ -162,7 +164,8 @@ def _by_matrix(flat: Tensor, channels: int, where: Where, boxes: Boxes, size: in
             *(part[:, None] for part in (where.offsets, boxes.mirrored.long())),
         ],
         dim=1,
-    ).to(device, non_blocking=True)
+    )
+    numbers = sent(numbers, device)
     columns = (column[:, None] for column in numbers.T)
     top, left, h, w, height, width, rows_off, columns_off, *others = columns
     full_h, full_w, start_y, start_x, offset, mirrored = others
@@ -192,12 +195,16 @@ def _weights(length: Tensor, full: Tensor, start: Tensor, longest: int, size: in
     step = length.double() / full
     out = start + torch.arange(size, device=length.device)
     centre = (out + 0.5) * step
+    # Whole pixels apart, what is left needs few digits: only this is of every pixel, and GPUs are
+    # many times faster in fp32.
+    nearest = centre.floor()
+    rest = (centre - nearest - 0.5).float()[:, :, None]
     pixel = torch.arange(longest, device=length.device)
-    reach = step.clamp(min=1)[:, :, None]
-    weight = (1 - (pixel + 0.5 - centre[:, :, None]).abs() / reach).clamp(min=0)
+    reach = step.clamp(min=1).float()[:, :, None]
+    weight = (1 - ((pixel - nearest.long()[:, :, None]) - rest).abs() / reach).clamp(min=0)
     weight *= pixel < length[:, :, None]
     weight /= weight.sum(dim=2, keepdim=True)
     # Rounded to as many bits as torch's kernel for bytes uses: the most for which weights fit 16.
     bits = ((2**15 - 0.5) / weight.amax(dim=(1, 2), keepdim=True)).log2().ceil() - 1
     unit = 2 ** bits.clamp(max=22)
-    return ((weight * unit + 0.5).floor() / unit).float()
+    return (weight * unit + 0.5).floor() / unit

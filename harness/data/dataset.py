@@ -8,6 +8,7 @@ Shapes: n images, c channels (3 for RGB), h and w pixels. Pixels stay uint8 unti
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from harness.data.transfer import sent
 from harness.errors import UserError
 from harness.rng import generator
 from harness.spec import DataSpec, Recipe
@@ -73,7 +75,7 @@ class Images:
         return self.pixels
 
     def augmented(self, index: Tensor, recipe: Recipe, rng: torch.Generator) -> Images:
-        batch = self.subset(index.to(self.labels.device))
+        batch = self.subset(sent(index, self.labels.device))
         if recipe.augment == "none":
             return batch
         pixels = crop_flip(batch.pixels, recipe.crop_scale_min, rng)
@@ -160,9 +162,15 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
 
 def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
     """uint8 `[n, c, h, w]` -> float32, centred and scaled."""
-    mean = torch.tensor(dataset.mean, device=pixels.device).view(1, -1, 1, 1) * 255
-    std = torch.tensor(dataset.std, device=pixels.device).view(1, -1, 1, 1) * 255
-    return (pixels.float() - mean) / std
+    mean = _per_channel(dataset.mean, pixels.device)
+    return (pixels.float() - mean) / _per_channel(dataset.std, pixels.device)
+
+
+@functools.lru_cache(maxsize=32)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Values of pixels in [0, 1] as `[1, c, 1, 1]` for pixels in 0..255, sent to a device once."""
+    with torch.inference_mode(mode=False):  # what is kept must serve training too
+        return torch.tensor(values, device=device).view(1, -1, 1, 1) * 255
 
 
 def one_of(images: ImageSet) -> Tensor:
@@ -173,6 +181,11 @@ def one_of(images: ImageSet) -> Tensor:
 def no_exclusion() -> Tensor | None:
     """For `epoch_batches`: no image is deferred."""
     return None
+
+
+def epoch_order(images: ImageSet, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch takes its images `[n]`, on the CPU."""
+    return torch.randperm(len(images), generator=generator(seed, "order", epoch))
 
 
 def epoch_batches(
@@ -190,19 +203,21 @@ def epoch_batches(
     epoch does not wait for those deferred, because full steps on ever fewer images would memorise
     them (`tests/test_metapeft.py` shows it on shuffled labels).
     """
-    order = torch.randperm(len(images), generator=generator(seed, "order", epoch))
+    order = epoch_order(images, seed, epoch)
     rng = generator(seed, "augment", epoch)
     while len(order):
         mask = excluded()
-        free = torch.ones(len(order), dtype=torch.bool) if mask is None else ~mask[order]
-        place = free.nonzero().flatten()[: recipe.batch_size]
-        if len(place):
-            yield images.augmented(order[place], recipe, rng)
-        if len(place) < recipe.batch_size:
+        if mask is None:  # in a time that the size of the data does not change
+            batch, order = order[: recipe.batch_size], order[recipe.batch_size :]
+        else:
+            place = (~mask[order]).nonzero().flatten()[: recipe.batch_size]
+            left = torch.ones(len(order), dtype=torch.bool)
+            left[place] = False
+            batch, order = order[place], order[left]
+        if len(batch):
+            yield images.augmented(batch, recipe, rng)
+        if len(batch) < recipe.batch_size:
             return
-        left = torch.ones(len(order), dtype=torch.bool)
-        left[place] = False
-        order = order[left]
 
 
 def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:
@@ -226,7 +241,7 @@ def crop_flip(pixels: Tensor, scale_min: float, rng: torch.Generator) -> Tensor:
     theta[:, 0, 2] = place[:, 0] * (1 - width)
     theta[:, 1, 2] = place[:, 1] * (1 - height)
     grid = torch.nn.functional.affine_grid(
-        theta.to(pixels.device), list(pixels.shape), align_corners=False
+        sent(theta, pixels.device), list(pixels.shape), align_corners=False
     )
     return torch.nn.functional.grid_sample(
         pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False

@@ -23,6 +23,7 @@ from harness.data.listing import BorderMask
 from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
 from harness.data.pack import OnBad, pack
 from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder
+from harness.data.transfer import sent
 from harness.errors import UserError
 from harness.spec import DataSpec, Frozen, Recipe
 
@@ -303,10 +304,9 @@ class PackedImages:
 
     def subset(self, index: Tensor | slice) -> PackedImages:
         rows = self.rows[index if isinstance(index, slice) else index.cpu()]
-        if isinstance(index, Tensor) and self.labels.is_cuda and not index.is_cuda:
-            # A copy from pinned memory does not wait for the GPU: the next batch is gathered
-            # while the GPU still computes on the last one.
-            index = index.pin_memory().to(self.labels.device, non_blocking=True)
+        if isinstance(index, Tensor) and index.device != self.labels.device:
+            # The next batch is gathered while the GPU still computes on the last one.
+            index = sent(index, self.labels.device)
         return PackedImages(store=self.store, rows=rows, labels=self.labels[index], size=self.size)
 
     def to(self, device: torch.device) -> PackedImages:

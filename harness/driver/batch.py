@@ -21,6 +21,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import GridSearch, Search
 from harness.spec import TrialRequest, TrialSpec
+from harness.store.activations import KeptFolder
 from harness.store.records import TrialRecord
 from harness.store.store import Store
 from harness.store.summaries import Summary
@@ -47,6 +48,7 @@ class Batch:
     keep: Keep = "none"
     console: Console = SILENT
     _failed: list[TrialRecord] = field(default_factory=list)
+    _spending: _Spending = field(default_factory=lambda: _Spending())
     _stop: Event = field(default_factory=Event)
     _engine: Engine | None = None
     _watches: bool = False
@@ -94,6 +96,8 @@ class Batch:
                 if record.status == "FAILED":
                     self._failed.append(record)
                 fresh.update([record.trial_id] if is_fresh else [])
+                if is_fresh:
+                    self._spending.add(record)
                 best.update(record)
                 advance(str(best))
                 if self.keep == "best":
@@ -125,6 +129,14 @@ class Batch:
         if self.problem is not None:
             raise self.problem
 
+    def say_what_was_saved(self) -> None:
+        """One line on what kept activations have saved, if any were used."""
+        cache = self.runtime.cache
+        if cache is not None and self._spending.begun:
+            size = KeptFolder(cache.folder, cache.budget).size / 1e6
+            where = self.store.root / cache.folder.name
+            self.console.say(f"Cache: {self._spending}; {size:.0f} MB in {where}.")
+
     @property
     def problem(self) -> TrialsFailed | Interrupted | None:
         """What to raise because a trial failed or the user stopped; None if all is well."""
@@ -154,6 +166,32 @@ def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Metric
         return [record for record in records if record is not None]
 
     return run
+
+
+@dataclass
+class _Spending:
+    """What trials cost by themselves, and what of it kept activations have saved."""
+
+    trials: int = 0
+    begun: int = 0
+    """Trials that began from kept activations."""
+    own_s: float = 0.0
+    saved_s: float = 0.0
+
+    def add(self, record: TrialRecord) -> None:
+        cost = record.cost
+        saved = 0.0 if cost.actual_device_s is None else cost.device_s - cost.actual_device_s
+        self.trials += 1
+        self.begun += saved > 0
+        self.own_s += cost.device_s
+        self.saved_s += saved
+
+    def __str__(self) -> str:
+        by, unit = (60, "min") if self.own_s >= 60 else (1, "s")
+        return (
+            f"{self.begun} of {self.trials} trials began from kept activations; "
+            f"{self.saved_s / by:.1f} of {self.own_s / by:.1f} {unit} of device time saved"
+        )
 
 
 @dataclass

@@ -6,6 +6,7 @@ how it was typed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ GRID = "grid"
 DEFAULT_STUDY = "depth_vs_position"
 """Study whose data, backbone and recipe are used where no other is named."""
 
+DEFAULT_CACHE = "2G"
+"""Disk space for activations of frozen blocks, beside the store."""
+
 Keep = Literal["none", "best", "all"]
 """Whose trained tensors to keep, where the runtime has them saved at all."""
 OnBad = Literal["stop", "skip"]
@@ -29,7 +33,7 @@ EngineKind = Literal["local", "ray"]
 NO_IDENTITY = frozenset(
     {
         *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries"),
-        *("keep", "dry_run"),
+        *("keep", "dry_run", "cache"),
     }
 )
 """Parameters of commands that cannot change a trial's numbers."""
@@ -56,6 +60,18 @@ def check_count(flag: str, value: object, least: int = 1) -> None:
     """
     if value is not None and (not isinstance(value, int) or value < least):
         raise UserError(f"--{flag} {value}: it takes whole numbers from {least} on.")
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes: `0`, or a number with K, M, G or T behind it, each 1024 times the last.
+
+    Raises:
+        UserError: it is not such a size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text), re.IGNORECASE)
+    if match is None:
+        raise UserError(f"--cache {text}: write a size such as 500M or 2G, or 0 for none.")
+    return int(float(match[1]) * 1024 ** ("KMGT".find(match[2].upper()) + 1 if match[2] else 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +102,12 @@ class PlaceRequest:
     data_root: str | None = None
     on_bad_image: OnBad = "stop"
     device: str | None = None
+    cache: str | int = DEFAULT_CACHE
+    """Bytes, as `parse_size` reads them, for what frozen blocks compute (`<out>/cache`)."""
 
     def __post_init__(self) -> None:
         check("on-bad-image", self.on_bad_image, OnBad)
+        parse_size(self.cache)
 
     @property
     def store(self) -> Store:
@@ -119,6 +138,16 @@ class EngineRequest:
                     raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
         elif gpus is not None and gpus > 1 and gpus % 1:
             raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
+
+    def start_ahead(self, device: str | None) -> None:
+        """Begin what trials on such a device will need, before torch is imported here.
+
+        See `harness.engines.processes.start_ahead`; nothing for an engine that is not of processes.
+        """
+        from harness.engines.processes import start_ahead
+
+        if self.kind == "local":
+            start_ahead(device)
 
 
 @dataclass(frozen=True, kw_only=True)

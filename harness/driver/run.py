@@ -136,6 +136,7 @@ class OneSearchPlan:
                 batch.run(start(), count=count, title=title, objective=study.objective)
                 if batch.problem is not None:
                     break
+            batch.say_what_was_saved()
             if runtime.keep_checkpoints and batch.problem is None:
                 for trial in read_run(folder).asked:
                     self.prepared.store.drop_checkpoint(trial.trial_id)
@@ -176,7 +177,8 @@ class GridPlan:
 
     def run(self) -> Ran:
         plan, study, folder = self.plan, self.plan.study, self.plan.folder
-        budget, batch = self.asked.budget, self.prepared.batch(keep=self.asked.keep)
+        budget, prepared = self.asked.budget, self.prepared.expecting(plan.to_run)
+        batch = prepared.batch(keep=self.asked.keep)
         with driving(folder.driver_mark), batch:
             write_run(folder, study, plan.cells, provenance(self.prepared.runtime.device))
             limit = "" if budget is None else f", {budget} at most"
@@ -189,6 +191,7 @@ class GridPlan:
                 objective=study.objective,
                 done=plan.done,
             )
+            batch.say_what_was_saved()
         return Ran(folder, batch.problem)
 
 

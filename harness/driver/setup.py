@@ -7,7 +7,8 @@ done with it, how it was typed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ import torch
 from harness.catalogue.studies import known_study
 from harness.console import SILENT, Console
 from harness.driver.batch import Batch, StartEngine
-from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest
+from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest, parse_size
 from harness.engines.base import Engine, local_workers
 from harness.engines.local import LocalEngine
 from harness.errors import UserError
 from harness.model.backbones import unused_tensors
 from harness.model.weights import left_over, sha256_of
-from harness.runner.runtime import Runtime, default_device
-from harness.spec import BackboneSpec, TrialRequest
+from harness.runner.runtime import ActivationCache, Runtime, default_device
+from harness.spec import BackboneSpec, TrialRequest, TrialSpec
+from harness.store.activations import NAME as CACHE
 from harness.store.runs import variant
 from harness.store.store import Store
 from harness.study.study import Study
@@ -60,6 +62,10 @@ class Prepared:
     def keeping(self, **what: bool) -> Prepared:
         """The same with other of the runtime's `keep_` fields."""
         return replace(self, runtime=replace(self.runtime, **what))  # type: ignore[arg-type]
+
+    def expecting(self, specs: Sequence[TrialSpec]) -> Prepared:
+        """The same, for these trials (`expecting`)."""
+        return replace(self, runtime=expecting(self.runtime, specs))
 
 
 def prepare(
@@ -147,14 +153,27 @@ def make_runtime(
         unused = unused_tensors(backbone, weights)
         if unused:
             console.warn(left_over(unused, weights))
+    budget = parse_size(place.cache)
+    folder = Path(place.out).resolve() / CACHE
     return Runtime(
         device=name,
+        cache=ActivationCache(folder=folder, budget=budget) if budget else None,
         weights=weights,
         data_root=place.data_root,
         packs=str(packs_folder(place.out)),
         on_bad_image=place.on_bad_image,
         console=console,
     )
+
+
+def expecting(runtime: Runtime, specs: Sequence[TrialSpec]) -> Runtime:
+    """The runtime for these trials: activations are kept where most of them can begin."""
+    if runtime.cache is None or not specs:
+        return runtime
+    lowest = Counter(
+        min((site.block for site, _ in spec.placement.items()), default=None) for spec in specs
+    )
+    return replace(runtime, cache=replace(runtime.cache, uses=tuple(lowest.items())))
 
 
 def packs_folder(out: str) -> Path:

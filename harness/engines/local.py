@@ -14,6 +14,7 @@ from typing import Any
 from harness.engines.base import Ended, Reported, RunTrial
 from harness.engines.processes import context_for, end_with_the_driver, start
 from harness.errors import NotSavedError, TakenOver, UserError
+from harness.runner.memory import keep_freed_memory
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import TrialSpec
@@ -108,6 +109,8 @@ def _serve(
     """Run trials until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_the_driver()
+    if runtime.device == "cpu" and runtime.keep_memory:
+        keep_freed_memory()
 
     def should_continue(epoch: int, scores: dict[str, float]) -> bool:
         pipe.send((epoch, scores))

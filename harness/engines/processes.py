@@ -11,8 +11,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 PRELOADED = ["harness.runner.trial"]
 """What the server imports once, so that a worker has torch and the runner from its first moment."""
@@ -22,14 +24,16 @@ ONE_THREAD = {
 }
 """Without these, importing the runner starts threads, and a fork of a process that has threads may
 inherit a lock that no one holds."""
+DRIVER_OF_GPUS = Path("/proc/driver/nvidia")
+"""Where there is none, neither is CUDA; torch, which knows, takes seconds to import."""
 
 
 def context_for(device: str) -> BaseContext:
     """Forked from a server that has imported the runner and has one thread; CUDA: spawned.
 
     A forked copy of CUDA's state cannot be used, and neither can one of this process, whose torch
-    has thread pools; the server has neither. It starts with the first process, and keeps the
-    environment and `sys.path` of that moment.
+    has thread pools; the server has neither. It starts with the first process, or ahead of it, and
+    keeps the environment and `sys.path` of that moment.
     """
     if device.startswith("cuda"):
         return multiprocessing.get_context("spawn")
@@ -38,10 +42,29 @@ def context_for(device: str) -> BaseContext:
     return context
 
 
+def start_ahead(device: str | None) -> None:
+    """Let the server import the runner while this process imports it, too, and plans.
+
+    To be called before either is imported here; `device` is what the user has named. Where the
+    trials may run on CUDA nothing is done. The server has no processes yet, and ends with this one.
+    """
+    if device == "cpu" or (device is None and not DRIVER_OF_GPUS.exists()):
+        context_for("cpu")
+        with starting():
+            forkserver.ensure_running()
+
+
 def start(process: BaseProcess) -> None:
     """Start a process that leaves Ctrl-C to this one, from its first instruction on."""
-    with _ignored_interrupt(), _one_thread():
+    with starting():
         process.start()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Processes that begin in it leave Ctrl-C to this one, and start no threads on import."""
+    with _ignored_interrupt(), _one_thread():
+        yield
 
 
 def end_with_the_driver() -> None:

@@ -33,6 +33,7 @@ from ray.tune.search import Searcher
 
 from harness.engines.base import Ended, Reported, RunTrial
 from harness.errors import NotSavedError, TakenOver, UserError
+from harness.runner.memory import keep_freed_memory
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import TrialSpec
@@ -266,6 +267,8 @@ class _Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], common: _Common) -> None:
         self._common = common
+        if common.runtime.device == "cpu" and common.runtime.keep_memory:
+            keep_freed_memory()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

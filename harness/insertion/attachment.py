@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.errors import UserError
 from harness.insertion.hooks import TrainingHook
+from harness.insertion.joining import Term, added
 from harness.model.blocks import Backbone, branch_at, layer_at
 from harness.model.precision import is_full
 from harness.spec import Placement, Site
@@ -30,6 +31,14 @@ Form = Literal["parallel", "sequential"]
 QKV = ("q", "k", "v")
 
 
+def _columns(site: Site, width: int) -> tuple[int, int]:
+    """First and last column, exclusive, of a site in the output of its layer, `width` wide."""
+    if site.position not in QKV:
+        return 0, width
+    start = QKV.index(site.position) * (width // len(QKV))
+    return start, start + width // len(QKV)
+
+
 class Delta(nn.Module, ABC):
     """One additive module: called with `(x, strength)`, it returns `strength * Δ(x)` (Eq. 2)."""
 
@@ -37,9 +46,25 @@ class Delta(nn.Module, ABC):
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
         """`[n, t, d_in]` -> `[n, t, d_out]`; features are the last dimension of a map too."""
 
+    has_halves: ClassVar[bool] = False
+    """`halves` say all that `forward` does."""
+
+    def __init_subclass__(cls, **rest: object) -> None:
+        super().__init_subclass__(**rest)
+        if "halves" in vars(cls) or "forward" in vars(cls):
+            cls.has_halves = "halves" in vars(cls)  # else they are of another forward
+
     def __call__(self, x: Tensor, strength: Strength) -> Tensor:
         result: Tensor = super().__call__(x, strength)
         return result
+
+    def halves(self, x: Tensor, strength: Strength) -> tuple[Tensor, Tensor]:
+        """`narrow` `[n, t, r]` and B `[d_out, r]`, of a Δ where strength · Δ(x) is narrow @ Bᵀ.
+
+        Where a class has them, the product is added to a layer's output in one step, and `forward`
+        is not called.
+        """
+        raise NotImplementedError
 
     def low_rank(self) -> tuple[Tensor, Tensor, float] | None:
         """A `[r, d_in]`, B `[d_out, r]` and c where Δ(x) = c·BAx, else None."""
@@ -66,6 +91,7 @@ class Attachment(nn.Module):
         self._model = [model]  # in a list, so that it is not registered as a submodule
         self._undo: list[Callable[[], None]] = []
         self._forms: dict[Site, Form] = {}
+        self._joins: dict[nn.Module, functools.partial[Tensor]] = {}
         self.strengths: dict[Site, Strength] = {}
         self.deltas = nn.ModuleDict()
         self.prompts = nn.ParameterDict()
@@ -95,26 +121,42 @@ class Attachment(nn.Module):
             self._hook_linear(site, delta, form)
 
     def _hook_linear(self, site: Site, delta: Delta, form: Form) -> None:
+        """Join a layer's output, in one hook for all sites of the layer: q, k and v share one."""
         layer = layer_at(self.model, site)
 
         def add_to_map(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
             x = (args[0] if form == "parallel" else output).movedim(1, -1)
             return output + delta(x, self.strengths[site]).movedim(-1, 1)
 
-        def add(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-            if site.position not in QKV:
-                return output + delta(
-                    args[0] if form == "parallel" else output, self.strengths[site]
-                )
-            parts = list(output.chunk(3, dim=-1))
-            index = QKV.index(site.position)
-            x = args[0] if form == "parallel" else parts[index]
-            parts[index] = parts[index] + delta(x, self.strengths[site])
-            return torch.cat(parts, dim=-1)
+        if isinstance(layer, nn.Conv2d):
+            self.undo_by(layer.register_forward_hook(add_to_map))
+            return
+        if layer not in self._joins:
+            self._joins[layer] = functools.partial(self._add, [])
+            self.undo_by(layer.register_forward_hook(self._joins[layer]))
+        self._joins[layer].args[0].append(site)
 
-        self.undo_by(
-            layer.register_forward_hook(add_to_map if isinstance(layer, nn.Conv2d) else add)
-        )
+    def _add(
+        self, sites: list[Site], layer: nn.Linear, args: tuple[Tensor], output: Tensor
+    ) -> Tensor:
+        """The output with the Δ of these sites, in the layer's own memory if nobody has read it."""
+        # A linear map does not keep its output for its own gradient; what an earlier hook, or a
+        # layer of another kind, has kept is not known.
+        is_first = next(iter(layer._forward_hooks.values())) is self._joins.get(layer)
+        is_free = is_first and type(layer) is nn.Linear and type(layer.weight) is nn.Parameter
+        terms = []
+        for site in sites:
+            start, stop = _columns(site, output.shape[-1])
+            delta, strength = self.deltas[f"{site.block}:{site.position}"], self.strengths[site]
+            assert isinstance(delta, Delta)
+            x = args[0]
+            if self._forms[site] == "sequential":
+                x, is_free = output[..., start:stop], False
+            value, up = (
+                delta.halves(x, strength) if delta.has_halves else (delta(x, strength), None)
+            )
+            terms.append(Term(start, stop, value, up))
+        return added(output, terms, is_free=is_free)
 
     def _hook_sub_block(self, site: Site, delta: Delta, form: Form) -> None:
         """Join a residual branch at its very end, after LayerScale, before the residual addition.
@@ -189,6 +231,7 @@ class Attachment(nn.Module):
         """Take everything out: the model computes again exactly what it did before."""
         while self._undo:
             self._undo.pop()()
+        self._joins.clear()
 
     @torch.no_grad()
     def merge(self) -> Backbone:
@@ -208,11 +251,7 @@ class Attachment(nn.Module):
         for site, factors in found.items():
             layer = layer_at(self.model, site)
             weight = layer.weight.flatten(1)  # a 1 x 1 convolution is a matrix too
-            rows = slice(None)
-            if site.position in QKV:
-                d = len(weight) // len(QKV)
-                start = QKV.index(site.position) * d
-                rows = slice(start, start + d)
+            rows = slice(*_columns(site, len(weight)))
             update = factors.scale * factors.up @ factors.down
             if factors.form == "parallel":
                 weight[rows] += update

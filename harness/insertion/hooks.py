@@ -52,6 +52,17 @@ class TrainingHook:
         self.images_backward = 0
         """Images passed through the model beside those of the trainer's own steps."""
 
+    @property
+    def leaves_batches_alone(self) -> bool:
+        """Whether it neither looks at the batches of inner steps nor keeps images out of them."""
+        own, none = type(self), TrainingHook
+        return own.before_step is none.before_step and own.excluded is none.excluded
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether it is this one, so that only the optimiser changes anything."""
+        return type(self) is TrainingHook
+
     def freeze(self, classifier: nn.Module) -> None:
         """Exclude from the inner steps what they must not train (clear `requires_grad`)."""
 

@@ -7,7 +7,8 @@ models by name, PEFT methods, training.
 from __future__ import annotations
 
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -45,6 +46,25 @@ def quantise_weights(model: nn.Module, dtype: WeightDtype) -> None:
 
         # torchao's compiler settings would change the arithmetic of everything that follows.
         quantize_(model, Int8WeightOnlyConfig(set_inductor_config=False))
+
+
+@contextmanager
+def held_in_bf16(model: nn.Module) -> Iterator[None]:
+    """Hold the frozen weights of linear maps and convolutions in bf16 for a while.
+
+    Where every pass is under bf16 autocast, which would round the same weights again in each, no
+    number changes.
+    """
+    kinds = (nn.Linear, nn.Conv2d)
+    weights = [layer.weight for layer in model.modules() if type(layer) in kinds]
+    frozen = [(weight, weight.data) for weight in weights if not weight.requires_grad]
+    try:
+        for weight, data in frozen:
+            weight.data = data.bfloat16()
+        yield
+    finally:
+        for weight, data in frozen:
+            weight.data = data
 
 
 def computing(model: nn.Module, device: torch.device) -> AbstractContextManager[object]:

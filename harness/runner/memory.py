@@ -1,6 +1,7 @@
-"""The most memory that one trial takes, where the platform can tell.
+"""Memory of a process that trains: what it keeps, and the most that one trial takes.
 
-Owns: resetting and reading the peak. Must not know: trials, records.
+Owns: the allocator's thresholds, where the platform has them; resetting and reading the peak, where
+it can tell. Must not know: trials, records.
 """
 
 from __future__ import annotations
@@ -18,6 +19,23 @@ RESET_PEAK = "5"
 """What Linux takes in `clear_refs` for: the peak is what is resident now."""
 SLACK_MIB = 16.0
 """What other threads may take between the reset and its check."""
+
+
+MALLOPT = {-3: 2**25, -1: 2**28}
+"""glibc's M_MMAP_THRESHOLD at the most that it takes, and M_TRIM_THRESHOLD, in bytes."""
+
+
+def keep_freed_memory() -> bool:
+    """Let malloc keep what a step has freed for the next one; False where it cannot be told to.
+
+    By default glibc maps large blocks anew each time, and the system fills every page of them with
+    zeros: more than 10 % of a step on a CPU. What is kept is bounded by the peak of a trial:
+    `PeakMemory` gives everything back before the next one.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        return all(mallopt(what, value) == 1 for what, value in MALLOPT.items())
+    return False
 
 
 class PeakMemory:

@@ -6,9 +6,10 @@ Owns: these caches, attaching and detaching. Must not know: training, records.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,18 @@ import torch
 from torch import Tensor
 
 from harness.data.contract import DATASETS, DrawnDataset
-from harness.data.dataset import Dataset, Split, split
+from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
-from harness.data.packed import is_on_disk, load_packed
+from harness.data.packed import PackedImages, is_on_disk, load_packed
 from harness.insertion.method import get_method
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
+from harness.model.cut import Cuts, cuts_of
 from harness.model.heads import make_head
+from harness.model.precision import held_in_bf16
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, DataSpec, TrialSpec
+from harness.training.arithmetic import evaluated_in, set_tf32
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means
 
@@ -37,6 +41,36 @@ class Prepared:
     dataset: Dataset
     split: Split
     class_means: Tensor
+
+    @functools.cached_property
+    def cuts(self) -> Cuts | None:
+        """Where the backbone can be cut; to be asked while nothing is attached to it."""
+        return cuts_of(self.backbone, normalised(one_of(self.split.train), self.dataset))
+
+    @functools.cached_property
+    def contents(self) -> str | None:
+        """A hash of the frozen weights and of the images; None where they cannot be hashed.
+
+        The images of a pack by their places in it: the spec has the pack's own hash.
+        """
+        found = hashlib.sha256(repr((self.dataset.mean, self.dataset.std)).encode())
+        for name, tensor in self.backbone.state_dict().items():
+            if type(tensor) is not Tensor:  # quantised by a library
+                return None
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(_bytes(tensor))
+        for images in (self.split.train, self.split.select, self.split.test):
+            if isinstance(images, Images):
+                found.update(_bytes(images.pixels))
+            elif isinstance(images, PackedImages):
+                found.update(_bytes(images.rows))
+            else:
+                return None
+        return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 @functools.lru_cache(maxsize=2)
@@ -102,17 +136,27 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    held = held_in_bf16(prepared.backbone) if _is_all_bf16(spec) else nullcontext()
     try:
         head = make_head(spec.recipe, prepared.class_means, spec.seed)
-        yield Classifier(prepared.backbone, attachment, head), prepared
+        with held:
+            yield Classifier(prepared.backbone, attachment, head), prepared
     finally:
         attachment.detach()
+
+
+def _is_all_bf16(spec: TrialSpec) -> bool:
+    """Whether every pass of a trial rounds its fp32 weights to bf16."""
+    recipe = spec.recipe
+    computed = {recipe.precision, evaluated_in(recipe)}
+    return computed == {"bf16"} and spec.backbone.frozen == "fp32"
 
 
 def fix_arithmetic() -> None:
     """Deterministic algorithms, and one thread per CPU trial so that sums have one order."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
+    set_tf32(matmul=False, convolution=False)  # fp32 means fp32, also on a GPU
     torch.use_deterministic_algorithms(True)
     # Deterministic mode also fills all new memory, in case code reads what it has not written. That
     # takes 5 % of a trial on a CPU, and no number depends on it.

@@ -53,7 +53,7 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
         placement=placement,
         backbone=request.backbone.model_copy(update={"sha256": backbone.sha256}),
         data=_data(request, backbone, runtime),
-        recipe=_recipe(request.recipe, runtime),
+        recipe=recipe_on(request.recipe, runtime),
         changes=tuple(_changes(request, placement, backbone, method, options)),
         seed=request.seed,
     )
@@ -78,10 +78,20 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     return request.data.model_copy(update={"options": identity(options), "sha256": sha256})
 
 
-def _recipe(recipe: Recipe, runtime: Runtime) -> Recipe:
+def recipe_on(recipe: Recipe, runtime: Runtime) -> Recipe:
+    """With the precision that `auto` is there; that of evaluation follows from it.
+
+    Raises:
+        UserError: evaluation in TF32 without a CUDA device.
+    """
+    on_gpu = torch.device(runtime.device).type == "cuda"
+    if recipe.eval_precision == "tf32" and not on_gpu:
+        raise UserError(
+            f"recipe.eval_precision=tf32 is of CUDA devices, not of {runtime.device}: take fp32 or "
+            "bf16."
+        )
     if recipe.precision != "auto":
         return recipe
-    on_gpu = torch.device(runtime.device).type == "cuda"
     return recipe.model_copy(update={"precision": "bf16" if on_gpu else "fp32"})
 
 

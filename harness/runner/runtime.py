@@ -16,6 +16,17 @@ from harness.data.pack import OnBad
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActivationCache:
+    """Where what frozen blocks compute is kept for other trials, and how much of it."""
+
+    folder: Path
+    budget: int
+    """Bytes at most."""
+    uses: tuple[tuple[int | None, int], ...] | None = None
+    """Lowest adapted block (None: no block is) and how many trials have it; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Where and how fast a trial runs; never part of its identity."""
 
@@ -33,6 +44,10 @@ class Runtime:
     """Folder of the files of a dataset on disk."""
     packs: str = "runs/packs"
     """Folder where such datasets are packed, and where workers open them."""
+    cache: ActivationCache | None = None
+    """None: every trial computes all that it needs."""
+    keep_memory: bool = True
+    """Workers on a CPU keep memory that a step has freed (`runner.memory`)."""
     on_bad_image: OnBad = "stop"
     """What to do about an image that cannot be read."""
     console: Console = field(default=SILENT, compare=False)

@@ -19,14 +19,16 @@ from harness.errors import NotSavedError, UserError
 from harness.insertion.method import get_method
 from harness.model.backbones import dims
 from harness.runner.memory import PeakMemory
+from harness.runner.prefixes import prefixes_of
 from harness.runner.prepare import attached, fix_arithmetic, prepare
 from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
 from harness.spec import Placement, TrialSpec
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Claim, Store
+from harness.training.arithmetic import evaluated_in
 from harness.training.checkpoint import Row, Trained
-from harness.training.clock import Stopwatch
+from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import embed, flops_per_image
 from harness.training.train import train
@@ -55,6 +57,8 @@ class _Ended:
     class_names: tuple[str, ...] = ()
     learned: Placement | None = None
     peak_memory_mb: float | None = None
+    saved: Spent | None = None
+    """By kept activations, since it was last begun; None: there were none."""
     error: str | None = None
 
 
@@ -148,7 +152,9 @@ def _run(
     """Train and test the trial, and write what the runtime asks to be kept beside its record."""
     fix_arithmetic()
     device = torch.device(runtime.device)
-    prepare(spec, runtime)  # shared by the worker's trials, so not part of this one's cost
+    shared = prepare(spec, runtime)  # by the worker's trials, so not part of this one's cost
+    alone = distributed.size == 1 and micro_batches == 1
+    prefixes = prefixes_of(spec, runtime, shared) if alone else None
     memory, watch = PeakMemory(device), Stopwatch(device)
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
@@ -165,14 +171,15 @@ def _run(
             checkpoint=None if should_continue is None else claim.checkpoint,
             micro_batches=micro_batches,
             distributed=distributed,
+            prefixes=prefixes,
         )
         peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
+            precision = evaluated_in(spec.recipe)
+            found = embed(classifier, prepared.dataset, tested, precision, prefixes, "test")
             claim.write_features(
-                embed(classifier, prepared.dataset, tested).cpu().numpy(),
-                tested.labels.cpu().numpy(),
-                prepared.dataset.groups,
+                found.cpu().numpy(), tested.labels.cpu().numpy(), prepared.dataset.groups
             )
         learned = None if result.diverged else classifier.attachment.learned()
         weights = {k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}
@@ -192,6 +199,7 @@ def _run(
         class_names=prepared.dataset.classes,
         learned=learned,
         peak_memory_mb=peak_memory_mb,
+        saved=None if prefixes is None else prefixes.saved,
     )
     return _record(spec, runtime, watch, ended)
 
@@ -209,11 +217,16 @@ def _scores(row: Row) -> dict[str, float]:
     return {name: score for name, score in row["select"].items() if isinstance(score, float)}
 
 
+def _sum(one: Spent, other: Spent) -> Spent:
+    return one[0] + other[0], one[1] + other[1]
+
+
 def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) -> TrialRecord:
     result = ended.result
     if runtime.device.startswith("cuda"):
         torch.cuda.synchronize(torch.device(runtime.device))
-    wall_s, device_s = watch.spent
+    wall_s, device_s = _sum(watch.spent, result.earlier)
+    saved_wall_s, saved_s = _sum(ended.saved or (0.0, 0.0), result.earlier_saved)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
     selection = ended.forward_flops * result.images_selection
@@ -236,8 +249,8 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         learned=ended.learned,
         parts=ended.micro_batches,
         cost=Cost(
-            wall_s=wall_s + result.earlier[0],
-            device_s=(device_s + result.earlier[1]) * ended.processes,
+            wall_s=wall_s + saved_wall_s,
+            device_s=(device_s + saved_s) * ended.processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
             flops=flops,
@@ -246,6 +259,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
             test_flops=test,
             inference_flops=ended.forward_flops,
             peak_memory_mb=ended.peak_memory_mb,
+            actual_device_s=device_s if saved_s else None,
         ),
         provenance=provenance(runtime.device),
         error=ended.error,

@@ -19,7 +19,7 @@ from harness.search.base import Decision, Make, Outcome, Search, SearchMaker, Se
 from harness.search.budget import UNLIMITED, Spending
 from harness.search.resumed import fields_of, is_inside, refuse_another
 from harness.spec import Recipe, TrialSpec
-from harness.store.search_log import Spent, read_log
+from harness.store.search_log import Spent, asks, read_log, tells
 from harness.study.axes import in_words
 from harness.study.space import Values
 
@@ -188,11 +188,7 @@ def start_search(
             trials than would come of it now.
     """
     refuse_another(task.log, task.space, task.make, beyond=beyond)
-    spending = Spending(
-        task.budget,
-        full_run_flops=task.full_run_flops,
-        fewest_epochs=min(task.epochs, task.space.fewest_epochs),
-    )
+    spending = _spending(task)
     told = spending.restore(read_log(task.log))
     made: dict[str, TrialSpec] = {}
     own = replace(task, make=_checked(name, task, beyond, made))
@@ -206,6 +202,32 @@ def start_search(
     per_space = min(max(LEAST_IDLE, IDLE_PER_CONFIGURATION * task.space.size), MOST_IDLE)
     return BoundedSearch(
         name, search, spending=spending, most_idle=told + int(per_space), made=made
+    )
+
+
+def is_over(task: SearchTask) -> bool:
+    """Whether a search, started again from the task's log, would find nothing to do.
+
+    So it is if all that it asked for was told and its budget has no room. One that ended for
+    another reason is not seen to be over; started again, it ends again.
+
+    Raises:
+        UserError: the log is damaged.
+    """
+    events = read_log(task.log)
+    told = {tell.trial_id for tell in tells(events) if tell.objective is not None}
+    if not events or any(ask.trial_id not in told for ask in asks(events)):
+        return False
+    spending = _spending(task)
+    spending.restore(events)
+    return not spending.has_room
+
+
+def _spending(task: SearchTask) -> Spending:
+    return Spending(
+        task.budget,
+        full_run_flops=task.full_run_flops,
+        fewest_epochs=min(task.epochs, task.space.fewest_epochs),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UserError
 from harness.search.base import Decision, Outcome, tell_event
+from harness.search.gaussian import quick_gp_sampler
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Event, Report, Tell, Warm, append_event, read_log
@@ -291,7 +292,7 @@ class OptunaSearch:
                 n_startup_trials=10,
             )
         if kind == "gp":
-            return samplers.GPSampler(
+            return quick_gp_sampler()(
                 seed=self._number("gp", self._asks),
                 n_startup_trials=10,
                 deterministic_objective=False,

@@ -67,6 +67,10 @@ class Recording:
                 curve=curves[trial_id],
             )
 
+    def trial_id(self, values: Values, seed: int) -> str | None:
+        """The id of a recorded trial; None if the table has no such cell, or not with this seed."""
+        return self._ids.get((cell_key(values), seed))
+
     def make(self, values: Values, seed: int) -> TrialSpec:
         """The spec of a recorded trial, read from the table once.
 

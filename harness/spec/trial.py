@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.spec.base import Added, Frozen, identity
 from harness.spec.sites import Placement
 
-SEMANTICS = 2
+SEMANTICS = 3
 """Raised, with a CHANGELOG line, whenever a code change alters the numbers of an unchanged spec."""
 
 VAL_FRACTION = 0.2
@@ -127,6 +127,9 @@ class Recipe(Frozen):
     cheaper where nothing stops or chooses by the scores of an earlier epoch."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` becomes bf16 on CUDA and fp32 on CPU when the trial is resolved."""
+    eval_precision: Annotated[Literal["auto", "fp32", "tf32", "bf16"], Added] = "auto"
+    """Of the forward pass when images are scored, the head aside, which stays in fp32. `auto` is
+    what training uses; `fp32` has no TF32 in it; `tf32` is of CUDA devices."""
 
     @model_validator(mode="after")
     def _is_scored_where_it_is_watched(self) -> Self:

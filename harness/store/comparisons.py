@@ -81,6 +81,8 @@ class SearchComparison(Frozen):
     learned: tuple[str, ...]
     """Those of them that find strengths in one trial; they have a repeat per training seed."""
     repeats: int
+    repeats_by: dict[str, int] = Field(default={})
+    """Searches that have another number of repeats than the others, with that number."""
     budget: str
     """In words."""
     seeds: tuple[int, ...]
@@ -108,4 +110,10 @@ class SearchComparison(Frozen):
 
     def repeats_of(self, search: str) -> int:
         """Repeats of a search. A learned one differs by its seed alone, so it has one per seed."""
-        return min(self.repeats, len(self.seeds)) if search in self.learned else self.repeats
+        count = self.repeats_by.get(search, self.repeats)
+        return min(count, len(self.seeds)) if search in self.learned else count
+
+    @property
+    def most_repeats(self) -> int:
+        """Of any of the searches."""
+        return max(map(self.repeats_of, self.searches), default=self.repeats)

@@ -62,6 +62,10 @@ class Mark:
     def __init__(self, path: Path, nonce: str, what: str) -> None:
         self.path, self._nonce, self._what = path, nonce, what
 
+    def anywhere(self) -> Mark:
+        """The same for a process that may work in another folder."""
+        return Mark(self.path.absolute(), self._nonce, self._what)
+
     @property
     def is_ours(self) -> bool:
         """Whether nobody has taken it over or removed it."""
@@ -201,13 +205,24 @@ def driving(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def mark_of(folder: Path) -> Mark | None:
+    """The mark of the run in a folder, if this process drives it; to be handed to its helpers."""
+    mark = _driven.get(os.path.abspath(folder))
+    return None if mark is None else mark.anywhere()
+
+
+def help_driving(folder: Path, mark: Mark) -> None:
+    """Write for the driver of a run, in another process: as long as that holds its mark."""
+    _driven[os.path.abspath(folder)] = mark
+
+
 def still_driving(folder: Path | None = None) -> None:
     """To be called before anything is written to a run's folder (None: to any run's).
 
-    Nothing to see to where this process is not within `driving`.
+    Nothing to see to where this process is not within `driving`, and helps nobody who is.
 
     Raises:
-        TakenOver: this process drove the run, and another has taken it over.
+        TakenOver: this process drove the run, or helped to, and another has taken it over.
     """
     for driven, mark in list(_driven.items()):
         if folder is None or os.path.abspath(folder) == driven:

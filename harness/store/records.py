@@ -5,7 +5,9 @@ Owns: these types. Must not know: where records are kept.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from harness.metrics import SplitMetrics
 from harness.spec import Frozen, Placement, TrialSpec
@@ -62,6 +64,18 @@ class Cost(Frozen):
     trial, with what every worker holds (interpreter, libraries, backbone, data); None where the
     platform cannot tell it from the peak of an earlier trial. Before SEMANTICS 2, a CPU's is that
     of all the worker's trials so far, and says nothing of this one."""
+
+    actual_device_s: float | None = None
+    """What was really spent, where that is not `device_s`: activations of frozen blocks were read
+    from what another trial had kept, or kept for others. `device_s` and `wall_s` are then what the
+    trial would have taken alone, by what the other took for them. Left out of the file if None."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.actual_device_s is None:
+            fields.pop("actual_device_s", None)
+        return fields
 
     @property
     def charged_flops(self) -> int:

@@ -104,6 +104,11 @@ class RunFolder:
         return self.path / "report"
 
     @property
+    def drawn(self) -> Path:
+        """Says what the report that is there was made of."""
+        return self.path / "drawn.json"
+
+    @property
     def driver_mark(self) -> Path:
         """Says which process drives the run; see `liveness.driving`."""
         return self.path / "driver.json"

@@ -27,7 +27,7 @@ Part = Literal["select", "test"]
 """The split that choices are made on, or the test split."""
 BY_GROUP = ("groups", "groups_se", "distance")
 """Scores that a split has for every group; `OVERALL` are those that it has once."""
-COSTS = tuple(Cost.model_fields)
+COSTS = tuple(name for name in Cost.model_fields if name != "actual_device_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +151,18 @@ def _read(store: Store, wanted: dict[str, int]) -> dict[str, Summary]:
     path = store.root / "index.sqlite"
     if not path.is_file():
         return {}
-    found = {}
     try:
         with closing(sqlite3.connect(path)) as database:
-            for trial_id, time, text in database.execute(f"SELECT * FROM v{VERSION}"):
-                if wanted.get(trial_id) == time:
-                    found[trial_id] = Summary(trial_id, *json.loads(text))
+            rows = database.execute(f"SELECT * FROM v{VERSION}").fetchall()
     except sqlite3.DatabaseError as error:
         if not isinstance(error, sqlite3.OperationalError):  # damaged, not locked or of a version
             path.unlink(missing_ok=True)
         return {}
-    return found
+    current = [(trial_id, text) for trial_id, time, text in rows if wanted.get(trial_id) == time]
+    # All at once, which takes half of the time.
+    contents = json.loads(f"[{','.join(text for _, text in current)}]")
+    ids = (trial_id for trial_id, _ in current)
+    return {i: Summary(i, *content) for i, content in zip(ids, contents, strict=True)}
 
 
 def _summary(store: Store, trial_id: str) -> Summary:

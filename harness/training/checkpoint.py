@@ -34,6 +34,8 @@ class Trained:
     epochs_run: int = 0
     earlier: Spent = (0.0, 0.0)
     """Time spent before it was resumed from a checkpoint."""
+    earlier_saved: Spent = (0.0, 0.0)
+    """What kept activations had saved by then (`Prefixes.saved`)."""
     tested_epoch: int | None = None
     select: SplitMetrics | None = None
     test: SplitMetrics | None = None

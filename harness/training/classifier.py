@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.insertion.attachment import Attachment
 from harness.model.backbones import features
 from harness.model.blocks import Backbone
+from harness.model.cut import IMAGES, advance, last_cut
 
 
 class Classifier(nn.Module):
@@ -21,11 +22,18 @@ class Classifier(nn.Module):
         self.attachment = attachment
         self.head = head
 
-    def features(self, images: Tensor) -> Tensor:
-        """`[n, 3, h, w]` -> `[n, d]`."""
-        return features(self._backbone[0], images)
+    def features(self, x: Tensor, cut: int = IMAGES) -> Tensor:
+        """Images `[n, 3, h, w]`, or what lies at a later cut of the backbone, -> `[n, d]`."""
+        backbone = self._backbone[0]
+        if cut == IMAGES:
+            return features(backbone, x)
+        return advance(backbone, x, cut, last_cut(backbone))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`[n, 3, h, w]` -> logits `[n, classes]`."""
-        logits: Tensor = self.head(self.features(images))
+    def advance(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """From one cut of the backbone to a later one (`harness.model.cut`)."""
+        return advance(self._backbone[0], x, start, stop)
+
+    def forward(self, x: Tensor, cut: int = IMAGES) -> Tensor:
+        """Images `[n, 3, h, w]`, or what lies at a later cut, -> logits `[n, classes]`."""
+        logits: Tensor = self.head(self.features(x, cut))
         return logits

@@ -5,6 +5,8 @@ Owns: the evaluation pass. Must not know: training, records.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,11 +17,20 @@ from harness.data.dataset import Dataset, ImageSet, normalised
 from harness.metrics import SplitMetrics, split_metrics
 from harness.model.backbones import features
 from harness.model.blocks import Backbone
+from harness.training.arithmetic import Precision, evaluating
 from harness.training.classifier import Classifier
 from harness.training.distributed import ALONE, DistributedContext
+from harness.training.prefix import Prefixes, begun
 
-EVAL_BATCH = 500
-"""Fixed, because another batch size could round differently."""
+EVAL_BATCH = {"cpu": 128}
+"""Fixed, because another batch size could round differently. A CPU's caches hold what one layer
+makes of so many images; on other devices it is `EVAL_BATCH_ELSEWHERE`."""
+EVAL_BATCH_ELSEWHERE = 500
+
+
+def eval_batch(device: torch.device) -> int:
+    """Images that are scored at a time."""
+    return EVAL_BATCH.get(device.type, EVAL_BATCH_ELSEWHERE)
 
 
 @torch.inference_mode()
@@ -27,12 +38,14 @@ def evaluate(
     classifier: Classifier,
     dataset: Dataset,
     images: ImageSet,
+    precision: Precision = "fp32",
     distributed: DistributedContext = ALONE,
+    prefixes: Prefixes | None = None,
+    part: str = "",
 ) -> SplitMetrics:
-    """Score a split, without logit adjustment."""
-    batches = images.parts(EVAL_BATCH)
-    own = [classifier.features(normalised(p.plain(), dataset)) for p in distributed.shard(batches)]
-    feats = distributed.gather(own, len(batches))
+    """Score a split, without logit adjustment; `part` is what `prefixes` know it as."""
+    own = _features(classifier, dataset, images, precision, distributed, prefixes, part)
+    feats = distributed.gather(own, len(_batches(images)))
     scores = torch.cat([classifier.head(batch) for batch in feats])
     return split_metrics(
         predictions=scores.argmax(dim=1).cpu().numpy(),
@@ -45,20 +58,52 @@ def evaluate(
 
 
 @torch.inference_mode()
-def embed(classifier: Classifier, dataset: Dataset, images: ImageSet) -> Tensor:
-    """Features of images `[n, d]`, as the head sees them."""
-    batches = images.parts(EVAL_BATCH)
-    return torch.cat([classifier.features(normalised(p.plain(), dataset)) for p in batches])
+def embed(
+    classifier: Classifier,
+    dataset: Dataset,
+    images: ImageSet,
+    precision: Precision = "fp32",
+    prefixes: Prefixes | None = None,
+    part: str = "",
+) -> Tensor:
+    """Features of images `[n, d]`, as the head sees them; `part` as in `evaluate`."""
+    return torch.cat(_features(classifier, dataset, images, precision, ALONE, prefixes, part))
+
+
+def _batches(images: ImageSet) -> Sequence[ImageSet]:
+    return images.parts(eval_batch(images.labels.device))
+
+
+def _features(
+    classifier: Classifier,
+    dataset: Dataset,
+    images: ImageSet,
+    precision: Precision,
+    distributed: DistributedContext,
+    prefixes: Prefixes | None,
+    part: str,
+) -> list[Tensor]:
+    """Features `[n, d]` of this process's batches."""
+    batches = distributed.shard(_batches(images))
+
+    def pixels(first: int) -> Iterator[Tensor]:
+        return (normalised(batch.plain(), dataset) for batch in batches[first:])
+
+    passing = begun(prefixes, part, len(batches), pixels, classifier.advance)
+    with evaluating(precision, images.labels.device):
+        return [classifier.features(*each) for each in passing]
 
 
 @torch.inference_mode()
 def class_means(backbone: Backbone, dataset: Dataset, images: ImageSet) -> Tensor:
     """Unit-length class means of frozen features `[classes, d]`, the head's starting weights.
 
+    In fp32, whatever trials train and evaluate in, because those of a worker share them.
+
     Of images as they are tested. The released code resizes to the input size itself for this; one
     view for both lets a pack hold one size.
     """
-    batches = images.parts(EVAL_BATCH)
+    batches = _batches(images)
     feats = torch.cat([features(backbone, normalised(p.plain(), dataset)) for p in batches])
     sums = torch.zeros(len(dataset.classes), feats.shape[1], device=feats.device)
     return normalize(sums.index_add_(0, images.labels, feats), dim=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +16,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalised
+from harness.data.dataset import Dataset, Images, ImageSet, Split, epoch_batches, normalised
 from harness.insertion.hooks import InnerProblem
-from harness.metrics import PER_IMAGE
+from harness.metrics import PER_IMAGE, SplitMetrics
 from harness.spec import Change, Recipe
+from harness.training.arithmetic import autocast, evaluated_in
 from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
-from harness.training.clock import Stopwatch
+from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import evaluate
+from harness.training.prefix import BegunBatch, Prefixes, begun_epoch
 
 EARLY_STOP_GAIN = 0.003
 EARLY_STOP_EPOCHS = 3
 """The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(
@@ -47,6 +46,7 @@ def train(
     checkpoint: Path | None = None,
     micro_batches: int = 1,
     distributed: DistributedContext = ALONE,
+    prefixes: Prefixes | None = None,
 ) -> Trained:
     """Train by the recipe, score the selection split as it says, and the test split once.
 
@@ -55,7 +55,8 @@ def train(
     training there, without a test. The state after every epoch is written to `checkpoint`, and
     training resumes from what is found there; a method that keeps a state of its own between steps
     starts again instead. Every batch is split into so many `micro_batches`, whose gradients
-    accumulate.
+    accumulate. With `prefixes`, in one process and without micro-batches, what frozen blocks
+    compute is kept there and read from there; no number depends on it.
 
     Raises:
         NotSavedError: the checkpoint cannot be written.
@@ -69,6 +70,7 @@ def train(
         changes=changes,
         micro_batches=micro_batches,
         distributed=distributed,
+        prefixes=prefixes,
     )
     return loop.run(log, should_continue, checkpoint)
 
@@ -87,10 +89,12 @@ class TrainingLoop:
         changes: Sequence[Change],
         micro_batches: int,
         distributed: DistributedContext,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._classifier, self._dataset, self._split = classifier, dataset, split
         self._recipe, self._seed, self._changes = recipe, seed, changes
         self._micro_batches, self._distributed = micro_batches, distributed
+        self._prefixes = prefixes
         self._device = split.train.labels.device
         self._watch = Stopwatch(self._device)
         self._hook = classifier.attachment.training_hook()
@@ -102,6 +106,7 @@ class TrainingLoop:
             lr=self._first_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=is_fused(self._device),
         )
         self._logit_shift = torch.zeros(len(split.train_counts), device=self._device)
         if recipe.loss == "logit_adjusted":
@@ -145,12 +150,18 @@ class TrainingLoop:
             if is_last or (self._recipe.early_stop and stalled(_scores(result))):
                 break
             if checkpoint is not None and self._hook.resumable and self._distributed.rank == 0:
-                now = replace(result, earlier=self._watch.spent)
+                now = replace(result, earlier=self._watch.spent, earlier_saved=self._saved)
                 self._states.save(checkpoint, now, self._best, self._changes)
             if self._is_stopped(should_continue):
                 return result
         self._test()
         return result
+
+    @property
+    def _saved(self) -> Spent:
+        """What kept activations have saved since the first epoch."""
+        wall, device = (0.0, 0.0) if self._prefixes is None else self._prefixes.saved
+        return wall + self._result.earlier_saved[0], device + self._result.earlier_saved[1]
 
     def _resume(self, checkpoint: Path, log: Callable[[Row], None]) -> bool:
         """Put back what the checkpoint holds, and log its epochs again; False if there is none."""
@@ -182,8 +193,7 @@ class TrainingLoop:
                 self._make(change)
         hook, result = self._hook, self._result
         total, seen = torch.zeros((), device=self._device), 0
-        images = self._split.train
-        for batch in epoch_batches(images, self._recipe, self._seed, epoch, hook.excluded):
+        for batch in self._batches(epoch):
             total += self._step(batch) * len(batch)
             seen += len(batch)
             hook.after_step()
@@ -194,6 +204,28 @@ class TrainingLoop:
         hook.images_forward = hook.images_backward = 0
         return float(total) / seen
 
+    def _batches(self, epoch: int) -> Iterator[Images | BegunBatch]:
+        """The batches of an epoch, begun where somebody keeps how far they came before."""
+        hook, images, recipe = self._hook, self._split.train, self._recipe
+        prefixes = self._passing()
+        if prefixes is None or not hook.leaves_batches_alone:
+            return epoch_batches(images, recipe, self._seed, epoch, hook.excluded)
+        return begun_epoch(
+            prefixes, self._dataset, images, recipe, self._seed, epoch, self._advance
+        )
+
+    def _passing(self) -> Prefixes | None:
+        """The prefixes for a pass that begins now."""
+        if self._prefixes is not None and not self._hook.does_nothing:
+            self._prefixes.look_again()
+        return self._prefixes
+
+    @torch.no_grad()
+    def _advance(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Take a training batch from one cut to another, below everything that is trained."""
+        with autocast(self._recipe, self._device):
+            return self._classifier.advance(x, start, stop)
+
     def _make(self, change: Change) -> None:
         """Set the strengths, and scale the learning rate now and in the rest of its schedule."""
         self._classifier.attachment.set_strengths(dict(change.placement.items()))
@@ -203,17 +235,22 @@ class TrainingLoop:
         self._schedule.base_lrs = [base * factor for base in self._schedule.base_lrs]
         self._lr = change.lr
 
-    def _step(self, batch: Images) -> Tensor:
+    def _step(self, batch: Images | BegunBatch) -> Tensor:
         """One step of SGD; returns the batch's mean loss."""
-        self._hook.before_step(batch)
+        if isinstance(batch, Images):
+            self._hook.before_step(batch)
         self._optimiser.zero_grad(set_to_none=True)
         loss = self._backward(batch)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         return loss
 
-    def _backward(self, batch: Images) -> Tensor:
+    def _backward(self, batch: Images | BegunBatch) -> Tensor:
         """Add the batch's gradient to the parameters; returns its mean loss."""
+        if isinstance(batch, BegunBatch):
+            loss = self._loss(batch)
+            self._scaler.scale(loss).backward()
+            return loss.detach()
         total = torch.zeros((), device=self._device)
         own, weight = self._distributed.share(batch)
         indices = torch.arange(len(own), device=own.labels.device)
@@ -227,18 +264,20 @@ class TrainingLoop:
 
     def _loss(
         self,
-        batch: Images,
+        batch: Images | BegunBatch,
         parameters: Mapping[str, Tensor] | None = None,
         *,
         through: nn.Module | None = None,
     ) -> Tensor:
         """Mean loss of a batch, with its graph, through the classifier or a wrapper of it."""
-        images = normalised(batch.pixels, self._dataset)
+        begun = (
+            (normalised(batch.pixels, self._dataset),) if isinstance(batch, Images) else batch.begun
+        )
         with autocast(self._recipe, self._device):
             logits = (
-                (self._classifier if through is None else through)(images)
+                (self._classifier if through is None else through)(*begun)
                 if parameters is None
-                else functional_call(self._classifier, dict(parameters), (images,))
+                else functional_call(self._classifier, dict(parameters), begun)
             )
         return cross_entropy(logits.float() + self._logit_shift, batch.labels)
 
@@ -269,7 +308,7 @@ class TrainingLoop:
         if self._recipe.score_epochs == "last" and not is_last:
             log(row)
             return
-        scores = evaluate(self._classifier, self._dataset, self._split.select, self._distributed)
+        scores = self._evaluated(self._split.select, "select")
         result.images_forward += len(self._split.select)
         result.images_selection += len(self._split.select)
         row["select"] = scores.model_dump(mode="json", exclude=set(PER_IMAGE))
@@ -281,6 +320,17 @@ class TrainingLoop:
                 state = self._classifier.state_dict()
                 self._best = {k: v.detach().clone() for k, v in state.items()}
 
+    def _evaluated(self, images: ImageSet, part: str) -> SplitMetrics:
+        return evaluate(
+            self._classifier,
+            self._dataset,
+            images,
+            evaluated_in(self._recipe),
+            self._distributed,
+            self._passing(),
+            part,
+        )
+
     def _test(self) -> None:
         """Score the test split with the weights of the epoch to be tested."""
         if self._best is not None:
@@ -289,7 +339,7 @@ class TrainingLoop:
             self._result.test = self._result.select
             return
         test = self._split.test
-        self._result.test = evaluate(self._classifier, self._dataset, test, self._distributed)
+        self._result.test = self._evaluated(test, "test")
         self._result.images_forward += len(test)
         self._result.images_test += len(test)
 
@@ -300,6 +350,14 @@ def _schedule(
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+
+
+def is_fused(device: torch.device) -> bool:
+    """Whether an optimiser's step is one kernel for all tensors: on a GPU, where each has a price.
+
+    With one, fp16's check for overflow needs no answer from the GPU either.
+    """
+    return device.type == "cuda"
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
@@ -316,12 +374,3 @@ def stalled(scores: list[float]) -> bool:
     """The paper's early stop: the last epochs gained less than the threshold on all before."""
     before, recent = scores[:-EARLY_STOP_EPOCHS], scores[-EARLY_STOP_EPOCHS:]
     return bool(before) and max(recent) - max(before) < EARLY_STOP_GAIN
-
-
-@contextmanager
-def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Mixed precision of the training forward pass; evaluation stays in fp32, as released."""
-    with torch.autocast(
-        device.type, dtype=AUTOCAST.get(recipe.precision), enabled=recipe.precision in AUTOCAST
-    ):
-        yield

@@ -1,189 +1,133 @@
-"""Writes a run's report folder: figures, CSV and LaTeX tables, `report.md` and `index.html`.
+"""A run's report, drawn anew only where something that it is made of has changed.
 
-Owns: which files there are. Must not know: how numbers are computed or worded.
+Owns: what a report is made of, and `drawn.json`, which says of what the one that is there was made.
+Must not know: what a report says, which files it has. pandas and matplotlib are imported only where
+something is drawn.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
 from pathlib import Path
+from typing import NamedTuple
 
-import pandas as pd
-from matplotlib.figure import Figure
-from PIL import Image
-
-from harness.reports.figures import comparison as comparison_figures
-from harness.reports.figures import searches as search_figures
-from harness.reports.figures.style import DPI, style
-from harness.reports.figures.sweep import draw
-from harness.reports.files.html import comparison_page, document_page, sweep_page
-from harness.reports.files.latex import to_latex
-from harness.reports.files.templating import template
-from harness.reports.numbers.comparison import load_arms
-from harness.reports.numbers.counts import load_counts
-from harness.reports.numbers.gamma import Learned, load_learned
-from harness.reports.numbers.run import load_run
-from harness.reports.numbers.searches import load_searches
-from harness.reports.numbers.sweep import choose, over_nuisance, search_answers, summarise
-from harness.reports.text.captions import searches_caption
-from harness.reports.text.comparison import comparison_content
-from harness.reports.text.counts import counts_document
-from harness.reports.text.document import Document
-from harness.reports.text.model import Table, stem
-from harness.reports.text.searches import search_document
-from harness.reports.text.sweep import sweep_content
+from harness.errors import UserError
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
-from harness.store.summaries import COSTS, OnUnusable
+from harness.store.runs import read_search_comparison
+from harness.store.summaries import OnUnusable
+from harness.version import source_hash
+
+TRIAL = re.compile(rb'"([0-9a-f]{16})"')
+"""An id of a trial as it stands in a run's files."""
+LIBRARIES = (
+    *("matplotlib", "numpy", "pandas", "pillow", "scikit-learn", "scipy", "seaborn"),
+    *("jinja2", "tabulate"),
+)
+"""What draws and computes."""
+
+Seen = tuple[str, str]
+"""A trial whose record could not be used, and why, in a sentence."""
+
+
+class _Drawn(NamedTuple):
+    """What `drawn.json` says of the report that is there."""
+
+    made_of: str
+    files: dict[str, str]
+    """Name -> hash, in the order of writing."""
+    unusable: list[Seen]
 
 
 def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list[Path]:
-    """Write `report/` in the folder of a sweep or a comparison, and return the files written.
+    """Write `report/` in the folder of a sweep or a comparison, and return its files.
 
-    `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
+    Files stay as they are if they would be written with the same bytes again: the run's files, its
+    trials' records, this package's source and the libraries that draw are as they were then, and
+    the files themselves are, too. Without the folder all of it is written anew.
+
     A sweep's records that cannot be used are told to `on_unusable`, and missing in its tables.
 
     Raises:
         UserError: the folder is not a run, or a record cannot be used: in a comparison, or without
             `on_unusable`.
     """
-    if folder.kind == "comparison":
-        return _write_comparison(folder)
-    if folder.kind == "counts":
-        return _write_counts(folder)
-    if folder.kind == "searches":
-        return _write_searches(folder)
-    run = load_run(folder, on_unusable)
-    everything = summarise(run)
-    choice = choose(run, everything)
-    summary = over_nuisance(run, everything)
-    selected_on = run.study.base.data.selected_on
-    out = folder.report
-    out.mkdir(exist_ok=True)
-    metrics = run.trials.drop(columns=list(COSTS))
-    written = [
-        _csv(out / "metrics.csv", everything.assign(selected_on=selected_on)),
-        _csv(out / "trials.csv", metrics.assign(selected_on=selected_on)),
-        _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
-    ]
-    for view in run.figures:
-        written += _save(out / stem(view), draw(run, summary, choice, view))
-    if run.searches:
-        written.append(_csv(out / "search.csv", search_answers(run)))
-    content = sweep_content(run, summary, choice)
-    written += [_latex(out, table) for table in content.tables]
-    written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
-    written.append(_text(out / "index.html", sweep_page(folder, run, choice, content, written)))
+    made_of, before = _made_of(folder), _drawn(folder)
+    if before is not None and before.made_of == made_of and _is_whole(folder, before):
+        for seen in before.unusable:
+            if on_unusable is None:
+                raise UserError(seen[1])
+            on_unusable(*seen)
+        return [folder.report / name for name in before.files]
+    from harness.reports.files.anew import write_anew
+
+    unusable: list[Seen] = []
+
+    def told(trial_id: str, why: str) -> None:
+        unusable.append((trial_id, why))
+        if on_unusable is not None:
+            on_unusable(trial_id, why)
+
+    folder.drawn.unlink(missing_ok=True)
+    written = write_anew(folder, None if on_unusable is None else told)
+    files = {path.name: _hash(path) for path in written}
+    now = _Drawn(made_of=made_of, files=files, unusable=unusable)
+    write_atomically(folder.drawn, json.dumps(now._asdict(), indent=1))
     return written
 
 
-def write_gamma(trial: Path) -> list[Path]:
-    """Write `gamma.csv` and `gamma.png|svg` into a trial's folder, if it learned strengths."""
-    learned = load_learned([trial])
-    return [] if learned is None else _gamma(trial, learned, f"Learned strengths, {trial.name}")
+def _made_of(folder: RunFolder) -> str:
+    """Hash of everything that the report's bytes follow from."""
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    found = hashlib.sha256(f"{source_hash()} {versions} {folder.name}".encode())
+    _add_run(found, folder)
+    searches = read_search_comparison(folder)
+    if searches is not None and searches.controls is not None:
+        _add_run(found, folder.beside(searches.controls))
+    return found.hexdigest()
 
 
-def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
-    table = _csv(folder / "gamma.csv", learned.final)
-    return [table, *_save(folder / "gamma", comparison_figures.gamma(learned, title))]
+def _add_run(found: hashlib._Hash, folder: RunFolder) -> None:
+    """Add a run's files, and when each of its trials was last written to.
+
+    A record never changes, and neither does a trial's folder once it has one, but for files that
+    come or go: so the times of the two are enough, and quick to look up.
+    """
+    named = (folder.study, folder.comparison, folder.searches, folder.counts)
+    trials: set[bytes] = set()
+    for path in (*named, folder.environment, folder.command, folder.table, *folder.logs()):
+        content = path.read_bytes() if path.is_file() else b""
+        found.update(f"\n{path.name} {len(content)}\n".encode() + content)
+        trials.update(TRIAL.findall(content) if path != folder.table else ())
+    root = folder.store.trials
+    for trial_id in sorted(trials):
+        where = f"{root}/{trial_id.decode()}"
+        try:
+            record = os.stat(f"{where}/record.json")
+            words = f"{record.st_mtime_ns} {record.st_size} {os.stat(where).st_mtime_ns}"
+        except OSError:
+            words = "none"
+        found.update(trial_id + words.encode())
 
 
-def _write_comparison(folder: RunFolder) -> list[Path]:
-    arms = load_arms(folder)
-    compared = arms.comparison
-    out = folder.report
-    out.mkdir(exist_ok=True)
-    trials = folder.store.trials
-    learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
-    written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
-    written += _save(out / "arms", comparison_figures.arms(arms))
-    written += _save(out / "pareto", comparison_figures.pareto(arms))
-    if learned is not None:
-        written += _gamma(out, learned, f"Learned strengths, {compared.title}")
-    content = comparison_content(arms, learned)
-    if learned is not None and content.has_swept:
-        written += _save(out / "gamma_and_sweep", comparison_figures.gamma_and_sweep(learned, arms))
-    written += [_latex(out, table) for table in (content.arms, *content.papers)]
-    text = template("comparison.md.jinja").render(content=content)
-    written.append(_text(out / "report.md", text))
-    written.append(_text(out / "index.html", comparison_page(folder, arms, content, written)))
-    return written
+def _drawn(folder: RunFolder) -> _Drawn | None:
+    """What is known of the report that is there; None without one, or of another version."""
+    try:
+        content = _Drawn(**json.loads(folder.drawn.read_text()))
+        return content._replace(unusable=[(trial_id, why) for trial_id, why in content.unusable])
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def _write_counts(folder: RunFolder) -> list[Path]:
-    """The report of a study that trains nothing."""
-    counts = load_counts(folder)
-    out = folder.report
-    out.mkdir(exist_ok=True)
-    written = [_csv(out / "counts.csv", counts.cells)]
-    if counts.printed is not None:
-        written.append(_csv(out / "printed.csv", counts.printed))
-    return _document(folder, counts_document(counts), written)
+def _is_whole(folder: RunFolder, drawn: _Drawn) -> bool:
+    """Whether all files are as they were written."""
+    paths = {folder.report / name: known for name, known in drawn.files.items()}
+    return all(path.is_file() and _hash(path) == known for path, known in paths.items())
 
 
-def _write_searches(folder: RunFolder) -> list[Path]:
-    compared = load_searches(folder)
-    out = folder.report
-    out.mkdir(exist_ok=True)
-    curves, choices, landscape = compared.curves, compared.choices, compared.landscape
-    written = [
-        _csv(out / "searches.csv", choices.judged.reset_index()),
-        _csv(out / "choices.csv", choices.final),
-        _csv(out / "answers.csv", compared.answers),
-        _csv(out / "curves.csv", curves.lines),
-    ]
-    if len(curves.restarts):
-        written.append(_csv(out / "restarts.csv", curves.restarts))
-    if landscape is not None and landscape.effects is not None:
-        written.append(_csv(out / "interactions.csv", landscape.effects.anova))
-    written += _save(out / "anytime", search_figures.anytime(compared))
-    written += _save(out / "choices", search_figures.finals(compared))
-    controls, run = None, compared.recorded.comparison.controls
-    if run is not None:
-        arms = load_arms(folder.beside(run))
-        written += _save(out / "controls", comparison_figures.arms(arms))
-        controls = comparison_content(arms, None)
-    document = search_document(compared, controls, searches_caption(compared))
-    return _document(folder, document, written)
-
-
-def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:
-    """Write a document in every format, beside the files written so far."""
-    out = folder.report
-    written += [_latex(out, table) for table in content.tables]
-    written.append(_text(out / "report.md", template("document.md.jinja").render(content=content)))
-    written.append(_text(out / "index.html", document_page(folder, content, written)))
-    return written
-
-
-def _csv(path: Path, table: pd.DataFrame) -> Path:
-    # Formatted here, because pandas takes six times as long, which shows with 100,000 trials.
-    text = {
-        name: ["" if x != x else f"{x:.4f}" for x in column.to_list()]
-        if column.dtype.kind == "f"
-        else column
-        for name, column in table.items()
-    }
-    content = pd.DataFrame(text, index=table.index, columns=table.columns)
-    return _text(path, content.to_csv(index=False, lineterminator="\n"))
-
-
-def _save(path: Path, figure: Figure) -> list[Path]:
-    paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
-    drawn = io.BytesIO()
-    with style():
-        figure.savefig(drawn, format="png", dpi=DPI)
-        figure.savefig(paths[1], metadata={"Date": None})
-    # Drawings have few colours: 256 of them are a third of the bytes, in the page as well.
-    few = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(paths[0], optimize=True, dpi=(DPI, DPI))
-    return paths
-
-
-def _latex(folder: Path, table: Table) -> Path:
-    return _text(folder / f"{table.stem}.tex", to_latex(table))
-
-
-def _text(path: Path, text: str) -> Path:
-    write_atomically(path, text)
-    return path
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -60,7 +60,7 @@ def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> C
     names = list(dict.fromkeys(final["search"]))
     reference = "random" if "random" in names else names[0]
     values = {name: final[final["search"] == name]["test"].to_numpy(float) for name in names}
-    seeds = np.array([comparison.seed(repeat) for repeat in range(comparison.repeats)])
+    seeds = np.array([comparison.seed(repeat) for repeat in range(comparison.most_repeats)])
     return Choices(
         at=at,
         final=final,
@@ -73,10 +73,12 @@ def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> C
 def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
     """The incumbents at one cost; without scores where a repeat had none by then."""
     trials, groups, metric = recorded.trials, recorded.groups, recorded.metric
-    by_place = trials.reset_index().groupby("cell")
+    tests = trials[f"test_{metric}"].to_dict()
+    elsewhere = _ElsewhereScored(trials, f"select_{metric}")
     rows = []
     for (name, repeat), own in told.groupby(["search", "repeat"], sort=False):
-        within = with_incumbent(own[own["runs"] <= at])
+        has_one = (own["runs"] <= at).to_numpy() & (own["incumbent"] != "").to_numpy()
+        within = np.flatnonzero(has_one)
         row: dict[str, Any] = {
             "search": name,
             "repeat": repeat,
@@ -85,13 +87,11 @@ def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
             "flop_runs": own["flop_runs"].max(),
             "trials": len(own),
         }
-        if not within.empty:
-            last = within.iloc[-1]
+        if len(within):
+            last = own.iloc[within[-1]]
             trial = trials.loc[last["incumbent"]]
-            tested = trials.loc[within[within["status"] == "COMPLETE"]["trial_id"]]
-            fellows = by_place.get_group(trial["cell"])
-            fellows = fellows[fellows["seed"] != trial["seed"]]
-            scores = tested[f"test_{metric}"].max() if len(tested) else trial[f"test_{metric}"]
+            ended = own.iloc[within][["trial_id", "status"]].itertuples(index=False)
+            tested = [tests[trial_id] for trial_id, status in ended if status == "COMPLETE"]
             row |= {
                 "cell": trial["cell"],
                 "select": last["incumbent_select"],
@@ -100,14 +100,32 @@ def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
                 **{f"binomial_{group}": trial[f"binomial_{group}"] for group in groups},
                 "regret": last["regret"],
                 "test_regret": last["test_regret"],
-                "missed": scores - trial[f"test_{metric}"],
-                "luck": last["incumbent_select"] - fellows[f"select_{metric}"].mean(),
+                "missed": max(tested, default=trial[f"test_{metric}"]) - trial[f"test_{metric}"],
+                "luck": last["incumbent_select"] - elsewhere.mean(str(last["incumbent"])),
             }
         rows.append(row)
     columns = ["cell", "select", "test", *groups, *(f"binomial_{g}" for g in groups)]
     columns = [*columns, "regret", "test_regret", "missed", "luck"]
     found = pd.DataFrame(rows)
     return found.reindex(columns=list(dict.fromkeys([*found.columns, *columns])))
+
+
+class _ElsewhereScored:
+    """Mean scores of a trial's cell on the other seeds; each is computed once."""
+
+    def __init__(self, trials: pd.DataFrame, name: str) -> None:
+        self._trials, self._name = trials, name
+        self._by_place = trials.reset_index().groupby("cell")
+        self._known: dict[str, float] = {}
+
+    def mean(self, trial_id: str) -> float:
+        """NaN without other seeds."""
+        if trial_id not in self._known:
+            trial = self._trials.loc[trial_id]
+            fellows = self._by_place.get_group(str(trial["cell"]))
+            fellows = fellows[fellows["seed"] != trial["seed"]]
+            self._known[trial_id] = float(fellows[self._name].mean())
+        return self._known[trial_id]
 
 
 def _confirmed(recorded: Recorded) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from harness.reports.numbers.run import load_run
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, read_search_comparison
-from harness.store.search_log import Event, read_log
+from harness.store.search_log import Event
+from harness.store.summaries import in_bulk
 from harness.store.table import Table, cell_key, read_table
 from harness.study.study import Study
 
@@ -48,6 +49,7 @@ class Recorded:
         return self.study.objective
 
 
+@in_bulk()
 def read_recorded(folder: RunFolder) -> Recorded:
     """Read a comparison's folder, and its table or its trials' records.
 
@@ -67,8 +69,9 @@ def read_recorded(folder: RunFolder) -> Recorded:
         trials = _trials_of(table)
         groups, chance = table.info.groups, 100 / table.info.num_classes
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
+    by_path = dict(zip(folder.logs(), files.searches.values(), strict=True))
     logs = {
-        (name, repeat): read_log(folder.log(repeat, name))
+        (name, repeat): by_path.get(folder.log(repeat, name), [])
         for name in comparison.searches
         for repeat in range(comparison.repeats_of(name))
     }

@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 
 from harness.metrics import OVERALL
 from harness.store.run_folder import RunFolder
-from harness.store.runs import read_run
+from harness.store.runs import Asked, read_run
 from harness.store.search_log import Event
-from harness.store.summaries import COSTS, OnUnusable, Part, Summary, in_bulk, summaries
+from harness.store.summaries import (
+    BY_GROUP,
+    COSTS,
+    OnUnusable,
+    Part,
+    Summary,
+    in_bulk,
+    summaries,
+)
 from harness.store.table import cell_key
 from harness.study.axes import Axis, in_words
 from harness.study.figures import AnyView
@@ -99,20 +107,19 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     ended = summaries(store, {asked.trial_id for asked in files.asked}, on_unusable)
     scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
-    tried = {cell_key(asked.cell): asked.cell for asked in files.asked}
+    keys = _keys(files.asked)
+    tried = {key: asked.cell for key, asked in zip(keys, files.asked, strict=True)}
     cells = files.study.cells()
     on_axes = tried.keys() <= {cell_key(cell) for cell in cells}
     if not on_axes:
         cells = list(tried.values())
     numbers = {cell_key(cell): number for number, cell in enumerate(cells)}
-    cell_numbers = np.array([numbers[cell_key(asked.cell)] for asked in files.asked], dtype=int)
+    cell_numbers = np.array([numbers[key] for key in keys], dtype=int)
     cells = [{field: _plain(value) for field, value in cell.items()} for cell in cells]
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
     ids = {"seed": [a.seed for a in files.asked], "trial_id": [a.trial_id for a in files.asked]}
-    results = pd.DataFrame(
-        [_row(ended.get(asked.trial_id), groups) for asked in files.asked], columns=_columns(groups)
-    )
+    results = _results([ended.get(asked.trial_id) for asked in files.asked], groups)
     return Run(
         study=files.study,
         on_axes=on_axes,
@@ -127,11 +134,21 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     )
 
 
+def _keys(trials: Sequence[Asked]) -> list[str]:
+    """The `cell_key` of each, made once for the many seeds of a cell."""
+    known: dict[str, str] = {}
+    words = [repr(asked.cell) for asked in trials]
+    for word, asked in zip(words, trials, strict=True):
+        if word not in known:
+            known[word] = cell_key(asked.cell)
+    return [known[word] for word in words]
+
+
 def rows_of(ended: Sequence[Summary]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A row per trial, with the columns that `Run.trials` has of results; and the groups."""
     scored = next((each for each in ended if each.test is not None), None)
     groups = tuple(scored.groups) if scored else ()
-    return pd.DataFrame([_row(each, groups) for each in ended], columns=_columns(groups)), groups
+    return _results(ended, groups), groups
 
 
 def _plain(value: Any) -> Any:
@@ -145,38 +162,57 @@ def _is_scored(ended: dict[str, Summary], trial_id: str) -> bool:
     return trial_id in ended and ended[trial_id].test is not None
 
 
+def _results(ended: Sequence[Summary | None], groups: tuple[str, ...]) -> pd.DataFrame:
+    """A row per trial; column by column, because there may be 100,000 of them."""
+    columns: dict[str, Any] = {"status": [each.status if each else "MISSING" for each in ended]}
+    for part in PARTS:
+        scores = _percent(ended, part, groups)
+        columns |= {f"{part}_{name}": scores[:, n] for n, name in enumerate(OVERALL)}
+        for number, group in enumerate(groups):
+            for block, word in enumerate((part, "binomial", "distance")):
+                if block == 0 or part == "test":
+                    place = len(OVERALL) + block * len(groups) + number
+                    columns[f"{word}_{group}"] = scores[:, place]
+    nan = float("nan")
+    for name in COUNTS:
+        columns[name] = [getattr(each, name) if each else nan for each in ended]
+    costs = [each.costs if each else [nan] * len(COSTS) for each in ended]
+    columns |= dict(zip(COSTS, map(list, zip(*costs, strict=True)), strict=bool(costs)))
+    return pd.DataFrame(columns, columns=_columns(groups))
+
+
+def _percent(
+    ended: Sequence[Summary | None], part: Part, groups: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Scores on a split, `[trials, columns]`: overall, then every one of `BY_GROUP` by group.
+
+    A diverged trial's accuracies are chance; a part of a training is no score.
+    """
+    width, names = len(OVERALL) + len(BY_GROUP) * len(groups), list(groups)
+    nothing: list[float | None] = [None] * width
+    rows, guesses = [], {}
+    for index, trial in enumerate(ended):
+        scores = None if trial is None else trial.select if part == "select" else trial.test
+        if trial is None or scores is None or trial.status == "PRUNED":
+            rows.append(nothing)
+            if trial is not None and trial.status == "DIVERGED":
+                guesses[index] = 100 / trial.num_classes
+        elif trial.groups == names:
+            rows.append(scores)
+        else:  # of another dataset, or of a trial with fewer groups
+            own = [trial.score(part, name) for name in OVERALL]
+            rows.append([*own, *(trial.score(part, n, g) for n in BY_GROUP for g in groups)])
+    found = np.array(rows, dtype=float).reshape(len(rows), width)
+    found[:, : len(OVERALL) + 2 * len(groups)] *= 100  # a distance is no share
+    for index, guess in guesses.items():
+        found[index, : len(OVERALL) + len(groups)] = guess
+    return found
+
+
 def _columns(groups: tuple[str, ...]) -> list[str]:
-    """Names for what `_row` gives."""
+    """Names of the results, in their order."""
     names = ["status", *(f"select_{name}" for name in (*OVERALL, *groups))]
     names += [f"test_{name}" for name in OVERALL]
     for group in groups:
         names += [f"test_{group}", f"binomial_{group}", f"distance_{group}"]
     return [*names, *COUNTS, *COSTS]
-
-
-def _row(trial: Summary | None, groups: tuple[str, ...]) -> list[Any]:
-    nan = float("nan")
-    if trial is None:
-        return ["MISSING"] + [nan] * (len(_columns(groups)) - 1)
-    guess = 100 / trial.num_classes if trial.status == "DIVERGED" else nan
-    row: list[Any] = [trial.status]
-    for part in PARTS:
-        is_test = part == "test"
-        scores = [trial.score(part, name) for name in OVERALL]
-        if scores[0] is None or trial.status == "PRUNED":  # a part of a training is no score
-            row += [guess] * len(OVERALL)
-            row += [guess, nan, nan] * len(groups) if is_test else [guess] * len(groups)
-            continue
-        row += [100 * value for value in scores if value is not None]
-        for group in groups:
-            accuracy = trial.score(part, "groups", group)
-            row.append(nan if accuracy is None else 100 * accuracy)
-            if is_test:
-                error = trial.score(part, "groups_se", group)
-                distance = trial.score(part, "distance", group)
-                row += [
-                    nan if error is None else 100 * error,
-                    nan if distance is None else distance,
-                ]
-    row += [getattr(trial, name) for name in COUNTS]
-    return [*row, *(trial.cost(name) for name in COSTS)]

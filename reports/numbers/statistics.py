@@ -100,12 +100,13 @@ def judge(
 ) -> Judgement:
     """Compare searches by one value per repeat.
 
-    `seeds` are the training seeds of the repeats. A search with fewer repeats than the others has
-    one per training seed in their order, and is compared to the mean of what others have on each.
+    `seeds` are the training seeds of the repeats. A search that is `unranked` has one repeat per
+    training seed in their order, and is compared to the mean of what others have on each. Others
+    with fewer repeats than the rest are paired with the first of theirs.
     Differences are paired by repeat, with Student-t intervals widened for their number
     (Bonferroni). The probability of improvement counts pairs of the same training seed, ties by
-    half. Ranks are within a repeat, ties share theirs; `unranked` searches have none. A missing
-    value is worse than any other.
+    half. Ranks are within a repeat that all have, ties share theirs; `unranked` searches have none.
+    A missing value is worse than any other.
     """
     others = [name for name in values if name != reference]
     confidence = 1 - 0.05 / max(1, len(others))
@@ -115,7 +116,10 @@ def judge(
     rows = []
     for name, own in values.items():
         row: dict[str, Any] = {"search": name}
-        row["difference"], row["difference_ci"] = paired(own, values[reference], confidence)
+        first = slice(min(len(own), len(values[reference])))
+        both = first if {name, reference} <= {*ranked} else slice(None)
+        found = paired(own[both], values[reference][both], confidence)
+        row["difference"], row["difference_ci"] = found
         better = _improves(own, values[reference], seeds, rng)
         row["improves"], row["improves_low"], row["improves_high"] = better
         if name == reference:
@@ -147,7 +151,8 @@ def paired(own: Array, other: Array, confidence: float) -> tuple[float, float]:
 def _ranks(values: dict[str, Array]) -> dict[str, Array]:
     if not values:
         return {}
-    table = np.nan_to_num(np.array(list(values.values())), nan=-np.inf)
+    count = min(map(len, values.values()))
+    table = np.nan_to_num(np.array([own[:count] for own in values.values()]), nan=-np.inf)
     ranks = stats.rankdata(-table, axis=0)
     return dict(zip(values, ranks, strict=True))
 
@@ -180,7 +185,7 @@ def _improves(
         if min(len(own), len(other)) >= FEWEST:
             rows = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), BOOTSTRAP)
             columns = rng.multinomial(len(theirs), np.full(len(theirs), 1 / len(theirs)), BOOTSTRAP)
-            drawn += np.einsum("bi,ij,bj->b", rows, wins, columns) / len(theirs)
+            drawn += ((rows @ wins) * columns).sum(axis=1) / len(theirs)  # exact: halves
     if min(len(own), len(other)) < FEWEST:
         return total / weights, float("nan"), float("nan")
     low, high = np.quantile(drawn / weights, [0.025, 0.975])

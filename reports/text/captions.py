@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.searches import Searches
 from harness.reports.numbers.sweep import Choice, projected
+from harness.reports.text.names import repeats_words
 from harness.spec import TrialRequest
 from harness.study.figures import AnyView, Embedding, Points, View
 
@@ -75,7 +76,7 @@ def searches_caption(compared: Searches) -> str:
     one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
     base = setting(study.base, len(plan.seeds)).rsplit(", ", 1)[0]
     return (
-        f"{how}: {plan.repeats} repeat{'s' if plan.repeats > 1 else ''} over {seeds}, "
+        f"{how}: {repeats_words(plan)} over {seeds}, "
         f"budget {plan.budget}, "
         f"{plan.workers} worker{'s' if plan.workers > 1 else ''}. "
         f"A full run: {one_run} ({plan.reference.device_s:.1f} device s). {base}."

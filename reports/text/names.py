@@ -10,6 +10,7 @@ from typing import Any
 from harness.metrics import Metric
 from harness.reports.numbers.run import Run
 from harness.spec import DataSpec
+from harness.store.comparisons import SearchComparison
 from harness.study.figures import View
 
 
@@ -36,3 +37,10 @@ def cell_words(run: Run, cell: dict[str, Any]) -> str:
 def corner_words(run: Run, view: View) -> str:
     r"""The corner of a table over two axes, `row \ column`."""
     return f"{run.axis(view.rows).label} \\ {run.axis(view.columns).label}"
+
+
+def repeats_words(plan: SearchComparison) -> str:
+    """How often each search was run: `500 repeats (gp 200)`."""
+    words = f"{plan.repeats} repeat{'s' if plan.repeats > 1 else ''}"
+    others = ", ".join(f"{name} {count}" for name, count in plan.repeats_by.items())
+    return f"{words} ({others})" if others else words

@@ -46,7 +46,9 @@ def search_document(
         definition={
             "Searches": ", ".join(plan.searches),
             "Budget of each": plan.budget,
-            "Repeats": f"{plan.repeats}",
+            "Repeats": ", ".join(
+                [f"{plan.repeats}", *(f"{n} {count}" for n, count in plan.repeats_by.items())]
+            ),
             "Training seeds": ", ".join(map(str, plan.seeds)),
             "Results": "trained live" if plan.table is None else "replayed from a table",
             "Selection rule": f"The best {metric_words(study.objective)} on "
