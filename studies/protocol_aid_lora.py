@@ -14,7 +14,7 @@ from harness.studies.protocol_synth_rs_lora import strengths
 from harness.study import Study
 
 RATE = 0.05
-"""r of docs/protocol.md, from `protocol_aid_pilot`."""
+"""r of docs/protocol.md; to be the choice of `protocol_aid_pilot`, which has not run yet."""
 
 
 def study() -> Study:

@@ -13,7 +13,7 @@ from harness.studies.protocol_synth_rs_lora import EVERY_LINEAR, strengths
 from harness.study import Axis, Points, Study
 
 RATE = 0.05
-"""r of docs/protocol.md, from `protocol_mstar_pilot`."""
+"""r of docs/protocol.md; to be the choice of `protocol_mstar_pilot`, which has not run yet."""
 
 
 def real_data(data: DataSpec, epochs: int) -> TrialRequest:
@@ -64,5 +64,10 @@ def study() -> Study:
         seeds=tuple(range(100, 112)),
         views=(Points(rows="where", title="Placements"),),
         fixed="rank 4, batch 32",
-        smoke={"where": ("MLP1",), "recipe.lr": (RATE,), "recipe.epochs": (1,)},
+        smoke={
+            "where": ("MLP1",),
+            "recipe.lr": (RATE,),
+            "recipe.epochs": (1,),
+            "data.options.dev_per_class": (4,),
+        },
     )

@@ -5,7 +5,7 @@ gamma as far here as 0.001 does in DOTA's 2,580, and ten times that.
 
     harness sweep --study protocol_synth_rs_gamma
 
-Cost: 40 minutes on 2 CPU cores (128 trials).
+Cost: about 50 minutes on 2 CPU cores (128 trials).
 """
 
 from harness.studies.protocol_synth_rs_lora import RATE, strengths
@@ -27,7 +27,12 @@ def of_gamma(lora: Study, rate: float) -> Study:
         ),
         views=(Points(rows="options.outer_lr", title="Outer rate of γ"),),
         fixed="γ at 72 sites of LoRA rank 4, batch 32, K = 3, ratio 0.2, first order",
-        smoke={"options.outer_lr": (0.3,), "recipe.lr": (rate,), "recipe.epochs": (1,)},
+        smoke={
+            "options.outer_lr": (0.3,),
+            "recipe.lr": (rate,),
+            "recipe.epochs": (1,),
+            "data.options.dev_per_class": (4,),
+        },
     )
 
 

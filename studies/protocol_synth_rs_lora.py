@@ -6,14 +6,14 @@ analysis.
 
     harness sweep --study protocol_synth_rs_lora
 
-Cost: 45 minutes on 2 CPU cores (512 trials).
+Cost: about 2.2 hours on 2 CPU cores (512 trials).
 """
 
 from harness.spec import DataSpec, Recipe, TrialRequest
 from harness.study import Axis, Study, View
 
 RATE = 0.05
-"""r of docs/protocol.md, from `protocol_synth_rs_pilot`."""
+"""r of docs/protocol.md; to be the choice of `protocol_synth_rs_pilot`, which has not run yet."""
 EVERY_LINEAR = ("q", "k", "v", "out", "mlp1", "mlp2")
 
 
@@ -59,5 +59,6 @@ def study() -> Study:
             "depth": ("last:6",),
             "recipe.lr": (RATE,),
             "recipe.epochs": (1,),
+            "data.options.dev_per_class": (4,),
         },
     )

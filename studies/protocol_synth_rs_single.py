@@ -2,7 +2,7 @@
 
     harness sweep --study protocol_synth_rs_single
 
-Cost: 6 minutes on 2 CPU cores (32 trials).
+Cost: about 9 minutes on 2 CPU cores (32 trials).
 """
 
 from harness.studies.protocol_synth_rs_lora import RATE
@@ -35,7 +35,7 @@ def of_one_run(lora: Study, rate: float) -> Study:
         ),
         views=(Points(rows="arm", title="One run"),),
         fixed="batch 32, rate r",
-        smoke={"recipe.epochs": (1,)},
+        smoke={"recipe.epochs": (1,), "data.options.dev_per_class": (4,)},
     )
 
 
