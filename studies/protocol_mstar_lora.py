@@ -10,7 +10,7 @@ Cost: about 2.5 hours on 2 CPU cores (192 trials).
 
 from harness.spec import BackboneSpec, DataSpec, Recipe, TrialRequest
 from harness.studies.protocol_synth_rs_lora import EVERY_LINEAR, strengths
-from harness.study import Axis, Points, Study
+from harness.study import Axis, Study, View
 
 RATE = 0.05
 """r of docs/protocol.md; to be the choice of `protocol_mstar_pilot`, which has not run yet."""
@@ -62,7 +62,7 @@ def study() -> Study:
             *strengths(RATE),
         ),
         seeds=tuple(range(100, 112)),
-        views=(Points(rows="where", title="Placements"),),
+        views=(View(kind="heatmap", rows="where", columns="alpha", title="Placement × alpha"),),
         fixed="rank 4, batch 32",
         smoke={
             "where": ("MLP1",),

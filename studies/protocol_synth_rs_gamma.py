@@ -10,7 +10,7 @@ Cost: about 50 minutes on 2 CPU cores (128 trials).
 
 from harness.studies.protocol_synth_rs_lora import RATE, strengths
 from harness.studies.protocol_synth_rs_lora import study as lora
-from harness.study import Axis, Points, Study
+from harness.study import Axis, Study, View
 
 
 def of_gamma(lora: Study, rate: float) -> Study:
@@ -25,7 +25,14 @@ def of_gamma(lora: Study, rate: float) -> Study:
             Axis(field="options.outer_lr", values=(0.03, 0.3), label="outer rate"),
             *strengths(rate),
         ),
-        views=(Points(rows="options.outer_lr", title="Outer rate of γ"),),
+        views=(
+            View(
+                kind="heatmap",
+                rows="options.outer_lr",
+                columns="alpha",
+                title="Outer rate × start of γ",
+            ),
+        ),
         fixed="γ at 72 sites of LoRA rank 4, batch 32, K = 3, ratio 0.2, first order",
         smoke={
             "options.outer_lr": (0.3,),
