@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
@@ -11,6 +12,8 @@ from support.backbones import BACKBONES
 from harness.model.backbones import load_backbone
 
 torch.set_num_threads(1)
+# Ray gives its workers a low priority, so that beside other tests they would hardly run at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
