@@ -9,12 +9,12 @@ analysis.
 Cost: about 2.2 hours on 2 CPU cores (512 trials).
 """
 
-from harness.spec import DataSpec, Recipe, TrialRequest
+from harness.spec import DataSpec, Position, Recipe, TrialRequest
 from harness.study import Axis, Study, View
 
 RATE = 0.05
 """r of docs/protocol.md; to be the choice of `protocol_synth_rs_pilot`, which has not run yet."""
-EVERY_LINEAR = ("q", "k", "v", "out", "mlp1", "mlp2")
+EVERY_LINEAR: tuple[Position, ...] = ("q", "k", "v", "out", "mlp1", "mlp2")
 
 
 def strengths(rate: float) -> tuple[Axis, Axis]:
