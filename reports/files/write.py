@@ -95,7 +95,7 @@ def _add_run(found: hashlib._Hash, folder: RunFolder) -> None:
     """Add a run's files, and when each of its trials was last written to.
 
     A record never changes, and neither does a trial's folder once it has one, but for files that
-    come or go: so the times of the two are enough, and quick to look up.
+    come or go: so times are enough, and quick to look up; a spec that somebody changed is seen too.
     """
     named = (folder.study, folder.comparison, folder.searches, folder.counts)
     trials: set[bytes] = set()
@@ -106,12 +106,13 @@ def _add_run(found: hashlib._Hash, folder: RunFolder) -> None:
     root = folder.store.trials
     for trial_id in sorted(trials):
         where = f"{root}/{trial_id.decode()}"
-        try:
-            record = os.stat(f"{where}/record.json")
-            words = f"{record.st_mtime_ns} {record.st_size} {os.stat(where).st_mtime_ns}"
-        except OSError:
-            words = "none"
-        found.update(trial_id + words.encode())
+        for each in (f"{where}/record.json", f"{where}/spec.json", where):
+            try:
+                seen = os.stat(each)
+                words = f"{seen.st_mtime_ns} {seen.st_size}"
+            except OSError:
+                words = "none"
+            found.update(trial_id + words.encode())
 
 
 def _drawn(folder: RunFolder) -> _Drawn | None:

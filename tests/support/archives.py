@@ -45,7 +45,10 @@ def contents(root, *below):
         str(path.relative_to(root)): path.read_bytes()
         for name in below or ("",)
         for path in sorted((root / name).rglob("*"))
-        if path.is_file() and path.suffix not in (".lock", ".sqlite") and "report" not in path.parts
+        if path.is_file()
+        and path.suffix not in (".lock", ".sqlite")
+        and "report" not in path.parts
+        and path.name != "drawn.json"
     }
 
 
