@@ -52,26 +52,26 @@ def prefixes_of(spec: TrialSpec, runtime: Runtime, prepared: Prepared) -> TrialP
     if runtime.cache is None or prepared.cuts is None or prepared.contents is None:
         return None
     split, cuts, cache = prepared.split, prepared.cuts, runtime.cache
-    uses = None if cache.uses is None else Counter[int]()
-    for block, count in cache.uses or ():
-        assert uses is not None
-        uses[cuts.last if block is None else block] += count
-    likely = uses or dict.fromkeys(range(cuts.last + 1), 1)
     scored = len(split.test) + (len(split.select) if split.select is not split.test else 0)
-    sizes = [scored * size for size in cuts.image_bytes]
-    scores = chosen_cuts(likely, sizes, cache.budget)
-    left = cache.budget - sum(sizes[cut] for cut in scores)
-    sizes = [spec.recipe.epochs * len(split.train) * size for size in cuts.image_bytes]
+    of_scores = [scored * size for size in cuts.image_bytes]
+    of_epochs = [spec.recipe.epochs * len(split.train) * size for size in cuts.image_bytes]
+    if cache.uses is None:  # then a trial keeps its own last cut alone
+        scores = frozenset(cut for cut, size in enumerate(of_scores) if size <= cache.budget)
+        epochs = frozenset(c for c in scores if of_scores[c] + of_epochs[c] <= cache.budget)
+    else:
+        uses = Counter[int]()
+        for block, count in cache.uses:
+            uses[cuts.last if block is None else block] += count
+        scores = chosen_cuts(uses, of_scores, cache.budget)
+        left = cache.budget - sum(of_scores[cut] for cut in scores)
+        epochs = chosen_cuts(uses, of_epochs, left)
     return TrialPrefixes(
         KeptFolder(cache.folder, cache.budget),
         prepared,
         cuts,
         of_scores=(_key(spec, runtime, prepared.contents, NOT_OF_SCORES), scores),
-        of_epochs=(
-            _key(spec, runtime, prepared.contents, NOT_OF_PASSES),
-            chosen_cuts(likely, sizes, left),
-        ),
-        is_planned=uses is not None,
+        of_epochs=(_key(spec, runtime, prepared.contents, NOT_OF_PASSES), epochs),
+        is_planned=cache.uses is not None,
         device=torch.device(runtime.device),
     )
 
