@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.reports.numbers.verdict import half_width, judge
+from harness.reports.numbers.statistics import half_width
+from harness.reports.numbers.verdict import judge
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).parent

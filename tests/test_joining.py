@@ -118,21 +118,24 @@ def test_checkpointed_blocks_give_the_same_gradients():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+class Whole(nn.Module):
+    """A model with its attachment, whose parameters can be given by name."""
+
+    def __init__(self, model, attachment):
+        super().__init__()
+        self.model, self.attachment = [model], attachment
+
+    def forward(self, x):
+        return features(self.model[0], x)
+
+
 def hessian_vector(model, attachment):
     """A second derivative with respect to parameters given by name, as hypergradients take it."""
     given = {n: p.detach().clone().requires_grad_() for n, p in attachment.named_parameters()}
 
-    class Whole(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attachment = attachment
-
-        def forward(self, x):
-            return features(model, x)
-
     named = {f"attachment.{name}": value for name, value in given.items()}
     with sdpa_kernel(SDPBackend.MATH):
-        value = loss(functional_call(Whole(), named, (images(PICO).double(),)))
+        value = loss(functional_call(Whole(model, attachment), named, (images(PICO).double(),)))
         first = torch.autograd.grad(value, list(given.values()), create_graph=True)
         total = sum(g.square().sum() for g in first)
         return torch.autograd.grad(total, list(given.values()))
@@ -170,17 +173,9 @@ def test_transforms_of_functions_go_through_copies():
     attachment = attached(model, "q, v").double()
     names = dict(attachment.named_parameters())
 
-    class Whole(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attachment = attachment
-
-        def forward(self, x):
-            return features(model, x)
-
     def total(values):
         named = {f"attachment.{name}": value for name, value in values.items()}
-        return loss(functional_call(Whole(), named, (images(PICO).double(),)))
+        return loss(functional_call(Whole(model, attachment), named, (images(PICO).double(),)))
 
     values = {name: p.detach() for name, p in names.items()}
     with sdpa_kernel(SDPBackend.MATH):

@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest, TrialSpec
+from harness.store.checked import semantics_of
 from harness.store.records import TrialRecord, state_of
 from harness.store.runs import find_run, known_run, why_not_reused
 from harness.store.store import Store
@@ -167,7 +168,7 @@ def _finished(asked: VerifyRequest) -> _Finished:
     records = {r.trial_id: r for r in all_records if state_of(r.status) == "done"}
     own = {key: record for key, record in records.items() if record.spec.trial_id == key}
     if records and not own:
-        theirs = {record.provenance.get("semantics", "?") for record in records.values()}
+        theirs = {str(semantics_of(record)) for record in records.values()}
         raise UserError(
             f"{asked.source}: {why_not_reused(', '.join(sorted(theirs)))}: verify it with the "
             "version that made it."

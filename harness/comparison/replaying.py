@@ -125,11 +125,9 @@ class Begun:
         That it is of the same table and seed is seen to where the comparison is written down.
         """
         task = self.contest.task(name, repeat)
-        if not is_over(task):
-            return False
-        return all(
-            self.recording.trial_id(ask.cell, ask.seed) == ask.trial_id
-            for ask in asks(read_log(task.log))
+        events = read_log(task.log)
+        return is_over(task, events) and all(
+            self.recording.trial_id(ask.cell, ask.seed) == ask.trial_id for ask in asks(events)
         )
 
     def run(self, left: dict[str, list[int]]) -> Iterator[tuple[str, _Told]]:

@@ -28,6 +28,7 @@ from harness.model.heads import make_head
 from harness.model.precision import held_in_bf16
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, DataSpec, TrialSpec
+from harness.store.activations import bytes_of
 from harness.training.arithmetic import evaluated_in, set_tf32
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means
@@ -58,19 +59,15 @@ class Prepared:
             if type(tensor) is not Tensor:  # quantised by a library
                 return None
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(_bytes(tensor))
+            found.update(bytes_of(tensor))
         for images in (self.split.train, self.split.select, self.split.test):
             if isinstance(images, Images):
-                found.update(_bytes(images.pixels))
+                found.update(bytes_of(images.pixels))
             elif isinstance(images, PackedImages):
-                found.update(_bytes(images.rows))
+                found.update(bytes_of(images.rows))
             else:
                 return None
         return found.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 @functools.lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from harness.search.base import Decision, Make, Outcome, Search, SearchMaker, Se
 from harness.search.budget import UNLIMITED, Spending
 from harness.search.resumed import fields_of, is_inside, refuse_another
 from harness.spec import Recipe, TrialSpec
-from harness.store.search_log import Spent, asks, read_log, tells
+from harness.store.search_log import Event, Spent, asks, read_log, tells
 from harness.study.axes import in_words
 from harness.study.space import Values
 
@@ -205,16 +205,12 @@ def start_search(
     )
 
 
-def is_over(task: SearchTask) -> bool:
-    """Whether a search, started again from the task's log, would find nothing to do.
+def is_over(task: SearchTask, events: Sequence[Event]) -> bool:
+    """Whether a search, started again from the events of the task's log, would find nothing to do.
 
     So it is if all that it asked for was told and its budget has no room. One that ended for
     another reason is not seen to be over; started again, it ends again.
-
-    Raises:
-        UserError: the log is damaged.
     """
-    events = read_log(task.log)
     told = {tell.trial_id for tell in tells(events) if tell.objective is not None}
     if not events or any(ask.trial_id not in told for ask in asks(events)):
         return False

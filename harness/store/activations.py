@@ -140,7 +140,7 @@ class KeptTensors:
         choose how it sums.
         """
         tensor = torch.empty(self._shapes[self._next], dtype=self._dtype)
-        content = _bytes(tensor)
+        content = bytes_of(tensor)
         with suppress(OSError):
             count = self._file.readinto(content)  # type: ignore[attr-defined]
             if count == len(content) and zlib.crc32(content) == self._checksums[self._next]:
@@ -161,9 +161,9 @@ class KeptTensors:
         self._file.close()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's values, in rows: its own memory where it lies so on the CPU, else a copy."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 class NewTensors:
@@ -184,7 +184,7 @@ class NewTensors:
         """Keep a tensor after those before it, all of one type."""
         if self._file is None:
             return
-        content = _bytes(tensor.detach().cpu().contiguous())
+        content = bytes_of(tensor)
         self._dtype = tensor.dtype
         self._shapes.append(list(tensor.shape))
         self._strides.append(list(tensor.stride()))

@@ -22,15 +22,20 @@ FEWEST = 5
 """Repeats below which a bootstrap says nothing."""
 
 
+def half_width(values: NDArray[np.floating[Any]], confidence: float) -> float:
+    """Half of Student's t interval for the mean of known values; NaN for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.5 + confidence / 2, n - 1) * (values.std(ddof=1) / np.sqrt(n)))
+
+
 def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:
     """Mean and 95 % Student-t half-width of the known values; NaN where they do not exist."""
     known = values.dropna().to_numpy(dtype=float)
     if len(known) == 0:
         return float("nan"), float("nan")
-    if len(known) == 1:
-        return float(known[0]), float("nan")
-    error = known.std(ddof=1) / np.sqrt(len(known))
-    return float(known.mean()), float(stats.t.ppf(0.975, len(known) - 1) * error)
+    return float(known.mean()), half_width(known, 0.95)
 
 
 def expected_best(select: Array, value: Array, most: int) -> Array:
@@ -141,11 +146,8 @@ def paired(own: Array, other: Array, confidence: float) -> tuple[float, float]:
     count = min(len(own), len(other))
     differences = np.array([own[r::count].mean() - other[r::count].mean() for r in range(count)])
     differences = differences[np.isfinite(differences)]
-    if len(differences) < 2:
-        return (float(differences.mean()) if len(differences) else float("nan")), float("nan")
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    wide = stats.t.ppf(0.5 + confidence / 2, len(differences) - 1)
-    return float(differences.mean()), float(wide * error)
+    mean = float(differences.mean()) if len(differences) else float("nan")
+    return mean, half_width(differences, confidence)
 
 
 def _ranks(values: dict[str, Array]) -> dict[str, Array]:

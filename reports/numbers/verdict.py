@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from harness.reports.numbers.statistics import half_width
 
 Word = Literal["better", "worse", "equivalent", "undecided", "not informative"]
 
@@ -38,15 +39,6 @@ class Contrast(NamedTuple):
     deciding_half_width: float
     """Of the interval at `LEVEL`."""
     word: Word
-
-
-def half_width(differences: NDArray[np.float64], level: float) -> float:
-    """Half of Student's t interval for the mean; infinite for fewer than two values."""
-    n = len(differences)
-    if n < 2:
-        return float("inf")
-    error = differences.std(ddof=1) / np.sqrt(n)
-    return float(stats.t.ppf((1 + level) / 2, n - 1) * error)
 
 
 def judge(differences: NDArray[np.float64]) -> Contrast:
