@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Three processes on two cores: tests of killed drivers and of Ray wait more than they compute.
 PYTEST := $(BIN)/pytest -n 3 --dist worksteal
 
-.PHONY: sweep test check fast smoke oldest reproduce lint clean
+.PHONY: sweep test check fast smoke oldest reproduce findings lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -40,6 +40,10 @@ oldest: .venv-oldest.txt
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed
 	$(BIN)/python -m harness.reports.reproduce
+
+# What README.md and FINDINGS.md say was measured, from reports/archives; nothing is trained.
+findings: $(VENV)/installed
+	$(BIN)/python -m harness.findings
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ LAYERS = (
     ("search", "engines"),
     ("driver", "reports"),
     ("comparison", "archive"),
-    ("entry", "bench"),
+    ("entry", "bench", "findings"),
     ("harness", "cli", "testing"),
 )
 """Lowest first. `harness` is the package's own `__init__`, the import name of `entry`."""

@@ -81,7 +81,7 @@ def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(
 ):
     rng = random.Random(kind)
     seen = {}
-    for _ in range(10):
+    for _ in range(6):
         process = start(study, tmp_path, *SEARCHES[kind])
         try:
             process.wait(timeout=rng.uniform(0, 9))

@@ -86,7 +86,7 @@ def test_the_package_is_imported_by_one_name_only():
 
 def test_reports_are_imported_where_they_are_asked_for_and_never_before():
     for module, path in MODULES.items():
-        if module.startswith("harness.reports"):
+        if module.startswith(("harness.reports", "harness.findings")):  # both make documents
             continue
         may_later = path.parent.name == "cli" or module in ("harness", "harness.entry")
         found = imported_names(path, top_level_only=may_later)
@@ -114,7 +114,11 @@ ENDS_ITSELF = {
     "harness.testing.engines": "a worker that a test has killed",
 }
 """Modules outside the command line that may end their process, and which process that is."""
-COMMANDS = {"harness.reports.reproduce": "`make reproduce`, a program of its own"}
+COMMANDS = {
+    "harness.reports.reproduce": "`make reproduce`, a program of its own",
+    "harness.findings.__main__": "`make findings`",
+    "harness.findings.evidence": "the runs of docs/protocol.md",
+}
 """Modules that are run as programs, and so may print."""
 
 

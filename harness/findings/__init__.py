@@ -1,0 +1,1 @@
+"""What the protocol's runs show, from their archives to the sentences of README and FINDINGS."""

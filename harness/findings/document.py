@@ -1,0 +1,157 @@
+"""Blocks of README.md and FINDINGS.md that state what was measured.
+
+A block stands between `<!-- measured: NAME -->` and `<!-- end -->`; what is between the two is
+computed from the archives; all around it is written by hand, and states no measured number. Owns:
+the blocks' texts, and the replacing. Must not know: how a verdict is come to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from harness.errors import UserError
+from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, arms_of, contrasts_of
+from harness.findings.scenario import Scenario
+from harness.reports.numbers.statistics import mean_and_half_width
+from harness.reports.numbers.verdict import Contrast
+from harness.reports.text.numbers import with_interval
+
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WORDS = {"synth_rs": "synth-rs (synthetic)", "mstar": "MSTAR (SAR)", "aid": "AID (optical)"}
+Found = Mapping[str, Mapping[str, Contrast]]
+"""Scenario -> claim's key -> verdict; of whole scenarios."""
+
+
+def blocks(scenarios: Sequence[Scenario]) -> dict[str, str]:
+    """Name -> Markdown of every block."""
+    whole = [each for each in scenarios if each.is_whole]
+    arms = {each.name: arms_of(each) for each in whole}
+    found = {each.name: contrasts_of(each, arms[each.name]) for each in whole}
+    return {
+        "progress": _progress(scenarios),
+        "headline": _headline(scenarios, found),
+        "contrasts": _contrasts(scenarios, found),
+        "arms": "\n".join(_arms(each, arms[each.name]) for each in whole) or NOTHING,
+        "claims": _claims(scenarios, found),
+    }
+
+
+NOTHING = "No scenario is complete, so no arm is compared.\n"
+
+
+def fill(text: str, by_name: Mapping[str, str]) -> str:
+    """A document with its blocks made anew.
+
+    Raises:
+        UserError: it names a block that there is not.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[2] not in by_name:
+            raise UserError(
+                f"There is no block {match[2]!r} of measured text; there are {', '.join(by_name)}."
+            )
+        return match[1] + by_name[match[2]] + match[3]
+
+    return BLOCK.sub(replaced, text)
+
+
+def _progress(scenarios: Sequence[Scenario]) -> str:
+    rows = [
+        [WORDS[each.name], f"{len(each.seeds)} of {len(each.wanted)}", str(_trials(each))]
+        for each in scenarios
+    ]
+    return _table(["scenario", "seeds", "trials"], rows)
+
+
+def _trials(scenario: Scenario) -> int:
+    return sum(map(len, scenario.trials.values()))
+
+
+def _not_run(scenario: Scenario) -> str:
+    return f"not run ({len(scenario.seeds)} of {len(scenario.wanted)} seeds)"
+
+
+def _headline(scenarios: Sequence[Scenario], found: Found) -> str:
+    sentences = []
+    for claim in CLAIMS:
+        if claim.key not in PRIMARY:
+            continue
+        words = [
+            f"{_verdict(found[each.name][claim.key])} on {WORDS[each.name]}"
+            if each.name in found
+            else f"{_not_run(each)} on {WORDS[each.name]}"
+            for each in scenarios
+        ]
+        sentences.append(f"*{claim.sentence}*: {'; '.join(words)}.")
+    return "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+
+
+def _verdict(contrast: Contrast) -> str:
+    return f"**{contrast.word}** ({_difference(contrast)})"
+
+
+def _difference(contrast: Contrast) -> str:
+    return f"{contrast.mean:+.2f} ± {contrast.half_width:.2f}"
+
+
+def _contrasts(scenarios: Sequence[Scenario], found: Found) -> str:
+    rows = []
+    for claim in CLAIMS:
+        if claim.key not in PRIMARY:
+            continue
+        for each in scenarios:
+            row = [f"**{claim.key}**: {claim.arm} − {claim.other}", WORDS[each.name]]
+            if each.name not in found:
+                rows.append([*row, "", "", "", _not_run(each)])
+                continue
+            contrast = found[each.name][claim.key]
+            deciding = f"± {contrast.deciding_half_width:.2f}"
+            rows.append(
+                [*row, str(contrast.n), _difference(contrast), deciding, f"**{contrast.word}**"]
+            )
+    header = ["contrast", "scenario", "seeds", "points (95 %)", "97.5 %", "verdict"]
+    return _table(header, rows)
+
+
+def _arms(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> str:
+    rows = []
+    for name, own in arms.items():
+        scores = [_score(own, "test"), *(_score(own, f"test_{each}") for each in scenario.groups)]
+        rows.append([name, *scores, f"{own['runs'].mean():.1f}", _minutes(own)])
+    header = ["arm", "class mean", *scenario.groups, "runs", "CPU minutes"]
+    return f"**{WORDS[scenario.name]}**, {len(scenario.seeds)} seeds\n\n{_table(header, rows)}"
+
+
+def _score(own: pd.DataFrame, column: str) -> str:
+    return with_interval(*mean_and_half_width(own[column])) if column in own else ""
+
+
+def _minutes(own: pd.DataFrame) -> str:
+    return f"{own['device_s'].mean() / 60:.1f}" if "device_s" in own else ""
+
+
+def _claims(scenarios: Sequence[Scenario], found: Found) -> str:
+    rows = []
+    for claim in CLAIMS:
+        if claim.key in PRIMARY:
+            continue
+        cells = [
+            f"{found[each.name][claim.key].word} ({_difference(found[each.name][claim.key])})"
+            if each.name in found
+            else _not_run(each)
+            for each in scenarios
+        ]
+        rows.append([claim.key, claim.sentence, claim.paper, *cells])
+    rows += [
+        [key, words, "", *["not asked here"] * len(scenarios)] for key, words in NOT_ASKED.items()
+    ]
+    return _table(["", "claim", "paper", *(WORDS[each.name] for each in scenarios)], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

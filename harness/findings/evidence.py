@@ -1,0 +1,91 @@
+"""Run docs/protocol.md seed by seed: `python -m harness.findings.evidence SCENARIO`.
+
+Owns: the order of its runs, and their archives in `reports/archives`, from which any machine goes
+on: they are imported first, and written again after every seed. Must not know: what is concluded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.catalogue.studies import load_study
+
+ARCHIVES = Path(__file__).parents[2] / "reports" / "archives"
+SCENARIOS = ("synth_rs", "mstar", "aid")
+KINDS = ("single", "lora", "gamma")
+"""Of the studies of a scenario, in the order in which a seed is run."""
+
+
+def name_of(scenario: str, kind: str) -> str:
+    """Study, run and archive of a scenario's arms."""
+    return f"protocol_{scenario}_{kind}"
+
+
+def archive_of(study: str) -> Path:
+    """Where a study's run is archived."""
+    return ARCHIVES / f"{study}.parquet"
+
+
+def run_pilot(scenario: str, given: list[str], out: str) -> None:
+    """Run the scenario's pilot, which charges nobody, and archive it."""
+    _run([name_of(scenario, "pilot")], ["--out", out], given, None)
+
+
+def run_seeds(scenario: str, given: list[str], out: str) -> None:
+    """Run what is left of a scenario, all arms of a seed before the next."""
+    studies = [name_of(scenario, kind) for kind in KINDS]
+    for count in range(1, len(load_study(studies[0]).seeds) + 1):
+        _run(studies, ["--out", out], given, count)
+
+
+def _run(studies: list[str], place: list[str], given: list[str], seeds: int | None) -> None:
+    for name in studies:
+        cells = len(load_study(name).cells())
+        budget = [] if seeds is None else ["--budget", str(cells * seeds)]
+        _harness("sweep", "--study", name, *budget, *given, *place)
+    ARCHIVES.mkdir(exist_ok=True)
+    for name in studies:
+        _harness("archive", name, "--file", str(archive_of(name)), *place)
+
+
+def _harness(*words: str) -> None:
+    """Give a command; it goes on where it was stopped.
+
+    Raises:
+        SystemExit: it failed, with its exit code.
+    """
+    print("harness", *words, flush=True)
+    done = subprocess.run([Path(sys.executable).parent / "harness", *words], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    """Parse the command line; what is not known to it is given to `harness sweep`.
+
+    Raises:
+        SystemExit: as `_harness`.
+    """
+    parser = argparse.ArgumentParser(
+        description="Run a scenario of docs/protocol.md, and archive it after every seed.",
+        epilog="Other options are for `harness sweep`, as in --workers 2 --data-root mstar.",
+    )
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("--pilot", action="store_true", help="Only the pilot, which chooses r.")
+    parser.add_argument("--out", default="runs", help="Folder of the store.  [default: runs]")
+    asked, given = parser.parse_known_args()
+    if asked.pilot:
+        run_pilot(asked.scenario, given, asked.out)
+        return
+    files = [archive_of(name_of(asked.scenario, kind)) for kind in KINDS]
+    known = [str(file) for file in files if file.exists()]
+    if known:
+        _harness("import", *known, "--out", asked.out)
+    run_seeds(asked.scenario, given, asked.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What GP and TPE would have chosen in LoRA's space, replayed many times within every seed.
+
+What a replay chooses is kept beside the archives, because replaying takes long: how often each
+trial was the choice, and what was paid. It is of the scores that it was made from, and of no
+others. Owns: these replays and their file. Must not know: contrasts, words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.archive.importing import import_archives
+from harness.errors import UserError
+from harness.findings.arms import RUNS
+from harness.findings.evidence import archive_of, name_of
+from harness.findings.scenario import Scenario
+from harness.search.base import SearchTask
+from harness.search.budget import Budget
+from harness.search.catalogue import find_search
+from harness.search.replay import Recording
+from harness.store.search_log import read_log, tells
+from harness.store.store import Store
+from harness.store.table import Table, read_table, tabulate
+
+REPEATS = {"gp": 200, "tpe": 500}
+"""Search -> times that it is replayed within every seed."""
+
+
+class Choice(NamedTuple):
+    """The end of one replay."""
+
+    trial_id: str
+    runs: float
+    """Paid, in trainings of LoRA at every linear map."""
+
+
+def searched_by_seed(scenario: Scenario, name: str) -> pd.DataFrame:
+    """A row per seed: means over replays of `test`, of each `test_GROUP` and of `runs`.
+
+    `monte_carlo` is the standard error of `test` that comes of replaying only so often.
+
+    Raises:
+        UserError: the replays that are kept are of other scores, or there are none.
+    """
+    kept = _read(scenario)
+    scores = scenario.trials["lora"].set_index("trial_id")
+    columns = ["test", *(f"test_{group}" for group in scenario.groups)]
+    rows = []
+    for seed, own in kept[kept["search"] == name].groupby("seed"):
+        values, times = scores.loc[own["trial_id"], columns], own["times"].to_numpy()
+        means = {column: np.average(values[column], weights=times) for column in columns}
+        variance = np.average((values["test"] - means["test"]) ** 2, weights=times)
+        error = float(np.sqrt(variance / times.sum()))
+        paid = np.average(own["runs"], weights=times)
+        rows.append({"seed": seed, **means, "runs": paid, "monte_carlo": error})
+    return pd.DataFrame(rows).set_index("seed")
+
+
+def replay(scenario: Scenario) -> Path:
+    """Replay every search within every seed, and keep what they chose; the file."""
+    with TemporaryDirectory() as place:
+        table = table_of(scenario, Path(place))
+        rows = []
+        for seed in scenario.seeds:
+            for name, repeats in REPEATS.items():
+                ends = list(replays(table, name, seed, range(repeats), Path(place)))
+                times = Counter(each.trial_id for each in ends)
+                for trial_id, count in sorted(times.items()):
+                    paid = [each.runs for each in ends if each.trial_id == trial_id]
+                    rows.append((seed, name, trial_id, count, round(float(np.mean(paid)), 4)))
+    frame = pd.DataFrame(rows, columns=["seed", "search", "trial_id", "times", "runs"])
+    path = kept_at(scenario)
+    frame.assign(scores=_digest(scenario)).to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> Iterator[Choice]:
+    """Replay a search on one seed's trials; what it chose, repeat by repeat.
+
+    A trial that does not fit into what is left of the budget is not looked at.
+    """
+    study = table.info.study
+    recording = Recording(table, study.objective)
+    full = int(table.trials["flops"].max())
+    for repeat in repeats:
+        log = place / f"{name}-{seed}-{repeat}.jsonl"
+        task = SearchTask(
+            space=table.space(),
+            make=recording.make,
+            name=f"{study.name}/{name}/{repeat}",
+            seed=seed,
+            budget=Budget(amount=RUNS, unit="runs"),
+            full_run_flops=full,
+            epochs=study.base.recipe.epochs,
+            log=log,
+        )
+        recording.replay(find_search(name)(task))
+        paid, best, found = 0.0, float("-inf"), Choice("", 0.0)
+        seen: set[str] = set()
+        for tell in tells(read_log(log)):
+            cost = 0.0 if tell.trial_id in seen else tell.flops / full
+            seen.add(tell.trial_id)
+            if paid + cost > RUNS:
+                break
+            paid += cost
+            if tell.objective is not None and tell.objective > best:
+                best, found = tell.objective, Choice(tell.trial_id, 0.0)
+        log.unlink()
+        yield found._replace(runs=paid)
+
+
+def table_of(scenario: Scenario, place: Path) -> Table:
+    """LoRA's archive as a table that searches can be replayed on, made in an empty folder."""
+    archive = scenario.archives / archive_of(name_of(scenario.name, "lora")).name
+    [imported] = import_archives([archive], Store(place / "store"))
+    tabulate([imported.run], place / "table.parquet")
+    return read_table(place / "table.parquet")
+
+
+def _read(scenario: Scenario) -> pd.DataFrame:
+    path = kept_at(scenario)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: make it with `python -m harness.findings --replay`.")
+    kept = pd.read_csv(path)
+    if set(kept["scores"]) != {_digest(scenario)}:
+        raise UserError(
+            f"{path} was made from other scores than the archive of {scenario.name} has now: make "
+            "it again with `python -m harness.findings --replay`."
+        )
+    return kept
+
+
+def kept_at(scenario: Scenario) -> Path:
+    """The file of what replays chose."""
+    return scenario.archives / f"{name_of(scenario.name, 'lora')}.searched.csv"
+
+
+def _digest(scenario: Scenario) -> str:
+    """Of all that a search is told or charged."""
+    rows = scenario.trials["lora"].sort_values("trial_id")
+    told = rows[["trial_id", "select", "flops"]].to_csv(index=False, float_format="%.17g")
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -1,0 +1,208 @@
+"""From archives of docs/protocol.md to sentences, on scores that were made up."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import harness.findings.scenario as scenarios
+from harness.archive.collect import archive_run
+from harness.catalogue.studies import load_study
+from harness.driver.plan import make_plan
+from harness.errors import UserError
+from harness.findings import __main__ as command
+from harness.findings import searched
+from harness.findings.arms import RUNS, chosen_by_seed, grid, placed, random_by_seed
+from harness.findings.claims import CLAIMS, arms_of, contrasts_of
+from harness.findings.document import blocks, fill
+from harness.findings.evidence import KINDS, archive_of, name_of
+from harness.findings.scenario import Scenario, read_scenario
+from harness.runner.runtime import Runtime
+from harness.store.runs import write_run
+from harness.store.store import Store
+from harness.studies.protocol_synth_rs_lora import RATE
+from harness.testing.made import made_record
+
+slow = pytest.mark.slow
+SEEDS = tuple(range(100, 107))
+FULL = 1000
+"""FLOPs of a trial that adapts all blocks; one of the last six costs 600."""
+
+
+def shares(kind, cell, seed):
+    """Selection and test score of a made-up trial. The best by selection is LoRA everywhere, and
+    MetaPEFT's first cell is better by two points and a little more."""
+    extra = 0.001 * (seed % 3)
+    if kind == "lora":
+        if (cell["where"], cell["depth"], cell["alpha"]) == ("all", "last:12", 4.0):
+            return (0.60, 0.70 + extra) if cell["recipe.lr"] == RATE else (0.55, 0.40)
+        return 0.30 + extra, 0.30
+    if kind == "gamma":
+        best = cell["options.outer_lr"] == 0.03 and cell["alpha"] == 4.0
+        return (0.61, 0.72 + 2 * extra) if best else (0.20, 0.20)
+    return (0.40, 0.50 + extra)
+
+
+def made(spec, kind, cell, seed):
+    record = made_record(spec)
+    select, test = shares(kind, cell, seed)
+    flops = 600 if cell.get("depth") == "last:6" else FULL
+    flops = int(1.25 * FULL) if kind == "gamma" else flops
+    cost = record.cost.model_copy(update={"flops": flops + 50, "test_flops": 50, "device_s": 60.0})
+
+    def scores(value):
+        groups = dict.fromkeys(("head", "medium", "tail"), value)
+        changes = {"class_mean": value, "groups": groups, "groups_se": groups, "distance": groups}
+        return record.select.model_copy(update=changes)
+
+    changes = {"select": scores(select), "test": scores(test), "cost": cost}
+    return record.model_copy(update={**changes, "provenance": {"semantics": "3", "device": "made"}})
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Archives of a whole scenario of seven seeds, with the replays that belong to them."""
+    place = tmp_path_factory.mktemp("archives")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenarios, "load_study", few_seeds)
+        patch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+        for kind in KINDS:
+            archive(place, tmp_path_factory.mktemp("store"), kind)
+        searched.replay(read_scenario("synth_rs", place))
+    return place
+
+
+def few_seeds(name):
+    return load_study(name).derive(seeds=SEEDS)
+
+
+def archive(place, root, kind, without=()):
+    study, store = few_seeds(name_of("synth_rs", kind)), Store(root)
+    plan = make_plan(study, store=store, run_name=study.name, runtime=Runtime())
+    for cell, spec in plan.cells:
+        if (kind, spec.seed) in without:
+            continue
+        folder = store.trials / spec.trial_id
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
+        epochs = [json.dumps({"epoch": epoch}) for epoch in range(spec.recipe.epochs)]
+        (folder / "history.jsonl").write_text("\n".join(epochs) + "\n")
+        record = made(spec, kind, cell, spec.seed)
+        (folder / "record.json").write_text(record.model_dump_json(indent=1))
+    plan.folder.path.mkdir(parents=True)
+    write_run(plan.folder, study, plan.cells, {"semantics": "3"})
+    archive_run(plan.folder, place / archive_of(study.name).name)
+
+
+@pytest.fixture
+def scenario(archives, monkeypatch):
+    monkeypatch.setattr(scenarios, "load_study", few_seeds)
+    monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+    return read_scenario("synth_rs", archives)
+
+
+@slow
+def test_a_run_is_lora_everywhere_and_costs_exclude_the_test(scenario):
+    assert scenario.is_whole and scenario.seeds == SEEDS
+    own = scenario.of_seed("lora", 103)
+    assert set(own[own["depth"] == "last:12"]["runs"]) == {1.0}
+    assert set(own[own["depth"] == "last:6"]["runs"]) == {0.6}
+    assert set(scenario.trials["gamma"]["runs"]) == {1.25}
+
+
+@slow
+def test_an_arm_chooses_by_the_dev_score_and_pays_for_all_that_it_looked_at(scenario):
+    tuned = chosen_by_seed(scenario, placed("all"))
+    assert list(tuned["runs"]) == [4.0] * 7 and list(tuned["looked"]) == [4] * 7
+    assert tuned["test"].loc[100] == pytest.approx(100 * (0.70 + 0.001 * (100 % 3)))
+    assert set(tuned["alpha"]) == {4.0}
+
+
+@slow
+def test_the_grid_tries_the_larger_alpha_first_and_stops_before_the_budget(scenario):
+    looked = grid(scenario, 100)
+    assert list(looked["alpha"].unique()) == [4.0] and looked["runs"].sum() <= RUNS
+    assert looked["runs"].sum() > RUNS - 1
+
+
+@slow
+def test_random_search_is_what_drawing_cells_gives_on_average(scenario):
+    own = scenario.of_seed("lora", 101)
+    count = int(RUNS / own["runs"].mean())
+    rng = np.random.default_rng(0)
+    drawn = [own.iloc[rng.permutation(len(own))[:count]] for _ in range(4000)]
+    means = [each["test"][each["select"] == each["select"].max()].mean() for each in drawn]
+    error = 4 * np.std(means) / np.sqrt(len(means))
+    assert random_by_seed(scenario).loc[101, "test"] == pytest.approx(np.mean(means), abs=error)
+
+
+@slow
+def test_verdicts_are_those_of_the_differences_within_seeds(scenario):
+    arms = arms_of(scenario)
+    found = contrasts_of(scenario, arms)
+    assert found.keys() == {claim.key for claim in CLAIMS}
+    assert found["T"].word == "better"
+    assert found["T"].mean == pytest.approx(2 + 0.1 * np.mean([seed % 3 for seed in SEEDS]))
+    assert found["C5"].mean == 0 and found["C5"].word == "equivalent"
+    assert arms["MetaPEFT, tuned"]["runs"].iloc[0] == pytest.approx(8 * 1.25 + 1)
+
+
+@slow
+def test_what_replays_chose_is_kept_and_comes_again(scenario, tmp_path):
+    table = searched.table_of(scenario, tmp_path)
+    kept = pd.read_csv(searched.kept_at(scenario))
+    own = kept[(kept["search"] == "tpe") & (kept["seed"] == 102)]
+    again = list(searched.replays(table, "tpe", 102, range(3), tmp_path))
+    assert sorted(each.trial_id for each in again) == sorted(
+        trial_id
+        for trial_id, times in zip(own["trial_id"], own["times"], strict=True)
+        for _ in range(times)
+    )
+    assert all(RUNS - 1 < each.runs <= RUNS for each in again)
+
+
+@slow
+def test_replays_of_other_scores_are_refused(scenario):
+    rows = scenario.trials["lora"].copy()
+    rows.loc[0, "select"] += 0.01
+    changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "lora": rows}})
+    with pytest.raises(UserError, match="other scores"):
+        arms_of(changed)
+
+
+@slow
+def test_one_changed_score_changes_the_text(scenario):
+    rows = scenario.trials["lora"].copy()
+    best = rows.index[rows["select"] == rows["select"].max()][0]
+    rows.loc[best, "test"] += 1.0
+    changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "lora": rows}})
+    assert blocks([changed])["contrasts"] != blocks([scenario])["contrasts"]
+
+
+@slow
+def test_of_a_scenario_that_lacks_a_seed_nothing_is_computed(archives, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenarios, "load_study", few_seeds)
+    for path in archives.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    archive(tmp_path, tmp_path / "store", "gamma", without={("gamma", 105)})
+    partial = read_scenario("synth_rs", tmp_path)
+    assert partial.seeds == tuple(seed for seed in SEEDS if seed != 105)
+    made = blocks([partial])
+    assert "not run (6 of 7 seeds)" in made["contrasts"] and "±" not in "".join(made.values())
+    with pytest.raises(ValueError):
+        arms_of(partial)
+
+
+def test_a_document_may_not_name_a_block_that_there_is_not():
+    text = "a\n<!-- measured: arms -->\nold\n<!-- end -->\nb\n"
+    assert fill(text, {"arms": "new\n"}) == text.replace("old", "new")
+    with pytest.raises(UserError, match="'arms'"):
+        fill(text, {"claims": ""})
+
+
+def test_the_documents_say_what_the_committed_archives_hold():
+    for path, text in command.rendered().items():
+        assert path.read_text() == text, f"{path.name}: run `make findings`"
