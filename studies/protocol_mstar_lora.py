@@ -13,7 +13,7 @@ from harness.studies.protocol_synth_rs_lora import EVERY_LINEAR, strengths
 from harness.study import Axis, Study, View
 
 RATE = 0.05
-"""r of docs/protocol.md; to be the choice of `protocol_mstar_pilot`, which has not run yet."""
+"""r of docs/protocol.md, the choice of `protocol_mstar_pilot`."""
 
 
 def real_data(data: DataSpec, epochs: int) -> TrialRequest:

@@ -12,8 +12,8 @@ Cost: about 2.2 hours on 2 CPU cores (512 trials).
 from harness.spec import DataSpec, Position, Recipe, TrialRequest
 from harness.study import Axis, Study, View
 
-RATE = 0.05
-"""r of docs/protocol.md; to be the choice of `protocol_synth_rs_pilot`, which has not run yet."""
+RATE = 0.2
+"""r of docs/protocol.md, the choice of `protocol_synth_rs_pilot`."""
 EVERY_LINEAR: tuple[Position, ...] = ("q", "k", "v", "out", "mlp1", "mlp2")
 
 

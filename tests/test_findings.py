@@ -94,7 +94,7 @@ def archive(place, root, kind, without=()):
         (folder / "record.json").write_text(record.model_dump_json(indent=1))
     plan.folder.path.mkdir(parents=True)
     write_run(plan.folder, study, plan.cells, {"semantics": "3"})
-    archive_run(plan.folder, place / archive_of(study.name).name)
+    archive_run(plan.folder, archive_of(study.name, place))
 
 
 @pytest.fixture

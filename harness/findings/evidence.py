@@ -24,31 +24,37 @@ def name_of(scenario: str, kind: str) -> str:
     return f"protocol_{scenario}_{kind}"
 
 
-def archive_of(study: str) -> Path:
+def archive_of(study: str, folder: Path = ARCHIVES) -> Path:
     """Where a study's run is archived."""
-    return ARCHIVES / f"{study}.parquet"
+    return folder / f"{study}.parquet"
 
 
-def run_pilot(scenario: str, given: list[str], out: str) -> None:
+def run_pilot(scenario: str, given: list[str], out: str, archives: Path) -> None:
     """Run the scenario's pilot, which charges nobody, and archive it."""
-    _run([name_of(scenario, "pilot")], ["--out", out], given, None)
+    _run([name_of(scenario, "pilot")], ["--out", out], given, archives)
 
 
-def run_seeds(scenario: str, given: list[str], out: str) -> None:
+def run_seeds(scenario: str, given: list[str], out: str, archives: Path) -> None:
     """Run what is left of a scenario, all arms of a seed before the next."""
     studies = [name_of(scenario, kind) for kind in KINDS]
     for count in range(1, len(load_study(studies[0]).seeds) + 1):
-        _run(studies, ["--out", out], given, count)
+        _run(studies, ["--out", out], given, archives, count)
 
 
-def _run(studies: list[str], place: list[str], given: list[str], seeds: int | None) -> None:
+def _run(
+    studies: list[str],
+    place: list[str],
+    given: list[str],
+    archives: Path,
+    seeds: int | None = None,
+) -> None:
     for name in studies:
         cells = len(load_study(name).cells())
         budget = [] if seeds is None else ["--budget", str(cells * seeds)]
         _harness("sweep", "--study", name, *budget, *given, *place)
-    ARCHIVES.mkdir(exist_ok=True)
+    archives.mkdir(exist_ok=True)
     for name in studies:
-        _harness("archive", name, "--file", str(archive_of(name)), *place)
+        _harness("archive", name, "--file", str(archive_of(name, archives)), *place)
 
 
 def _harness(*words: str) -> None:
@@ -76,15 +82,21 @@ def main() -> None:
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--pilot", action="store_true", help="Only the pilot, which chooses r.")
     parser.add_argument("--out", default="runs", help="Folder of the store.  [default: runs]")
+    parser.add_argument(
+        "--archives",
+        type=Path,
+        default=ARCHIVES,
+        help="Folder of the archives; another one keeps the checkout clean.  [default: reports/archives]",
+    )
     asked, given = parser.parse_known_args()
     if asked.pilot:
-        run_pilot(asked.scenario, given, asked.out)
+        run_pilot(asked.scenario, given, asked.out, asked.archives)
         return
-    files = [archive_of(name_of(asked.scenario, kind)) for kind in KINDS]
+    files = [archive_of(name_of(asked.scenario, kind), asked.archives) for kind in KINDS]
     known = [str(file) for file in files if file.exists()]
     if known:
         _harness("import", *known, "--out", asked.out)
-    run_seeds(asked.scenario, given, asked.out)
+    run_seeds(asked.scenario, given, asked.out, asked.archives)
 
 
 if __name__ == "__main__":

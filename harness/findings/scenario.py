@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.archive.importing import import_archives
 from harness.catalogue.studies import load_study
-from harness.findings.evidence import ARCHIVES, KINDS, name_of
+from harness.findings.evidence import ARCHIVES, KINDS, archive_of, name_of
 from harness.reports.numbers.run import Run, load_run
 from harness.store.store import Store
 from harness.study.study import Study
@@ -61,7 +61,7 @@ def read_scenario(name: str, archives: Path = ARCHIVES) -> Scenario:
         UserError: an archive is damaged.
     """
     studies = {kind: load_study(name_of(name, kind)) for kind in KINDS}
-    runs = _runs([archives / f"{study.name}.parquet" for study in studies.values()])
+    runs = _runs([archive_of(study.name, archives) for study in studies.values()])
     by_kind = {kind: runs[study.name] for kind, study in studies.items() if study.name in runs}
     wanted = studies["lora"].seeds
     whole = [_whole_seeds(studies[kind], by_kind.get(kind)) for kind in KINDS]

@@ -119,7 +119,7 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
 
 def table_of(scenario: Scenario, place: Path) -> Table:
     """LoRA's archive as a table that searches can be replayed on, made in an empty folder."""
-    archive = scenario.archives / archive_of(name_of(scenario.name, "lora")).name
+    archive = archive_of(name_of(scenario.name, "lora"), scenario.archives)
     [imported] = import_archives([archive], Store(place / "store"))
     tabulate([imported.run], place / "table.parquet")
     return read_table(place / "table.parquet")
