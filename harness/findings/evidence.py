@@ -86,7 +86,7 @@ def main() -> None:
         "--archives",
         type=Path,
         default=ARCHIVES,
-        help="Folder of the archives; another one keeps the checkout clean.  [default: reports/archives]",
+        help="Folder of the archives; another keeps a checkout clean.  [default: reports/archives]",
     )
     asked, given = parser.parse_known_args()
     if asked.pilot:
