@@ -169,9 +169,8 @@ def sweep(
     from harness.reports.notebook import results_of
 
     plan = plan_any_sweep(asked, console)
-    if console is not SILENT:  # the cost is measured, for somebody to read
-        for words in plan.words():
-            console.say(words)
+    for words in plan.words():
+        console.say(words)
     ran = plan.run()
     write_report(ran.folder)
     if ran.problem is not None:

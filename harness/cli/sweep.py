@@ -156,6 +156,9 @@ def sweep(
     plan = plan_any_sweep(asked, TERMINAL)
     for line in plan.words():
         TERMINAL.say(line)
+    estimate = plan.estimate(probing=dry_run)
+    if estimate is not None:
+        TERMINAL.say(estimate)
     if dry_run:
         return
     ran = plan.run()

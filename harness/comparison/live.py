@@ -76,7 +76,7 @@ def plan_any_sweep(asked: SweepRequest, console: Console) -> SweepPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiveComparison:
+class LiveComparison(SweepPlan):
     """Searches against each other on a study's space; a `SweepPlan`."""
 
     asked: SearchesRequest

@@ -7,9 +7,10 @@ do. Must not know: terminals, reports, and that searches can be compared.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from harness.console import duration
 from harness.driver.plan import Plan, make_plan, trials_in
@@ -48,12 +49,21 @@ class Ran(NamedTuple):
     """To be raised once the report of what there is has been written."""
 
 
-class SweepPlan(Protocol):
+class SweepPlan(ABC):
     """What would run. Nothing has been written yet."""
 
+    @abstractmethod
     def words(self) -> Iterator[str]:
-        """Lines on what will be done and what it will cost, which may be measured for a moment."""
+        """Lines on what will be done."""
 
+    def estimate(self, *, probing: bool) -> str | None:
+        """What a grid will cost, by its finished trials; without any, by training for some seconds.
+
+        None where nothing is known, and `probing` is not asked for.
+        """
+        return None
+
+    @abstractmethod
     def run(self) -> Ran:
         """Do it, or what of it the store lacks.
 
@@ -112,7 +122,7 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneSearchPlan:
+class OneSearchPlan(SweepPlan):
     """One search, repeated if that was asked for."""
 
     asked: SweepRequest
@@ -144,7 +154,7 @@ class OneSearchPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridPlan:
+class GridPlan(SweepPlan):
     """Every cell for every seed, or the first of them that a budget pays for."""
 
     asked: SweepRequest
@@ -152,8 +162,7 @@ class GridPlan:
     plan: Plan
 
     def words(self) -> Iterator[str]:
-        plan, runtime = self.plan, self.prepared.runtime
-        study = plan.study
+        plan, study = self.plan, self.plan.study
         yield f"{study.name}: {study.question}"
         to_run = len(plan.to_run) - plan.running - plan.failed
         yield (
@@ -167,13 +176,17 @@ class GridPlan:
             yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
         if study.base.data.dev_per_class:
             yield f"Chosen on: {study.base.data.chosen_on_in_full}; nothing is held out."
-        device_s = plan.estimated_device_s(runtime) if plan.to_run else 0.0
+
+    def estimate(self, *, probing: bool) -> str | None:
+        plan, runtime = self.plan, self.prepared.runtime
+        if not plan.to_run or not (plan.done or probing):
+            return None
+        device_s = plan.estimated_device_s(runtime)
         if device_s is None:
-            yield "Estimated cost: unknown, because a trial could not be started."
-        elif plan.to_run:
-            workers = min(self.prepared.workers, len(plan.to_run))
-            wall = f"{duration(device_s / workers)} with {workers} workers"
-            yield f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}."
+            return "Estimated cost: unknown, because a trial could not be started."
+        workers = min(self.prepared.workers, len(plan.to_run))
+        wall = f"{duration(device_s / workers)} with {workers} workers"
+        return f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}."
 
     def run(self) -> Ran:
         plan, study, folder = self.plan, self.plan.study, self.plan.folder
@@ -223,7 +236,7 @@ def _key(cell: Values) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CountPlan:
+class CountPlan(SweepPlan):
     """The trainable parameters of a study that trains nothing."""
 
     prepared: Prepared
