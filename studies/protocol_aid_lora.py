@@ -4,7 +4,7 @@ As `protocol_mstar_lora`; AID is read as a folder with its split.
 
     harness sweep --study protocol_aid_lora --weights vit_tiny.safetensors --data-root aid
 
-Cost: about 5 hours on 2 CPU cores (192 trials).
+Cost: about 6 hours on 2 CPU cores (192 trials).
 """
 
 from harness.spec import DataSpec
@@ -14,7 +14,7 @@ from harness.studies.protocol_synth_rs_lora import strengths
 from harness.study import Study
 
 RATE = 0.05
-"""r of docs/protocol.md; to be the choice of `protocol_aid_pilot`, which has not run yet."""
+"""r of docs/protocol.md, the choice of `protocol_aid_pilot`."""
 
 
 def study() -> Study:

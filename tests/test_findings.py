@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import harness.findings.scenario as scenarios
+import harness.findings.scenario as reading
 from harness.archive.collect import archive_run
+from harness.archive.parquet import read_archive
 from harness.catalogue.studies import load_study
 from harness.driver.plan import make_plan
 from harness.errors import UserError
@@ -17,8 +19,9 @@ from harness.findings import __main__ as command
 from harness.findings import searched
 from harness.findings.arms import RUNS, chosen_by_seed, grid, placed, random_by_seed
 from harness.findings.claims import CLAIMS, arms_of, contrasts_of
-from harness.findings.document import blocks, fill
-from harness.findings.evidence import KINDS, archive_of, name_of
+from harness.findings.document import WORDS, blocks, fill
+from harness.findings.evidence import ARCHIVES, KINDS, SCENARIOS, archive_of, name_of
+from harness.findings.figure import draw, table
 from harness.findings.scenario import Scenario, read_scenario
 from harness.runner.runtime import Runtime
 from harness.store.runs import write_run
@@ -26,6 +29,7 @@ from harness.store.store import Store
 from harness.studies.protocol_synth_rs_lora import RATE
 from harness.testing.made import made_record
 
+ROOT = command.ROOT
 slow = pytest.mark.slow
 SEEDS = tuple(range(100, 107))
 FULL = 1000
@@ -67,7 +71,7 @@ def archives(tmp_path_factory):
     """Archives of a whole scenario of seven seeds, with the replays that belong to them."""
     place = tmp_path_factory.mktemp("archives")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenarios, "load_study", few_seeds)
+        patch.setattr(reading, "load_study", few_seeds)
         patch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
         for kind in KINDS:
             archive(place, tmp_path_factory.mktemp("store"), kind)
@@ -99,7 +103,7 @@ def archive(place, root, kind, without=()):
 
 @pytest.fixture
 def scenario(archives, monkeypatch):
-    monkeypatch.setattr(scenarios, "load_study", few_seeds)
+    monkeypatch.setattr(reading, "load_study", few_seeds)
     monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
     return read_scenario("synth_rs", archives)
 
@@ -173,24 +177,28 @@ def test_replays_of_other_scores_are_refused(scenario):
         arms_of(changed)
 
 
+def contrasts(scenario):
+    return blocks([scenario], {scenario.name: arms_of(scenario)})["contrasts"]
+
+
 @slow
 def test_one_changed_score_changes_the_text(scenario):
     rows = scenario.trials["lora"].copy()
     best = rows.index[rows["select"] == rows["select"].max()][0]
     rows.loc[best, "test"] += 1.0
     changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "lora": rows}})
-    assert blocks([changed])["contrasts"] != blocks([scenario])["contrasts"]
+    assert contrasts(changed) != contrasts(scenario)
 
 
 @slow
 def test_of_a_scenario_that_lacks_a_seed_nothing_is_computed(archives, tmp_path, monkeypatch):
-    monkeypatch.setattr(scenarios, "load_study", few_seeds)
+    monkeypatch.setattr(reading, "load_study", few_seeds)
     for path in archives.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     archive(tmp_path, tmp_path / "store", "gamma", without={("gamma", 105)})
     partial = read_scenario("synth_rs", tmp_path)
     assert partial.seeds == tuple(seed for seed in SEEDS if seed != 105)
-    made = blocks([partial])
+    made = blocks([partial], {})
     assert "not run (6 of 7 seeds)" in made["contrasts"] and "±" not in "".join(made.values())
     with pytest.raises(ValueError):
         arms_of(partial)
@@ -204,5 +212,38 @@ def test_a_document_may_not_name_a_block_that_there_is_not():
 
 
 def test_the_documents_say_what_the_committed_archives_hold():
-    for path, text in command.rendered().items():
+    scenarios = [read_scenario(name) for name in SCENARIOS]
+    for path, text in command.rendered(scenarios).items():
         assert path.read_text() == text, f"{path.name}: run `make findings`"
+
+
+def git(*words):
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_every_archived_trial_is_of_a_commit_that_has_the_protocol():
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("needs the history of a whole clone")
+    files = sorted(ARCHIVES.glob("*.parquet"))
+    assert files
+    for file in files:
+        commits = {trial.record["provenance"]["git"] for trial in read_archive(file).trials}
+        scenario = file.stem.removeprefix("protocol_").rpartition("_")[0]
+        rate = load_study(name_of(scenario, "single")).base.recipe.lr
+        for commit in commits:
+            shown = git("show", f"{commit}:docs/protocol.md")
+            assert shown.returncode == 0, f"{file.name}: {commit} is no commit, or was changed"
+            text = " ".join(shown.stdout.split())
+            assert "**B**: MetaPEFT − GP, both at 12 runs" in text
+            assert "**T**: MetaPEFT at 12 runs − tuned LoRA at 4" in text
+            assert file.stem.endswith("pilot") or f"(r = {rate})" in text, file.name
+
+
+@slow
+def test_the_figure_has_every_arm_of_a_scenario(scenario):
+    arms = {scenario.name: arms_of(scenario)}
+    rows = table(arms)
+    assert list(rows["arm"]) == list(arms[scenario.name]) and set(rows["seeds"]) == {len(SEEDS)}
+    [panel] = draw(rows, [scenario], WORDS).axes
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == list(rows["arm"])

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from harness.errors import UserError
-from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, arms_of, contrasts_of
+from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, contrasts_of
 from harness.findings.scenario import Scenario
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.verdict import Contrast
@@ -25,12 +25,16 @@ Found = Mapping[str, Mapping[str, Contrast]]
 """Scenario -> claim's key -> verdict; of whole scenarios."""
 
 
-def blocks(scenarios: Sequence[Scenario]) -> dict[str, str]:
+ByScenario = Mapping[str, Mapping[str, pd.DataFrame]]
+"""Scenario -> arm -> a row per seed; of whole scenarios."""
+
+
+def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
     """Name -> Markdown of every block."""
-    whole = [each for each in scenarios if each.is_whole]
-    arms = {each.name: arms_of(each) for each in whole}
+    whole = [each for each in scenarios if each.name in arms]
     found = {each.name: contrasts_of(each, arms[each.name]) for each in whole}
     return {
+        "figure": FIGURE_LINE if whole else "",
         "progress": _progress(scenarios),
         "headline": _headline(scenarios, found),
         "contrasts": _contrasts(scenarios, found),
@@ -39,6 +43,7 @@ def blocks(scenarios: Sequence[Scenario]) -> dict[str, str]:
     }
 
 
+FIGURE_LINE = "![What every arm reached, and what it paid](reports/findings/arms.png)\n"
 NOTHING = "No scenario is complete, so no arm is compared.\n"
 
 

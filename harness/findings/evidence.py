@@ -31,30 +31,41 @@ def archive_of(study: str, folder: Path = ARCHIVES) -> Path:
 
 def run_pilot(scenario: str, given: list[str], out: str, archives: Path) -> None:
     """Run the scenario's pilot, which charges nobody, and archive it."""
-    _run([name_of(scenario, "pilot")], ["--out", out], given, archives)
+    _run([name_of(scenario, "pilot")], out, given, archives)
 
 
 def run_seeds(scenario: str, given: list[str], out: str, archives: Path) -> None:
     """Run what is left of a scenario, all arms of a seed before the next."""
     studies = [name_of(scenario, kind) for kind in KINDS]
     for count in range(1, len(load_study(studies[0]).seeds) + 1):
-        _run(studies, ["--out", out], given, archives, count)
+        _run(studies, out, given, archives, count)
 
 
 def _run(
     studies: list[str],
-    place: list[str],
+    out: str,
     given: list[str],
     archives: Path,
     seeds: int | None = None,
 ) -> None:
+    place = ["--out", out]
     for name in studies:
         cells = len(load_study(name).cells())
         budget = [] if seeds is None else ["--budget", str(cells * seeds)]
         _harness("sweep", "--study", name, *budget, *given, *place)
     archives.mkdir(exist_ok=True)
     for name in studies:
-        _harness("archive", name, "--file", str(archive_of(name, archives)), *place)
+        _harness("archive", _run_of(name, out), "--file", str(archive_of(name, archives)), *place)
+
+
+def _run_of(study: str, out: str) -> str:
+    """The folder of a study's run, which is named after the weights as well, where some are given.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    [folder] = (path for path in Path(out, "studies").iterdir() if path.name.split("+")[0] == study)
+    return str(folder)
 
 
 def _harness(*words: str) -> None:

@@ -90,10 +90,11 @@ def run_flops(lora: pd.DataFrame) -> float:
 
 
 def _runs(paths: list[Path]) -> dict[str, Run]:
-    """Run's name -> run, of the files that there are."""
+    """Study's name -> run, of the files that there are."""
     with TemporaryDirectory() as place:
         done = import_archives([path for path in paths if path.is_file()], Store(Path(place)))
-        return {each.run.name: load_run(each.run) for each in done}
+        runs = [load_run(each.run) for each in done]
+    return {run.study.name: run for run in runs}
 
 
 def _whole_seeds(study: Study, run: Run | None) -> set[int]:
