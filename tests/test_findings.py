@@ -21,7 +21,7 @@ from harness.findings.arms import RUNS, chosen_by_seed, grid, placed, random_by_
 from harness.findings.claims import CLAIMS, arms_of, contrasts_of
 from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, KINDS, SCENARIOS, archive_of, name_of
-from harness.findings.figure import draw, table
+from harness.findings.figure import arms_table, draw_arms
 from harness.findings.scenario import Scenario, read_scenario
 from harness.runner.runtime import Runtime
 from harness.store.runs import write_run
@@ -213,7 +213,7 @@ def test_a_document_may_not_name_a_block_that_there_is_not():
 
 def test_the_documents_say_what_the_committed_archives_hold():
     scenarios = [read_scenario(name) for name in SCENARIOS]
-    for path, text in command.rendered(scenarios).items():
+    for path, text in command.make(scenarios).texts.items():
         assert path.read_text() == text, f"{path.name}: run `make findings`"
 
 
@@ -243,7 +243,7 @@ def test_every_archived_trial_is_of_a_commit_that_has_the_protocol():
 @slow
 def test_the_figure_has_every_arm_of_a_scenario(scenario):
     arms = {scenario.name: arms_of(scenario)}
-    rows = table(arms)
+    rows = arms_table(arms)
     assert list(rows["arm"]) == list(arms[scenario.name]) and set(rows["seeds"]) == {len(SEEDS)}
-    [panel] = draw(rows, [scenario], WORDS).axes
+    [panel] = draw_arms(rows, WORDS).axes
     assert [tick.get_text() for tick in panel.get_yticklabels()] == list(rows["arm"])

@@ -8,32 +8,54 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from harness.findings.claims import arms_of
 from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, SCENARIOS
-from harness.findings.figure import draw, table
+from harness.findings.figure import arms_table, draw_arms, draw_validation
 from harness.findings.scenario import Scenario, read_scenario
 from harness.findings.searched import replay
+from harness.findings.validation import validation_table
 from harness.reports.figures.style import DPI
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "FINDINGS.md")
-FIGURE = "reports/findings/arms"
+FIGURES = "reports/findings"
+"""Folder of the figures and their tables."""
 
 
-def rendered(scenarios: Sequence[Scenario], root: Path = ROOT) -> dict[Path, str]:
-    """File -> its text: documents with every measured block made anew, and the figure's table.
+class Made(NamedTuple):
+    """What there is to be written."""
+
+    texts: dict[Path, str]
+    """Documents with every measured block made anew, and the tables of the figures."""
+    figures: dict[Path, Figure]
+    """By path without a suffix."""
+
+
+def make(scenarios: Sequence[Scenario], root: Path = ROOT) -> Made:
+    """Compute all that README.md and FINDINGS.md say was measured.
 
     Raises:
         UserError: replays are missing, or of other scores.
     """
-    arms = {each.name: arms_of(each) for each in scenarios if each.is_whole}
-    made = blocks(scenarios, arms)
-    files = {root / name: fill((root / name).read_text(), made) for name in DOCUMENTS}
-    if arms:
-        files[root / f"{FIGURE}.csv"] = table(arms).to_csv(index=False, lineterminator="\n")
-    return files
+    whole = [each for each in scenarios if each.is_whole]
+    arms = {each.name: arms_of(each) for each in whole}
+    by_name = blocks(scenarios, arms)
+    texts = {root / name: fill((root / name).read_text(), by_name) for name in DOCUMENTS}
+    if not whole:
+        return Made(texts, {})
+    reached = arms_table(arms)
+    needed = pd.concat([validation_table(each) for each in whole], ignore_index=True)
+    tables = {root / FIGURES / "arms": reached, root / FIGURES / "validation": needed}
+    for path, rows in tables.items():
+        texts[path.with_suffix(".csv")] = rows.to_csv(index=False, lineterminator="\n")
+    drawn = (draw_arms(reached, WORDS), draw_validation(needed, WORDS))
+    return Made(texts, dict(zip(tables, drawn, strict=True)))
 
 
 def main() -> None:
@@ -46,17 +68,17 @@ def main() -> None:
     )
     again = parser.parse_args().replay
     scenarios = [read_scenario(name, ARCHIVES) for name in SCENARIOS]
-    whole = [each for each in scenarios if each.is_whole]
-    for scenario in whole if again else []:
-        print(replay(scenario))
-    (ROOT / FIGURE).parent.mkdir(exist_ok=True)
-    for path, text in rendered(scenarios).items():
+    for scenario in scenarios if again else []:
+        if scenario.is_whole:
+            print(replay(scenario))
+    made = make(scenarios)
+    for path, text in made.texts.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         print(path.relative_to(ROOT))
-    if whole:
-        figure = draw(table({each.name: arms_of(each) for each in whole}), whole, WORDS)
-        figure.savefig(ROOT / f"{FIGURE}.png", dpi=DPI)
-        figure.savefig(ROOT / f"{FIGURE}.svg", metadata={"Date": None})
+    for path, figure in made.figures.items():
+        figure.savefig(path.with_suffix(".png"), dpi=DPI)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

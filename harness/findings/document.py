@@ -35,6 +35,7 @@ def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
     found = {each.name: contrasts_of(each, arms[each.name]) for each in whole}
     return {
         "figure": FIGURE_LINE if whole else "",
+        "validation": VALIDATION_LINE if whole else NOTHING,
         "progress": _progress(scenarios),
         "headline": _headline(scenarios, found),
         "contrasts": _contrasts(scenarios, found),
@@ -44,6 +45,7 @@ def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
 
 
 FIGURE_LINE = "![What every arm reached, and what it paid](reports/findings/arms.png)\n"
+VALIDATION_LINE = "![Test score against the dev set's size](reports/findings/validation.png)\n"
 NOTHING = "No scenario is complete, so no arm is compared.\n"
 
 
