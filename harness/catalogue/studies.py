@@ -173,5 +173,5 @@ def _explained(name: str) -> Iterator[None]:
                 f"as harness.{folder}."
             ) from error
         raise UserError(f"{name} cannot be read as Python: {error!r}.") from error
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise UserError(f"{name} cannot be read as Python: {error!r}.") from error

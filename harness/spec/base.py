@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 from harness.errors import UserError, unknown
 
 M = TypeVar("M", bound=BaseModel)
+LONGEST_SHOWN = 120
+"""Characters of a value in a message."""
 
 
 class Added:
@@ -93,7 +95,15 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "literal_error":
         allowed = [word.strip("'") for word in re.split(r", | or ", str(context["expected"]))]
         return str(unknown(f"value for {field!r}:", str(given), allowed))
-    return f"field {field!r} was given {given!r}: {first['msg'].lower()}."
+    if first["type"] == "missing":
+        return f"field {field!r} is required."
+    return f"field {field!r} was given {_shown(given)}: {first['msg'].lower()}."
+
+
+def _shown(value: object) -> str:
+    """A value in a message: its beginning, where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
 
 
 def _fields_beside(title: str, loc: tuple[int | str, ...]) -> list[str]:

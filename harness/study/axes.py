@@ -5,10 +5,11 @@ Owns: these types and a cell's values in words. Must not know: studies, searches
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from harness.errors import UserError, unknown
 from harness.spec import Frozen, Position, Site, TrialRequest
@@ -29,6 +30,19 @@ class Axis(Frozen):
     """Of named variants: value -> the request's fields that it sets. `field` is then a name that
     the request does not have, such as `variant`, which cells and reports keep."""
 
+    @field_validator("values", mode="before")
+    @classmethod
+    def _as_json(cls, values: object) -> object:
+        """Tuples in values, such as positions, are what JSON calls a list."""
+        return tuple(map(_listed, values)) if isinstance(values, list | tuple) else values
+
+    @model_validator(mode="after")
+    def _each_value_once(self) -> Self:
+        for one, other in itertools.combinations(self.values, 2):
+            if _same(one, other):
+                raise UserError(f"Axis {self.field!r} has the value {in_words(one)} twice.")
+        return self
+
     @model_validator(mode="after")
     def _variants_are_known(self) -> Self:
         if self.settings and self.field in TrialRequest.model_fields:
@@ -39,6 +53,11 @@ class Axis(Frozen):
         for value in self.values if self.settings else ():
             if value not in self.settings:
                 raise unknown(f"variant of {self.field}:", str(value), list(self.settings))
+        if "seed" in self.fields_set:
+            raise UserError(
+                f"Axis {self.field!r} sets the seed, which each cell gets in turn: give the study "
+                "its `seeds` instead."
+            )
         return self
 
     @classmethod
@@ -54,6 +73,15 @@ class Axis(Frozen):
     def fields_set(self) -> set[str]:
         """Every field of the request that some value sets."""
         return {field for value in self.values for field in self.sets(value)}
+
+
+def _listed(value: object) -> object:
+    return list(map(_listed, value)) if isinstance(value, list | tuple) else value
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    """Whether two values are one; 1 and 1.0 are, 1 and true are not."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def request_values(

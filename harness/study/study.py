@@ -23,7 +23,7 @@ class Study(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     question: str
-    paper: str
+    paper: str = "none"
     """The table or figure of the paper that asks the same, e.g. `Fig. 1(c)`."""
     base: TrialRequest
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
@@ -47,17 +47,29 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         fields = [axis.field for axis in self.axes]
-        named = [view.rows for view in self.views]
-        named += [view.columns for view in self.views if isinstance(view, View)]
-        for name in named:
-            if name not in fields:
-                raise UserError(f"views: {unknown('axis', name, fields)}")
         if len(set(fields)) < len(fields):
             raise UserError(f"axes: a field appears twice in {', '.join(fields)}.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds: one appears twice in {', '.join(map(str, self.seeds))}.")
         for parts in (self.axes, self.space):
             _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
+        for view in self.views:
+            _refuse_view(view, self.axes)
         list(self.cell_requests())  # a cell that makes no valid request is refused here
+        self._refuse_ranges()
         return self
+
+    def _refuse_ranges(self) -> None:
+        """Whether both ends of every range are values of its field, which takes real numbers.
+
+        Raises:
+            UserError: one is not; names the range.
+        """
+        for part in self.space:
+            if isinstance(part, Range):
+                for end in (part.low, part.high):
+                    source = f"space, range of {part.field}"
+                    self.base.with_values({part.field: float(end)}, source=source)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -106,6 +118,27 @@ class Study(Frozen):
         for seed in self.seeds:
             for cell, request in cells:
                 yield cell, request.model_copy(update={"seed": seed})
+
+
+def _refuse_view(view: AnyView, axes: tuple[Axis, ...]) -> None:
+    """Whether a figure is of axes that there are, and of as many as it can show.
+
+    Raises:
+        UserError: it is not.
+    """
+    fields = [axis.field for axis in axes]
+    named = [view.rows, view.columns] if isinstance(view, View) else [view.rows]
+    for name in named:
+        if name not in fields:
+            raise UserError(f"views: {unknown('axis', name, fields)}")
+    if len(set(named)) < len(named):
+        raise UserError(f"views: {view.title!r} has {view.rows} as its rows and its columns.")
+    asked = [axis.field for axis in axes if axis.role == "scientific"]
+    if not isinstance(view, View) and asked != [view.rows]:
+        raise UserError(
+            f"views: {view.title!r} ({view.kind}) shows one axis, {view.rows}, and the study asks "
+            f"about {', '.join(asked) or 'none'}; make it a heatmap, or the other axes nuisance."
+        )
 
 
 def _refuse_fields_set_twice(axes: list[Axis]) -> None:

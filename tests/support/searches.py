@@ -8,7 +8,6 @@ from harness.search.base import Outcome, SearchTask
 from harness.search.budget import Budget
 from harness.search.catalogue import optuna_search
 from harness.spec import BackboneSpec, Change, DataSpec, Placement, Recipe, TrialRequest, TrialSpec
-from harness.study.figures import Points
 from harness.study.space import SearchSpace
 from harness.study.study import Study
 from harness.testing.searches import CELLS, PLANE
@@ -22,7 +21,7 @@ def study(space=(), axes=CELLS):
         base=TrialRequest(alpha=2.0, recipe=Recipe(lr=0.1)),
         axes=axes,
         space=space,
-        views=(Points(rows=axes[0].field, title="t"),),
+        views=(),
         fixed="",
     )
 

@@ -1,0 +1,136 @@
+"""A study is checked whole when it is loaded: what it accepts can be run and drawn."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+from pydantic import ValidationError
+
+from harness.catalogue.studies import load_study
+from harness.errors import UserError
+from harness.spec import explain
+from harness.study import Axis, Points, Range, Study, View
+
+DEPTH = Axis(field="depth", values=("last:1", "last:2"), label="d")
+ALPHA = Axis(field="alpha", values=(1.0, 2.0), label="a")
+MAP = View(kind="heatmap", rows="depth", columns="alpha", title="t")
+
+
+def study(**changes):
+    base = load_study("depth_vs_position")
+    fields = {"name": "s", "axes": (DEPTH, ALPHA), "views": (MAP,), "smoke": {}, "reference": None}
+    return base.derive(**{**fields, **changes})
+
+
+@contextmanager
+def refused(match):
+    """What pydantic wraps, as `load_study` says it."""
+    with pytest.raises(UserError, match=match) as told:
+        try:
+            yield told
+        except ValidationError as error:
+            raise UserError(explain(error)) from error
+
+
+def written(tmp_path, text):
+    path = tmp_path / "s.py"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("values", [("last:1", "last:1"), ("all", "last:2", "all")])
+def test_a_value_that_stands_twice_is_refused(values):
+    with refused(f"'depth' has the value {values[0]} twice"):
+        Axis(field="depth", values=values, label="d")
+
+
+def test_one_and_one_point_nought_are_one_value_and_true_is_none():
+    with refused("'alpha' has the value 1 twice"):
+        Axis(field="alpha", values=(1, 1.0), label="a")
+    assert Axis(field="options.bias", values=(1, True), label="b").values == (1, True)
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        dict(field="seed", values=(0, 1)),
+        dict(field="variant", values=("a",), settings={"a": {"seed": 3}}),
+    ],
+)
+def test_an_axis_may_not_set_the_seed(axis):
+    with refused("its `seeds` instead"):
+        Axis(label="s", **axis)
+
+
+@pytest.mark.parametrize(
+    "field,low,high,word",
+    [
+        ("alpha", -1.0, 3.0, "alpha"),
+        ("recipe.epochs", 1.0, 9.0, "recipe.epochs"),
+        ("recipe.lrr", 0.1, 0.2, "recipe.lr"),
+        ("method", 0.1, 0.2, "method"),
+    ],
+)
+def test_a_range_outside_its_fields_domain_is_refused(field, low, high, word):
+    part = Range(field=field, low=low, high=high, label="r")
+    with refused(f"range of {field}") as error:
+        study(space=(part,))
+    assert word in str(error.value)
+
+
+def test_positions_may_be_tuples():
+    axis = Axis(field="positions", values=(("q", "v"), ("mlp1",)), label="p")
+    made = study(axes=(axis, ALPHA), views=())
+    assert [r.positions for _, r in made.cell_requests()][::2] == [("q", "v"), ("mlp1",)]
+
+
+def test_a_figure_of_one_axis_needs_a_study_that_asks_about_one():
+    points = Points(rows="alpha", title="t")
+    with refused("shows one axis, alpha, and the study asks about depth"):
+        study(views=(points,))
+    nuisance = DEPTH.model_copy(update={"role": "nuisance"})
+    assert study(axes=(nuisance, ALPHA), views=(points,)).views == (points,)
+
+
+def test_a_map_has_two_axes():
+    with refused("as its rows and its columns"):
+        study(views=(MAP.model_copy(update={"columns": "depth"}),))
+
+
+def test_a_seed_that_stands_twice_is_refused():
+    with refused("seeds: one appears twice"):
+        study(seeds=(0, 1, 0))
+
+
+def test_a_study_needs_no_paper():
+    fields = {name: value for name, value in dict(study()).items() if name != "paper"}
+    assert Study(**fields).paper == "none"
+
+
+@pytest.mark.parametrize("missing", ["question", "fixed"])
+def test_a_field_that_is_missing_is_named_alone(tmp_path, missing):
+    text = (
+        "from harness.studies.depth_vs_position import study as base\n"
+        "from harness.study import Study\n\n\ndef study():\n"
+        f"    fields = dict(base())\n    del fields[{missing!r}]\n    return Study(**fields)\n"
+    )
+    with pytest.raises(UserError) as error:
+        load_study(written(tmp_path, text))
+    assert str(error.value) == f"s.py: field '{missing}' is required."
+
+
+@pytest.mark.parametrize(
+    "ending", ["raise SystemExit(3)", "raise GeneratorExit", "1 / 0", "exit()"]
+)
+def test_whatever_a_study_file_raises_is_one_sentence(tmp_path, ending):
+    with pytest.raises(UserError, match=r"s\.py cannot be read as Python") as error:
+        load_study(written(tmp_path, f"{ending}\n"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_message_shows_the_beginning_of_what_was_given():
+    base = load_study("depth_vs_position").base
+    with pytest.raises(UserError) as error:
+        base.with_values({"alpha": ["x" * 5000]}, source="--set")
+    assert len(str(error.value)) < 300 and "xxx" in str(error.value)
