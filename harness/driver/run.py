@@ -17,7 +17,7 @@ from harness.driver.plan import Plan, make_plan, trials_in
 from harness.driver.request import GRID, SweepRequest
 from harness.driver.setup import Prepared
 from harness.errors import Interrupted, TrialsFailed, UserError
-from harness.runner.cost import count_params
+from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
 from harness.search.catalogue import POPULATION
@@ -57,7 +57,7 @@ class SweepPlan(ABC):
         """Lines on what will be done."""
 
     def estimate(self, *, probing: bool) -> str | None:
-        """What a grid will cost, by its finished trials; without any, by training for some seconds.
+        """What it will cost, by a grid's finished trials, or by training for some seconds.
 
         None where nothing is known, and `probing` is not asked for.
         """
@@ -134,6 +134,17 @@ class OneSearchPlan(SweepPlan):
         yield f"{self.prepared.study.name}: {self.prepared.study.question}"
         yield self.planned.words
 
+    def estimate(self, *, probing: bool) -> str | None:
+        if not probing:
+            return None
+        planned, runtime = self.planned, self.prepared.runtime
+        amount, unit = planned.budget.amount, planned.budget.unit
+        if unit != "s":
+            whole = amount / planned.full.recipe.epochs if unit == "epochs" else amount
+            amount = whole * probe_seconds(planned.full, runtime)
+        spent = amount * len(planned.starts)
+        return _cost_words(spent, runtime.device, self.prepared.workers)
+
     def run(self) -> Ran:
         study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
         repeats, batch = self.asked.repeats, self.prepared.batch(keep=self.asked.keep)
@@ -184,9 +195,7 @@ class GridPlan(SweepPlan):
         device_s = plan.estimated_device_s(runtime)
         if device_s is None:
             return "Estimated cost: unknown, because a trial could not be started."
-        workers = min(self.prepared.workers, len(plan.to_run))
-        wall = f"{duration(device_s / workers)} with {workers} workers"
-        return f"Estimated cost: {duration(device_s)} of {runtime.device}, {wall}."
+        return _cost_words(device_s, runtime.device, min(self.prepared.workers, len(plan.to_run)))
 
     def run(self) -> Ran:
         plan, study, folder = self.plan, self.plan.study, self.plan.folder
@@ -206,6 +215,11 @@ class GridPlan(SweepPlan):
             )
             batch.say_what_was_saved()
         return Ran(folder, batch.problem)
+
+
+def _cost_words(device_s: float, device: str, workers: int) -> str:
+    wall = f"{duration(device_s / workers)} with {workers} workers"
+    return f"Estimated cost: {duration(device_s)} of {device}, {wall}."
 
 
 def _not_reused(plan: Plan) -> str | None:

@@ -47,6 +47,12 @@ MOST_IN_A_ROW = 3
 that a budget cannot evaporate (on 72 cells, GP proposed 14 different ones in 72 trials)."""
 
 
+def refuse_sampler(sampler: str, space: SearchSpace) -> None:
+    """Raises `UserError` if a sampler cannot search a space."""
+    if sampler == "cmaes" and not space.is_continuous:
+        raise UserError("cmaes needs a space of continuous variables alone; use tpe or gp.")
+
+
 class OptunaSearch:
     """Proposes configurations of a space and learns from their outcomes.
 
@@ -73,8 +79,7 @@ class OptunaSearch:
     ) -> None:
         import optuna
 
-        if sampler == "cmaes" and not space.is_continuous:
-            raise UserError("cmaes needs a space of continuous variables alone; use tpe or gp.")
+        refuse_sampler(sampler, space)
         if sampler == "gp":
             import torch
 

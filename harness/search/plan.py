@@ -26,12 +26,13 @@ from harness.search.catalogue import (
     optuna_search,
     restarts,
 )
-from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner
+from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner, refuse_sampler
 from harness.search.population import population_size
 from harness.search.resumed import refuse_another
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
+from harness.study.axes import in_words
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
 
@@ -67,6 +68,10 @@ class SearchPlan:
     starts: list[Callable[[], Search]]
     count: int | None
     """Trials of each, if that is known."""
+    full: TrialSpec
+    """One that is whole: the space's default, or a method that learns strengths."""
+    budget: Budget
+    """Of each."""
 
 
 def learning_methods() -> list[str]:
@@ -100,6 +105,7 @@ def _optuna(
     space: SearchSpace,
     make: Make,
 ) -> SearchPlan:
+    refuse_sampler(request.name, space)
     if request.pruner not in (None, "none"):
         refuse_unscored(study.base.recipe, f"--pruner {request.pruner}")
     budget = Budget.parse(request.budget or DEFAULT_BUDGET)
@@ -120,6 +126,8 @@ def _optuna(
         ),
         starts=[partial(maker, task) for task in tasks],
         count=int(budget.amount) if budget.unit == "trials" else None,
+        full=default_trial(study, space, make),
+        budget=budget,
     )
 
 
@@ -149,6 +157,8 @@ def _from_name(
         ),
         starts=[partial(maker, task) for task in tasks],
         count=None,
+        full=default_trial(study, space, make),
+        budget=budget,
     )
 
 
@@ -176,6 +186,8 @@ def _restarts(
         ),
         starts=[partial(maker, task) for task in tasks],
         count=count,
+        full=make(cell, study.seeds[0]),
+        budget=budget,
     )
 
 
@@ -188,7 +200,11 @@ def learning_cell(study: Study, method: str) -> Values:
 
 
 def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
-    """What searches range over, and how its points, and `learning_cell`s, become trials."""
+    """What searches range over, and how its points, and `learning_cell`s, become trials.
+
+    Raises:
+        UserError: a value of the space makes no trial, though all others are at their defaults.
+    """
     space = SearchSpace(study, dims(study.base.backbone).num_blocks)
     learning = learning_methods()
     everywhere: dict[str, Any] = {
@@ -205,13 +221,25 @@ def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
             return resolve(request, runtime)
         return resolve(space.request(values, seed), runtime)
 
+    for params in space.one_at_a_time():
+        cell = space.values(lambda variable, domain, at=params: at[variable])  # type: ignore[misc]
+        try:
+            make(cell, study.seeds[0])
+        except UserError as error:
+            words = ", ".join(f"{field} = {in_words(value)}" for field, value in cell.items())
+            raise UserError(f"study {study.name}, {words}: {error}") from error
     return space, make
 
 
-def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runtime) -> int:
+def default_trial(study: Study, space: SearchSpace, make: Make) -> TrialSpec:
+    """The space's default with the study's first seed."""
     default = space.default()
     values = space.values(lambda variable, domain: default[variable])
-    return full_run_flops(make(values, study.seeds[0]), runtime)
+    return make(values, study.seeds[0])
+
+
+def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runtime) -> int:
+    return full_run_flops(default_trial(study, space, make), runtime)
 
 
 def _tasks(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -139,6 +139,19 @@ class SearchSpace:
 
         self.values(suggest)
         return params
+
+    def one_at_a_time(self) -> Iterator[Params]:
+        """The default, then every value of a list and both ends of a range, all else as there."""
+        default = self.default()
+        yield default
+        for part in self._parts:
+            if isinstance(part, Axis):
+                others: Iterable[int | float] = range(len(part.values))
+            elif isinstance(part, Range):
+                others = (part.low, part.high)
+            else:
+                continue
+            yield from ({**default, part.field: v} for v in others if v != default[part.field])
 
     def enumerate(self) -> Iterator[Params]:
         """Every configuration of a finite space, in the order of its axes.
