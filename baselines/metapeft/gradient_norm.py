@@ -5,6 +5,7 @@ Owns: this measure. Must not know: what is made of it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,7 +66,7 @@ class GradientNorm(TrainingHook):
     def after_epoch(self) -> None:
         norms = []
         for site in self._attachment.sites:
-            total = torch.cat([tensor.double().flatten() for tensor in self._sums[site]])
-            norms.append(float(total.norm()) / self._seen)
+            squares = sum(float(total.double().square().sum()) for total in self._sums[site])
+            norms.append(math.sqrt(squares) / self._seen)
         with torch.no_grad():
             self._attachment.raw.copy_(torch.tensor(norms, dtype=torch.float64))
