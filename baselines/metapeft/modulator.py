@@ -26,13 +26,12 @@ BLOCKS_PER_GROUP = 3
 
 def shared_by(placement: Placement, per: GammaPer) -> list[str]:
     """What each site of a placement shares its γ with, as the name of that γ."""
-    names = {
-        "site": lambda site: str(site),
-        "position": lambda site: site.position,
-        "block_group": lambda site: str(site.block // BLOCKS_PER_GROUP),
-        "model": lambda site: "",
-    }
-    return [names[per](site) for site, _ in placement.items()]
+    sites = [site for site, _ in placement.items()]
+    if per == "position":
+        return [site.position for site in sites]
+    if per == "block_group":
+        return [str(site.block // BLOCKS_PER_GROUP) for site in sites]
+    return [str(site) if per == "site" else "" for site in sites]
 
 
 def softplus(raw: Tensor) -> Tensor:
