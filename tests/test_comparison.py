@@ -17,9 +17,13 @@ from harness.reports.numbers.comparison import load_arms
 from harness.reports.numbers.gamma import block_map, describe, load_learned, normalised_entropy
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
+from harness.spec import LINEAR_POSITIONS, Placement
 from harness.store.comparisons import Arm, Comparison
 from harness.store.store import Store
 from harness.study.axes import Axis
+
+HALVES = {"weakest": ("11.q", "11.mlp1"), "gradient-norm": ("10.mlp1", "11.mlp1")}
+"""Of the strengths that `Fake` gives to what was learned, and of the norms that it gives."""
 
 
 def test_arms_share_seeds_and_differ_as_named(tmp_path):
@@ -34,14 +38,21 @@ def test_arms_share_seeds_and_differ_as_named(tmp_path):
         "metapeft, one shot",
         "lora, α = 1, all 4 sites",
         "lora, α = 1, q+v",
+        "lora, α = 4, all linear maps",
+        "metapeft (single-level), one shot",
+        "metapeft (γ per position), one shot",
+        "metapeft (γ per block group), one shot",
         "lora, α = 1, all 4 sites, lr tuned (× 2)",
         "metapeft, lr tuned (× 0.5)",
+        "lora, α = 4, all linear maps, lr tuned (× 2)",
         "lora, learned γ, retrained",
         "lora, strongest half of the sites, retrained",
+        "lora, weakest half of the sites, retrained",
+        "lora, random half of the sites, retrained",
         "lora, uniform α = mean of γ",
         "lora, γ shuffled over the sites",
         "lora, random γ of the same spread",
-        "lora, nearest cell of cells to γ",
+        "lora, gradient-norm half of the sites, retrained",
     ]
     for arm in specs.values():
         assert [spec.seed for spec in arm] == [0, 1]
@@ -64,8 +75,25 @@ def test_arms_share_seeds_and_differ_as_named(tmp_path):
         list(spec.placement.root.values()) for spec in specs["lora, random γ of the same spread"]
     ]
     assert drawn[0] != drawn[1] and np.min(drawn) > 0
-    # Of the study's two cells only the last block's has sites with a γ alone.
-    assert specs["lora, nearest cell of cells to γ"][0].placement.root == {"11.mlp1": 1.0}
+    # All halves are as strong together as the strongest one.
+    for each, sites_of in HALVES.items():
+        halves = [
+            spec.placement.root for spec in specs[f"lora, {each} half of the sites, retrained"]
+        ]
+        assert halves == [dict(zip(sites_of, (2.0, 1.0), strict=True))] * 2
+    for spec in specs["lora, random half of the sites, retrained"]:
+        assert sorted(spec.placement.root.values()) == [1.0, 2.0]
+    (standing,) = {str(spec.placement) for spec in specs["lora, α = 4, all linear maps"]}
+    assert standing == str(Placement.of(LINEAR_POSITIONS, range(12), 4.0))
+    variants = {
+        "single-level": {"variant": "single_level"},
+        "γ per position": {"gamma_per": "position"},
+        "γ per block group": {"gamma_per": "block_group"},
+    }
+    for words, options in variants.items():
+        spec = specs[f"metapeft ({words}), one shot"][0]
+        meta = specs["metapeft, one shot"][0]
+        assert spec == meta.model_copy(update={"options": {**meta.options, **options}})
     assert specs["lora, α = 1, all 4 sites, lr tuned (× 2)"][0].recipe.lr == 0.02
     assert comparison.notes[0].startswith("metapeft, lr tuned: × 0.5 is the end of the range")
     assert len(fake.asked) == len({spec.trial_id for spec in fake.asked})
@@ -123,10 +151,6 @@ def test_the_sweep_stands_beside_what_was_learned(tmp_path):
     assert {"gamma.png", "gamma_and_sweep.png", "gamma_and_sweep.svg"} <= names
     assert "(gamma_and_sweep.png)" in (folder.report / "report.md").read_text()
     assert "Learned beside swept" in (folder.report / "index.html").read_text()
-    # Strengths 2, 1, 0.5, 0.1 at 10.q, 10.mlp1, 11.q, 11.mlp1; their squares' part left out is
-    # smallest for q in both blocks.
-    (arm,) = [arm for arm in comparison.arms if "nearest cell" in arm.name]
-    assert store.record(arm.trials[0]).spec.placement.root == {"10.q": 1.0, "11.q": 1.0}
 
 
 def test_differences_are_paired_and_costs_are_whole(tmp_path):
@@ -146,6 +170,11 @@ def test_differences_are_paired_and_costs_are_whole(tmp_path):
     assert runs["metapeft, lr tuned (× 0.5)"] == pytest.approx(1.5 * len(RATES))
     assert runs["lora, learned γ, retrained"] == pytest.approx(1.5 + 1)
     assert table.loc["lora, learned γ, retrained", "runs_by_flops"] == pytest.approx(1.4 + 1)
+    # The search that found the strengths, the pass that ranks the sites, and its own run.
+    assert runs["lora, gradient-norm half of the sites, retrained"] == pytest.approx(1.5 + 0.1 + 1)
+    assert runs["lora, random half of the sites, retrained"] == pytest.approx(1.5 + 1)
+    assert runs["lora, α = 4, all linear maps"] == pytest.approx(1)
+    assert runs["lora, α = 4, all linear maps, lr tuned (× 2)"] == pytest.approx(len(RATES))
 
 
 @pytest.mark.slow
@@ -168,9 +197,13 @@ def test_the_report_says_better_worse_and_open(tmp_path):
     (verdict,) = [line for line in text.splitlines() if line.startswith("By paired")]
     better, worse = verdict.split(" It is worse than ")
     assert "is better than" in better and "lora, α = 1, all 4 sites" in better
-    assert worse.startswith("lora, strongest half of the sites, retrained. It shows no difference")
+    kinds = ("strongest", "weakest", "random", "gradient-norm")
+    halves = [f"lora, {kind} half of the sites, retrained" for kind in kinds]
+    assert worse.startswith(f"{'; '.join(halves)}. It shows no difference")
+    variants = ("single-level", "γ per position", "γ per block group")
+    alike = [f"metapeft ({words}), one shot" for words in variants]
     assert verdict.endswith(
-        "shows no difference from lora, α = 1, q+v; metapeft, lr tuned (× 0.5)."
+        f"difference from lora, α = 1, q+v; {'; '.join(alike)}; metapeft, lr tuned (× 0.5)."
     )
     assert "| 1.0 |" in text and "1.50 times" in text and "(1 + 1.5/K = 1.50)" in text
 
@@ -257,7 +290,7 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
     assert "| arm | head | medium | tail | class mean |" in result.stdout
     (folder,) = (tmp_path / "studies").iterdir()
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
-    assert len(comparison.arms) == 11 and all(isinstance(arm, Arm) for arm in comparison.arms)
+    assert len(comparison.arms) == 18 and all(isinstance(arm, Arm) for arm in comparison.arms)
     file = tmp_path / "mean.json"
     derived = harness("derive", folder.name, "--rule", "as_is", "--file", file, "--out", tmp_path)
     assert derived.exit_code == 0, derived.output

@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.reports.files.write import write_report
 from harness.reports.numbers.comparison import front, load_arms
 from harness.runner.runtime import Runtime
+from harness.spec import LINEAR_POSITIONS, Placement
 from harness.store.store import Store
 
 # Methods.
@@ -50,9 +51,17 @@ def test_every_method_chooses_its_rate_from_as_many(tmp_path):
         "lora with MetaPEFT (× 2)",
         "bitfit (× 0.125)",
         "vpt_shallow (× 2)",
+        "lora, α = 4, all linear maps (× 2)",
+        "lora, α = 4, all linear maps, one run",
     ]
     assert {len(arm.trials) for arm in compared.arms} == {2}
-    assert {len(arm.charged) for arm in compared.arms} == {2 * len(METHOD_RATES)}
+    *tuned, one_run = compared.arms
+    assert {len(arm.charged) for arm in tuned} == {2 * len(METHOD_RATES)}
+    assert one_run.charged == one_run.trials
+    for arm, rate in ((tuned[-1], 0.02), (one_run, 0.01)):
+        standing = store.record(arm.trials[0]).spec
+        assert standing.placement == Placement.of(LINEAR_POSITIONS, range(12), 4.0)
+        assert standing.recipe.lr == rate
     meta = store.record(compared.arms[2].trials[0]).spec
     everywhere = store.record(compared.arms[1].trials[0]).spec
     assert meta.options["base"] == "lora" and len(meta.placement) == len(everywhere.placement) == 72
@@ -137,7 +146,7 @@ def test_one_method_is_nothing_to_compare(tmp_path):
 @pytest.mark.slow
 def test_inference_is_told_where_it_was_counted(tmp_path):
     store = Store(tmp_path)
-    counts = {"bitfit": 1000, "vpt_shallow": 1050}
+    counts = {"bitfit": 1000, "vpt_shallow": 1050, "lora": 1000}
 
     class Counted(Fake):
         def publish(self, request, spec):

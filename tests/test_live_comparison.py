@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pandas as pd
 import pytest
 from support.cli import harness
 
+from harness.comparison.baseline import ALPHA, STANDING
 from harness.reports.numbers.searches import load_searches
+from harness.spec import LINEAR_POSITIONS, Placement
 from harness.store.run_folder import RunFolder
-from harness.store.search_log import read_log
+from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 
 pytestmark = pytest.mark.slow
 
+EVERYWHERE = Placement.of(LINEAR_POSITIONS, range(12), ALPHA)
 SEARCHES = "random,tpe+hyperband,pbt,metapeft"
 TINY = """
 from harness.study import Axis
@@ -52,6 +57,12 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     final = found.choices.final
     assert final["confirmed"].notna().all() and final["regret"].isna().all()
     assert found.recorded.comparison.confirm_seeds == (2,)
+    # The baseline stands beside them; its rates are as many as the budget has room for.
+    tried = {name: asks(read_log(folder.log(0, name))) for name in STANDING}
+    assert [len(own) for own in tried.values()] == [1, 2]
+    for ask in [*itertools.chain(*tried.values())]:
+        assert Store(root).record(ask.trial_id).spec.placement == EVERYWHERE
+    assert set(STANDING) <= set(final["search"])
     logs = {path.name: path.read_bytes() for path in folder.logs()}
     trials = {path.name: path.stat().st_mtime_ns for path in (root / "trials").iterdir()}
     again = harness("compare", *args)

@@ -33,12 +33,28 @@ OTHER = Placement({"0.q": 0.4, "0.mlp1": 1.4, "1.q": 0.2, "1.mlp1": 1.2})
         ("threshold", 0.35, {"0.mlp1": 1.6, "1.q": 0.4, "1.mlp1": 1.1}),
         ("topk", 1, {"0.mlp1": 1.6}),
         ("topk", None, {"0.mlp1": 1.6, "1.mlp1": 1.1}),
+        ("bottomk", None, {"0.q": 0.3, "1.q": 0.4}),
+        ("bottomk", 3, {"0.q": 0.3, "1.q": 0.4, "1.mlp1": 1.1}),
     ],
 )
 def test_rules_by_hand(rule, value, wanted):
     got = derive([LEARNED, OTHER], rule, value)
     assert list(got.root) == list(wanted)
     assert got.root == pytest.approx(wanted)
+
+
+def test_random_sites_are_those_of_the_seed():
+    drawn = [derive([LEARNED, OTHER], "random", None, seed=seed) for seed in range(30)]
+    assert drawn[3] == derive([LEARNED, OTHER], "random", None, seed=3)
+    assert {len(each) for each in drawn} == {2}
+    as_is = derive([LEARNED, OTHER], "as_is", None).root
+    assert all(each.root.items() <= as_is.items() for each in drawn)
+    assert len({tuple(each.root) for each in drawn}) == 6  # all pairs of four sites
+
+
+def test_what_only_ranks_the_sites_leaves_their_strengths():
+    given = Placement(dict.fromkeys(LEARNED.root, 4.0))
+    assert derive([LEARNED], "topk", 1, strengths=given).root == {"0.mlp1": 4.0}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,18 @@ def test_the_studies_are_those_described(scenario, placements, seeds):
     assert {request.alpha for _, request in pilot.cell_requests()} == {4.0}
 
 
+@pytest.mark.parametrize("kind", ["variants", "controls"])
+def test_what_is_explored_is_one_cell_of_the_space_but_for_what_is_named(kind):
+    study = load_study(f"protocol_synth_rs_{kind}")
+    (default, *others) = [request for _, request in study.cell_requests()]
+    space = load_study("protocol_synth_rs_gamma")
+    assert default in [request for _, request in space.cell_requests()]
+    assert study.seeds == space.seeds
+    for request in others:
+        assert request.model_copy(update={"options": default.options}) == default
+        assert request.options != default.options
+
+
 def test_each_contrast_is_named():
     for name in (
         "**B**: MetaPEFT − GP, both at 12 runs",

@@ -5,17 +5,35 @@ Owns: which modulator and which loop the options stand for. Must not know: how �
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import JsonValue
 
-from harness.baselines.metapeft.loop import BilevelLoop
-from harness.baselines.metapeft.modulator import Modulated
-from harness.baselines.metapeft.options import MetaPEFTOptions
+from harness.baselines.metapeft.gradient_norm import GradientNorm
+from harness.baselines.metapeft.loop import BilevelLoop, SingleLevelLoop
+from harness.baselines.metapeft.modulator import Modulated, shared_by
+from harness.baselines.metapeft.options import OF_D_VAL, MetaPEFTOptions, Variant
 from harness.baselines.metapeft.released import ReleasedLoop
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment
+from harness.insertion.hooks import TrainingHook
 from harness.insertion.method import METHODS, PeftMethod, get_method
 from harness.model.blocks import Backbone, Dims
-from harness.spec import MAP_POSITIONS, Placement, Position, identity
+from harness.spec import MAP_POSITIONS, Placement, Position, Recipe, identity
+
+LOOPS: dict[Variant, Callable[[Modulated, MetaPEFTOptions], TrainingHook]] = {
+    "paper": BilevelLoop,
+    "released": ReleasedLoop,
+    "single_level": SingleLevelLoop,
+    "gradient_norm": GradientNorm,
+}
+UNMODULATED: tuple[Variant, ...] = ("released", "gradient_norm")
+"""Variants in whose training and test every Δ has its fixed α."""
+LABELS: dict[Variant, str] = {
+    "released": "as released",
+    "single_level": "single-level",
+    "gradient_norm": "gradient norm",
+}
 
 
 @METHODS.register("metapeft")
@@ -38,10 +56,37 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
         return parsed.model_copy(update={"base_options": filled})
 
     def label(self, name: str, options: MetaPEFTOptions) -> str:
-        return f"{name} (as released)" if options.variant == "released" else name
+        words = [LABELS[options.variant]] if options.variant in LABELS else []
+        if options.gamma_per != "site":
+            words.append(f"γ per {options.gamma_per.replace('_', ' ')}")
+        return f"{name} ({', '.join(words)})" if words else name
+
+    def check_recipe(self, recipe: Recipe, options: MetaPEFTOptions) -> None:
+        if recipe.precision == "fp16" and options.variant != "released":
+            raise UserError("recipe.precision: γ is not learned in fp16; write bf16 or fp32.")
+        if options.outer_prior == "d_val" and (recipe.loss != "logit_adjusted" or not recipe.tau):
+            raise UserError(
+                "options.outer_prior=d_val has no effect without a logit-adjusted loss: leave it "
+                "out, or give recipe.loss=logit_adjusted and a recipe.tau above 0."
+            )
 
     def unwrapped(self, options: MetaPEFTOptions) -> tuple[str, dict[str, JsonValue]]:
         return options.base, options.base_options
+
+    def ranks(self, options: MetaPEFTOptions) -> bool:
+        return options.variant == "gradient_norm"
+
+    def controls(self, options: MetaPEFTOptions) -> list[dict[str, JsonValue]]:
+        """γ by the training loss, γ shared by sites, and the gradient at the start."""
+        given = identity(options)
+        base = {name: given[name] for name in ("base", "base_options")}
+        found: list[dict[str, JsonValue]] = []
+        if options.variant == "paper":
+            kept = {name: value for name, value in given.items() if name not in OF_D_VAL}
+            found += [{**kept, "variant": "single_level"}]
+            if options.gamma_per == "site":
+                found += [{**given, "gamma_per": per} for per in ("position", "block_group")]
+        return found if self.ranks(options) else [*found, {**base, "variant": "gradient_norm"}]
 
     def positions_with(self, options: MetaPEFTOptions) -> tuple[Position, ...]:
         if options.variant == "released":
@@ -57,27 +102,34 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
     ) -> Attachment:
         base = get_method(options.base)
         inner = base.attach(model, placement, base.parse_options(options.base_options), seed=seed)
-        released = options.variant == "released"
+        modulating = options.variant not in UNMODULATED
         attachment = Modulated(
             model,
             inner,
             placement,
             form=options.gamma_form,
-            nonneg="none" if released else options.nonneg,
+            nonneg=options.nonneg if modulating else "none",
+            per=options.gamma_per,
         )
-        attachment.modulating = not released
-        loop = ReleasedLoop if released else BilevelLoop
-        attachment.make_hook = lambda: loop(attachment, options)
+        attachment.modulating = modulating
+        attachment.make_hook = lambda: LOOPS[options.variant](attachment, options)
         return attachment
 
     def expected_params(self, dims: Dims, placement: Placement, options: MetaPEFTOptions) -> int:
-        """Those of the base, and one γ per site (72 on ViT-B/16 with six positions).
+        """Those of the base, and one γ per site (72 on ViT-B/16 with six positions) unless shared.
 
         Raises:
-            UserError: γ would have to start where softplus cannot be.
+            UserError: γ would have to start where softplus cannot be, or at several strengths.
         """
         if options.nonneg == "softplus" and any(alpha <= 0 for _, alpha in placement.items()):
             raise UserError("alpha: a softplus γ cannot start at 0 or below; use a larger one.")
         base = get_method(options.base)
         parsed = base.parse_options(options.base_options)
-        return base.expected_params(dims, placement, parsed) + len(placement)
+        names = shared_by(placement, options.gamma_per)
+        starts = set(zip(names, placement.root.values(), strict=True))
+        if options.gamma_form == "replace" and len(starts) > len(set(names)):
+            raise UserError(
+                f"options.gamma_per={options.gamma_per}: sites that share a γ start at one alpha; "
+                "give them the same, or options.gamma_form=times_alpha."
+            )
+        return base.expected_params(dims, placement, parsed) + len(set(names))

@@ -17,7 +17,21 @@ from harness.model.blocks import Backbone, blocks_of
 from harness.spec import Placement, Site
 
 GammaForm = Literal["replace", "times_alpha"]
+GammaPer = Literal["site", "position", "block_group", "model"]
 NonNegative = Literal["softplus", "none"]
+
+BLOCKS_PER_GROUP = 3
+"""As in the paper's Table 3."""
+
+
+def shared_by(placement: Placement, per: GammaPer) -> list[str]:
+    """What each site of a placement shares its γ with, as the name of that γ."""
+    sites = [site for site, _ in placement.items()]
+    if per == "position":
+        return [site.position for site in sites]
+    if per == "block_group":
+        return [str(site.block // BLOCKS_PER_GROUP) for site in sites]
+    return [str(site) if per == "site" else "" for site in sites]
 
 
 def softplus(raw: Tensor) -> Tensor:
@@ -33,9 +47,10 @@ def inverse_softplus(value: Tensor) -> Tensor:
 class Modulated(Attachment):
     """Another method's attachment whose strengths are a function of a trainable vector.
 
-    `raw` `[sites]` is kept in float64, so that γ = α computes exactly what a fixed α does. While it
-    requires a gradient the strengths carry its graph; else they are plain numbers. At the start
-    every site has its placement's α as its strength (1 in the paper).
+    `raw` has an element per site, or per what the sites share their γ by. It is kept in float64, so
+    that γ = α computes exactly what a fixed α does. While it requires a gradient the strengths
+    carry its graph; else they are plain numbers. At the start every site has its placement's α as
+    its strength (1 in the paper).
     """
 
     def __init__(
@@ -46,6 +61,7 @@ class Modulated(Attachment):
         *,
         form: GammaForm,
         nonneg: NonNegative,
+        per: GammaPer = "site",
     ) -> None:
         super().__init__(model)
         self.base = base
@@ -53,6 +69,11 @@ class Modulated(Attachment):
         alpha = torch.tensor([alpha for _, alpha in placement.items()], dtype=torch.float64)
         self._factor = alpha if form == "times_alpha" else torch.ones_like(alpha)
         start = torch.ones_like(alpha) if form == "times_alpha" else alpha
+        names = shared_by(placement, per)
+        first = {name: index for index, name in reversed([*enumerate(names)])}
+        order = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        start = start[[first[name] for name in order]]
+        self._shares = None if per == "site" else torch.tensor([order[name] for name in names])
         self._softplus = nonneg == "softplus"
         self.raw = nn.Parameter(inverse_softplus(start) if self._softplus else start)
         self._alpha: list[float] = alpha.tolist()
@@ -62,9 +83,13 @@ class Modulated(Attachment):
         """A new one for every training."""
         self.undo_by(blocks_of(model)[0][1].register_forward_pre_hook(self._before_forward))
 
+    def of_sites(self, values: Tensor) -> Tensor:
+        """An element of `raw`'s shape for every site `[sites]`."""
+        return values if self._shares is None else values[self._shares]
+
     def gamma(self) -> Tensor:
         """γ `[sites]`, with the graph to `raw`."""
-        return softplus(self.raw) if self._softplus else self.raw * 1
+        return self.of_sites(softplus(self.raw) if self._softplus else self.raw * 1)
 
     def strengths_now(self) -> Tensor:
         """What multiplies each Δ `[sites]`: γ, or γ·α in the form `times_alpha`."""

@@ -10,10 +10,20 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from harness.baselines.metapeft.hypergradient import parse_hypergradient
-from harness.baselines.metapeft.modulator import GammaForm, NonNegative
+from harness.baselines.metapeft.modulator import GammaForm, GammaPer, NonNegative
 from harness.baselines.metapeft.sampling import Sampling
 from harness.errors import UserError
-from harness.spec import Frozen
+from harness.spec import Added, Frozen
+
+Variant = Literal["paper", "released", "single_level", "gradient_norm"]
+
+OF_D_VAL = {"ratio", "sampling", "d_val", "outer_batches", "outer_prior", "hypergradient"}
+"""Options of the outer problem."""
+HEEDED: dict[Variant, set[str]] = {
+    "released": {"base", "base_options", "inner_steps", "ratio"},
+    "gradient_norm": {"base", "base_options"},
+}
+"""Of a variant that is nearly fixed: its only options."""
 
 
 class MetaPEFTOptions(Frozen):
@@ -22,8 +32,14 @@ class MetaPEFTOptions(Frozen):
     base: str = "lora"
     """The additive method, or `a+b`, whose sites get a γ."""
     base_options: dict[str, JsonValue] = Field(default={})
-    variant: Literal["paper", "released"] = "paper"
-    """`released`: what the published code does instead (`released.py`); LoRA at q and v only."""
+    variant: Variant = "paper"
+    """`released`: what the published code does instead (`released.py`); LoRA at q and v only.
+    `single_level`: γ descends the training loss (`SingleLevelLoop`), the control of the bi-level
+    problem. `gradient_norm`: nothing is trained, and the gradient at the start ranks the sites
+    (`gradient_norm.py`)."""
+    gamma_per: Annotated[GammaPer, Added] = "site"
+    """What has a γ of its own: every site (Eq. 6), every position in all blocks, every group of
+    three blocks at all positions, or the model as a whole."""
     gamma_form: GammaForm = "replace"
     """`replace`: γ stands for 1_p·α (Eq. 6), starting at the placement's α. `times_alpha`: γ·α, γ
     starting at 1 (the paper's Fig. 2)."""
@@ -49,6 +65,9 @@ class MetaPEFTOptions(Frozen):
     outer_batches: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
     Eq. 9 has all of D_val."""
+    outer_prior: Annotated[Literal["train", "d_val"], Added] = "train"
+    """Whose class counts a logit-adjusted outer loss takes its prior from. With classes sampled in
+    other shares than those of the training images, theirs is not D_val's own."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Inner steps before the first outer loop; in that loop γ is at its start in any case."""
     inner_trains: Literal["peft_and_head", "peft"] = "peft_and_head"
@@ -63,13 +82,13 @@ class MetaPEFTOptions(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _released_is_fixed(self) -> Self:
-        free = {"base", "base_options", "variant", "inner_steps", "ratio"}
+    def _every_option_has_an_effect(self) -> Self:
         fields = type(self).model_fields
-        given = {name: value for name, value in self if name not in free}
-        changed = sorted(name for name, value in given.items() if value != fields[name].default)
-        if self.variant == "released" and changed:
-            raise UserError(f"options.{changed[0]} has no effect in the released variant.")
+        heeded = HEEDED.get(self.variant, set(fields) - OF_D_VAL)
+        idle = [] if self.variant == "paper" else sorted(set(fields) - heeded - {"variant"})
+        for name in idle:
+            if getattr(self, name) != fields[name].default:
+                raise UserError(f"options.{name} has no effect in the {self.variant} variant.")
         if self.variant == "released" and self.base != "lora":
             raise UserError("options.base: the released variant is written for lora only.")
         return self

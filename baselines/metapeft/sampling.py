@@ -48,7 +48,8 @@ class ValSampler:
         self._labels = labels
         self._seed = seed
         counts = torch.bincount(labels)
-        self._quotas = quotas(counts, ratio, sampling, leave=leave)
+        self.quotas = quotas(counts, ratio, sampling, leave=leave)
+        """Images of each class `[classes]` in every D_val."""
         self._starts = counts.cumsum(0) - counts
 
     def draw(self, loop: int) -> Tensor:
@@ -57,5 +58,5 @@ class ValSampler:
         order = torch.randperm(len(self._labels), generator=rng)
         by_class = order[torch.sort(self._labels[order], stable=True).indices]
         rank = torch.arange(len(by_class)) - self._starts[self._labels[by_class]]
-        chosen = by_class[rank < self._quotas[self._labels[by_class]]]
+        chosen = by_class[rank < self.quotas[self._labels[by_class]]]
         return chosen[torch.randperm(len(chosen), generator=rng)]

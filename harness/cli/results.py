@@ -6,6 +6,7 @@ They train nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,17 +29,20 @@ MOST_FAILURES = 5
 @click.argument("trials", nargs=-1, required=True)
 @click.option(
     "--rule",
-    type=click.Choice(["as_is", "threshold", "topk"]),
+    type=click.Choice(["as_is", "threshold", "topk", "bottomk", "random"]),
     required=True,
-    help="Keep every site, those of at least --value, or the --value strongest.",
+    help="Keep every site, those of at least --value, or the --value strongest, weakest, or drawn "
+    "by the trial's seed.",
 )
-@click.option("--value", type=float, help="[default: 0.5 for threshold, half the sites for topk]")
+@click.option("--value", type=float, help="[default: 0.5 for threshold, else half the sites]")
 @click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
 @out_option
 def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
     """Turn learned strengths into a fixed placement for any method.
 
     TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
+    Of trials with options.variant=gradient_norm, topk keeps the sites of the largest gradient, at
+    the alpha that they had.
     """
     from harness.insertion.method import get_method
     from harness.insertion.placements import PlacementFile
@@ -56,13 +60,21 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     learned = [record.learned for record in records if record.learned is not None]
     spec = records[0].spec
     method = get_method(spec.method)
-    base, options = method.unwrapped(method.parse_options(spec.options))
+    parsed = method.parse_options(spec.options)
+    base, options = method.unwrapped(parsed)
+    chosen: Any = rule
     content = PlacementFile(
-        placement=derived(learned, rule, value),  # type: ignore[arg-type]
+        placement=derived(
+            learned,
+            chosen,
+            value,
+            seed=spec.seed,
+            strengths=spec.placement if method.ranks(parsed) else None,
+        ),
         method=base,
         options=options,
         backbone=spec.backbone,
-        rule=rule,  # type: ignore[arg-type]
+        rule=chosen,
         value=value,
         trials=tuple(record.trial_id for record in records),
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.comparison.baseline import STANDING
 from harness.comparison.request import SearchesRequest
 from harness.errors import UserError
 from harness.search.base import Make, Search, SearchMaker, SearchTask
@@ -21,6 +22,10 @@ from harness.store.runs import read_comparison, read_run
 from harness.store.summaries import summaries
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
+
+Given = Mapping[str, Sequence[Values]]
+"""Search -> its configurations, where they are known before: those of methods that learn strengths
+in one trial, and of the baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +72,14 @@ def _words(given: str, budget: Budget) -> str:
     return words if budget == Budget.parse(given) else f"{words} ({budget.amount:g} epochs)"
 
 
-def makers_of(names: Sequence[str], learned: dict[str, Values]) -> dict[str, SearchMaker]:
-    """How each search is started; a learned one is a single trial.
+def makers_of(names: Sequence[str], given: Given) -> dict[str, SearchMaker]:
+    """How each search is started; one whose configurations are given tries them in turn.
 
     Raises:
         UserError: there is no search of a name.
     """
     return {
-        name: restarts(learned[name], 1) if name in learned else find_search(name, [*learned])
+        name: restarts(name, given[name]) if name in given else find_search(name, [*given])
         for name in names
     }
 
@@ -83,7 +88,7 @@ def contest_fields(
     asked: SearchesRequest,
     study: Study,
     names: Sequence[str],
-    learned: Mapping[str, Values],
+    learned: Sequence[str],
     budget: Budget,
 ) -> dict[str, Any]:
     """Fields of a comparison that are alike live and replayed.
@@ -106,6 +111,7 @@ def contest_fields(
     return {
         "searches": tuple(names),
         "learned": tuple(name for name in names if name in learned),
+        "standing": tuple(name for name in names if name in STANDING),
         "budget": _words(asked.budget, budget),
         "seeds": study.seeds,
         "workers": asked.workers,

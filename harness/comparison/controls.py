@@ -6,12 +6,13 @@ results are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from harness.comparison.arms import Arms
+from harness.comparison.baseline import LABEL, METHOD, baseline
 from harness.driver.batch import TrialRunner
 from harness.driver.cell import Training
 from harness.errors import UserError
@@ -25,6 +26,7 @@ from harness.runner.runtime import Runtime
 from harness.spec import Placement, TrialRequest
 from harness.store.comparisons import Comparison
 from harness.store.liveness import driving
+from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, refuse_older, write_command, write_comparison
 from harness.store.store import Store
@@ -32,6 +34,14 @@ from harness.study.study import Study
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
+
+GRADIENT = "gradient-norm half of the sites, retrained"
+
+HALVES = (
+    "The weakest, random and gradient-norm half of the sites take the strengths of the strongest "
+    "half, the largest where γ was largest, so that the halves differ in their sites alone; the "
+    "last is charged for the pass over the training images that ranks its sites, too."
+)
 
 SMALLEST = 1e-6
 """Strengths below count as this in logarithms: softplus never gives 0, a released γ may."""
@@ -91,6 +101,11 @@ class Controls:
         spec = resolve(request, runtime)
         self._meta = request
         parsed = method.parse_options(request.options)
+        if method.ranks(parsed):
+            raise UserError(
+                "--controls: what these options learn only ranks the sites; it is one of the "
+                "controls of the default ones."
+            )
         self._label = method.label(request.method, parsed)
         base, options = method.unwrapped(parsed)
         self._base = request.model_copy(
@@ -103,7 +118,27 @@ class Controls:
                 "placement": spec.placement,
             }
         )
+        self._others: dict[str, TrialRequest] = {}
+        """The same method with the options that these are judged against."""
+        self._ranking: TrialRequest | None = None
+        """What ranks the sites without learning strengths."""
+        for each in method.controls(parsed):
+            self._add_other(request.model_copy(update={"options": each}))
         self._sites = f"all {len(spec.placement)} sites"
+
+    def _add_other(self, request: TrialRequest) -> None:
+        method = get_method(request.method)
+        options = method.parse_options(request.options)
+        label = method.label(request.method, options)
+        try:
+            resolve(request, self._runtime)
+        except UserError as error:
+            self._built.notes.append(f"Without {label}: {error}")
+            return
+        if method.ranks(options):
+            self._ranking = request
+        else:
+            self._others[f"{label}, one shot"] = request
 
     def compare(self) -> Comparison:
         """Run everything and say what stands beside what."""
@@ -111,10 +146,12 @@ class Controls:
         alphas = set(self._base.placement.root.values()) if self._base.placement else set()
         alpha = f"α = {alphas.pop():g}" if len(alphas) == 1 else "its α"
         unit = f"{base}, {alpha}, {self._sites}"
-        default = self._default_sites()
-        plain = {f"{meta}, one shot": self._meta, unit: self._base, **default}
+        standing = self._standing()
+        plain = {f"{meta}, one shot": self._meta, unit: self._base, **self._default_sites()}
+        tuned = {f"{name}, lr tuned": request for name, request in standing.items()}
         self._built.add_tuned(
-            plain, {f"{unit}, lr tuned": self._base, f"{meta}, lr tuned": self._meta}
+            {**plain, **standing, **self._others},
+            {f"{unit}, lr tuned": self._base, f"{meta}, lr tuned": self._meta, **tuned},
         )
         self._from_learned(f"{meta}, one shot")
         self._built.add_best_cell(self._meta)
@@ -138,9 +175,18 @@ class Controls:
         options = method.parse_options(self._base.options)
         positions = method.default_positions_on(dims(self._base.backbone), options)
         request = self._base.model_copy(update={"placement": None, "positions": positions})
-        ids = {resolve(r, self._runtime).trial_id for r in (request, self._base)}
         name = f"{self._base.method}, α = 1, {'+'.join(positions)}"
-        return {name: request} if len(ids) == 2 else {}
+        return {} if self._is_base(request) else {name: request}
+
+    def _standing(self) -> dict[str, TrialRequest]:
+        """The baseline of every comparison, unless the base is it."""
+        options = self._base.options if self._base.method == METHOD else {}
+        request = baseline(self._base, options)
+        return {} if self._is_base(request) else {LABEL: request}
+
+    def _is_base(self, request: TrialRequest) -> bool:
+        ids = {resolve(each, self._runtime).trial_id for each in (request, self._base)}
+        return len(ids) == 1
 
     def _from_learned(self, searched: str) -> None:
         """What the learned strengths are worth in a fresh training, and what of it is selection."""
@@ -154,14 +200,20 @@ class Controls:
         changes: dict[str, Callable[[int, Placement], Placement]] = {
             "learned γ, retrained": lambda seed, placement: placement,
             "strongest half of the sites, retrained": lambda s, p: derive([p], "topk", None),
+            "weakest half of the sites, retrained": lambda s, p: _as_strong(
+                p, derive([p], "bottomk", None)
+            ),
+            "random half of the sites, retrained": lambda s, p: _as_strong(
+                p, derive([p], "random", None, seed=s)
+            ),
             "uniform α = mean of γ": lambda seed, placement: _uniform(placement),
             "γ shuffled over the sites": _shuffled,
             "random γ of the same spread": _random,
         }
-        grid = self._grid_placements()
-        if grid:
-            name = f"nearest cell of {self._study.name} to γ"
-            changes[name] = lambda seed, placement: _nearest(placement, grid)
+        ranking = self._ranking_trials()
+        norms = {record.spec.seed: record.learned for record in ranking if record.learned}
+        if len(norms) == len(self._seeds):
+            changes[GRADIENT] = lambda s, p: _as_strong(p, derive([norms[s]], "topk", None))
         cases = {
             (name, seed): self._base.model_copy(
                 update={"placement": change(seed, placement), "seed": seed}
@@ -172,18 +224,22 @@ class Controls:
         records = dict(zip(cases, self._run(list(cases.values())), strict=True))
         for name in changes:
             own = [records[name, seed] for seed in self._seeds]
-            self._built.add(f"{self._base.method}, {name}", own, [*(r for r in found if r), *own])
+            spent = [*(r for r in found if r), *(ranking if name == GRADIENT else []), *own]
+            self._built.add(f"{self._base.method}, {name}", own, spent)
+        self._built.notes.append(HALVES)
 
-    def _grid_placements(self) -> list[Placement]:
-        """The study's cells, as placements of the base method at the sites that have a γ."""
-        found = []
-        for _, request in self._study.cell_requests():
-            if request.method != self._base.method:
-                continue
-            spec = resolve(request, self._runtime)
-            if self._base.placement and set(spec.placement.root) <= set(self._base.placement.root):
-                found.append(spec.placement)
-        return found
+    def _ranking_trials(self) -> list[TrialRecord]:
+        """A trial per seed that ranks the sites, where the method has such options."""
+        if self._ranking is None:
+            return []
+        return self._run([self._ranking.model_copy(update={"seed": seed}) for seed in self._seeds])
+
+
+def _as_strong(learned: Placement, half: Placement) -> Placement:
+    """The sites of a half, as strong together as the strongest half of what was learned."""
+    most = sorted(learned.root.values(), reverse=True)
+    sites = sorted(half.root, key=lambda site: -learned.root[site])
+    return Placement(dict(zip(sites, most, strict=False)))
 
 
 def _uniform(learned: Placement) -> Placement:
@@ -203,12 +259,3 @@ def _random(seed: int, learned: Placement) -> Placement:
     draws = torch.randn(len(logs), generator=generator(seed, "random gamma"), dtype=torch.float64)
     values = np.exp(logs.mean() + logs.std() * draws.numpy())
     return Placement(dict(zip(learned.root, map(float, values), strict=True)))
-
-
-def _nearest(learned: Placement, grid: Sequence[Placement]) -> Placement:
-    """The placement at the least squared distance, where a site left out has strength 0."""
-
-    def distance(other: Placement) -> float:
-        return sum((value - other.root.get(site, 0.0)) ** 2 for site, value in learned.root.items())
-
-    return min(grid, key=distance)

@@ -7,10 +7,12 @@ terminals, what the report says.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.comparison.baseline import STANDING, baseline_cells, with_baseline
 from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
 from harness.comparison.request import (
     REPEATS_LIVE,
@@ -115,13 +117,16 @@ class LiveComparison(SweepPlan):
             Interrupted: the user stopped before the end.
         """
         study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
-        space, make = live_space(study, runtime)
-        learned = {name: learning_cell(study, name) for name in learning_methods()}
-        names, notes = self._names(list(learned), space)
-        makers = makers_of(names, learned)
+        space, make_point = live_space(study, runtime)
+        make = with_baseline(make_point, study, runtime)
+        learned = learning_methods()
+        given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)
+        names, notes = self._names(learned, space)
+        names += [name for name in STANDING if name not in names]
+        makers = makers_of(names, given)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
         for log in folder.logs():
-            refuse_another(log, space, make, beyond=[*learned.values()])
+            refuse_another(log, space, make, beyond=[*itertools.chain(*given.values())])
         unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
         with driving(folder.driver_mark), self.batch:
             default = space.default()

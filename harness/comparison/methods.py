@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.comparison.arms import Arms
+from harness.comparison.baseline import LABEL, baseline
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.setup import Prepared
 from harness.errors import UserError, unknown
@@ -93,7 +94,8 @@ def compare_methods(
 ) -> Comparison:
     """Train each method at its own sites, an additive one at all its sites too and with MetaPEFT.
 
-    The best cell of the study's sweep stands beside them, if it is in the store.
+    The baseline of every comparison stands beside them with its rate tuned, and in one run at the
+    recipe's; so does the best cell of the study's sweep, if it is in the store.
 
     Raises:
         UserError: fewer than two methods.
@@ -132,8 +134,10 @@ def compare_methods(
         rates=RATES,
         further=FURTHER,
     )
-    arms.add_tuned({}, requests)
-    named = dict(zip(requests, (arm.name for arm in arms.arms), strict=True))
+    standing = baseline(base, {})
+    arms.add_tuned({}, {**requests, LABEL: standing})
+    named = dict(zip([*requests, LABEL], (arm.name for arm in arms.arms), strict=True))
+    arms.add_tuned({f"{LABEL}, one run": standing}, {})
     arms.add_best_cell(base)
     return Comparison(
         title=f"Methods on {study.base.data.name}",

@@ -11,6 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
+from harness.comparison.baseline import LABEL, recorded_baseline
 from harness.comparison.contest import budget_of, contest_fields, makers_of
 from harness.comparison.replaying import Replaying
 from harness.comparison.request import SearchesRequest
@@ -65,14 +66,19 @@ def replay_searches(
             "The table has no method that learns strengths: tabulate a run of one with it, such as "
             f"{study.name}+metapeft."
         )
-    makers_of(names, learned)  # an unknown one is refused before anything is written
+    standing = recorded_baseline(table)
+    if not standing:
+        notes.append(f"The table lacks the baseline of every comparison ({LABEL}): left out.")
+    given = {name: [cell] for name, cell in learned.items()} | standing
+    names += [name for name in standing if name not in names]
+    makers_of(names, given)  # an unknown one is refused before anything is written
     budget = budget_of(asked.budget, study)
     confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
     if confirm and len(study.seeds) < 2:
         notes.append("No confirmation: the table has no other seeds than the one searched on.")
         confirm = 0
     comparison = SearchComparison(
-        **contest_fields(asked, study, names, learned, budget),
+        **contest_fields(asked, study, names, [*learned], budget),
         **asked.repeats.fields(REPEATS_REPLAYED, names),
         table=hashlib.sha256(path.read_bytes()).hexdigest(),
         reference=table.info.reference,
@@ -90,7 +96,7 @@ def replay_searches(
             comparison=comparison,
             study=study,
             budget=budget,
-            learned=learned,
+            given=given,
             path=path,
         )
         for each in replaying.run(table, processes):

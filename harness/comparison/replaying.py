@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.comparison.contest import Contest, makers_of
+from harness.comparison.contest import Contest, Given, makers_of
 from harness.engines.processes import end_with_the_driver, starting
 from harness.errors import UserError
 from harness.search.bounded import is_over
@@ -30,7 +30,6 @@ from harness.store.liveness import Mark, help_driving, mark_of
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import asks, read_log
 from harness.store.table import Table, read_table
-from harness.study.space import Values
 from harness.study.study import Study
 
 LEAST_EACH = 20
@@ -59,8 +58,7 @@ class Replaying:
     comparison: SearchComparison
     study: Study
     budget: Budget
-    learned: dict[str, Values]
-    """Method that learns strengths -> its cell."""
+    given: Given
     path: Path
     """Of the table."""
 
@@ -76,7 +74,7 @@ class Replaying:
         contest = Contest(
             folder=self.folder,
             comparison=self.comparison,
-            makers=makers_of(self.comparison.searches, self.learned),
+            makers=makers_of(self.comparison.searches, self.given),
             space=table.space(),
             make=recording.make,
             budget=self.budget,

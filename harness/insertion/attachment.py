@@ -219,6 +219,13 @@ class Attachment(nn.Module):
         """Give sites another strength, from the next forward pass on."""
         self.strengths.update(strengths)
 
+    def site_parameters(self) -> dict[Site, list[nn.Parameter]]:
+        """The tensors of every site's own Δ."""
+        return {
+            Site.parse(key.replace(":", ".")): list(delta.parameters())
+            for key, delta in self.deltas.items()
+        }
+
     def training_hook(self) -> TrainingHook:
         """What this method does around the trainer's steps; by default nothing."""
         return TrainingHook()
@@ -292,6 +299,14 @@ class Union(Attachment):
         for part in self.parts.values():
             assert isinstance(part, Attachment)
             part.set_strengths({s: a for s, a in strengths.items() if s in part.strengths})
+
+    def site_parameters(self) -> dict[Site, list[nn.Parameter]]:
+        found: dict[Site, list[nn.Parameter]] = {}
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            for site, tensors in part.site_parameters().items():
+                found.setdefault(site, []).extend(tensors)
+        return found
 
     def detach(self) -> None:
         for part in self.parts.values():

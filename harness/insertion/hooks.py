@@ -20,8 +20,18 @@ from harness.spec import Recipe
 class Loss(Protocol):
     """The training loss of a batch, the mean over its images, with its graph."""
 
-    def __call__(self, batch: Images, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """`parameters` replace those of the same names; None takes the current ones."""
+    def __call__(
+        self,
+        batch: Images,
+        parameters: Mapping[str, Tensor] | None = None,
+        *,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        """`parameters` replace those of the same names; None takes the current ones.
+
+        `counts` `[classes]` are the images of each class that a logit-adjusted loss takes its prior
+        from; None: those of the training images.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.insertion.attachment import Attachment, Union
 from harness.model.blocks import Backbone, Dims
 from harness.registry import Registry
-from harness.spec import Frozen, Placement, Position, explain
+from harness.spec import Frozen, Placement, Position, Recipe, explain
 
 OptionsT = TypeVar("OptionsT", bound=Frozen)
 
@@ -60,6 +60,13 @@ class PeftMethod(ABC, Generic[OptionsT]):
             UserError: the method makes no sense at these sites.
         """
 
+    def check_recipe(self, recipe: Recipe, options: OptionsT) -> None:
+        """Refuse a recipe that makes no sense with these options.
+
+        Raises:
+            UserError: names the field, and what may stand there instead.
+        """
+
     def label(self, name: str, options: OptionsT) -> str:
         """`name`, with a word for what a reader must know of these options."""
         return name
@@ -67,6 +74,14 @@ class PeftMethod(ABC, Generic[OptionsT]):
     def unwrapped(self, options: OptionsT) -> tuple[str, dict[str, JsonValue]]:
         """Name and options of the base, in a method that `wraps` one."""
         raise NotImplementedError
+
+    def ranks(self, options: OptionsT) -> bool:
+        """Whether what it learns only ranks the sites, so that it makes no strengths of them."""
+        return False
+
+    def controls(self, options: OptionsT) -> list[dict[str, JsonValue]]:
+        """Other options of a method that `wraps` one, against which these are to be judged."""
+        return []
 
     def positions_with(self, options: OptionsT) -> tuple[Position, ...]:
         """Positions it can be placed at under these options."""

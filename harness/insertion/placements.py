@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import JsonValue, ValidationError
 
 from harness.errors import UserError
+from harness.rng import generator
 from harness.spec import BackboneSpec, Frozen, Placement, explain
 
-Rule = Literal["as_is", "threshold", "topk"]
+Rule = Literal["as_is", "threshold", "topk", "bottomk", "random"]
 
 
 class PlacementFile(Frozen):
@@ -31,11 +33,20 @@ class PlacementFile(Frozen):
     """The trials whose learned strengths were averaged."""
 
 
-def derive(learned: list[Placement], rule: Rule, value: float | None) -> Placement:
+def derive(
+    learned: list[Placement],
+    rule: Rule,
+    value: float | None,
+    *,
+    seed: int = 0,
+    strengths: Placement | None = None,
+) -> Placement:
     """A fixed placement from strengths learned on the same sites, averaged over trials.
 
     `as_is` keeps every site; `threshold` those of at least `value` (0.5 by default); `topk` the
-    `value` strongest (half of them by default). The kept sites keep their strengths as α.
+    `value` strongest, `bottomk` as many of the weakest, and `random` as many that `seed` draws
+    (half of them by default). The kept sites keep their strengths as α, or take those of
+    `strengths` where what was learned only ranks the sites.
 
     Raises:
         UserError: the trials differ in their sites, or nothing would be left.
@@ -54,10 +65,15 @@ def derive(learned: list[Placement], rule: Rule, value: float | None) -> Placeme
     else:
         count = len(sites) // 2 if value is None else round(value)
         if not 1 <= count <= len(sites):
-            raise UserError(f"--value {count}: topk keeps 1 to {len(sites)} sites.")
+            raise UserError(f"--value {count}: {rule} keeps 1 to {len(sites)} sites.")
+        if rule == "random":
+            order = torch.randperm(len(sites), generator=generator(seed, "random sites")).numpy()
+        else:
+            order = np.argsort(-mean if rule == "topk" else mean, kind="stable")
         keep = np.zeros(len(sites), dtype=bool)
-        keep[np.argsort(-mean, kind="stable")[:count]] = True
-    chosen = zip(sites, mean, keep, strict=True)
+        keep[order[:count]] = True
+    given = mean if strengths is None else [strengths.root[site] for site in sites]
+    chosen = zip(sites, given, keep, strict=True)
     return Placement({site: float(strength) for site, strength, kept in chosen if kept})
 
 

@@ -47,13 +47,15 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     placement = _placement(request, backbone, method, options)
     # A combination with a part that gets no site says so here, before anything runs.
     method.expected_params(backbone.dims, placement, options)
+    recipe = recipe_on(request.recipe, runtime)
+    method.check_recipe(recipe, options)
     return TrialSpec(
         method=request.method,
         options=identity(options),
         placement=placement,
         backbone=request.backbone.model_copy(update={"sha256": backbone.sha256}),
         data=_data(request, backbone, runtime),
-        recipe=recipe_on(request.recipe, runtime),
+        recipe=recipe,
         changes=tuple(_changes(request, placement, backbone, method, options)),
         seed=request.seed,
     )

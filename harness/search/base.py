@@ -143,7 +143,8 @@ class GridSearch:
 
 
 class Restarts:
-    """A method that finds its strengths while it trains, as a search: a trial, or one per seed.
+    """Given configurations, as a search: a method that learns strengths on one seed or several, or
+    a few that are tried in turn.
 
     It learns nothing from one to the next; `log` keeps their order, as for any search.
     """

@@ -66,14 +66,18 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
     raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *users, *beside])
 
 
-def restarts(cell: Values, count: int) -> SearchMaker:
-    """A method that learns strengths, as a search of `count` trials on seeds in a row."""
+def restarts(name: str, cells: Sequence[Values], count: int = 1) -> SearchMaker:
+    """Configurations that are given, as a search: each of them on `count` seeds in a row.
+
+    A method that learns strengths is one such configuration.
+    """
 
     def start(task: SearchTask) -> Search:
         seeds = range(task.seed, task.seed + count)
-        return Restarts([(cell, task.make(cell, seed)) for seed in seeds], task.log)
+        trials = [(cell, task.make(cell, seed)) for seed in seeds for cell in cells]
+        return Restarts(trials, task.log)
 
-    return partial(start_search, str(cell["method"]), start, beyond=[cell])
+    return partial(start_search, name, start, beyond=cells)
 
 
 def optuna_search(

@@ -172,7 +172,7 @@ def _restarts(
     count = int(budget.amount)
     space, make = live_space(study, runtime)
     cell = learning_cell(study, request.name)
-    maker = restarts(cell, count)
+    maker = restarts(request.name, [cell], count)
     tasks = [
         replace(task, seed=task.seed + repeat * count)
         for repeat, task in enumerate(

@@ -80,6 +80,8 @@ class SearchComparison(Frozen):
     searches: tuple[str, ...]
     learned: tuple[str, ...]
     """Those of them that find strengths in one trial; they have a repeat per training seed."""
+    standing: tuple[str, ...] = ()
+    """Those of them that are the baseline of every comparison; they have one, too."""
     repeats: int
     repeats_by: dict[str, int] = Field(default={})
     """Searches that have another number of repeats than the others, with that number."""
@@ -109,9 +111,11 @@ class SearchComparison(Frozen):
         return self.seeds[repeat % len(self.seeds)]
 
     def repeats_of(self, search: str) -> int:
-        """Repeats of a search. A learned one differs by its seed alone, so it has one per seed."""
+        """Repeats of a search. One whose trials are given differs by its seed alone, so it has one
+        per seed."""
         count = self.repeats_by.get(search, self.repeats)
-        return min(count, len(self.seeds)) if search in self.learned else count
+        is_given = search in (*self.learned, *self.standing)
+        return min(count, len(self.seeds)) if is_given else count
 
     @property
     def most_repeats(self) -> int:

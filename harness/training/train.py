@@ -108,9 +108,7 @@ class TrainingLoop:
             weight_decay=recipe.weight_decay,
             fused=is_fused(self._device),
         )
-        self._logit_shift = torch.zeros(len(split.train_counts), device=self._device)
-        if recipe.loss == "logit_adjusted":
-            self._logit_shift = logit_adjustment(split.train_counts, recipe.tau)
+        self._logit_shift = self._shift(split.train_counts)
         # Before the schedule is made, because the hook may add to what the optimiser trains.
         self._hook.start(self._inner_problem(parameters))
         self._schedule = _schedule(recipe, self._optimiser)
@@ -267,9 +265,13 @@ class TrainingLoop:
         batch: Images | BegunBatch,
         parameters: Mapping[str, Tensor] | None = None,
         *,
+        counts: Tensor | None = None,
         through: nn.Module | None = None,
     ) -> Tensor:
-        """Mean loss of a batch, with its graph, through the classifier or a wrapper of it."""
+        """Mean loss of a batch, with its graph, through the classifier or a wrapper of it.
+
+        For `counts` see `harness.insertion.hooks.Loss`.
+        """
         begun = (
             (normalised(batch.pixels, self._dataset),) if isinstance(batch, Images) else batch.begun
         )
@@ -279,7 +281,14 @@ class TrainingLoop:
                 if parameters is None
                 else functional_call(self._classifier, dict(parameters), begun)
             )
-        return cross_entropy(logits.float() + self._logit_shift, batch.labels)
+        shift = self._logit_shift if counts is None else self._shift(counts.to(self._device))
+        return cross_entropy(logits.float() + shift, batch.labels)
+
+    def _shift(self, counts: Tensor) -> Tensor:
+        """What the loss adds to the logits `[classes]` for a prior of these counts."""
+        if self._recipe.loss != "logit_adjusted":
+            return torch.zeros(len(counts), device=self._device)
+        return logit_adjustment(counts, self._recipe.tau)
 
     def _inner_problem(self, parameters: Mapping[str, nn.Parameter]) -> InnerProblem:
         """What a method's hook sees of this training."""

@@ -36,6 +36,10 @@ def search_document(
     names = compared.choices.table.index
     learned = [_learned(compared, name) for name in plan.learned if name in names]
     warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
+    standing = {
+        "Baseline of every comparison": f"{' and '.join(plan.standing)}: LoRA at every linear map, "
+        "in one run and with the best of several learning rates; charged for each that it tried"
+    }
     return Document(
         title=f"Searches on {study.name}",
         question=f"Which search finds the best configuration for its cost? ({study.question})",
@@ -45,6 +49,7 @@ def search_document(
         chapters=list(_chapters(compared, controls, split)),
         definition={
             "Searches": ", ".join(plan.searches),
+            **(standing if plan.standing else {}),
             "Budget of each": plan.budget,
             "Repeats": ", ".join(
                 [f"{plan.repeats}", *(f"{n} {count}" for n, count in plan.repeats_by.items())]

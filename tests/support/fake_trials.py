@@ -39,11 +39,13 @@ class Fake:
         value = self.score(spec)
         seconds = 3.0 if spec.method == "metapeft" else 2.0
         flops = 7 if spec.method == "metapeft" else 5
-        cost = make_record(spec).cost.model_copy(update={"device_s": seconds, "flops": flops})
         learned = None
         if spec.method == "metapeft":
             values = (2.0, 1.0, 0.5, 0.1)
+            if spec.options["variant"] == "gradient_norm":  # one pass, other sites
+                values, seconds, flops = (1.0, 4.0, 2.0, 3.0), 0.2, 1
             learned = Placement(dict(zip(spec.placement.root, values, strict=False)))
+        cost = make_record(spec).cost.model_copy(update={"device_s": seconds, "flops": flops})
         if spec.seed in self.diverged and spec.method == "metapeft":
             publish(self.store, spec, status="DIVERGED", cost=cost)
             return
