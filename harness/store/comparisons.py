@@ -6,7 +6,7 @@ there are, how they are run.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -49,6 +49,9 @@ class Comparison(Frozen):
     request: TrialRequest
     seeds: tuple[int, ...]
     objective: Metric
+    chosen: Literal["over seeds", "per seed"] = "over seeds"
+    """How learning rates and cells were chosen: one for all by the mean over the seeds, as it was
+    before this was written down, or by each seed for itself."""
     unit: str
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None

@@ -24,6 +24,7 @@ from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import Arms, front
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
+from harness.reports.text.comparison import choosing
 from harness.reports.text.document import Document
 from harness.reports.text.model import ComparisonContent, Section, SweepContent, Table
 from harness.reports.text.names import metric_words, split_words
@@ -179,11 +180,9 @@ def comparison_page(
             beside = _picture(folder, "gamma_and_sweep", alt, "")
             title = "Learned beside swept"
             parts.append(Part(anchor="beside", title=title, figure=beside))
-    split = compared.request.data.chosen_on
-    metric = metric_words(compared.objective)
     definition = {
         "Seeds": ", ".join(map(str, compared.seeds)),
-        "Selection rule": f"Settings by the seeds' mean {metric} on {split}.",
+        "Selection rule": f"Settings {choosing(compared)}",
         "Budget": command.plan if command else "not recorded",
         "Unit of cost": compared.unit,
     }

@@ -25,7 +25,8 @@ class Arms:
     groups: tuple[str, ...]
     scores: pd.DataFrame
     table: pd.DataFrame
-    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
+    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs. What
+    the seeds of an arm do not share, because each chose for itself, is its mean over them."""
     pairs: pd.DataFrame
     """A row per pair: the arm with `learned` strengths, the `plain` one, and their `difference` in
     test score with its half-width `_ci`, paired by seed, in points."""
@@ -94,9 +95,10 @@ def load_arms(folder: RunFolder) -> Arms:
         row["first_minus_this"], row["first_minus_this_ci"] = mean_and_half_width(difference)
         row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
         row["diverged"] = int(own["diverged"].sum())
-        row["trainable_params"] = records[arm.trials[0]].trainable_params
-        row["inference_gflop"] = records[arm.trials[0]].cost.inference_flops / 1e9
         count = len(arm.trials)
+        trained = [records[trial_id] for trial_id in arm.trials]  # seeds may have chosen other cells
+        row["trainable_params"] = round(sum(each.trainable_params for each in trained) / count)
+        row["inference_gflop"] = sum(each.cost.inference_flops for each in trained) / count / 1e9
         row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / count
         row["runs_by_flops"] = sum(flops[i] for i in arm.charged) / one_run_flops / count
         table.append(row)

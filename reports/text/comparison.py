@@ -19,6 +19,7 @@ from harness.reports.text.model import ComparisonContent, Table
 from harness.reports.text.names import metric_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.paper import papers_tables
+from harness.store.comparisons import Comparison
 
 
 def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent:
@@ -27,7 +28,6 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     least = arms.table["inference_gflop"].min()
     rows = [_arm_words(arms, row, least) for _, row in arms.table.iterrows()]
     rows[0]["difference"] = "-"
-    split = compared.request.data.chosen_on
     steps = compared.inner_steps
     of_steps = ""
     if steps:
@@ -38,7 +38,6 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
         ratio = f"{arms.time_ratio:.2f}"
         time = [f'Time of the first arm: {ratio} times that of "{compared.unit}"{of_steps}.']
     count = len(compared.seeds)
-    objective = metric_words(compared.objective)
     found = paper_by_dataset(compared.reference, "variant") if compared.reference else []
     return ComparisonContent(
         title=compared.title,
@@ -61,13 +60,26 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             "by FLOPs.",
             "Inference: FLOPs of one image beyond those of the cheapest arm, with nothing merged; "
             "LoRA can be merged into the weights and then costs none (-: not counted when it ran).",
-            f"Choices (learning rates, cells) were made by the seeds' mean {objective} on {split}.",
+            f"Choices (learning rates, cells): {choosing(compared)}",
             *time,
             *compared.notes,
         ],
         learned=None if learned is None else describe_learned(learned),
         has_swept=learned is not None and arms.swept is not None,
         environment=arms.environment,
+    )
+
+
+def choosing(compared: Comparison) -> str:
+    """How learning rates and cells were chosen, in a sentence."""
+    by = f"{metric_words(compared.objective)} on {compared.request.data.chosen_on}"
+    if compared.chosen == "over seeds":
+        return f"by the seeds' mean {by}, one for all seeds."
+    return (
+        f"by each seed for itself, by its own {by}, of ties the first that was tried. Every seed is "
+        "charged for what it tried itself and scored by its own choice, so that it is one replicate "
+        "of the whole procedure; an arm's name has the seeds' choices in their order, or the one "
+        "that all have made."
     )
 
 
