@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
+from support.runs import made_run, study
 
-from harness.reports.numbers.replicates import choices_by_seed
+from harness.reports.files.anew import write_anew
+from harness.reports.numbers.replicates import choices_by_seed, repeated
+from harness.reports.numbers.run import load_run
 
 
 def table(rows):
@@ -39,3 +43,36 @@ def test_a_seed_without_a_score_chooses_nothing():
     scores = table([(0, "a", np.nan, np.nan, 1.0), (1, "a", 5.0, 6.0, 1.0)])
     assert choices_by_seed(scores)["seed"].tolist() == [1]
     assert choices_by_seed(scores.iloc[:1]).empty
+
+
+FLIPPED = [
+    [(0.50, 0.40), (0.50, 0.42)],  # by the mean over seeds the best of all: 0.50
+    [(0.60, 0.55), (0.10, 0.57)],  # seed 0's own choice
+    [(0.20, 0.30), (0.55, 0.32)],  # seed 1's
+    ["FAILED", None],
+    ["DIVERGED", "DIVERGED"],
+    [(0.40, 0.80), (0.40, 0.82)],
+]
+
+
+def test_a_sweep_says_what_choosing_in_each_seed_brings(tmp_path):
+    folder = made_run(tmp_path, study(), FLIPPED)
+    again = repeated(load_run(folder))
+    assert again.counts == [(1, 1), (2, 1)] and again.mean == pytest.approx((55 + 32) / 2)
+    assert again.half_width == pytest.approx(12.7062 * (55 - 32) / 2, rel=1e-4)
+    write_anew(folder)
+    rows = pd.read_csv(folder.report / "choices_by_seed.csv")
+    assert rows["depth"].tolist() == ["last:2", "last:3"] and rows["tried"].tolist() == [5, 5]
+    assert rows["select_class_mean"].tolist() == pytest.approx([60, 55])
+    assert rows["test_class_mean"].tolist() == pytest.approx([55, 32])
+    assert rows["chosen_by"].tolist() == [1, 1]
+    text = (folder.report / "report.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("- The choice repeated")]
+    assert "43.5 ± 146.1 % test class mean over 2 seeds, +2.50 points to the chosen cell" in line
+    assert "position = mlp1, depth = last:2 (1 of 2); position = mlp1, depth = last:3 (1 of" in line
+    assert line.endswith("2 seeds lack scores of some cells.")
+
+
+def test_one_seed_repeats_nothing(tmp_path):
+    folder = made_run(tmp_path, study(seeds=(0,)), [result[:1] for result in FLIPPED])
+    assert repeated(load_run(folder)) is None

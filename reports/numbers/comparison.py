@@ -96,7 +96,7 @@ def load_arms(folder: RunFolder) -> Arms:
         row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
         row["diverged"] = int(own["diverged"].sum())
         count = len(arm.trials)
-        trained = [records[trial_id] for trial_id in arm.trials]  # seeds may have chosen other cells
+        trained = [records[trial_id] for trial_id in arm.trials]
         row["trainable_params"] = round(sum(each.trainable_params for each in trained) / count)
         row["inference_gflop"] = sum(each.cost.inference_flops for each in trained) / count / 1e9
         row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / count

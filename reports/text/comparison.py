@@ -76,10 +76,10 @@ def choosing(compared: Comparison) -> str:
     if compared.chosen == "over seeds":
         return f"by the seeds' mean {by}, one for all seeds."
     return (
-        f"by each seed for itself, by its own {by}, of ties the first that was tried. Every seed is "
-        "charged for what it tried itself and scored by its own choice, so that it is one replicate "
-        "of the whole procedure; an arm's name has the seeds' choices in their order, or the one "
-        "that all have made."
+        f"by each seed for itself, by its own {by}, of ties the first that was tried. Every seed "
+        "is charged for what it tried itself and scored by its own choice, so that it is one "
+        "replicate of the whole procedure; an arm's name has the seeds' choices in their order, or "
+        "the one that all have made."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.metrics import OVERALL
+from harness.reports.numbers.replicates import repeated
 from harness.reports.numbers.run import STATUSES, Run
 from harness.reports.numbers.sweep import (
     Choice,
@@ -22,7 +23,7 @@ from harness.reports.text.model import (
     stem,
 )
 from harness.reports.text.names import cell_words, metric_words, split_words
-from harness.reports.text.numbers import with_interval
+from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.paper import paper_grid_table
 from harness.reports.text.tables import (
     bubble_tables,
@@ -32,6 +33,9 @@ from harness.reports.text.tables import (
 )
 from harness.store.search_log import tells
 from harness.study.figures import AnyView, Bubbles, Embedding, View
+
+MOST_CELLS = 5
+"""Cells that are named among those that seeds have chosen."""
 
 
 def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> SweepContent:
@@ -85,6 +89,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         f"with {choice.oracle_score:.1f} %: choosing on {split} cost {gap:.1f} points.",
     ]
     notes = [
+        *_repeated(run, choice),
         *(several if len(summary) > 1 else ()),
         "Binomial standard error of one trial's group accuracy, from the number of test images "
         f"alone: {binomial} points.",
@@ -116,6 +121,31 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         ),
         notes=notes,
     )
+
+
+def _repeated(run: Run, choice: Choice) -> list[str]:
+    """What choosing anew in each seed brings, beside the choice over all of them."""
+    again = repeated(run)
+    if again is None:
+        return []
+    count = len(again.choices)
+    more = again.mean - choice.row[f"test_{run.study.objective}"]
+    shown = [
+        f"{cell_words(run, run.cells[number])} ({times} of {count})"
+        for number, times in again.counts[:MOST_CELLS]
+    ]
+    others = len(again.counts) - len(shown)
+    lacking = int((again.choices["tried"] < len(run.cells)).sum())
+    words = (
+        f"The choice repeated in each seed, by its own {metric_words(run.study.objective)} on "
+        f"{split_words(run)}: {with_interval(again.mean, again.half_width)} % test class mean over "
+        f"{count} seeds, {signed(more)} points to the chosen cell. The chosen cell answers which "
+        "one to use; this is what choosing on one seed brings, and its interval has the chance of "
+        "the choice in it, which that of the chosen cell, taken as given, has not. Chosen: "
+        f"{'; '.join(shown)}{f'; {others} other cells' if others else ''}. By seed: "
+        "`choices_by_seed.csv`."
+    )
+    return [f"{words} {lacking} seeds lack scores of some cells." if lacking else words]
 
 
 def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Section:
