@@ -24,6 +24,7 @@ from harness.driver.request import GRID, Keep, SweepRequest
 from harness.driver.run import Ran, SweepPlan, plan_sweep
 from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
+from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
 from harness.search.catalogue import POPULATION
 from harness.search.plan import learning_cell, learning_methods, live_space
@@ -39,6 +40,7 @@ from harness.store.runs import (
     Command,
     read_run,
     refuse_older,
+    refuse_other_objective,
     write_command,
     write_run,
     write_search_comparison,
@@ -93,6 +95,7 @@ class LiveComparison:
         kept = prepared.keeping(keep_checkpoints=POPULATION in asked.names([]))
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
         refuse_older(live.folder)
+        refuse_other_objective(live.folder, prepared.study.objective)
         return live
 
     @property
@@ -105,6 +108,8 @@ class LiveComparison:
         yield f"{study.name}: {study.question}"
         times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
+        if study.objective != SHOWN:
+            yield f"Chosen by: the best {scale_of(study.objective).words}."
 
     def run(self) -> Ran:
         """Every search, `repeats` times, in turns, as far as the store lacks their trials.

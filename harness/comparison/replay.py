@@ -20,7 +20,15 @@ from harness.search.catalogue import POPULATION
 from harness.store.comparisons import SearchComparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, write_command, write_run, write_search_comparison
+from harness.store.runs import (
+    Command,
+    choosing_by,
+    refuse_other_objective,
+    variant,
+    write_command,
+    write_run,
+    write_search_comparison,
+)
 from harness.store.store import Store
 from harness.store.table import Table, read_table
 from harness.study.space import SearchSpace, Values
@@ -50,7 +58,10 @@ def replay_searches(
     study = table.info.study
     if study_name is not None and study.name != study_name:
         raise UserError(f"{path} is a table of study {study.name}, not of {study_name}.")
-    folder = RunFolder.of(store, f"{study.name}+searches")
+    study, chosen_by = choosing_by(study, asked.objective)
+    table.refuse_unscored(study.objective, path)
+    folder = RunFolder.of(store, f"{study.name}{variant(chosen_by)}+searches")
+    refuse_other_objective(folder, study.objective)
     if asked.seeds is not None and asked.seeds > len(study.seeds):
         raise UserError(f"--seeds {asked.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: asked.seeds])

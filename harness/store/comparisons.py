@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from harness.metrics import Metric
+from harness.metrics import Objective
 from harness.spec import Frozen, TrialRequest
 
 
@@ -48,7 +48,7 @@ class Comparison(Frozen):
     title: str
     request: TrialRequest
     seeds: tuple[int, ...]
-    objective: Metric
+    objective: Objective
     chosen: Literal["over seeds", "per seed"] = "over seeds"
     """How learning rates and cells were chosen: one for all by the mean over the seeds, as it was
     before this was written down, or by each seed for itself."""

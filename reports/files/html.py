@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from harness.catalogue.rerun import places
+from harness.metrics import SHOWN
 from harness.reports.figures.style import DPI
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import Arms, front
@@ -159,7 +160,7 @@ def comparison_page(
             notes=content.notes,
         )
     ]
-    best = ", ".join(front(arms.table, "runs_per_seed", compared.objective))
+    best = ", ".join(front(arms.table, "runs_per_seed", SHOWN))
     alt = f"Test accuracy of every arm against its cost in full runs. On the front: {best}."
     words = f"On the front, which no arm beats in both: {best}. By the means alone."
     pareto = _picture(folder, "pareto", alt, words)

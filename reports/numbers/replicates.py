@@ -7,6 +7,7 @@ know: arms, figures, words.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -65,7 +66,7 @@ def repeated(run: Run) -> Repeated | None:
     if run.searches or len(run.cells) < 2:
         return None
     trials = run.trials
-    select, test = f"select_{run.study.objective}", f"test_{run.study.objective}"
+    select, test = run.select, run.test
     flops = trials["flops"].astype(float) - trials["test_flops"].astype(float).fillna(0.0)
     scores = pd.DataFrame(
         {
@@ -79,7 +80,7 @@ def repeated(run: Run) -> Repeated | None:
     found = choices_by_seed(scores)
     if len(found) < 2:
         return None
-    counts = found["cell"].value_counts(sort=False)
+    counts = Counter(map(int, found["cell"]))
     cells = pd.DataFrame([run.cells[number] for number in found["cell"]], columns=run.fields)
     mean, half = mean_and_half_width(found["test"])
     return Repeated(

@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import SHOWN
 from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.gamma import Learned
 from harness.reports.numbers.paper import paper_by_dataset
 from harness.reports.text.captions import setting
 from harness.reports.text.gamma import describe_learned
 from harness.reports.text.model import ComparisonContent, Table
-from harness.reports.text.names import metric_words
+from harness.reports.text.names import SHOWN_WORDS, metric_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.paper import papers_tables
 from harness.store.comparisons import Comparison
@@ -85,11 +86,10 @@ def choosing(compared: Comparison) -> str:
 
 def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
     inference = f"+{100 * (row['inference_gflop'] / least - 1):.1f} %" if least > 0 else "-"
-    objective = arms.comparison.objective
     return {
         "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
         **{group: with_interval(row[group], row[f"{group}_ci"]) for group in arms.groups},
-        "class mean": with_interval(row[objective], row[f"{objective}_ci"]),
+        SHOWN_WORDS: with_interval(row[SHOWN], row[f"{SHOWN}_ci"]),
         "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
         "runs": f"{row['runs_per_seed']:.1f}",
         "runs by FLOPs": f"{row['runs_by_flops']:.1f}",
@@ -122,9 +122,8 @@ def _learned_against_plain(arms: Arms) -> str:
     """What learned strengths add to each method, where a comparison has both."""
     if arms.pairs.empty:
         return ""
-    objective = arms.comparison.objective
     chosen = arms.table.iloc[int(arms.table["select"].to_numpy().argmax())]
-    score = with_interval(chosen[objective], chosen[f"{objective}_ci"])
+    score = with_interval(chosen[SHOWN], chosen[f"{SHOWN}_ci"])
     split = arms.comparison.request.data.chosen_on
     differences = [
         f"{signed(row['difference'], row['difference_ci'])} ({row['learned']})"
