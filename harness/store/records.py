@@ -5,7 +5,6 @@ Owns: these types. Must not know: where records are kept.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -113,6 +112,7 @@ class TrialRecord(Frozen):
 
     def objective(self, objective: Objective) -> float:
         """What a search is told, better when higher: the selection score in [0, 1], or minus the
-        selection loss; chance if training diverged or the loss is not finite."""
-        value = -math.inf if self.select is None else worth(objective, vars(self.select))
-        return value if math.isfinite(value) else worth_of_chance(objective, self.num_classes)
+        selection loss; chance if training diverged."""
+        if self.select is None:
+            return worth_of_chance(objective, self.num_classes)
+        return worth(objective, vars(self.select))

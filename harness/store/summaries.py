@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -51,8 +50,8 @@ class Summary:
     groups: list[str]
     """Head first."""
     select: list[float | None] | None
-    """`OVERALL`, then each of `BY_GROUP` for every group, then the loss, None if it is not finite;
-    so is `test`. None without scores."""
+    """`OVERALL`, then each of `BY_GROUP` for every group, then the loss; so is `test`. None without
+    scores."""
     test: list[float | None] | None
     device: str
     error: str | None
@@ -214,5 +213,4 @@ def _scores(scores: SplitMetrics | None, groups: list[str]) -> list[float | None
     if scores is None:
         return None
     by_group = [getattr(scores, name).get(group) for name in BY_GROUP for group in groups]
-    loss = scores.loss if math.isfinite(scores.loss) else None
-    return [*(getattr(scores, name) for name in OVERALL), *by_group, loss]
+    return [*(getattr(scores, name) for name in OVERALL), *by_group, scores.loss]
