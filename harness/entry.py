@@ -23,6 +23,7 @@ from harness.console import SILENT, Console
 
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
+    from harness.metrics import Objective
     from harness.reports.notebook import ComparisonResults, Results, SearchesResults
     from harness.reports.trained import TrainResults
     from harness.study.study import Study
@@ -38,6 +39,7 @@ def train(
     seed: int = 0,
     seeds: int | None = None,
     controls: bool = False,
+    objective: Objective | None = None,
     workers: int | None = None,
     study: str | Path | Study = "depth_vs_position",
     settings: Mapping[str, Any] | None = None,
@@ -52,7 +54,8 @@ def train(
 
     `sites` are positions, or a file that `harness derive` wrote; the study gives data, backbone and
     recipe, and `settings` change any field, as in `{"recipe.lr": 0.02}`. With `controls`, also what
-    a learned placement must be judged against. Trials that the store `out` has are not run again.
+    a learned placement must be judged against, with rates and cells chosen by `objective`. Trials
+    that the store `out` has are not run again.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -81,6 +84,8 @@ def train(
         weights=_path(weights),
         place=_place(out, data_root, on_bad_image, device),
         workers=workers,
+        controls=controls,
+        objective=objective,
         line=line,
     )
     training = prepare_training(asked, console)
@@ -91,8 +96,8 @@ def train(
     records, store = training.run(), training.prepared.store
     for record in records:
         write_gamma(store.trials / record.trial_id)
-    objective = training.prepared.study.objective
-    return TrainResults(training.label, store, [record.trial_id for record in records], objective)
+    chosen_by = training.prepared.study.objective
+    return TrainResults(training.label, store, [record.trial_id for record in records], chosen_by)
 
 
 def sweep(
@@ -112,6 +117,7 @@ def sweep(
     max_retries: int = 2,
     keep: Literal["none", "best", "all"] = "none",
     select_on: Literal["val", "test"] | None = None,
+    objective: Objective | None = None,
     cache: str | int = "2G",
     smoke: bool = False,
     settings: Mapping[str, Any] | None = None,
@@ -126,7 +132,8 @@ def sweep(
 
     `study` is a shipped one's name, a path, or a `Study`. A study that names searches has each of
     them run and compared instead. The report is written as well; see `Results.report`. `cache` is
-    the disk space for what frozen blocks compute, which trials share; 0: none.
+    the disk space for what frozen blocks compute, which trials share; 0: none. `objective` is what
+    choices are made by, on the selection split; another than the study's makes a run of its own.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -145,6 +152,7 @@ def sweep(
             smoke=smoke,
             seeds=seeds,
             select_on=select_on,
+            objective=objective,
         ),
         place=replace(_place(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(
@@ -190,6 +198,7 @@ def compare(
     confirm: int | None = None,
     charge: Sequence[str] = (),
     controls: str | None = None,
+    objective: Objective | None = None,
     smoke: bool = False,
     workers: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -228,6 +237,7 @@ def compare(
         confirm=confirm,
         charge=tuple(charge),
         controls=controls,
+        objective=objective,
         smoke=smoke,
         workers=workers,
         settings=settings or {},

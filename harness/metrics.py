@@ -1,23 +1,30 @@
-"""Scores of one trial on one split, and which of its images were right. No model, no store.
+"""Scores of one trial on one split, what choices are made by, and which images were right.
 
-All accuracies are shares in [0, 1]; reports print them in percent.
+All accuracies are shares in [0, 1]; reports print them in percent. Owns: these scores; an
+objective's value of them, better when higher, and its words. Must not know: models, stores.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import UserError
 from harness.spec import Frozen
 
 OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
 
 Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
-
+Objective = Literal["class_mean", "group_mean", "flat_mean", "micro", "val_loss"]
+"""What choices are made by, on the split that they are made on; `val_loss` is its mean loss."""
+LOSS: Objective = "val_loss"
+SHOWN: Metric = "class_mean"
+"""What is shown of the test split, whatever choices are made by."""
 
 Array = NDArray[np.float64]
 
@@ -75,6 +82,58 @@ def unpack_hits(text: str, count: int) -> NDArray[np.bool_]:
     if len(packed) != -(-count // 8):
         raise ValueError(f"{len(packed)} bytes are not the hits of {count} images")
     return np.unpackbits(packed, count=count).astype(bool)
+
+
+def worth(objective: Objective, scores: Mapping[str, Any]) -> float:
+    """What an objective makes of a split's scores, better when higher: a share, or minus the loss.
+
+    A loss that is not finite is worth less than any other.
+
+    Raises:
+        UserError: the scores have no loss, and the objective is one.
+    """
+    if objective != LOSS:
+        return float(scores[objective])
+    if scores.get("loss") is None:
+        raise UserError(
+            f"--objective {LOSS}: the recorded scores of an epoch have no loss; choose by another."
+        )
+    loss = float(scores["loss"])
+    return -loss if math.isfinite(loss) else -math.inf
+
+
+def worth_of_chance(objective: Objective, num_classes: int) -> float:
+    """What guessing is worth, and so a trial that diverged."""
+    return -math.log(num_classes) if objective == LOSS else 1 / num_classes
+
+
+class Scale(NamedTuple):
+    """How an objective's values stand in tables of numbers, and how they are read."""
+
+    column: str
+    """Of the selection score in a report's tables of numbers."""
+    factor: float
+    """A value in those tables over one of `worth`: shares stand there in percent."""
+    words: str
+    unit: str
+    """Behind a number."""
+    difference: str
+    """What a difference is counted in."""
+    digits: int
+    sign: int
+    """-1: a value is shown with its sign turned, as it was before higher meant better."""
+
+    def text(self, value: float) -> str:
+        """A value of `worth` as it is read: `61.3 %` or `1.234`."""
+        return f"{self.sign * self.factor * value:.{self.digits}f}{self.unit}"
+
+
+def scale_of(objective: Objective) -> Scale:
+    """The one place where an objective is put into words."""
+    if objective == LOSS:
+        return Scale("select_negated_loss", 1.0, "loss", "", "of the loss", 3, -1)
+    words = objective.replace("_", " ")
+    return Scale(f"select_{objective}", 100.0, words, " %", "points", 1, 1)
 
 
 def split_metrics(

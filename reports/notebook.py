@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from harness.errors import UserError, unknown
-from harness.metrics import Metric
+from harness.metrics import Objective, scale_of
 from harness.reports.figures import comparison as comparison_figures
 from harness.reports.figures import searches as search_figures
 from harness.reports.figures.sweep import draw
@@ -145,7 +145,7 @@ class SweepResults(Results):
         self._summary = over_nuisance(self._run, everything)
 
     def best(self) -> Best | None:
-        choice, metric = self._choice, self._run.study.objective
+        choice, objective = self._choice, self._run.study.objective
         if choice is None:
             return None
         names = [c.removeprefix("test_") for c in choice.row.index if c.startswith("test_")]
@@ -153,9 +153,9 @@ class SweepResults(Results):
         own = self._run.trials[self._run.cell_numbers == choice.row.name].sort_values("seed")
         return Best(
             trial_ids=tuple(own["trial_id"]),
-            chosen_by=score_words(metric, self._run.study.base.data.chosen_on),
+            chosen_by=score_words(objective, self._run.study.base.data.chosen_on),
             cell=choice.cell,
-            select=float(choice.row[f"select_{metric}"]),
+            select=float(choice.row[self._run.select]),
             test={name: float(choice.row[f"test_{name}"]) for name in means},
             half_width={name: float(choice.row[f"test_{name}_ci"]) for name in means},
         )
@@ -340,9 +340,10 @@ def results_of(folder: RunFolder) -> Results:
     return kinds[folder.kind](folder)
 
 
-def score_words(metric: Metric, split: str) -> str:
-    """What a mean score is, in words."""
-    return f"mean {metric.replace('_', ' ')} on {split}"
+def score_words(objective: Objective, split: str) -> str:
+    """What a mean score is, in words; a loss is negated, so that it is better when higher."""
+    scale = scale_of(objective)
+    return f"mean {'negated ' if scale.sign < 0 else ''}{scale.words} on {split}"
 
 
 def html_of(title: str, lines: list[str], table: str) -> str:

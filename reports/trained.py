@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.errors import UserError
-from harness.metrics import OVERALL, Metric
+from harness.metrics import OVERALL, SHOWN, Objective, scale_of
 from harness.reports.figures.comparison import gamma
 from harness.reports.notebook import Best, Results, html_of, score_words
 from harness.reports.numbers.gamma import load_learned
@@ -28,7 +28,7 @@ class TrainResults(Results):
     """One configuration on one seed or several; `trials` has a row per seed."""
 
     def __init__(
-        self, name: str, store: Store, trial_ids: Sequence[str], objective: Metric
+        self, name: str, store: Store, trial_ids: Sequence[str], objective: Objective
     ) -> None:
         records = [store.known_record(trial_id) for trial_id in trial_ids]
         spec, self._ids = records[0].spec, tuple(trial_ids)
@@ -36,7 +36,7 @@ class TrainResults(Results):
         self._objective, self._chosen_on = objective, spec.data.chosen_on
         self._paths = [store.trials / trial_id for trial_id in trial_ids]
         ended = summaries(store, trial_ids)
-        rows, self._groups = rows_of([ended[trial_id] for trial_id in trial_ids])
+        rows, self._groups = rows_of([ended[i] for i in trial_ids], objective)
         ids = pd.DataFrame({"seed": [r.spec.seed for r in records], "trial_id": self._ids})
         self.trials = pd.concat([ids, rows], axis=1)
 
@@ -49,7 +49,7 @@ class TrainResults(Results):
             trial_ids=self._ids,
             chosen_by=score_words(self._objective, self._chosen_on),
             cell={"method": self.name},
-            select=float(row[f"select_{self._objective}"]),
+            select=float(row[scale_of(self._objective).column]),
             test={name: float(row[f"test_{name}"]) for name in names},
             half_width={name: float(row[f"test_{name}_ci"]) for name in names},
         )
@@ -57,10 +57,9 @@ class TrainResults(Results):
     def table(self) -> pd.DataFrame:
         """As described, with one row; `n` counts the seeds that have a score."""
         row: dict[str, Any] = {"method": self.name, "n": int(self.trials["test_micro"].count())}
-        for part in ("select", "test"):
-            for name in (*OVERALL, *self._groups):
-                values = self.trials[f"{part}_{name}"].astype(float)
-                row[f"{part}_{name}"], row[f"{part}_{name}_ci"] = mean_and_half_width(values)
+        names = [f"{p}_{n}" for p in ("select", "test") for n in (*OVERALL, *self._groups)]
+        for name in dict.fromkeys([*names, scale_of(self._objective).column]):
+            row[name], row[f"{name}_ci"] = mean_and_half_width(self.trials[name].astype(float))
         return pd.DataFrame([row])
 
     @property
@@ -76,7 +75,7 @@ class TrainResults(Results):
         raise UserError(f"{self.name} is one configuration and has no axes: see table().")
 
     def _repr_html_(self) -> str:
-        row, name = self.table().iloc[0], self._objective
+        row, name = self.table().iloc[0], SHOWN
         words = with_interval(row[f"test_{name}"], row[f"test_{name}_ci"])
         line = f"{score_words(name, 'test')}: {words} %, {len(self._ids)} seeds."
         return html_of(self.name, [line], "")

@@ -27,6 +27,7 @@ from harness.store.runs import read_search_comparison
 from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
+from harness.studies.protocol_synth_rs_lora import RATE
 
 ONE_RUN, TUNED = STANDING
 EVERYWHERE = Placement.of(LINEAR_POSITIONS, range(12), ALPHA)
@@ -57,7 +58,7 @@ def made(tmp_path_factory):
     study = load_study("protocol_synth_rs_lora").derive(seeds=(100, 101))
 
     def true(cell):
-        return 0.5 if cell["where"] != "all" else 0.6 if cell["recipe.lr"] == 0.2 else 0.55
+        return 0.5 if cell["where"] != "all" else 0.6 if cell["recipe.lr"] == 4 * RATE else 0.55
 
     tabulate([made_sweep(root, study, true=true)], root / "t.parquet")
     return root / "t.parquet"
@@ -66,8 +67,8 @@ def made(tmp_path_factory):
 def test_a_table_has_it_at_the_rates_that_it_has(made):
     found = recorded_baseline(read_table(made))
     cell = {"where": "all", "depth": "last:12", "alpha": ALPHA}
-    assert found[ONE_RUN] == [{**cell, "recipe.lr": 0.05}]
-    assert found[TUNED] == [{**cell, "recipe.lr": 0.05}, {**cell, "recipe.lr": 0.2}]
+    assert found[ONE_RUN] == [{**cell, "recipe.lr": RATE}]
+    assert found[TUNED] == [{**cell, "recipe.lr": RATE}, {**cell, "recipe.lr": 4 * RATE}]
 
 
 def replayed(table, root, searches, repeats):
@@ -84,9 +85,9 @@ def test_a_replay_charges_it_for_what_it_tried(made, tmp_path):
     assert comparison.repeats_of(TUNED) == 2 and not comparison.notes[1:]
     for repeat, seed in enumerate((100, 101)):
         tried = [ask.cell["recipe.lr"] for ask in asks(read_log(folder.log(repeat, TUNED)))]
-        assert tried == [0.05, 0.2]
+        assert tried == [RATE, 4 * RATE]
         (one,) = asks(read_log(folder.log(repeat, ONE_RUN)))
-        assert one.seed == seed and one.cell["recipe.lr"] == 0.05
+        assert one.seed == seed and one.cell["recipe.lr"] == RATE
     document = search_document(load_searches(folder), None, "")
     assert f"{ONE_RUN} and {TUNED}: LoRA" in document.definition["Baseline of every comparison"]
 

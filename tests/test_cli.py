@@ -14,14 +14,15 @@ from harness.cli import main
 
 FLAGS = {
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
-    "--keep --max-retries --on-bad-image --on-repeat --out --pruner --repeats --search --seeds "
-    "--select-on --set --smoke --study --warm-start --weights --workers",
-    "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
+    "--keep --max-retries --objective --on-bad-image --on-repeat --out --pruner --repeats "
+    "--search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
+    "train": "--alpha --base --controls --data-root --depth --device --method --objective "
+    "--on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
     **dict.fromkeys(("tabulate", "archive"), "--file --out"),
     "compare": "--budget --charge --confirm --controls --data-root --device --methods "
-    "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --weights "
-    "--workers",
+    "--objective --on-bad-image --out --repeats --replay --search --seeds --set --smoke --study "
+    "--weights --workers",
     "derive": "--file --out --rule --value",
     "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
     **dict.fromkeys(("status", "import"), "--out"),

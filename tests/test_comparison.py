@@ -120,6 +120,24 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)
 
 
+def test_each_seed_chooses_its_own_best_cell(tmp_path):
+    store = Store(tmp_path)
+    fake = Fake(store, score)
+    scores = {(1, 0): (0.9, 0.2), (3, 0): (0.1, 0.8), (1, 1): (0.4, 0.3), (3, 1): (0.6, 0.5)}
+    for _, request in cells().derive(seeds=(0, 1)).requests():
+        spec = resolve(request, Runtime())
+        select, test = scores[len(spec.placement), spec.seed]
+        publish(store, spec, select=scored(select), test=scored(test))
+    comparison = controls(store, fake)
+    best = comparison.arms[-1]
+    # By the mean over seeds, last:1 would be the choice of both: 0.65 against 0.35.
+    assert best.name == "best cell of cells (last:1; last:3)" and len(best.charged) == 4
+    table = load_arms(written(comparison, store)).table.set_index("arm")
+    assert table.loc[best.name, "class_mean"] == pytest.approx((20 + 50) / 2)
+    one, three = (store.record(trial_id).trainable_params for trial_id in best.trials)
+    assert table.loc[best.name, "trainable_params"] == round((one + three) / 2)
+
+
 @pytest.mark.slow
 def test_the_sweep_stands_beside_what_was_learned(tmp_path):
     store = Store(tmp_path)

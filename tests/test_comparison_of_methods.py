@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +16,10 @@ from harness.comparison.methods import RATES as METHOD_RATES
 from harness.errors import UserError
 from harness.reports.files.write import write_report
 from harness.reports.numbers.comparison import front, load_arms
+from harness.reports.text.comparison import choosing, comparison_content
 from harness.runner.runtime import Runtime
 from harness.spec import LINEAR_POSITIONS, Placement
+from harness.store.comparisons import Comparison
 from harness.store.store import Store
 
 # Methods.
@@ -89,9 +93,43 @@ def test_rates_go_on_where_the_best_is_at_an_end_and_are_charged(tmp_path):
     probe = arms["linear_probe (× 0.000122)"]
     assert len(probe.charged) == 2 * (len(METHOD_RATES) + FURTHER)
     assert [note for note in compared.notes if "end of the range" in note] == [
-        "linear_probe: × 0.000122 is the end of the range; better rates may lie beyond."
+        "linear_probe: × 0.000122 is the end of the range for 2 of 2 seeds; better rates may lie "
+        "beyond."
     ]
     assert len(fake.asked) == sum(len(arm.charged) for arm in compared.arms)
+
+
+def test_each_seed_chooses_its_rate_pays_for_what_it_tried_and_is_scored_by_its_choice(tmp_path):
+    store = Store(tmp_path)
+
+    def by_seed(spec):  # seed 0 is best at twice the rate, seed 1 beyond the low end
+        wanted = {0: 2.0, 1: 1 / 128, 2: 1 / 2}[spec.seed]
+        rate = spec.recipe.lr / 0.01
+        if spec.seed == 2:  # two rates tie: the smaller one, tried first, is chosen
+            return 0.6 if rate in (0.5, 2.0) else 0.3
+        return 0.5 + 0.1 * spec.seed - 0.01 * abs(np.log2(rate / wanted))
+
+    compared = methods(store, Fake(store, by_seed), "bitfit,linear_probe", seeds=(0, 1, 2))
+    arm = compared.arms[0]
+    assert arm.name == "bitfit (× 2, 0.00781, 0.5)" and compared.chosen == "per seed"
+    rates = [store.record(trial_id).spec.recipe.lr / 0.01 for trial_id in arm.trials]
+    assert rates == pytest.approx([2, 1 / 128, 1 / 2])
+    charged = [store.record(trial_id).spec.seed for trial_id in arm.charged]
+    assert [charged.count(seed) for seed in (0, 1, 2)] == [
+        len(METHOD_RATES),
+        len(METHOD_RATES) + 2,  # 1/128, and 1/512 to see that it is not better
+        len(METHOD_RATES),
+    ]
+    folder = written(compared, store)
+    row = load_arms(folder).table.iloc[0]
+    assert row["class_mean"] == pytest.approx(100 * (0.5 + 0.6 + 0.6) / 3)
+    assert row["runs_per_seed"] == pytest.approx(len(arm.charged) / 3)
+    content = comparison_content(load_arms(folder), None)
+    assert any("by each seed for itself" in note for note in content.notes)
+    before = compared.model_dump(mode="json")
+    del before["chosen"]  # as older versions wrote it: one choice for all seeds
+    old = Comparison.model_validate_json(json.dumps(before))
+    assert "by the seeds' mean class mean on validation" in choosing(old)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, trial_options, workers_option
+from harness.cli.options import examples, objective_option, trial_options, workers_option
 from harness.cli.show import print_markdown, write_report
 from harness.cli.terminal import TERMINAL
 
@@ -72,6 +72,7 @@ SHIPPED = ""
     metavar="RUN",
     help="Run of `harness train --controls`, to be shown beside the searches.",
 )
+@objective_option
 @click.option("--smoke", is_flag=True, help="The study's small version, to see that it works.")
 @workers_option
 @trial_options
@@ -86,6 +87,7 @@ def compare(
     confirm: int | None,
     charge: tuple[str, ...],
     controls: str | None,
+    objective: str | None,
     smoke: bool,
     workers: int | None,
     settings: tuple[str, ...],
@@ -100,7 +102,7 @@ def compare(
     Methods: every one at its own sites, additive ones also at all their sites and with MetaPEFT;
     each chooses its learning rate, and is charged for all that it tries. Searches: live, or with
     --replay from a table of every trial, in the order in which --workers simulated workers would
-    have ended them. Choices are made on validation, and shown on test.
+    have ended them. Choices are made on validation, and the test class mean is shown.
     """
     from harness.comparison.compare import compare as compared
     from harness.comparison.request import ComparisonRequest
@@ -116,6 +118,7 @@ def compare(
         confirm=confirm,
         charge=charge,
         controls=controls,
+        objective=objective,  # type: ignore[arg-type]
         smoke=smoke,
         workers=workers,
         settings=parse_settings(settings),

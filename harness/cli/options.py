@@ -33,6 +33,11 @@ bad_image_option = click.option(
     show_default=True,
     help="An image that cannot be read: stop, or leave it out and say so.",
 )
+objective_option = click.option(
+    "--objective",
+    type=click.Choice(["class_mean", "group_mean", "flat_mean", "micro", "val_loss"]),
+    help="What choices are made by, on the selection split.  [default: study's, class_mean]",
+)
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
 )

@@ -224,6 +224,7 @@ def status(run: str, out: str) -> None:
     Reads the store only, so it may be asked while the run goes on. RUN is its name or folder.
     """
     from harness.console import duration
+    from harness.metrics import scale_of
     from harness.store.runs import known_run
     from harness.store.status import look
     from harness.study.axes import in_words
@@ -237,7 +238,8 @@ def status(run: str, out: str) -> None:
     click.echo(f"Driver: {driver}.")
     if seen.best is not None:
         words = ", ".join(f"{f} = {in_words(value)}" for f, value in seen.best.cell.items())
-        score = f"{100 * seen.best.score:.1f} % {seen.metric} on {seen.split}"
+        scale = scale_of(seen.objective)
+        score = f"{scale.text(seen.best.score)} {scale.words} on {seen.split}"
         click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")
     if seen.left_s is not None:
         click.echo(f"Time left: about {duration(seen.left_s)} at {seen.running} at once.")

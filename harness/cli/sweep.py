@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, trial_options, workers_option
+from harness.cli.options import examples, objective_option, trial_options, workers_option
 from harness.cli.show import write_report
 from harness.cli.terminal import TERMINAL
 
@@ -80,6 +80,7 @@ from harness.cli.terminal import TERMINAL
     type=click.Choice(["val", "test"]),
     help="'test' is the paper's protocol; every output says so.  [default: val]",
 )
+@objective_option
 @click.option(
     "--cache",
     metavar="SIZE",
@@ -106,6 +107,7 @@ def sweep(
     max_retries: int,
     keep: str,
     select_on: str | None,
+    objective: str | None,
     cache: str,
     smoke: bool,
     dry_run: bool,
@@ -131,6 +133,7 @@ def sweep(
             smoke=smoke,
             seeds=seeds,
             select_on=select_on,  # type: ignore[arg-type]
+            objective=objective,  # type: ignore[arg-type]
         ),
         place=replace(place_given(out, data_root, on_bad_image, device), cache=cache),
         engine=EngineRequest(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, trial_options, workers_option
+from harness.cli.options import examples, objective_option, trial_options, workers_option
 from harness.cli.show import print_markdown, print_table, write_report
 from harness.cli.terminal import TERMINAL
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also train what a learned placement must be judged against, and compare.",
 )
+@objective_option
 @workers_option
 @click.option(
     "--study",
@@ -59,6 +60,7 @@ def train(
     seed: int,
     seeds: int | None,
     controls: bool,
+    objective: str | None,
     workers: int | None,
     study_name: str,
     settings: tuple[str, ...],
@@ -89,6 +91,8 @@ def train(
         weights=weights,
         place=place_given(out, data_root, on_bad_image, device),
         workers=workers,
+        controls=controls,
+        objective=objective,  # type: ignore[arg-type]
         line=typed_command(),
     )
     training = prepare_training(asked, TERMINAL)

@@ -1,14 +1,14 @@
 """Building a comparison: arms run on the same seeds, with what was run to choose their settings.
 
-Owns: running arms, choosing learning rates and cells by the selection score, charging. Must not
-know: which arms there are, where trials run, how results are drawn.
+A seed is one replicate of the whole procedure: it chooses by its own selection scores, is charged
+for what it tried itself, and is scored by its own choice. Owns: running arms, these choices of
+learning rates and cells, charging. Must not know: which arms there are, where trials run, how
+results are drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from harness.driver.batch import TrialRunner
 from harness.runner.resolve import resolve
@@ -19,15 +19,15 @@ from harness.store.records import TrialRecord
 from harness.store.store import Store
 from harness.study.study import Study
 
-Tried = dict[float, list[TrialRecord]]
-"""Learning rate, as a multiple of the recipe's -> a record per seed."""
+Tried = dict[float, TrialRecord]
+"""What one seed has tried: learning rate, as a multiple of the recipe's -> its record."""
 
 
 class Arms:
     """Arms and notes of a comparison, in the order of running.
 
     `rates` are the learning rates tried where one is chosen, rising, as multiples of the recipe's;
-    up to `further` ones follow where the best lies at an end.
+    a seed whose best lies at an end tries up to `further` ones beyond it.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Arms:
         self.notes: list[str] = []
 
     def add_tuned(self, plain: dict[str, TrialRequest], tuned: dict[str, TrialRequest]) -> None:
-        """Run the plain arms, and those whose rate is chosen by the seeds' mean selection score.
+        """Run the plain arms, and those of which each seed chooses its rate by its own score.
 
-        A tuned arm is charged for all rates that were tried.
+        A tuned arm is charged for all rates that its seeds have tried.
         """
         cases = {(name, 1.0): request for name, request in plain.items()}
         for name, request in tuned.items():
@@ -58,39 +58,73 @@ class Arms:
         results = self._run_seeds(cases)
         for name in plain:
             self.add(name, results[name, 1.0])
-        tried = {name: {rate: results[name, rate] for rate in self.rates} for name in tuned}
+        tried: dict[str, list[Tried]] = {
+            name: [
+                {rate: results[name, rate][place] for rate in self.rates}
+                for place in range(len(self.seeds))
+            ]
+            for name in tuned
+        }
         for _ in range(self.further):
-            beyond = {
-                (name, rate): _at_rate(request, rate)
-                for name, request in tuned.items()
-                if (rate := self._beyond(tried[name])) is not None
-            }
+            beyond = [
+                (name, place, rate)
+                for name, of_seeds in tried.items()
+                for place, rate in enumerate(self._beyond(of_seeds))
+                if rate is not None
+            ]
             if not beyond:
                 break
-            for (name, rate), records in self._run_seeds(beyond).items():
-                tried[name][rate] = records
-        for name, results_of in tried.items():
-            best = self._best(results_of)
-            if self._beyond(results_of) is not None:
-                self.notes.append(
-                    f"{name}: × {best:.3g} is the end of the range; better rates may lie beyond."
-                )
-            charged = [record for records in results_of.values() for record in records]
-            self.add(f"{name} (× {best:.3g})", results_of[best], charged)
+            beyond.sort(key=lambda each: each[1])  # seeds outermost here too
+            requests = [
+                _at_rate(tuned[name], rate).model_copy(update={"seed": self.seeds[place]})
+                for name, place, rate in beyond
+            ]
+            for (name, place, rate), record in zip(beyond, self.run(requests), strict=True):
+                tried[name][place][rate] = record
+        for name, of_seeds in tried.items():
+            self._add_rates(name, of_seeds)
 
-    def _best(self, tried: Tried) -> float:
-        return max(sorted(tried), key=lambda rate: self.score(tried[rate]))
+    def _add_rates(self, name: str, of_seeds: Sequence[Tried]) -> None:
+        """A tuned arm of what its seeds have tried."""
+        best = self._best(of_seeds)
+        further = zip(best, self._beyond(of_seeds), strict=True)
+        ends = [rate for rate, beyond in further if beyond is not None]
+        if ends:
+            words = " or ".join(f"{rate:.3g}" for rate in sorted(set(ends)))
+            several = f" for {len(ends)} of {len(best)} seeds" if len(best) > 1 else ""
+            self.notes.append(
+                f"{name}: × {words} is the end of the range{several}; better rates may lie beyond."
+            )
+        self.add(
+            f"{name} (× {_each(f'{rate:.3g}' for rate in best)})",
+            [tried[rate] for tried, rate in zip(of_seeds, best, strict=True)],
+            [record for tried in of_seeds for record in tried.values()],
+        )
 
-    def _beyond(self, tried: Tried) -> float | None:
-        """The next rate where the best one is the first or the last."""
-        rates, best = sorted(tried), self._best(tried)
-        if best == rates[0]:
-            return rates[0] ** 2 / rates[1]
-        return rates[-1] ** 2 / rates[-2] if best == rates[-1] else None
+    def _best(self, of_seeds: Sequence[Tried]) -> list[float]:
+        """Each seed's rate with its best score; of ties the smallest."""
+        rates = [sorted(tried) for tried in of_seeds]
+        rising = [[tried[rate] for rate in own] for tried, own in zip(of_seeds, rates, strict=True)]
+        return [own[place] for own, place in zip(rates, self._chosen(rising), strict=True)]
+
+    def _beyond(self, of_seeds: Sequence[Tried]) -> list[float | None]:
+        """The next rate of each seed whose best one is its first or its last."""
+        found: list[float | None] = []
+        for tried, best in zip(of_seeds, self._best(of_seeds), strict=True):
+            rates = sorted(tried)
+            ends = {rates[0]: rates[0] ** 2 / rates[1], rates[-1]: rates[-1] ** 2 / rates[-2]}
+            found.append(ends.get(best))
+        return found
+
+    def _chosen(self, of_seeds: Sequence[Sequence[TrialRecord]]) -> list[int]:
+        """The place of each seed's choice among its records; of ties the earlier one."""
+        objective = self.study.objective
+        scores = [[record.objective(objective) for record in records] for records in of_seeds]
+        return [own.index(max(own)) for own in scores]
 
     def add_best_cell(self, request: TrialRequest) -> None:
-        """The study's best cell by the selection score, if it has been run with these seeds, on
-        the data, backbone and recipe of `request`."""
+        """The study's best cell by each seed's own selection score, if the study has been run with
+        these seeds, on the data, backbone and recipe of `request`; of ties the earlier cell."""
         same = {name: getattr(request, name) for name in ("data", "backbone", "recipe")}
         base = self.study.base.model_copy(update=same)
         study = self.study.derive(seeds=self.seeds, base=base)
@@ -105,9 +139,14 @@ class Arms:
         everything = [record for record in records if record is not None]
         count = len(study.cells())
         cells = [everything[index::count] for index in range(count)]
-        best = max(range(count), key=lambda index: self.score(cells[index]))
-        words = ", ".join(str(value) for value in study.cells()[best].values())
-        self.add(f"best cell of {study.name} ({words})", cells[best], everything)
+        of_seeds = [everything[at : at + count] for at in range(0, len(everything), count)]
+        best = self._chosen(of_seeds)
+        words = [", ".join(map(str, cell.values())) for cell in study.cells()]
+        self.add(
+            f"best cell of {study.name} ({_each((words[place] for place in best), '; ')})",
+            [own[place] for own, place in zip(of_seeds, best, strict=True)],
+            everything,
+        )
         self.swept = Swept(
             study=study.name,
             labels={axis.field: axis.label for axis in study.axes},
@@ -130,10 +169,6 @@ class Arms:
         records = self.run(requests)
         return {case: records[index :: len(cases)] for index, case in enumerate(cases)}
 
-    def score(self, records: Sequence[TrialRecord]) -> float:
-        """Mean selection score."""
-        return float(np.mean([record.objective(self.study.objective) for record in records]))
-
     def arm(self, name: str) -> Arm:
         """The arm called `name`."""
         return next(arm for arm in self.arms if arm.name == name)
@@ -148,6 +183,12 @@ class Arms:
         ids = tuple(record.trial_id for record in records)
         spent = ids if charged is None else tuple(record.trial_id for record in charged)
         self.arms.append(Arm(name=name, trials=ids, charged=tuple(dict.fromkeys(spent))))
+
+
+def _each(words: Iterable[str], between: str = ", ") -> str:
+    """What each seed has chosen, in the seeds' order; once where all have chosen the same."""
+    each = list(words)
+    return each[0] if len(set(each)) == 1 else between.join(each)
 
 
 def _at_rate(request: TrialRequest, rate: float) -> TrialRequest:

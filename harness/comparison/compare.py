@@ -42,6 +42,7 @@ def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
         budget=asked.budget or default_budget(asked.smoke),
         repeats=Repeats.parse(asked.repeats),
         seeds=asked.seeds,
+        objective=asked.objective,
         workers=asked.workers or 1,
         confirm=asked.confirm,
         tuning=tuple(known_run(run, store.root) for run in asked.charge),
@@ -76,6 +77,7 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
         settings=asked.settings,
         weights=asked.weights,
         smoke=asked.smoke,
+        objective=asked.objective,
     )
     prepared = prepare(study, asked.place, engine, console)
     return run_methods(prepared, methods, asked.seeds, asked.line)
@@ -110,6 +112,7 @@ def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Co
         settings=asked.settings,
         weights=asked.weights,
         smoke=asked.smoke,
+        objective=asked.objective,
         seeds=asked.seeds,
     )
     prepared = prepare(study, asked.place, engine, console)

@@ -33,7 +33,7 @@ from harness.store.store import Store
 from harness.study.study import Study
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Learning rates tried, as multiples of the recipe's; chosen by the seeds' mean selection score."""
+"""Learning rates that every seed of an arm chooses from, as multiples of the recipe's."""
 
 GRADIENT = "gradient-norm half of the sites, retrained"
 
@@ -162,6 +162,7 @@ class Controls:
             request=self._meta,
             seeds=self._seeds,
             objective=self._study.objective,
+            chosen="per seed",
             unit=unit,
             inner_steps=steps if isinstance(steps, int) else None,
             arms=tuple(self._built.arms),

@@ -26,6 +26,7 @@ from harness.driver.request import GRID, Keep, SweepRequest
 from harness.driver.run import Ran, SweepPlan, plan_sweep
 from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
+from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
 from harness.search.catalogue import POPULATION
 from harness.search.plan import learning_cell, learning_methods, live_space
@@ -41,6 +42,7 @@ from harness.store.runs import (
     Command,
     read_run,
     refuse_older,
+    refuse_other_objective,
     write_command,
     write_run,
     write_search_comparison,
@@ -95,6 +97,7 @@ class LiveComparison(SweepPlan):
         kept = prepared.keeping(keep_checkpoints=POPULATION in asked.names([]))
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
         refuse_older(live.folder)
+        refuse_other_objective(live.folder, prepared.study.objective)
         return live
 
     @property
@@ -107,6 +110,8 @@ class LiveComparison(SweepPlan):
         yield f"{study.name}: {study.question}"
         times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
+        if study.objective != SHOWN:
+            yield f"Chosen by: the best {scale_of(study.objective).words}."
 
     def run(self) -> Ran:
         """Every search, `repeats` times, in turns, as far as the store lacks their trials.

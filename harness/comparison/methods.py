@@ -28,7 +28,7 @@ from harness.study.study import Study
 RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
 """Learning rates that every arm chooses from, as multiples of the recipe's."""
 FURTHER = 4
-"""Rates tried beyond them, a factor of four each, by an arm whose best is at an end: full
+"""Rates tried beyond them, a factor of four each, by a seed of an arm whose best is at an end: full
 fine-tuning needs a small one, a few parameters a large one. It is charged for them."""
 SEEDS = 3
 """How many where no other number is asked for."""
@@ -76,8 +76,8 @@ def run_methods(prepared: Prepared, names: str, seeds: int | None, line: str) ->
         )
         write_comparison(folder, compared, provenance(runtime.device))
         plan = (
-            f"Every arm at {len(RATES)} learning rates for every seed, and at up to {FURTHER} more "
-            "where the best is the first or the last."
+            f"Every seed of every arm at {len(RATES)} learning rates, and at up to {FURTHER} more "
+            "where its best is the first or the last."
         )
         write_command(folder, Command(line, plan))
     return folder
@@ -144,6 +144,7 @@ def compare_methods(
         request=base,
         seeds=seeds,
         objective=study.objective,
+        chosen="per seed",
         unit=arms.arms[0].name,
         inner_steps=None,
         reference="table4",

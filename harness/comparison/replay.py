@@ -21,7 +21,15 @@ from harness.search.catalogue import POPULATION
 from harness.store.comparisons import SearchComparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, write_command, write_run, write_search_comparison
+from harness.store.runs import (
+    Command,
+    choosing_by,
+    refuse_other_objective,
+    variant,
+    write_command,
+    write_run,
+    write_search_comparison,
+)
 from harness.store.store import Store
 from harness.store.table import Table, read_table
 from harness.study.space import SearchSpace, Values
@@ -51,26 +59,16 @@ def replay_searches(
     study = table.info.study
     if study_name is not None and study.name != study_name:
         raise UserError(f"{path} is a table of study {study.name}, not of {study_name}.")
-    folder = RunFolder.of(store, f"{study.name}+searches")
+    study, chosen_by = choosing_by(study, asked.objective)
+    table.refuse_unscored(study.objective, path)
+    folder = RunFolder.of(store, f"{study.name}{variant(chosen_by)}+searches")
+    refuse_other_objective(folder, study.objective)
     if asked.seeds is not None and asked.seeds > len(study.seeds):
         raise UserError(f"--seeds {asked.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: asked.seeds])
     space = table.space()
     learned = _learned_cells(table, space)
-    names, notes = asked.names(list(learned)), []
-    if POPULATION in names:
-        names.remove(POPULATION)
-        notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
-    if not learned:
-        notes.append(
-            "The table has no method that learns strengths: tabulate a run of one with it, such as "
-            f"{study.name}+metapeft."
-        )
-    standing = recorded_baseline(table)
-    if not standing:
-        notes.append(f"The table lacks the baseline of every comparison ({LABEL}): left out.")
-    given = {name: [cell] for name, cell in learned.items()} | standing
-    names += [name for name in standing if name not in names]
+    names, given, notes = _searches(asked, table, learned)
     makers_of(names, given)  # an unknown one is refused before anything is written
     budget = budget_of(asked.budget, study)
     confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
@@ -107,6 +105,26 @@ def replay_searches(
             )
     write_command(folder, Command(asked.line, asked.plan))
     return folder
+
+
+def _searches(
+    asked: SearchesRequest, table: Table, learned: dict[str, Values]
+) -> tuple[list[str], dict[str, list[Values]], list[str]]:
+    """Names of what is replayed; the cells of those that are given, not sought; and notes."""
+    names, notes = asked.names(list(learned)), []
+    if POPULATION in names:
+        names.remove(POPULATION)
+        notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
+    if not learned:
+        notes.append(
+            "The table has no method that learns strengths: tabulate a run of one with it, such as "
+            f"{table.info.study.name}+metapeft."
+        )
+    standing = recorded_baseline(table)
+    if not standing:
+        notes.append(f"The table lacks the baseline of every comparison ({LABEL}): left out.")
+    names += [name for name in standing if name not in names]
+    return names, {name: [cell] for name, cell in learned.items()} | standing, notes
 
 
 def _learned_cells(table: Table, space: SearchSpace) -> dict[str, Values]:

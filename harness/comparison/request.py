@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.driver.request import PlaceRequest, check_count
+from harness.driver.request import PlaceRequest, check, check_count
 from harness.errors import UserError, unknown
+from harness.metrics import Objective
 from harness.search.catalogue import POPULATION
 from harness.store.run_folder import RunFolder
 from harness.study.study import Study
@@ -89,6 +90,8 @@ class ComparisonRequest:
     repeats: int | str | None = None
     """Of each search; as `Repeats.parse` reads it."""
     seeds: int | None = None
+    objective: Objective | None = None
+    """What choices are made by; None: what the study chooses by."""
     confirm: int | None = None
     charge: tuple[str, ...] = ()
     """Runs that tuned the methods that learn strengths."""
@@ -107,6 +110,7 @@ class ComparisonRequest:
         check_count("seeds", self.seeds)
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
+        check("objective", self.objective, Objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,8 @@ class SearchesRequest:
     budget: str
     repeats: Repeats = Repeats()
     seeds: int | None = None
+    objective: Objective | None = None
+    """Of a replay, where the table's study would choose by another; None: by that."""
     workers: int = 1
     """Simulated ones in a replay; live, as many as the engine has."""
     confirm: int | None = None

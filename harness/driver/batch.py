@@ -6,6 +6,7 @@ trials failed or the user stopped. Must not know: which trials these are, termin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
@@ -16,7 +17,7 @@ from harness.driver.drive import drive
 from harness.driver.request import Keep
 from harness.engines.base import Engine
 from harness.errors import Interrupted, TrialsFailed
-from harness.metrics import Metric
+from harness.metrics import SHOWN, Objective, scale_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import GridSearch, Search
@@ -74,7 +75,7 @@ class Batch:
         *,
         count: int | None,
         title: str,
-        objective: Metric,
+        objective: Objective,
         done: Sequence[Summary] = (),
     ) -> None:
         """Run what `search` asks for, `count` trials if that is known.
@@ -110,13 +111,13 @@ class Batch:
                 engine,
                 store=self.store,
                 runtime=self.runtime,
-                metric=objective,
+                objective=objective,
                 max_retries=self.max_retries,
                 stop=self._stop,
                 on_end=ended,
             )
 
-    def complete(self, specs: Sequence[TrialSpec], *, title: str, objective: Metric) -> None:
+    def complete(self, specs: Sequence[TrialSpec], *, title: str, objective: Objective) -> None:
         """Run those trials that the store has no result of.
 
         Raises:
@@ -151,7 +152,7 @@ class Batch:
         return None
 
 
-def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Metric) -> TrialRunner:
+def trial_runner(batch_of: Callable[[], Batch], *, title: str, objective: Objective) -> TrialRunner:
     """What runs requests that the store has no results of, in a batch of its own each time.
 
     What it gives raises `TrialsFailed` or `Interrupted` where not all of them ended well.
@@ -199,8 +200,8 @@ class _Best:
     """The best selection score so far."""
 
     selected_on: str
-    objective: Metric
-    score: float = 0.0
+    objective: Objective
+    score: float = -math.inf
     trial_id: str = ""
 
     def update(self, record: TrialRecord | Summary) -> None:
@@ -208,4 +209,7 @@ class _Best:
             self.score, self.trial_id = record.objective(self.objective), record.trial_id
 
     def __str__(self) -> str:
-        return f"best {self.selected_on} {100 * self.score:.1f} %"
+        scale = scale_of(self.objective)
+        what = "" if self.objective == SHOWN else f" {scale.words}"
+        score = scale.text(self.score) if self.trial_id else "-"
+        return f"best {self.selected_on}{what} {score}"

@@ -20,7 +20,7 @@ from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
 from harness.spec import TrialRequest
 from harness.store.records import TrialRecord
-from harness.store.runs import note_of_older, variant
+from harness.store.runs import choosing_by, note_of_older, variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     Raises:
         UserError: it cannot be run, or names something that is not there.
     """
-    study = known_study(asked.study)
+    study, chosen_by = choosing_by(known_study(asked.study), asked.objective)
     request = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
@@ -103,7 +103,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
         ),
         request=request,
         seeds=seeds,
-        run_name=f"{study.name}+{words}" + variant({**chosen, **values}),
+        run_name=f"{study.name}+{words}" + variant({**chosen, **values, **chosen_by}),
         title=asked.method,
     )
 

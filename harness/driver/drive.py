@@ -14,6 +14,7 @@ from threading import Event
 
 from harness.engines.base import Ended, Engine, Reported
 from harness.errors import UserError
+from harness.metrics import Objective, worth
 from harness.runner.runtime import Runtime
 from harness.runner.trial import record_crash
 from harness.search.base import Decision, Outcome, Search
@@ -37,7 +38,7 @@ def drive(
     *,
     store: Store,
     runtime: Runtime,
-    metric: str,
+    objective: Objective,
     max_retries: int,
     stop: Event,
     on_end: OnEnd,
@@ -52,7 +53,7 @@ def drive(
             first, and are in the store.
         TakenOver: this process was paused, and another drives the run by now.
     """
-    loop = _Loop(bounded(search), engine, store, runtime, metric, max_retries, stop, on_end)
+    loop = _Loop(bounded(search), engine, store, runtime, objective, max_retries, stop, on_end)
     while loop.step():
         pass
     if loop.problem is not None:
@@ -67,7 +68,7 @@ class _Loop:
     engine: Engine
     store: Store
     runtime: Runtime
-    metric: str
+    objective: Objective
     max_retries: int
     stop: Event
     on_end: OnEnd
@@ -119,7 +120,7 @@ class _Loop:
 
     def _answer(self, event: Reported) -> None:
         """Pass on what the search decides; a trial goes on where there is nobody to ask."""
-        score = event.scores[self.metric]
+        score = worth(self.objective, event.scores)
         decision = self._report(event.spec.trial_id, event.epoch, score)
         self.engine.answer(event.spec, decision is Decision.GO_ON)
 
@@ -181,7 +182,7 @@ class _Loop:
         outcome = Outcome(
             trial_id=record.trial_id,
             status=record.status,
-            objective=None if record.status == "FAILED" else record.objective(self.metric),
+            objective=None if record.status == "FAILED" else record.objective(self.objective),
             epochs=record.epochs_run,
             device_s=record.cost.device_s,
             flops=record.cost.charged_flops,
@@ -202,8 +203,11 @@ class _Loop:
         charged for those alone.
         """
         for row in self.store.history(record.trial_id)[: record.epochs_run - 1]:
-            epoch, score = row["epoch"] + 1, row.get("select", {}).get(self.metric)
-            if score is None or self._report(record.trial_id, epoch, score) is Decision.GO_ON:
+            epoch = row["epoch"] + 1
+            if "select" not in row:
+                continue
+            score = worth(self.objective, row["select"])
+            if self._report(record.trial_id, epoch, score) is Decision.GO_ON:
                 continue
             share = epoch / record.epochs_run
             return replace(

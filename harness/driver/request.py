@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
+from harness.metrics import Objective
 from harness.search.optuna_search import OnRepeat, Pruner
 from harness.store.store import Store
 from harness.study.study import Study
@@ -88,9 +89,12 @@ class StudyRequest:
     seeds: int | None = None
     """Run seeds 0 to this one, exclusive; None: the study's own."""
     select_on: Split | None = None
+    objective: Objective | None = None
+    """What choices are made by; None: the study's own."""
 
     def __post_init__(self) -> None:
         check("select-on", self.select_on, Split)
+        check("objective", self.objective, Objective)
         check_count("seeds", self.seeds)
 
 
@@ -205,8 +209,17 @@ class TrainRequest:
     weights: str | None = None
     place: PlaceRequest = field(default_factory=PlaceRequest)
     workers: int | None = None
+    controls: bool = False
+    """Whether it is to be judged against its controls."""
+    objective: Objective | None = None
+    """What the controls' rates and cells are chosen by; None: what the study chooses by."""
     line: str
     """The command line that asks for the same."""
 
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds)
+        check("objective", self.objective, Objective)
+        if self.objective is not None and not self.controls:
+            raise UserError(
+                "--objective is for --controls: of one configuration nothing is chosen."
+            )

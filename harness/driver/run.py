@@ -17,6 +17,7 @@ from harness.driver.plan import Plan, make_plan, trials_in
 from harness.driver.request import GRID, SweepRequest
 from harness.driver.setup import Prepared
 from harness.errors import Interrupted, TrialsFailed, UserError
+from harness.metrics import SHOWN, scale_of
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
@@ -33,6 +34,7 @@ from harness.store.runs import (
     note_of_older,
     read_run,
     refuse_older,
+    refuse_other_objective,
     write_command,
     write_counts,
     write_run,
@@ -117,6 +119,7 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
     for run in filter(None, (folder, request.warm_start)):
         refuse_older(run)
+    refuse_other_objective(folder, study.objective)
     planned = plan_searches(study, prepared.runtime, folder, request)
     return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
 
@@ -185,6 +188,11 @@ class GridPlan(SweepPlan):
             yield note
         if study.base.data.select_on == "test":
             yield "SELECTED ON TEST: the paper's protocol, which flatters every choice."
+        if study.objective != SHOWN:
+            yield (
+                f"Chosen by: the best {scale_of(study.objective).words}; shown is the test "
+                f"{scale_of(SHOWN).words}. Trials are the same by whatever they are chosen."
+            )
         if study.base.data.dev_per_class:
             yield f"Chosen on: {study.base.data.chosen_on_in_full}; nothing is held out."
 

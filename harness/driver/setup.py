@@ -27,7 +27,7 @@ from harness.model.weights import left_over, sha256_of
 from harness.runner.runtime import ActivationCache, Runtime, default_device
 from harness.spec import BackboneSpec, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
-from harness.store.runs import variant
+from harness.store.runs import choosing_by, variant
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -123,7 +123,8 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     study, values = known_study(asked.study), dict(settings)
     if asked.select_on is not None:
         values["data.select_on"] = asked.select_on
-    run_name = study.name + variant(values) + ("+smoke" if asked.smoke else "")
+    study, chosen_by = choosing_by(study, asked.objective)
+    run_name = study.name + variant({**values, **chosen_by}) + ("+smoke" if asked.smoke else "")
     study = study.at_smoke_scale() if asked.smoke else study
     if values:
         study = study.derive(base=study.base.with_values(values, source="--set"))

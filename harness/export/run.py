@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError, saving
-from harness.metrics import SplitMetrics
+from harness.metrics import SplitMetrics, worth
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
@@ -73,7 +73,7 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     files = read_run(folder)
-    metric = files.study.objective
+    objective = files.study.objective
     states = {
         "COMPLETE": TrialState.COMPLETE,
         "DIVERGED": TrialState.COMPLETE,
@@ -100,9 +100,11 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
                 state=state,
                 params=cell,
                 distributions={field: domains[field] for field in cell},
-                value=record.objective(metric) if state == TrialState.COMPLETE else None,
+                value=record.objective(objective) if state == TrialState.COMPLETE else None,
                 intermediate_values={
-                    row["epoch"] + 1: row["select"][metric] for row in curve if "select" in row
+                    row["epoch"] + 1: worth(objective, row["select"])
+                    for row in curve
+                    if "select" in row
                 },
                 user_attrs=_attributes(record),
             )

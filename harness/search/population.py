@@ -140,7 +140,7 @@ class PopulationSearch:
     def _next_generation(self) -> None:
         until = self._stops[self._generation]
         ended = [self._told[member.spec.trial_id, until] for member in self._members]
-        order = sorted(range(len(ended)), key=lambda index: -(ended[index].objective or 0.0))
+        order = sorted(range(len(ended)), key=lambda index: -_worth(ended[index]))
         cut = min(math.ceil(QUANTILE * len(order)), len(order) // 2)
         # One that ended before its time has no weights to go on from.
         best = [index for index in order[:cut] if ended[index].status == "PRUNED"]
@@ -257,3 +257,8 @@ def _moved(value: int | float, domain: Domain, rng: random.Random) -> int | floa
     if is_new:
         return _drawn(domain, rng)
     return min(max(value * rng.choice(FACTORS), domain.low), domain.high)
+
+
+def _worth(told: Tell) -> float:
+    """What a member is ranked by; one that failed is the worst."""
+    return -math.inf if told.objective is None else told.objective

@@ -10,10 +10,8 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-import pandas as pd
-
 from harness.errors import UserError
-from harness.metrics import Metric
+from harness.metrics import Objective
 from harness.search.base import Decision, Outcome, Search
 from harness.search.bounded import bounded
 from harness.spec import TrialSpec
@@ -32,26 +30,26 @@ class _Recorded:
     device_s: float
     flops: int
     curve: tuple[float, ...]
-    """Selection score after every epoch; NaN after one that diverged."""
+    """Selection score after every epoch, better when higher; NaN after one that diverged."""
 
 
 class Recording:
     """A table's trials, made ready to be asked for thousands of times."""
 
-    def __init__(self, table: Table, metric: Metric) -> None:
+    def __init__(self, table: Table, objective: Objective) -> None:
         self._specs: dict[tuple[str, int], TrialSpec] = {}
         self._ids: dict[tuple[str, int], str] = {}
         self._texts: dict[str, str] = {}
         self._trials: dict[str, _Recorded] = {}
-        chance = 1 / table.info.num_classes
-        curves = table.rows.groupby("trial_id", sort=False)[f"select_{metric}"].agg(tuple)
+        worths = table.worths(objective)
+        curves = worths.groupby(table.rows["trial_id"], sort=False).agg(tuple)
         last = table.trials
         for cell, seed, trial_id, status, score, device_s, flops, spec in zip(
             last["cell"],
             last["seed"],
             last["trial_id"],
             last["status"],
-            last[f"final_{metric}"],
+            table.final_worths(objective),
             last["device_s"],
             last["flops"],
             last["spec"],
@@ -61,7 +59,7 @@ class Recording:
             self._texts[trial_id] = spec
             self._trials[trial_id] = _Recorded(
                 status=status,
-                objective=chance if pd.isna(score) else float(score),
+                objective=float(score),
                 device_s=float(device_s),
                 flops=int(flops),
                 curve=curves[trial_id],

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 
 from harness.errors import UserError
+from harness.metrics import Objective
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
@@ -17,11 +18,14 @@ from harness.study.space import Params, SearchSpace, Values
 
 
 def known_points(
-    folder: RunFolder, space: SearchSpace, make: Callable[[Values, int], TrialSpec], metric: str
+    folder: RunFolder,
+    space: SearchSpace,
+    make: Callable[[Values, int], TrialSpec],
+    objective: Objective,
 ) -> list[tuple[Params, float]]:
     """Configurations of a space that another run has finished, with their mean score over seeds.
 
-    `metric` is the selection score that is meant, a share in [0, 1]; a diverged trial scores
+    `objective` is the selection score that is meant, better when higher; a diverged trial scores
     chance. Pruned and failed trials do not count.
 
     Raises:
@@ -38,7 +42,7 @@ def known_points(
         summary = ended.get(asked.trial_id)
         if summary is not None and summary.status in ("COMPLETE", "DIVERGED"):
             key = json.dumps(params, sort_keys=True)
-            scores.setdefault(key, (params, []))[1].append(summary.objective(metric))
+            scores.setdefault(key, (params, []))[1].append(summary.objective(objective))
     if not scores:
         raise UserError(
             f"--warm-start {folder.name}: none of its finished trials is one of this space, with "

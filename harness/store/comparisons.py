@@ -6,11 +6,11 @@ there are, how they are run.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from harness.metrics import Metric
+from harness.metrics import Objective
 from harness.spec import Frozen, TrialRequest
 
 
@@ -48,7 +48,10 @@ class Comparison(Frozen):
     title: str
     request: TrialRequest
     seeds: tuple[int, ...]
-    objective: Metric
+    objective: Objective
+    chosen: Literal["over seeds", "per seed"] = "over seeds"
+    """How learning rates and cells were chosen: one for all by the mean over the seeds, as it was
+    before this was written down, or by each seed for itself."""
     unit: str
     """The arm whose mean cost is one full run, the unit of cost."""
     inner_steps: int | None

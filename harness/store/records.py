@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from harness.metrics import SplitMetrics
+from harness.metrics import Objective, SplitMetrics, worth, worth_of_chance
 from harness.spec import Frozen, Placement, TrialSpec
 
 SCHEMA = 1
@@ -110,9 +110,9 @@ class TrialRecord(Frozen):
     provenance: dict[str, str]
     error: str | None = None
 
-    def objective(self, metric: str) -> float:
-        """What a search is told: the selection score in [0, 1], or chance if training diverged.
-
-        `metric` is one of `harness.metrics.OVERALL`.
-        """
-        return 1 / self.num_classes if self.select is None else float(getattr(self.select, metric))
+    def objective(self, objective: Objective) -> float:
+        """What a search is told, better when higher: the selection score in [0, 1], or minus the
+        selection loss; chance if training diverged."""
+        if self.select is None:
+            return worth_of_chance(objective, self.num_classes)
+        return worth(objective, vars(self.select))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError, unknown
+from harness.metrics import Objective
 from harness.spec import TrialSpec
 from harness.spec import trial as identities
 from harness.store.comparisons import Comparison, SearchComparison
@@ -89,6 +90,17 @@ def variant(values: dict[str, Any]) -> str:
     return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
 
 
+def choosing_by(study: Study, objective: Objective | None) -> tuple[Study, dict[str, Any]]:
+    """The study with what choices are to be made by; what of that its run's name has to say.
+
+    Trials are the same by whatever they are chosen, but a search's log is not, and neither is a
+    report: so another objective than the study's own makes a run of its own.
+    """
+    if objective is None or objective == study.objective:
+        return study, {}
+    return study.derive(objective=objective), {"objective": objective}
+
+
 def _write(folder: RunFolder, path: Path, text: str) -> None:
     """Write one of a run's files.
 
@@ -159,6 +171,17 @@ def refuse_older(folder: RunFolder) -> None:
     semantics = older(folder)
     if semantics is not None:
         raise UserError(not_gone_on_with(folder.name, semantics))
+
+
+def refuse_other_objective(folder: RunFolder, objective: Objective) -> None:
+    """Raises `UserError` if a run has searches that were told what another objective says."""
+    if folder.study.is_file() and folder.logs():
+        before = read_run(folder).study.objective
+        if before != objective:
+            raise UserError(
+                f"{folder.name} has searches that chose by {before}, and not by {objective}; undo "
+                "that, or give another --out."
+            )
 
 
 def write_run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from harness.errors import UserError
+from harness.metrics import Objective
 from harness.store.liveness import living_owner
 from harness.store.records import state_of
 from harness.store.run_folder import RunFolder
@@ -30,7 +31,8 @@ class RunStatus(NamedTuple):
 
     name: str
     question: str
-    metric: str
+    objective: Objective
+    """What `best` is chosen by, on `split`."""
     split: str
     is_grid: bool
     asked: int
@@ -94,18 +96,18 @@ def look(folder: RunFolder) -> RunStatus:
     if driver is not None and is_grid and ended and running:
         mean = sum(summary.device_s for summary in ended.values()) / len(ended)
         left_s = mean * len(left) / running
-    metric = files.study.objective
+    objective = files.study.objective
     return RunStatus(
         name=folder.name,
         question=files.study.question,
-        metric=metric.replace("_", " "),
+        objective=objective,
         split=files.study.base.data.chosen_on,
         is_grid=is_grid,
         asked=len(asked),
         counts=counts,
         driver=None if driver is None else str(driver),
         goes_on=earlier is None,
-        best=_best(asked, ended, metric),
+        best=_best(asked, ended, objective),
         running=running,
         left_s=left_s,
         devices=devices,
@@ -128,10 +130,10 @@ def _phantoms(files: RunFiles, store: Store) -> set[str]:
     return {ask.trial_id for ask in last if ask.params and not store.has_begun(ask.trial_id)}
 
 
-def _best(asked: dict[str, Asked], ended: dict[str, Summary], metric: str) -> Best | None:
+def _best(asked: dict[str, Asked], ended: dict[str, Summary], objective: Objective) -> Best | None:
     whole = [summary for summary in ended.values() if summary.status == "COMPLETE"]
     if not whole:
         return None
-    best = max(whole, key=lambda summary: summary.objective(metric))
+    best = max(whole, key=lambda summary: summary.objective(objective))
     of = asked[best.trial_id]
-    return Best(of.cell, of.seed, best.objective(metric))
+    return Best(of.cell, of.seed, best.objective(objective))

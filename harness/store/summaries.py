@@ -16,11 +16,11 @@ from dataclasses import astuple, dataclass
 from typing import Literal
 
 from harness.errors import UserError
-from harness.metrics import OVERALL, SplitMetrics
+from harness.metrics import LOSS, OVERALL, Objective, SplitMetrics, worth_of_chance
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Store
 
-VERSION = 3
+VERSION = 4
 """Raised when `Summary` changes."""
 
 Part = Literal["select", "test"]
@@ -50,7 +50,8 @@ class Summary:
     groups: list[str]
     """Head first."""
     select: list[float | None] | None
-    """`OVERALL`, then each of `BY_GROUP` for every group; so is `test`. None without scores."""
+    """`OVERALL`, then each of `BY_GROUP` for every group, then the loss; so is `test`. None without
+    scores."""
     test: list[float | None] | None
     device: str
     error: str | None
@@ -70,13 +71,16 @@ class Summary:
         return self.costs[COSTS.index(name)]
 
     def score(self, part: Part, metric: str, group: str | None = None) -> float | None:
-        """A field of the record's scores on a split: one of `OVERALL`, or of `BY_GROUP` in a group.
+        """A field of the record's scores on a split: `loss`, one of `OVERALL`, or of `BY_GROUP` in
+        a group.
 
         Accuracies are shares in [0, 1]. None if the split was not scored, or has no such group.
         """
         scores = self.select if part == "select" else self.test
         if scores is None:
             return None
+        if metric == "loss":
+            return scores[-1]
         if group is None:
             return scores[OVERALL.index(metric)]
         if group not in self.groups:
@@ -84,10 +88,12 @@ class Summary:
         block = len(OVERALL) + BY_GROUP.index(metric) * len(self.groups)
         return scores[block + self.groups.index(group)]
 
-    def objective(self, metric: str) -> float:
+    def objective(self, objective: Objective) -> float:
         """As `TrialRecord.objective`."""
-        score = self.score("select", metric)
-        return 1 / self.num_classes if score is None else score
+        score = self.score("select", "loss" if objective == LOSS else objective)
+        if score is None:
+            return worth_of_chance(objective, self.num_classes)
+        return -score if objective == LOSS else score
 
 
 @contextmanager
@@ -207,4 +213,4 @@ def _scores(scores: SplitMetrics | None, groups: list[str]) -> list[float | None
     if scores is None:
         return None
     by_group = [getattr(scores, name).get(group) for name in BY_GROUP for group in groups]
-    return [*(getattr(scores, name) for name in OVERALL), *by_group]
+    return [*(getattr(scores, name) for name in OVERALL), *by_group, scores.loss]

@@ -6,9 +6,10 @@ and FLOPs up to it (the trial's in proportion to its epochs; FLOPs without those
 the records tell them apart). A trial's last row also has its test scores (`test_*`), its selection
 scores as recorded (`final_*`, those of the tested epoch), the `hits` and `class_counts` of both as
 the record has them, and its `spec`. Scores are shares in [0, 1]; what a diverged trial does not
-have is null. The schema's metadata says which study this is, on which versions and devices it ran,
-what the classes are called, what one full run costs, and the commands that made it. Owns: this
-format. Must not know: torch, how a search is replayed or shown.
+have is null. Of the selection split there is also the `loss`, which older tables lack. The schema's
+metadata says which study this is, on which versions and devices it ran, what the classes are
+called, what one full run costs, and the commands that made it. Owns: this format. Must not know:
+torch, how a search is replayed or shown.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from harness.errors import UserError, saving
-from harness.metrics import OVERALL
+from harness.metrics import LOSS, OVERALL, Objective, worth_of_chance
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
 from harness.store.run_folder import RunFolder
@@ -84,6 +85,29 @@ class Table:
     def trials(self) -> pd.DataFrame:
         """The last row of every trial."""
         return self.rows.drop_duplicates("trial_id", keep="last")
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it has the selection loss; tables from before it was written down lack it."""
+        return {"select_loss", "final_loss"} <= set(self.rows.columns)
+
+    def refuse_unscored(self, objective: Objective, path: Path) -> None:
+        """Raises `UserError` if the table does not have what is to be chosen by."""
+        if objective == LOSS and not self.has_loss:
+            raise UserError(
+                f"--objective {LOSS}: {path} was tabulated without the selection loss; tabulate "
+                "its runs again, or choose by another."
+            )
+
+    def worths(self, objective: Objective) -> pd.Series[float]:
+        """Of every row, what its epoch is worth by the selection split, better when higher."""
+        return -self.rows["select_loss"] if objective == LOSS else self.rows[f"select_{objective}"]
+
+    def final_worths(self, objective: Objective) -> pd.Series[float]:
+        """Of every one of `trials`, what it is worth; chance for one that diverged."""
+        last = self.trials
+        final = -last["final_loss"] if objective == LOSS else last[f"final_{objective}"]
+        return final.fillna(worth_of_chance(objective, self.info.num_classes))
 
     def space(self) -> SearchSpace:
         """What a search ranges over: the table's axes."""
@@ -234,11 +258,12 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
             "device_s": share * trial.device_s,
             "flops": round(share * trial.charged_flops),
         }
-        row |= {f"select_{name}": scores.get(name) for name in OVERALL}
+        row |= {f"select_{name}": scores.get(name) for name in (*OVERALL, "loss")}
         # A diverged trial's summary names no groups; the epochs before have their own.
         row |= {f"select_{group}": value for group, value in scores.get("groups", {}).items()}
         rows.append(row)
     rows[-1] |= _named(trial, "select", "final") | _named(trial, "test", "test")
+    rows[-1]["final_loss"] = trial.score("select", "loss")
     record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())
     rows[-1]["spec"] = json.dumps(record["spec"])
     for part, prefix in (("select", "final"), ("test", "test")):

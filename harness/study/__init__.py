@@ -4,6 +4,7 @@ What a study file imports stands here: `from harness.study import Axis, Study`.
 """
 
 from harness.metrics import Metric as Metric
+from harness.metrics import Objective as Objective
 from harness.study.axes import Axis as Axis
 from harness.study.axes import Range as Range
 from harness.study.axes import Switches as Switches

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError, unknown
-from harness.metrics import Metric
+from harness.metrics import Objective
 from harness.spec import Frozen, TrialRequest
 from harness.study.axes import Axis, Range, Switches, request_values
 from harness.study.figures import AnyView, Embedding, View
@@ -30,7 +30,8 @@ class Study(Frozen):
     space: tuple[Axis | Range | Switches, ...] = ()
     """What searches other than the grid range over; empty: the axes."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    objective: Metric = "class_mean"
+    objective: Objective = "class_mean"
+    """What choices are made by, on the selection split; the test split's class mean is shown."""
     views: tuple[AnyView, ...]
     fixed: str
     """What was held fixed and why, for the captions."""

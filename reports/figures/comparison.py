@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.metrics import OVERALL
+from harness.metrics import OVERALL, SHOWN
 from harness.reports.figures.style import (
     COLOURS,
     MAP,
@@ -108,7 +108,7 @@ def gamma_and_sweep(learned: Learned, compared: Arms) -> Figure:
 def arms(compared: Arms) -> Figure:
     """Test accuracy of every arm, all classes and by group, with intervals and every seed's dot."""
     table, scores = compared.table, compared.scores
-    names = [compared.comparison.objective, *compared.groups]
+    names = [SHOWN, *compared.groups]
     figure = Figure(figsize=(13, 0.42 * len(table) + 1.6), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
     for axis, name in zip(axes, names, strict=True):
@@ -133,7 +133,7 @@ def arms(compared: Arms) -> Figure:
 @style()
 def pareto(compared: Arms) -> Figure:
     """Test accuracy of every arm against what finding it and training it cost, and its front."""
-    table, score = compared.table, compared.comparison.objective
+    table, score = compared.table, SHOWN
     figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     axis = figure.subplots()
     best = front(table, "runs_per_seed", score)

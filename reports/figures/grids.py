@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from harness.metrics import SHOWN
 from harness.reports.figures.frame import finish, panel_name
 from harness.reports.figures.style import COLOURS, heat_cells, line_look, style
 from harness.reports.numbers.paper import paper_grid
@@ -28,7 +29,6 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
     The cell chosen on the selection split is boxed, diverged cells carry a cross, and cells
     without a score are hatched.
     """
-    metric = run.study.objective
     paper = paper_grid(run, view.rows, view.columns)
     panels = len(run.groups)
     figure = Figure(figsize=(13, 6.6 if panels else 4.2), layout="constrained")
@@ -37,8 +37,8 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
         parts = figure.subfigures(2, 1, height_ratios=[1.25, 1])
     top, bottom = parts
     axes = top.subplots(1, 2 if paper else 1, squeeze=False)[0]
-    ours = grid(run, summary, view.rows, view.columns, f"test_{metric}")
-    _heat(axes[0], run, summary, choice, view, ours, panel_name(metric))
+    ours = grid(run, summary, view.rows, view.columns, run.test)
+    _heat(axes[0], run, summary, choice, view, ours, panel_name(SHOWN))
     if paper:
         table = paper[0]
         heat_cells(axes[1], table, size=6.5)
@@ -91,9 +91,8 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
     Bands are 95 % intervals over seeds; a cross marks diverged trials; the paper's curves have
     their own panel.
     """
-    metric = run.study.objective
     paper = paper_grid(run, view.rows, view.columns)
-    panels = [(f"test_{metric}", panel_name(metric))]
+    panels = [(run.test, panel_name(SHOWN))]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     count = len(panels) + bool(paper)
     width = min(3, count)

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.metrics import SHOWN
 from harness.reports.figures.frame import finish, panel_name
 from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.paper import Paper, paper_tables
@@ -33,10 +34,9 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         return _distances(run, summary, choice, view)
     if view.value == "cost":
         return _costs(run, summary, choice, view)
-    metric = run.study.objective
     values = run.order(view.rows)
     papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
-    panels = [(f"test_{metric}", panel_name(metric))]
+    panels = [(run.test, panel_name(SHOWN))]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     below = len(papers) > 1
     count = max(len(panels), len(papers)) if below else len(panels) + len(papers)

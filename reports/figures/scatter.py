@@ -9,6 +9,7 @@ import math
 
 from matplotlib.figure import Figure
 
+from harness.metrics import SHOWN
 from harness.reports.figures.frame import average_words, finish
 from harness.reports.figures.style import COLOURS, MARKERS, style
 from harness.reports.numbers.embedding import load_embedded
@@ -66,7 +67,7 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
         axis.grid(alpha=0.3)
         axis.set_xlabel("test accuracy, mean over classes (%)")
         axis.set_ylabel("test accuracy, tail classes (%)")
-    ours.set_xlabel(f"test accuracy, {average_words(run.study.objective)} (%)")
+    ours.set_xlabel(f"test accuracy, {average_words(SHOWN)} (%)")
     figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     finish(figure, run, view, choice)
     return figure

@@ -14,11 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.metrics import Scale
 from harness.reports.figures.style import COLOURS, MARKERS, cost_axis, line_look, style
 from harness.reports.numbers.incumbents import Curves
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.captions import searches_caption
-from harness.reports.text.names import metric_words
+from harness.reports.text.names import SHOWN_WORDS
 from harness.store.comparisons import SearchComparison
 
 
@@ -30,7 +31,7 @@ def anytime(compared: Searches) -> Figure:
     split = compared.recorded.study.base.data.chosen_on
     fields = [("test", "test accuracy of the incumbent (%)")]
     if cells is not None:
-        fields.append(("regret", f"regret on {split} (points)"))
+        fields.append(("regret", f"regret on {split} ({_unit(compared.recorded.scale)})"))
     width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
     figure = Figure(figsize=(width, 4.6), layout="constrained")
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
@@ -44,7 +45,7 @@ def anytime(compared: Searches) -> Figure:
         highest = max(highest, cells.best_test)
         axes[0].axhline(cells.best_test, color="0.4", linestyle="--", linewidth=0.8)
         _note(axes[0], 0.02, cells.best_test, "best cell on test, by hindsight", va="bottom")
-        _regret_axis(axes[1], lines["regret"], cells.target)
+        _regret_axis(axes[1], lines["regret"], cells.target, compared.recorded.scale)
     room = max(0.5, 0.08 * (highest - lowest))
     axes[0].set_ylim(lowest - room, highest + room)
     handles, names = axes[0].get_legend_handles_labels()
@@ -79,15 +80,23 @@ def _anytime_panel(axis: Axes, compared: Searches, field: str) -> None:
     cost_axis(axis, "cost (full runs)")
 
 
-def _regret_axis(axis: Axes, regret: pd.Series[float], target: float) -> None:
+def _unit(scale: Scale) -> str:
+    """What regrets are counted in."""
+    return scale.words if scale.sign < 0 else scale.difference
+
+
+def _regret_axis(axis: Axes, regret: pd.Series[float], target: float, scale: Scale) -> None:
     """The scale of a panel of regrets, and the regret that counts as having found the best."""
     axis.axhline(target, color="0.4", linestyle="--", linewidth=0.8)
-    _note(axis, 0.02, target, f"found: {target:.1f} points", va="top")
-    axis.set_yscale("symlog", linthresh=1, linscale=0.5)
-    axis.set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
+    _note(axis, 0.02, target, f"found: {target:.{scale.digits}f} {_unit(scale)}", va="top")
+    step = scale.factor / 100
+    axis.set_yscale("symlog", linthresh=step, linscale=0.5)
+    ticks = [step * tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200)]
+    ticks = ticks if scale.sign < 0 else ticks[:7]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     # Empty space below the target says nothing when no search comes near it.
     bottom = 0.0 if regret.min() <= target else 0.8 * target
-    axis.set_ylim(bottom, 1.5 * max(1.0, regret.max()))
+    axis.set_ylim(bottom, 1.5 * max(step, regret.max()))
 
 
 def _anytime_line(
@@ -162,7 +171,7 @@ def finals(compared: Searches) -> Figure:
             axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
         axis.axvline(table[name].loc[choices.reference], color="0.4", linestyle=":", linewidth=1)
         if name == "test":
-            axis.set_title(f"all classes ({metric_words(study.objective)})")
+            axis.set_title(f"all classes ({SHOWN_WORDS})")
         else:
             error = table[f"binomial_{name}"].mean()
             axis.set_title(f"{name} classes\nbinomial s.e. of one trial {error:.1f}", fontsize=9)

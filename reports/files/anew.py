@@ -24,6 +24,7 @@ from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import load_arms
 from harness.reports.numbers.counts import load_counts
 from harness.reports.numbers.gamma import Learned, load_learned
+from harness.reports.numbers.replicates import repeated
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.searches import load_searches
 from harness.reports.numbers.sweep import choose, over_nuisance, search_answers, summarise
@@ -70,6 +71,9 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list
         _csv(out / "trials.csv", metrics.assign(selected_on=selected_on)),
         _csv(out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]),
     ]
+    again = repeated(run)
+    if again is not None:
+        written.append(_csv(out / "choices_by_seed.csv", again.choices))
     for view in run.figures:
         written += _save(out / stem(view), draw(run, summary, choice, view))
     if run.searches:

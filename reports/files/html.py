@@ -19,11 +19,13 @@ from typing import Any
 import pandas as pd
 
 from harness.catalogue.rerun import places
+from harness.metrics import SHOWN
 from harness.reports.figures.style import DPI
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import Arms, front
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
+from harness.reports.text.comparison import choosing
 from harness.reports.text.document import Document
 from harness.reports.text.model import ComparisonContent, Section, SweepContent, Table
 from harness.reports.text.names import metric_words, split_words
@@ -158,7 +160,7 @@ def comparison_page(
             notes=content.notes,
         )
     ]
-    best = ", ".join(front(arms.table, "runs_per_seed", compared.objective))
+    best = ", ".join(front(arms.table, "runs_per_seed", SHOWN))
     alt = f"Test accuracy of every arm against its cost in full runs. On the front: {best}."
     words = f"On the front, which no arm beats in both: {best}. By the means alone."
     pareto = _picture(folder, "pareto", alt, words)
@@ -179,11 +181,9 @@ def comparison_page(
             beside = _picture(folder, "gamma_and_sweep", alt, "")
             title = "Learned beside swept"
             parts.append(Part(anchor="beside", title=title, figure=beside))
-    split = compared.request.data.chosen_on
-    metric = metric_words(compared.objective)
     definition = {
         "Seeds": ", ".join(map(str, compared.seeds)),
-        "Selection rule": f"Settings by the seeds' mean {metric} on {split}.",
+        "Selection rule": f"Settings {choosing(compared)}",
         "Budget": command.plan if command else "not recorded",
         "Unit of cost": compared.unit,
     }

@@ -1,7 +1,8 @@
 """What searches have chosen by a cost that all of them were given, and how they compare there.
 
 Every choice is by the selection score, and what is shown of it is its test score. Accuracies are in
-percent; cost is in full runs: device seconds over those of the reference.
+percent, a selection loss is negated, so that more is better; cost is in full runs: device seconds
+over those of the reference.
 
 Owns: the common cost, the choices and a row per search. Must not know: lines against cost.
 """
@@ -73,9 +74,9 @@ def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> C
 
 def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
     """The incumbents at one cost; without scores where a repeat had none by then."""
-    trials, groups, metric = recorded.trials, recorded.groups, recorded.metric
-    tests = trials[f"test_{metric}"].to_dict()
-    elsewhere = _ElsewhereScored(trials, f"select_{metric}")
+    trials, groups, test = recorded.trials, recorded.groups, recorded.test
+    tests = trials[test].to_dict()
+    elsewhere = _ElsewhereScored(trials, recorded.select)
     rows = []
     for (name, repeat), own in told.groupby(["search", "repeat"], sort=False):
         has_one = (own["runs"] <= at).to_numpy() & (own["incumbent"] != "").to_numpy()
@@ -96,12 +97,12 @@ def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
             row |= {
                 "cell": trial["cell"],
                 "select": last["incumbent_select"],
-                "test": trial[f"test_{metric}"],
+                "test": trial[test],
                 **{group: trial[f"test_{group}"] for group in groups},
                 **{f"binomial_{group}": trial[f"binomial_{group}"] for group in groups},
                 "regret": last["regret"],
                 "test_regret": last["test_regret"],
-                "missed": max(tested, default=trial[f"test_{metric}"]) - trial[f"test_{metric}"],
+                "missed": max(tested, default=trial[test]) - trial[test],
                 "luck": last["incumbent_select"] - elsewhere.mean(str(last["incumbent"])),
             }
         rows.append(row)
@@ -134,7 +135,7 @@ def _confirmed(recorded: Recorded) -> pd.DataFrame:
 
     Both by test score on the unseen seeds; `confirm_runs` is what training them cost.
     """
-    comparison, metric = recorded.comparison, recorded.metric
+    comparison, test = recorded.comparison, recorded.test
     by_place = recorded.trials.reset_index().set_index(["cell", "seed"]).sort_index()
     rows = []
     for (name, repeat), events in recorded.logs.items():
@@ -147,9 +148,9 @@ def _confirmed(recorded: Recorded) -> pd.DataFrame:
             if places and all(place in by_place.index for place in places):
                 again.append(by_place.loc[places])
         if again:
-            best = max(again, key=lambda found: float(found[f"select_{metric}"].mean()))
-            row["first_again"] = again[0][f"test_{metric}"].mean()
-            row["confirmed"] = best[f"test_{metric}"].mean()
+            best = max(again, key=lambda found: float(found[recorded.select].mean()))
+            row["first_again"] = again[0][test].mean()
+            row["confirmed"] = best[test].mean()
             seconds = sum(float(found["device_s"].sum()) for found in again)
             row["confirm_runs"] = seconds / comparison.reference.device_s
         rows.append(row)
@@ -178,7 +179,8 @@ def _by_search(
         row["answers"] = len(answers)
         for status in ("DIVERGED", "FAILED", "PRUNED"):
             row[status] = int((answers["status"] == status).sum())
-        row["collapsed"] = int((whole["select"] < 2 * recorded.chance).sum())
+        accuracies = recorded.trials["select_class_mean"].loc[whole["trial_id"]]
+        row["collapsed"] = int((accuracies < 2 * recorded.chance).sum())
         rows.append(row)
     return pd.DataFrame(rows).set_index("search")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.errors import UserError
-from harness.metrics import OVERALL
+from harness.metrics import LOSS, OVERALL, SHOWN, scale_of
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
@@ -25,7 +25,9 @@ class Arms:
     groups: tuple[str, ...]
     scores: pd.DataFrame
     table: pd.DataFrame
-    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs."""
+    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs. Of
+    `select`, higher is better: a loss is negated. What the seeds of an arm do not share, because
+    each chose for itself, is its mean over them."""
     pairs: pd.DataFrame
     """A row per pair: the arm with `learned` strengths, the `plain` one, and their `difference` in
     test score with its half-width `_ci`, paired by seed, in points."""
@@ -72,10 +74,12 @@ def load_arms(folder: RunFolder) -> Arms:
     first = next(r for r in records.values() if r.test is not None)
     assert first.test is not None
     groups = tuple(first.test.groups)
-    rows = []
+    rows, select = [], scale_of(comparison.objective).column
     for arm in comparison.arms:
         for seed, trial_id in zip(comparison.seeds, arm.trials, strict=True):
-            rows.append({"arm": arm.name, "seed": seed, **_scores(records[trial_id], groups)})
+            record = records[trial_id]
+            loss = {select: record.objective(LOSS)} if comparison.objective == LOSS else {}
+            rows.append({"arm": arm.name, "seed": seed, **_scores(record, groups), **loss})
     scores = pd.DataFrame(rows)
     unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
     seconds = {key: record.cost.device_s for key, record in records.items()}
@@ -88,15 +92,16 @@ def load_arms(folder: RunFolder) -> Arms:
         row: dict[str, object] = {"arm": arm.name}
         for name in (*groups, *OVERALL):
             row[name], row[f"{name}_ci"] = mean_and_half_width(own[f"test_{name}"])
-        metric = f"test_{comparison.objective}"
+        metric = f"test_{SHOWN}"
         base = scores[scores["arm"] == comparison.arms[0].name]
         difference = pd.Series(base[metric].to_numpy() - own[metric].to_numpy())
         row["first_minus_this"], row["first_minus_this_ci"] = mean_and_half_width(difference)
-        row["select"], row["select_ci"] = mean_and_half_width(own[f"select_{comparison.objective}"])
+        row["select"], row["select_ci"] = mean_and_half_width(own[select])
         row["diverged"] = int(own["diverged"].sum())
-        row["trainable_params"] = records[arm.trials[0]].trainable_params
-        row["inference_gflop"] = records[arm.trials[0]].cost.inference_flops / 1e9
         count = len(arm.trials)
+        trained = [records[trial_id] for trial_id in arm.trials]
+        row["trainable_params"] = round(sum(each.trainable_params for each in trained) / count)
+        row["inference_gflop"] = sum(each.cost.inference_flops for each in trained) / count / 1e9
         row["runs_per_seed"] = sum(seconds[i] for i in arm.charged) / one_run / count
         row["runs_by_flops"] = sum(flops[i] for i in arm.charged) / one_run_flops / count
         table.append(row)
@@ -115,7 +120,7 @@ def load_arms(folder: RunFolder) -> Arms:
 
 
 def _pairs(comparison: Comparison, scores: pd.DataFrame) -> pd.DataFrame:
-    metric = scores.set_index(["arm", "seed"])[f"test_{comparison.objective}"]
+    metric = scores.set_index(["arm", "seed"])[f"test_{SHOWN}"]
     rows = []
     for learned, plain in comparison.pairs:
         mean, half = mean_and_half_width(metric.loc[learned] - metric.loc[plain])
@@ -132,7 +137,7 @@ def _swept(
     scores = []
     for each in comparison.swept.cells:
         own = [_scores(records[trial_id], groups) for trial_id in each.trials]
-        mean = sum(score[f"test_{comparison.objective}"] for score in own) / len(own)
+        mean = sum(score[f"test_{SHOWN}"] for score in own) / len(own)
         scores.append((str(each.cell[rows]), str(each.cell[columns]), mean))
     frame = pd.DataFrame(scores, columns=["row", "column", "score"])
     table: pd.DataFrame = frame.pivot(index="row", columns="column", values="score")

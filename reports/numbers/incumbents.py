@@ -52,11 +52,11 @@ def all_answers(recorded: Recorded, cells: AllCells | None) -> pd.DataFrame:
     table.
     """
     comparison, trials = recorded.comparison, recorded.trials
-    tests = dict(zip(trials.index, trials[f"test_{recorded.metric}"], strict=True))
+    tests = dict(zip(trials.index, trials[recorded.test], strict=True))
     cell_of = dict(zip(trials.index, trials["cell"], strict=True))
     rows = []
     for (name, repeat), events in recorded.logs.items():
-        for row in answers(events, tests):
+        for row in answers(events, tests, recorded.scale.factor):
             row = {"search": name, "repeat": repeat, **row}
             row["runs"] = row["spent_device_s"] / comparison.reference.device_s
             row["flop_runs"] = row["spent_flops"] / comparison.reference.flops
@@ -119,14 +119,14 @@ def _random(cells: AllCells, most_runs: float) -> pd.DataFrame:
 
 def _restarts(recorded: Recorded, told: pd.DataFrame) -> pd.DataFrame:
     """What starting a learned search again would bring; all recorded seeds of its cell count."""
-    trials, metric = recorded.trials, recorded.metric
+    trials = recorded.trials
     rows = []
     for name in recorded.comparison.learned:
         ran = trials["cell"].loc[told[told["search"] == name]["trial_id"]]
         own = trials[trials["cell"].isin(ran)]
         if len(own) < 2:
             continue
-        select, test = (own[f"{split}_{metric}"].to_numpy(float) for split in ("select", "test"))
+        select, test = (own[name].to_numpy(float) for name in (recorded.select, recorded.test))
         cost = float(own["device_s"].mean()) / recorded.comparison.reference.device_s
         for starts, best in enumerate(expected_best(select, test, len(own)), 1):
             rows.append({"search": name, "starts": starts, "runs": starts * cost, "test": best})

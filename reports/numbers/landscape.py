@@ -27,8 +27,9 @@ from harness.reports.numbers.statistics import (
 from harness.search.optuna_search import REDUCTION
 from harness.store.table import Table, cell_key
 
-FIXED_TARGET = 1.0
-"""Regret in points that counts as having found the best where no spread over seeds is known."""
+FIXED_TARGET = 0.01
+"""Regret, in units of `harness.metrics.worth`, that counts as having found the best where no spread
+over seeds is known: a point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,8 @@ class AllCells:
     """Highest mean test score of a cell."""
     best: dict[str, Any]
     """The cell with the highest mean selection score."""
-    sd: float
-    """Of a cell's selection score over seeds, near the best; NaN with one seed."""
-
-    @property
-    def target(self) -> float:
-        """Regret in points that counts as having found the best."""
-        return FIXED_TARGET if np.isnan(self.sd) else self.sd
+    target: float
+    """Regret that counts as having found the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +89,13 @@ def landscape(recorded: Recorded) -> Landscape | None:
     cells = _all_cells(recorded.table, recorded)
     return Landscape(
         cells=cells,
-        fidelity=_fidelity(recorded.table, recorded.metric),
+        fidelity=_fidelity(recorded.table, recorded),
         effects=_effects(cells, recorded) if len(cells.fields) > 1 else None,
     )
 
 
 def _all_cells(table: Table, recorded: Recorded) -> AllCells:
-    trials, metric = recorded.trials, recorded.metric
+    trials = recorded.trials
     axes = table.info.study.axes
     seeds = table.info.study.seeds
     shape = [*(len(axis.values) for axis in axes), len(seeds)]
@@ -107,11 +103,12 @@ def _all_cells(table: Table, recorded: Recorded) -> AllCells:
     cells = table.info.study.cells()
     places = [(cell_key(cell), seed) for cell in cells for seed in seeds]
     found = by_place.loc[places]
-    select = found[f"select_{metric}"].to_numpy(float).reshape(shape)
-    test = found[f"test_{metric}"].to_numpy(float).reshape(shape)
+    select = found[recorded.select].to_numpy(float).reshape(shape)
+    test = found[recorded.test].to_numpy(float).reshape(shape)
     seconds = found["device_s"].to_numpy(float).reshape(shape)
     best = int(select.mean(axis=-1).argmax())
-    means = trials.groupby("cell")[[f"select_{metric}", f"test_{metric}"]].mean()
+    sd = seed_sd(select.reshape(-1, len(seeds)))
+    means = trials.groupby("cell")[[recorded.select, recorded.test]].mean()
     return AllCells(
         fields=[axis.field for axis in axes],
         labels=[axis.label for axis in axes],
@@ -124,27 +121,26 @@ def _all_cells(table: Table, recorded: Recorded) -> AllCells:
         best_select=float(select.mean(axis=-1).max()),
         best_test=float(test.mean(axis=-1).max()),
         best=cells[best],
-        sd=seed_sd(select.reshape(-1, len(seeds))),
+        target=recorded.scale.factor * FIXED_TARGET if np.isnan(sd) else sd,
     )
 
 
-def _fidelity(table: Table, metric: str) -> pd.DataFrame:
+def _fidelity(table: Table, recorded: Recorded) -> pd.DataFrame:
     """What the rungs of a pruner can know of a cell's final score; no row if it was not scored."""
     if table.info.study.base.recipe.score_epochs == "last":
         return pd.DataFrame()
-    chance = 1 / table.info.num_classes
     keys = {cell_key(cell) for cell in table.info.study.cells()}
     epochs = table.info.study.base.recipe.epochs
-    final = table.trials.set_index("trial_id")
-    final = final[final["cell"].isin(keys)]
-    early = table.rows.pivot(index="trial_id", columns="epoch", values=f"select_{metric}")
+    final = recorded.trials[recorded.trials["cell"].isin(keys)]
+    curves = table.rows[["trial_id", "epoch"]].assign(worth=table.worths(recorded.study.objective))
+    early = curves.pivot(index="trial_id", columns="epoch", values="worth")
     rungs = [REDUCTION**n for n in range(epochs) if REDUCTION**n < epochs]
     rows = []
     for rung in rungs:
         told = [
             foretold(
                 early[rung].loc[own.index].to_numpy(float),
-                own[f"final_{metric}"].fillna(chance).to_numpy(float),
+                own[recorded.select].to_numpy(float),
                 1 / REDUCTION,
             )
             for _, own in final.groupby("seed")

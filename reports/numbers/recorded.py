@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError
-from harness.metrics import OVERALL, Metric
+from harness.metrics import LOSS, OVERALL, SHOWN, Objective, Scale, scale_of
 from harness.reports.numbers.run import load_run
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
@@ -37,16 +37,27 @@ class Recorded:
     """Accuracy of guessing, percent."""
     trials: pd.DataFrame
     """A row per trial under its id: `cell` as text, `seed`, `status`, accuracies in percent (those
-    of a diverged trial are chance), `device_s` and `flops`."""
+    of a diverged trial are chance), `device_s` and `flops`; where choices are made by the loss,
+    also that, negated."""
     logs: dict[tuple[str, int], list[Event]]
     """Search and repeat -> its log."""
     table: Table | None
     """The table that was replayed; None where trials were trained."""
 
     @property
-    def metric(self) -> Metric:
-        """What choices are made by."""
-        return self.study.objective
+    def scale(self) -> Scale:
+        """How what choices are made by stands in tables of numbers, and how it is read."""
+        return scale_of(self.study.objective)
+
+    @property
+    def select(self) -> str:
+        """The column of `trials` that choices are made by, better when higher."""
+        return self.scale.column
+
+    @property
+    def test(self) -> str:
+        """The column of `trials` that is shown of a choice."""
+        return f"test_{SHOWN}"
 
 
 @in_bulk()
@@ -66,7 +77,7 @@ def read_recorded(folder: RunFolder) -> Recorded:
         trials, groups, chance = run.trials, run.groups, run.chance
         trials = trials.assign(cell=[cell_key(asked.cell) for asked in files.asked])
     else:
-        trials = _trials_of(table)
+        trials = _trials_of(table, files.study.objective)
         groups, chance = table.info.groups, 100 / table.info.num_classes
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     by_path = dict(zip(folder.logs(), files.searches.values(), strict=True))
@@ -94,7 +105,7 @@ def _devices(table: Table | None, trials: pd.DataFrame) -> list[str]:
     return [str(name) for name in trials["device"].dropna().unique()] if "device" in trials else []
 
 
-def _trials_of(table: Table) -> pd.DataFrame:
+def _trials_of(table: Table, objective: Objective) -> pd.DataFrame:
     """The table's trials under the names that `Run.trials` uses, in percent."""
     last, info = table.trials, table.info
     chance = 100 / info.num_classes
@@ -105,5 +116,7 @@ def _trials_of(table: Table) -> pd.DataFrame:
         columns[f"test_{name}"] = (100 * last[f"test_{name}"]).fillna(chance)
     for group in info.groups:
         columns[f"binomial_{group}"] = 100 * last[f"test_se_{group}"]
+    if objective == LOSS:
+        columns[scale_of(LOSS).column] = table.final_worths(LOSS)
     columns |= {"device_s": last["device_s"], "flops": last["flops"]}
     return pd.DataFrame(columns)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.metrics import OVERALL
+from harness.metrics import LOSS, OVERALL, SHOWN, Objective, Scale, scale_of
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run
 from harness.store.search_log import Event
@@ -55,6 +55,21 @@ class Run:
     """Names of the dataset's groups, head first; empty until a trial has finished."""
     chance: float
     """Accuracy of guessing, percent; NaN until a trial has finished."""
+
+    @property
+    def scale(self) -> Scale:
+        """How what choices are made by stands in the frames, and how it is read."""
+        return scale_of(self.study.objective)
+
+    @property
+    def select(self) -> str:
+        """The column that choices are made by, better when higher."""
+        return self.scale.column
+
+    @property
+    def test(self) -> str:
+        """The column that is shown of what was chosen."""
+        return f"test_{SHOWN}"
 
     @property
     def fields(self) -> list[str]:
@@ -119,7 +134,8 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
     ids = {"seed": [a.seed for a in files.asked], "trial_id": [a.trial_id for a in files.asked]}
-    results = _results([ended.get(asked.trial_id) for asked in files.asked], groups)
+    found = [ended.get(asked.trial_id) for asked in files.asked]
+    results = _results(found, groups, files.study.objective)
     return Run(
         study=files.study,
         on_axes=on_axes,
@@ -144,11 +160,11 @@ def _keys(trials: Sequence[Asked]) -> list[str]:
     return [known[word] for word in words]
 
 
-def rows_of(ended: Sequence[Summary]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def rows_of(ended: Sequence[Summary], objective: Objective) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A row per trial, with the columns that `Run.trials` has of results; and the groups."""
     scored = next((each for each in ended if each.test is not None), None)
     groups = tuple(scored.groups) if scored else ()
-    return _results(ended, groups), groups
+    return _results(ended, groups, objective), groups
 
 
 def _plain(value: Any) -> Any:
@@ -162,7 +178,9 @@ def _is_scored(ended: dict[str, Summary], trial_id: str) -> bool:
     return trial_id in ended and ended[trial_id].test is not None
 
 
-def _results(ended: Sequence[Summary | None], groups: tuple[str, ...]) -> pd.DataFrame:
+def _results(
+    ended: Sequence[Summary | None], groups: tuple[str, ...], objective: Objective
+) -> pd.DataFrame:
     """A row per trial; column by column, because there may be 100,000 of them."""
     columns: dict[str, Any] = {"status": [each.status if each else "MISSING" for each in ended]}
     for part in PARTS:
@@ -178,17 +196,20 @@ def _results(ended: Sequence[Summary | None], groups: tuple[str, ...]) -> pd.Dat
         columns[name] = [getattr(each, name) if each else nan for each in ended]
     costs = [each.costs if each else [nan] * len(COSTS) for each in ended]
     columns |= dict(zip(COSTS, map(list, zip(*costs, strict=True)), strict=bool(costs)))
-    return pd.DataFrame(columns, columns=_columns(groups))
+    results = pd.DataFrame(columns, columns=_columns(groups))
+    if objective == LOSS:
+        results.insert(1, scale_of(LOSS).column, _negated_losses(ended))
+    return results
 
 
 def _percent(
     ended: Sequence[Summary | None], part: Part, groups: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """Scores on a split, `[trials, columns]`: overall, then every one of `BY_GROUP` by group.
+    """Scores on a split, `[trials, columns]`, as `Summary` has them, but accuracies in percent.
 
     A diverged trial's accuracies are chance; a part of a training is no score.
     """
-    width, names = len(OVERALL) + len(BY_GROUP) * len(groups), list(groups)
+    width, names = len(OVERALL) + len(BY_GROUP) * len(groups) + 1, list(groups)
     nothing: list[float | None] = [None] * width
     rows, guesses = [], {}
     for index, trial in enumerate(ended):
@@ -201,12 +222,21 @@ def _percent(
             rows.append(scores)
         else:  # of another dataset, or of a trial with fewer groups
             own = [trial.score(part, name) for name in OVERALL]
-            rows.append([*own, *(trial.score(part, n, g) for n in BY_GROUP for g in groups)])
+            by_group = [trial.score(part, n, g) for n in BY_GROUP for g in groups]
+            rows.append([*own, *by_group, trial.score(part, "loss")])
     found = np.array(rows, dtype=float).reshape(len(rows), width)
     found[:, : len(OVERALL) + 2 * len(groups)] *= 100  # a distance is no share
     for index, guess in guesses.items():
         found[index, : len(OVERALL) + len(groups)] = guess
     return found
+
+
+def _negated_losses(ended: Sequence[Summary | None]) -> list[float]:
+    """What each trial is chosen by where that is the selection loss."""
+    return [
+        each.objective(LOSS) if each and each.status in ("COMPLETE", "DIVERGED") else float("nan")
+        for each in ended
+    ]
 
 
 def _columns(groups: tuple[str, ...]) -> list[str]:

@@ -27,23 +27,24 @@ from harness.study.figures import Points
 
 def search_answers(run: Run) -> pd.DataFrame:
     """What each search learned, in that order: a row per answer, with its `repeat` first."""
-    name = f"test_{run.study.objective}"
     trials = run.trials.drop_duplicates("trial_id")
-    tests = dict(zip(trials["trial_id"], trials[name], strict=True))
+    tests = dict(zip(trials["trial_id"], trials[run.test], strict=True))
     rows = [
         {"repeat": repeat, **row}
         for repeat, events in run.searches.items()
-        for row in answers(events, tests)
+        for row in answers(events, tests, run.scale.factor)
     ]
     return pd.DataFrame(rows)
 
 
-def answers(events: list[Event], tests: dict[str, float]) -> list[dict[str, Any]]:
+def answers(
+    events: list[Event], tests: dict[str, float], factor: float = 100.0
+) -> list[dict[str, Any]]:
     """The answers in a search's log, in their order.
 
     Number, trial and status, its selection score, its cost and the sum so far, and the incumbent:
     the best selection score of a whole trial so far (of equal ones, the first), that trial and its
-    test score.
+    test score. `factor` is that of the objective's `Scale`.
     """
     rows = []
     spent, spent_flops, best, best_test = 0.0, 0, float("nan"), float("nan")
@@ -52,7 +53,7 @@ def answers(events: list[Event], tests: dict[str, float]) -> list[dict[str, Any]
         spent += event.device_s
         spent_flops += event.flops
         objective = event.objective
-        score = float("nan") if objective is None else 100 * objective
+        score = float("nan") if objective is None else factor * objective
         whole = event.status in ("COMPLETE", "DIVERGED")
         if whole and not score <= best:
             incumbent = event.trial_id
@@ -93,6 +94,7 @@ def summarise(run: Run) -> pd.DataFrame:
     """
     names = [*OVERALL, *run.groups]
     scores = [f"{part}_{name}" for part in ("select", "test") for name in names]
+    scores += [] if run.select in scores else [run.select]
     by_cell = run.trials.groupby(run.cell_numbers)
     found = by_cell[scores].agg(["mean", "std", "count"]).reindex(range(len(run.cells)))
     summary: dict[str, Any] = {
@@ -130,12 +132,12 @@ def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
     Nuisance axes are chosen by the same rule, because the best of all cells is also the best
     within its scientific cell.
     """
-    metric = run.study.objective
-    known = summary[summary[f"select_{metric}"].notna() & summary[f"test_{metric}"].notna()]
+    select, test = run.select, run.test
+    known = summary[summary[select].notna() & summary[test].notna()]
     if known.empty:
         return None
-    best = int(known[f"select_{metric}"].to_numpy().argmax())
-    oracle = int(known[f"test_{metric}"].to_numpy().argmax())
+    best = int(known[select].to_numpy().argmax())
+    oracle = int(known[test].to_numpy().argmax())
     # Taken column by column: a row by itself would turn whole numbers into floats.
     cell = {field: known[field].iloc[best] for field in run.fields}
     return Choice(
@@ -143,15 +145,14 @@ def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
         row=known.iloc[best],
         at_edge=tuple(f for f in run.fields if _at_edge(run, f, cell[f])),
         oracle={field: known[field].iloc[oracle] for field in run.fields},
-        oracle_score=float(known[f"test_{metric}"].iloc[oracle]),
+        oracle_score=float(known[test].iloc[oracle]),
     )
 
 
 def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float, float]]:
-    """Each value's test objective minus that of the chosen cell: mean and half-width of the
+    """Each value's test score minus that of the chosen cell: mean and half-width of the
     differences paired by seed, so that what a seed does to all cells alike is out of them."""
-    name = f"test_{run.study.objective}"
-    scores = run.trials.pivot_table(index="seed", columns=field, values=name, aggfunc="mean")
+    scores = run.trials.pivot_table(index="seed", columns=field, values=run.test, aggfunc="mean")
     chosen = scores[choice.cell[field]]
     return {value: mean_and_half_width(scores[value] - chosen) for value in scores.columns}
 
@@ -177,7 +178,7 @@ def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
 def _preferred(run: Run, summary: pd.DataFrame, fields: list[str]) -> pd.DataFrame:
     """Of the rows with equal `fields`, the one with the best selection score."""
     # Without any score the first row stands for the cell, so that holes stay visible.
-    score = summary[f"select_{run.study.objective}"].fillna(-1.0)
+    score = summary[run.select].fillna(-np.inf)
     best = score.groupby([summary[field] for field in fields], sort=False).idxmax()
     return summary.loc[best].reset_index(drop=True)
 
@@ -238,10 +239,10 @@ def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
 def bubbles_of(run: Run, rows: str) -> pd.DataFrame:
     """One row per value of an axis: mean overall and tail test accuracy, and the seeds' spread.
 
-    `overall` is the objective, `tail` the dataset's last group, `spread` the standard deviation of
+    `overall` is the class mean, `tail` the dataset's last group, `spread` the standard deviation of
     `overall` over seeds, NaN with fewer than two.
     """
-    overall = f"test_{run.study.objective}"
+    overall = run.test
     tail = f"test_{run.groups[-1]}" if run.groups else overall
     by = run.trials.groupby(rows, sort=False)
     table = pd.DataFrame(

@@ -10,15 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import SHOWN
 from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.gamma import Learned
 from harness.reports.numbers.paper import paper_by_dataset
 from harness.reports.text.captions import setting
 from harness.reports.text.gamma import describe_learned
 from harness.reports.text.model import ComparisonContent, Table
-from harness.reports.text.names import metric_words
+from harness.reports.text.names import SHOWN_WORDS, metric_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.paper import papers_tables
+from harness.store.comparisons import Comparison
 
 
 def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent:
@@ -27,7 +29,6 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     least = arms.table["inference_gflop"].min()
     rows = [_arm_words(arms, row, least) for _, row in arms.table.iterrows()]
     rows[0]["difference"] = "-"
-    split = compared.request.data.chosen_on
     steps = compared.inner_steps
     of_steps = ""
     if steps:
@@ -38,7 +39,6 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
         ratio = f"{arms.time_ratio:.2f}"
         time = [f'Time of the first arm: {ratio} times that of "{compared.unit}"{of_steps}.']
     count = len(compared.seeds)
-    objective = metric_words(compared.objective)
     found = paper_by_dataset(compared.reference, "variant") if compared.reference else []
     return ComparisonContent(
         title=compared.title,
@@ -61,7 +61,7 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
             "by FLOPs.",
             "Inference: FLOPs of one image beyond those of the cheapest arm, with nothing merged; "
             "LoRA can be merged into the weights and then costs none (-: not counted when it ran).",
-            f"Choices (learning rates, cells) were made by the seeds' mean {objective} on {split}.",
+            f"Choices (learning rates, cells): {choosing(compared)}",
             *time,
             *compared.notes,
         ],
@@ -71,13 +71,25 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
     )
 
 
+def choosing(compared: Comparison) -> str:
+    """How learning rates and cells were chosen, in a sentence."""
+    by = f"{metric_words(compared.objective)} on {compared.request.data.chosen_on}"
+    if compared.chosen == "over seeds":
+        return f"by the seeds' mean {by}, one for all seeds."
+    return (
+        f"by each seed for itself, by its own {by}, of ties the first that was tried. Every seed "
+        "is charged for what it tried itself and scored by its own choice, so that it is one "
+        "replicate of the whole procedure; an arm's name has the seeds' choices in their order, or "
+        "the one that all have made."
+    )
+
+
 def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
     inference = f"+{100 * (row['inference_gflop'] / least - 1):.1f} %" if least > 0 else "-"
-    objective = arms.comparison.objective
     return {
         "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
         **{group: with_interval(row[group], row[f"{group}_ci"]) for group in arms.groups},
-        "class mean": with_interval(row[objective], row[f"{objective}_ci"]),
+        SHOWN_WORDS: with_interval(row[SHOWN], row[f"{SHOWN}_ci"]),
         "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
         "runs": f"{row['runs_per_seed']:.1f}",
         "runs by FLOPs": f"{row['runs_by_flops']:.1f}",
@@ -110,9 +122,8 @@ def _learned_against_plain(arms: Arms) -> str:
     """What learned strengths add to each method, where a comparison has both."""
     if arms.pairs.empty:
         return ""
-    objective = arms.comparison.objective
     chosen = arms.table.iloc[int(arms.table["select"].to_numpy().argmax())]
-    score = with_interval(chosen[objective], chosen[f"{objective}_ci"])
+    score = with_interval(chosen[SHOWN], chosen[f"{SHOWN}_ci"])
     split = arms.comparison.request.data.chosen_on
     differences = [
         f"{signed(row['difference'], row['difference_ci'])} ({row['learned']})"

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.metrics import Metric
+from harness.metrics import SHOWN, Objective, scale_of
 from harness.reports.numbers.run import Run
 from harness.spec import DataSpec
 from harness.store.comparisons import SearchComparison
 from harness.study.figures import View
 
+SHOWN_WORDS = scale_of(SHOWN).words
+"""What is shown of the test split."""
 
-def metric_words(metric: Metric) -> str:
-    """`class mean` for `class_mean`."""
-    return metric.replace("_", " ")
+
+def metric_words(objective: Objective) -> str:
+    """What choices are made by: `class mean` for `class_mean`."""
+    return scale_of(objective).words
 
 
 def split_words(run: Run) -> str:

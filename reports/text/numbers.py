@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from harness.metrics import Scale
+
 
 def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
     """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
@@ -11,6 +13,12 @@ def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1
         return "-"
     text = f"{mean:.{digits}f}"
     return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
+
+
+def chosen_by(scale: Scale, mean: float, half_width: float = float("nan")) -> str:
+    """A selection score of a report's tables of numbers, as it is read: `61.3 ± 0.8` (percent), or
+    `1.234 ± 0.012` for a loss."""
+    return with_interval(scale.sign * mean, half_width, scale.digits)
 
 
 def signed(mean: float, half_width: float = float("nan")) -> str:

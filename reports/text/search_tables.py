@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import Scale
 from harness.reports.numbers.landscape import Effects
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.model import Table
 from harness.reports.text.names import beside_test
-from harness.reports.text.numbers import signed, with_interval
+from harness.reports.text.numbers import chosen_by, signed, with_interval
 
 
 def choices_table(compared: Searches) -> Table:
@@ -45,38 +46,44 @@ def choices_table(compared: Searches) -> Table:
 def regrets_table(compared: Searches) -> Table:
     """A row per search: its distance to the best of all cells, and the cost of finding that."""
     table, split = compared.choices.table, beside_test(compared.recorded.study.base.data)
+    scale = compared.recorded.scale
     rows = {}
     for name in table.index:
         own = table.loc[name]
         missed = own["repeats"] - own["reached"]
         cost = "never" if math.isinf(own["cost_to"]) else f"{own['cost_to']:.1f}"
         rows[name] = {
-            f"regret, {split}": with_interval(own["regret"], own["regret_ci"]),
+            f"regret, {split}": with_interval(own["regret"], own["regret_ci"], scale.digits),
             "regret, test": with_interval(own["test_regret"], own["test_regret_ci"]),
-            "area under regret": with_interval(own["area"], own["area_ci"]),
+            "area under regret": with_interval(own["area"], own["area_ci"], scale.digits),
             "median cost to find the best": cost,
             "missed it": f"{missed:.0f} of {own['repeats']:.0f}",
         }
-    return _table("regrets", "Points below the best of all cells", rows, "search")
+    points = scale.difference[:1].upper() + scale.difference[1:]
+    below = "Points on test, and of the loss on the other," if scale.sign < 0 else points
+    return _table("regrets", f"{below} below the best of all cells", rows, "search")
 
 
 def bias_table(compared: Searches) -> Table:
     """A row per search: what its choice scored where it was chosen, and what elsewhere."""
     table, count = compared.choices.table, compared.recorded.comparison.confirm
-    split = beside_test(compared.recorded.study.base.data)
+    split, scale = beside_test(compared.recorded.study.base.data), compared.recorded.scale
+    chosen = split if scale.unit else f"{split}, {scale.words}"
     has_seeds = compared.landscape is not None and len(compared.landscape.cells.seeds) > 1
     rows = {}
     for name in table.index:
         own = table.loc[name]
         rows[name] = {
-            f"chosen: {split}": with_interval(own["select"], own["select_ci"]),
+            f"chosen: {chosen}": chosen_by(scale, own["select"], own["select_ci"]),
             "test": with_interval(own["test"], own["test_ci"]),
             "best on test among those tried, minus chosen": with_interval(
                 own["missed"], own["missed_ci"]
             ),
         }
         if has_seeds:
-            rows[name][f"{split} minus that of other seeds"] = signed(own["luck"], own["luck_ci"])
+            rows[name][f"{chosen} minus that of other seeds"] = signed(
+                scale.sign * own["luck"], own["luck_ci"]
+            )
         if count:
             rows[name] |= {
                 "test on unseen seeds, the best": with_interval(
@@ -120,9 +127,9 @@ def fidelity_table(fidelity: pd.DataFrame, epochs: int) -> Table:
     return _table("fidelity", caption, rows, "epoch")
 
 
-def effects_tables(effects: Effects, split: str) -> list[Table]:
+def effects_tables(effects: Effects, split: str, scale: Scale) -> list[Table]:
     """What separate choices lose, and the analyses of variance; `split`: what is chosen on."""
-    tables = [_gaps(effects.gaps, split), _anova("effects", effects.anova, "of all cells")]
+    tables = [_gaps(effects.gaps, split, scale), _anova("effects", effects.anova, "of all cells")]
     if effects.flat is not None:
         where = f"without {effects.left_out}, where some cell collapses"
         tables.append(_anova("effects_flat", effects.flat, where))
@@ -143,14 +150,14 @@ def _anova(stem: str, effects: pd.DataFrame, where: str) -> Table:
     return _table(stem, caption, rows, "effect")
 
 
-def _gaps(gaps: pd.DataFrame, split: str) -> Table:
+def _gaps(gaps: pd.DataFrame, split: str, scale: Scale) -> Table:
     rows = {}
     for place, (_, row) in enumerate(gaps.iterrows()):
         rows[row["choice"]] = {
             "cell": row["cell"],
-            split: f"{row['select']:.1f}",
+            split: chosen_by(scale, row["select"]),
             "test": f"{row['test']:.1f}",
-            f"lost on {split}": "-" if place == 0 else f"{row['select_gap']:.1f}",
+            f"lost on {split}": "-" if place == 0 else f"{row['select_gap']:.{scale.digits}f}",
             "lost on test": "-" if place == 0 else signed(row["test_gap"], row["test_gap_ci"]),
         }
     caption = "Choices by mean selection score; lost on test: paired by seed, 95 % interval"

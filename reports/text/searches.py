@@ -12,7 +12,7 @@ from harness.reports.numbers.landscape import AllCells, Landscape
 from harness.reports.numbers.searches import Searches
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import ComparisonContent
-from harness.reports.text.names import beside_test, metric_words
+from harness.reports.text.names import SHOWN_WORDS, beside_test, metric_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.search_tables import (
     bias_table,
@@ -88,10 +88,9 @@ def verdict(compared: Searches) -> str:
         "unknown": "Without a choice at that cost",
     }
     score = with_interval(table["test"].loc[reference], table["test_ci"].loc[reference])
-    metric = metric_words(compared.recorded.metric)
     parts = [
         f"At the cost of {choices.at:.1f} full runs, {reference} finds configurations of "
-        f"{score} % test {metric}."
+        f"{score} % test {SHOWN_WORDS}."
     ]
     parts += [f"{said_of[k]}: {', '.join(v)}." for k, v in lists.items() if v]
     if not lists["better"] and not lists["worse"]:
@@ -179,10 +178,10 @@ def _chapters(
         notes=["A proposal that is known already costs nothing."],
     )
     if landscape is not None and landscape.effects is not None:
-        column = beside_test(compared.recorded.study.base.data)
+        column, scale = beside_test(compared.recorded.study.base.data), compared.recorded.scale
         yield Chapter(
             title="Can the axes be chosen one after the other?",
-            tables=effects_tables(landscape.effects, column),
+            tables=effects_tables(landscape.effects, column, scale),
             notes=[
                 "Share: of the variation between cells; seeds are blocks; diverged cells count as "
                 "chance."
@@ -211,7 +210,7 @@ def _incumbents(compared: Searches, split: str) -> Chapter:
         alt="Lines per search over cost on a log scale: the test score of the incumbent, and its "
         f"regret on {split} where every cell is known. The numbers are in curves.csv.",
         text=[
-            f"The incumbent is the trial with the best {metric_words(compared.recorded.metric)} "
+            f"The incumbent is the trial with the best {compared.recorded.scale.words} "
             f"on {split} that has finished by "
             f"that cost; shown is its test score{regret}. Lines are medians over repeats, bands "
             "their quartiles (they may leave the frame), from where every repeat has a choice. "
@@ -236,7 +235,7 @@ def _choices(compared: Searches) -> Chapter:
         ],
         tables=[choices_table(compared)],
         notes=[
-            f"Test accuracy (%), {metric_words(compared.recorded.metric)} and by group: mean "
+            f"Test accuracy (%), {SHOWN_WORDS} and by group: mean "
             "± 95 % Student-t interval over "
             f"repeats. Differences: {confidence} % intervals, which hold together at 95 %.",
             f"P: probability that a repeat of this search is better than one of "
@@ -248,7 +247,7 @@ def _choices(compared: Searches) -> Chapter:
 
 
 def _regrets(compared: Searches, cells: AllCells, split: str) -> Chapter:
-    count = len(cells.seeds)
+    count, scale = len(cells.seeds), compared.recorded.scale
     best = ", ".join(f"{field} = {value}" for field, value in cells.best.items())
     spread = (
         "the standard deviation over seeds of the best tenth of the cells"
@@ -263,12 +262,13 @@ def _regrets(compared: Searches, cells: AllCells, split: str) -> Chapter:
         ],
         tables=[regrets_table(compared)],
         notes=[
-            f"Regret (points): {split} score of that cell minus that of the search's choice, "
-            "both means over seeds; on test, against the cell that is best there, which only "
-            "hindsight knows.",
+            f"Regret ({scale.difference}): {split} score of that cell minus that of the search's "
+            "choice, both means over seeds; on test, against the cell that is best there, which "
+            "only hindsight knows.",
             f"Area: mean regret on {split} over log cost, from where all searches have a "
             f"choice to {compared.choices.at:.1f} runs.",
-            f"Found: regret of at most {cells.target:.2f} points, {spread}; over a "
+            f"Found: regret of at most {cells.target:.{scale.digits + 1}f} {scale.difference}, "
+            f"{spread}; over a "
             "search's whole run.",
         ],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.metrics import OVERALL
+from harness.reports.numbers.replicates import repeated
 from harness.reports.numbers.run import STATUSES, Run
 from harness.reports.numbers.sweep import (
     Choice,
@@ -21,8 +22,8 @@ from harness.reports.text.model import (
     Table,
     stem,
 )
-from harness.reports.text.names import cell_words, metric_words, split_words
-from harness.reports.text.numbers import with_interval
+from harness.reports.text.names import SHOWN_WORDS, cell_words, split_words
+from harness.reports.text.numbers import chosen_by, signed, with_interval
 from harness.reports.text.paper import paper_grid_table
 from harness.reports.text.tables import (
     bubble_tables,
@@ -32,6 +33,9 @@ from harness.reports.text.tables import (
 )
 from harness.store.search_log import tells
 from harness.study.figures import AnyView, Bubbles, Embedding, View
+
+MOST_CELLS = 5
+"""Cells that are named among those that seeds have chosen."""
 
 
 def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> SweepContent:
@@ -71,11 +75,11 @@ def _searches(run: Run) -> str | None:
 
 
 def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
-    metric, row = run.study.objective, choice.row
+    row = choice.row
     split = split_words(run)
-    select = with_interval(row[f"select_{metric}"], row[f"select_{metric}_ci"])
-    scores = summary[f"test_{metric}"].dropna()
-    gap = choice.oracle_score - row[f"test_{metric}"]
+    select = chosen_by(run.scale, row[run.select], row[f"{run.select}_ci"])
+    scores = summary[run.test].dropna()
+    gap = choice.oracle_score - row[run.test]
     binomial = ", ".join(
         f"{group} {run.trials[f'binomial_{group}'].mean():.1f}" for group in run.groups
     )
@@ -85,6 +89,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         f"with {choice.oracle_score:.1f} %: choosing on {split} cost {gap:.1f} points.",
     ]
     notes = [
+        *_repeated(run, choice),
         *(several if len(summary) > 1 else ()),
         "Binomial standard error of one trial's group accuracy, from the number of test images "
         f"alone: {binomial} points.",
@@ -98,7 +103,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         for field in choice.at_edge
     ]
     return Answer(
-        rule=f"Chosen by the best {metric_words(metric)} on {split} ({select} %)",
+        rule=f"Chosen by the best {run.scale.words} on {split} ({select}{run.scale.unit})",
         cell=cell_words(run, choice.cell),
         scores=Table(
             stem="chosen",
@@ -116,6 +121,31 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         ),
         notes=notes,
     )
+
+
+def _repeated(run: Run, choice: Choice) -> list[str]:
+    """What choosing anew in each seed brings, beside the choice over all of them."""
+    again = repeated(run)
+    if again is None:
+        return []
+    count = len(again.choices)
+    more = again.mean - choice.row[run.test]
+    shown = [
+        f"{cell_words(run, run.cells[number])} ({times} of {count})"
+        for number, times in again.counts[:MOST_CELLS]
+    ]
+    others = len(again.counts) - len(shown)
+    lacking = int((again.choices["tried"] < len(run.cells)).sum())
+    words = (
+        f"The choice repeated in each seed, by its own {run.scale.words} on {split_words(run)}: "
+        f"{with_interval(again.mean, again.half_width)} % test {SHOWN_WORDS} over {count} seeds, "
+        f"{signed(more)} points to the chosen cell. The chosen cell answers which "
+        "one to use; this is what choosing on one seed brings, and its interval has the chance of "
+        "the choice in it, which that of the chosen cell, taken as given, has not. Chosen: "
+        f"{'; '.join(shown)}{f'; {others} other cells' if others else ''}. By seed: "
+        "`choices_by_seed.csv`."
+    )
+    return [f"{words} {lacking} seeds lack scores of some cells." if lacking else words]
 
 
 def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyView) -> Section:
@@ -136,7 +166,7 @@ def _section(run: Run, summary: pd.DataFrame, choice: Choice | None, view: AnyVi
         what = {"accuracy": what, "distance": "distances between classes", "cost": "costs"}[
             view.value
         ]
-    scores = summary[f"test_{run.study.objective}"].dropna()
+    scores = summary[run.test].dropna()
     is_accuracy = what == "test accuracy"
     span = ""
     if is_accuracy and len(scores):

@@ -27,7 +27,7 @@ from harness.reports.text.model import (
     Table,
     stem,
 )
-from harness.reports.text.names import corner_words, metric_words, split_words
+from harness.reports.text.names import SHOWN_WORDS, corner_words, split_words
 from harness.reports.text.numbers import with_interval
 from harness.reports.text.paper import papers_tables
 from harness.study.figures import Bubbles, Embedding, Points, View
@@ -40,13 +40,12 @@ def _caption(run: Run, what: str) -> str:
 
 
 def _accuracy_caption(run: Run, at: str = "") -> str:
-    return _caption(run, f"Test accuracy (%), {metric_words(run.study.objective)}{at}")
+    return _caption(run, f"Test accuracy (%), {SHOWN_WORDS}{at}")
 
 
 def grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -> list[Table]:
-    metric = run.study.objective
-    mean = grid(run, summary, view.rows, view.columns, f"test_{metric}")
-    half = grid(run, summary, view.rows, view.columns, f"test_{metric}_ci")
+    mean = grid(run, summary, view.rows, view.columns, run.test)
+    half = grid(run, summary, view.rows, view.columns, f"{run.test}_ci")
     diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
     cells = pd.DataFrame(
         {
@@ -84,7 +83,7 @@ def grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Vi
 
 
 def bubble_tables(run: Run, view: Bubbles) -> list[Table]:
-    table, overall = bubbles_of(run, view.rows), metric_words(run.study.objective)
+    table, overall = bubbles_of(run, view.rows), SHOWN_WORDS
     table.columns = pd.Index([overall, "tail", f"SD of the {overall} over seeds"])
     corner = run.axis(view.rows).label
     return [
@@ -156,7 +155,7 @@ def point_tables(
     )
     if is_accuracy and choice is not None:
         differences = minus_chosen(run, view.rows, choice)
-        name = f"{metric_words(run.study.objective)} minus chosen's, paired"
+        name = f"{SHOWN_WORDS} minus chosen's, paired"
         cells[name] = [
             "chosen" if value == choice.cell[view.rows] else with_interval(*differences[value])
             for value in rows.index

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 
 from harness.catalogue.rerun import TrainCommands
+from harness.metrics import SHOWN, Scale, scale_of
 from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
 from harness.reports.text.names import cell_words, split_words
-from harness.reports.text.numbers import with_interval
+from harness.reports.text.numbers import chosen_by, with_interval
 from harness.spec import TrialSpec
 from harness.store.store import Store
 from harness.study.axes import in_words
@@ -79,8 +80,7 @@ class TrialList:
 def list_sweep(run: Run, choice: Choice | None) -> TrialList:
     """Trials of a sweep in the study's order; the failed, diverged and best ones if too many."""
     store = Store(run.store)
-    metric = run.study.objective
-    scores = [f"select_{metric}", f"test_{metric}", *(f"test_{group}" for group in run.groups)]
+    scores = [run.test, *(f"test_{group}" for group in run.groups)]
     commands = TrainCommands(run.study.base, run.study.name)
     rows, example = [], None
     fields = run.fields
@@ -95,6 +95,7 @@ def list_sweep(run: Run, choice: Choice | None) -> TrialList:
             *(_value(cell.get(name)) for name in fields),
             str(trial["seed"]),
             _status(trial["status"]),
+            chosen_by(run.scale, trial[run.select]),
             *(with_interval(trial[name]) for name in [*scores, "device_s"]),
         ]
         rows.append(
@@ -109,7 +110,7 @@ def list_sweep(run: Run, choice: Choice | None) -> TrialList:
     orders = [
         [_value(value) for value in run.order(name)] if run.on_axes else None for name in fields
     ]
-    split = f"{split_words(run)} (%)"
+    split = _of_split(split_words(run), run.scale)
     names = [run.label(name) for name in fields]
     columns = [*names, "seed", "status", split, "test (%)"]
     columns += [*(f"{group} (%)" for group in run.groups), "device s"]
@@ -127,6 +128,7 @@ def list_sweep(run: Run, choice: Choice | None) -> TrialList:
 def list_arms(arms: Arms, study: str) -> TrialList:
     """Every trial of a comparison: those of the arms, then those that only chose a setting."""
     compared = arms.comparison
+    scale = scale_of(compared.objective)
     commands = TrainCommands(compared.request, study)
     trials = {i: arm.name for arm in compared.arms for i in arm.trials}
     for arm in compared.arms:
@@ -135,20 +137,20 @@ def list_arms(arms: Arms, study: str) -> TrialList:
     rows = []
     for trial_id, name in trials.items():
         record = arms.records[trial_id]
-        scores = [
-            float("nan") if part is None else 100 * getattr(part, compared.objective)
-            for part in (record.select, record.test)
-        ]
+        is_scored = record.select is not None
+        select = scale.factor * record.objective(compared.objective) if is_scored else float("nan")
+        test = float("nan") if record.test is None else 100 * getattr(record.test, SHOWN)
         words = [
             name,
             str(record.spec.seed),
             _status(record.status),
-            *(with_interval(number) for number in [*scores, record.cost.device_s]),
+            chosen_by(scale, select),
+            *(with_interval(number) for number in (test, record.cost.device_s)),
         ]
         command = commands.of(record.spec, {})
         rows.append(Row(trial_id=trial_id, status=record.status, command=command, words=words))
     split = compared.request.data.chosen_on
-    names = ["arm", "seed", "status", f"{split} (%)", "test (%)", "device s"]
+    names = ["arm", "seed", "status", _of_split(split, scale), "test (%)", "device s"]
     return TrialList(
         columns=_columns(names, rows, [None, None, None]),
         rows=rows[:MOST_TRIALS],
@@ -159,6 +161,11 @@ def list_arms(arms: Arms, study: str) -> TrialList:
     )
 
 
+def _of_split(split: str, scale: Scale) -> str:
+    """The column of selection scores."""
+    return f"{split} ({scale.unit.strip() or scale.words})"
+
+
 def _most_telling(run: Run) -> pd.DataFrame:
     """Where there are too many trials: half of them failed or diverged, the rest the best."""
     trials = run.trials
@@ -166,7 +173,7 @@ def _most_telling(run: Run) -> pd.DataFrame:
         return trials
     is_bad = trials["status"].isin(["FAILED", "DIVERGED"])
     bad = trials.index[is_bad][: MOST_TRIALS // 2]
-    score = trials.loc[~is_bad, f"select_{run.study.objective}"]
+    score = trials.loc[~is_bad, run.select]
     best = score.sort_values(ascending=False, kind="stable", na_position="last").index
     return trials.loc[bad.union(best[: MOST_TRIALS - len(bad)])]
 

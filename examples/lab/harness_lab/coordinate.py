@@ -8,6 +8,7 @@ retries and the end of the run are not its business.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from harness.search.base import Decision, Outcome, SearchTask, tell_event
 from harness.spec import TrialSpec
@@ -29,7 +30,7 @@ class CoordinateSearch:
         self._asked = {event.trial_id for event in asks(events)}
         self._scores = {e.trial_id: e.objective for e in tells(events) if e.objective is not None}
         self._best = task.space.default()
-        self._best_score = -1.0
+        self._best_score = -inf
         self._moves = self._rounds()
         self._waiting: tuple[Params, TrialSpec] | None = None
 
@@ -49,7 +50,8 @@ class CoordinateSearch:
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id not in self._scores:
             append_event(self._task.log, tell_event(outcome))
-        self._scores[outcome.trial_id] = outcome.objective or 0.0  # a failed trial has none
+        failed = outcome.objective is None
+        self._scores[outcome.trial_id] = -inf if failed else outcome.objective
         self._learn()
 
     def _learn(self) -> None:
@@ -72,8 +74,8 @@ class CoordinateSearch:
     def _rounds(self) -> Iterator[Params]:
         """Configurations in the order in which they are tried; reads the best as it goes."""
         yield dict(self._best)
-        before = -2.0
-        while self._best_score > before:
+        before: float | None = None
+        while before is None or self._best_score > before:
             before = self._best_score
             for name, values in self._domains().items():
                 start = dict(self._best)
