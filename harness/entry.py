@@ -117,6 +117,7 @@ def sweep(
     max_retries: int = 2,
     keep: Literal["none", "best", "all"] = "none",
     select_on: Literal["val", "test"] | None = None,
+    only: Mapping[str, str | Sequence[Any]] | None = None,
     objective: Objective | None = None,
     cache: str | int = "2G",
     smoke: bool = False,
@@ -134,6 +135,7 @@ def sweep(
     them run and compared instead. The report is written as well; see `Results.report`. `cache` is
     the disk space for what frozen blocks compute, which trials share; 0: none. `objective` is what
     choices are made by, on the selection split; another than the study's makes a run of its own.
+    `only` leaves some values of axes, as in `{"positions": ["q", "v"]}`.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -148,6 +150,7 @@ def sweep(
         study=StudyRequest(
             study=_study(study),
             settings=settings or {},
+            only=only or {},
             weights=_path(weights),
             smoke=smoke,
             seeds=seeds,

@@ -14,7 +14,7 @@ from harness.cli import main
 
 FLAGS = {
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
-    "--keep --max-retries --objective --on-bad-image --on-repeat --out --pruner --repeats "
+    "--keep --max-retries --objective --on-bad-image --on-repeat --only --out --pruner --repeats "
     "--search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
     "train": "--alpha --base --controls --data-root --depth --device --method --objective "
     "--on-bad-image --out "

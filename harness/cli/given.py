@@ -34,6 +34,19 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def parse_only(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`axis=values` pairs."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, text = pair.partition("=")
+        if not equals or not text:
+            raise UserError(f"--only {pair}: write AXIS=VALUE, as in positions=q,v.")
+        if field in values:
+            raise UserError(f"--only {pair} and --only {field}={values[field]}: give one of them.")
+        values[field] = text
+    return values
+
+
 def place_given(
     out: str, data_root: str | None, on_bad_image: str, device: str | None
 ) -> PlaceRequest:

@@ -48,6 +48,12 @@ set_option = click.option(
     metavar="FIELD=VALUE",
     help="Change any field of the trial, e.g. recipe.epochs=5; repeatable.",
 )
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="AXIS=V[,V]",
+    help="Of an axis of the study, only these values, e.g. positions=q,v; repeatable.",
+)
 weights_option = click.option(
     "--weights",
     type=click.Path(dir_okay=False),

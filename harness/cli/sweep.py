@@ -6,8 +6,14 @@ from dataclasses import replace
 
 import click
 
-from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, objective_option, trial_options, workers_option
+from harness.cli.given import parse_only, parse_settings, place_given, typed_command
+from harness.cli.options import (
+    examples,
+    objective_option,
+    only_option,
+    trial_options,
+    workers_option,
+)
 from harness.cli.show import write_report
 from harness.cli.terminal import TERMINAL
 
@@ -80,6 +86,7 @@ from harness.cli.terminal import TERMINAL
     type=click.Choice(["val", "test"]),
     help="'test' is the paper's protocol; every output says so.  [default: val]",
 )
+@only_option
 @objective_option
 @click.option(
     "--cache",
@@ -107,6 +114,7 @@ def sweep(
     max_retries: int,
     keep: str,
     select_on: str | None,
+    only: tuple[str, ...],
     objective: str | None,
     cache: str,
     smoke: bool,
@@ -129,6 +137,7 @@ def sweep(
         study=StudyRequest(
             study=study_name,
             settings=parse_settings(settings),
+            only=parse_only(only),
             weights=weights,
             smoke=smoke,
             seeds=seeds,

@@ -15,12 +15,23 @@ from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.request import EngineRequest, TrainRequest
 from harness.driver.setup import Prepared, make_runtime, with_weights
+from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
 from harness.runner.resolve import resolve
 from harness.spec import TrialRequest
 from harness.store.records import TrialRecord
 from harness.store.runs import choosing_by, note_of_older, variant
+
+FLAGS = {
+    "method": "method",
+    "seed": "seed",
+    "positions": "sites",
+    "placement": "sites",
+    "depth": "depth",
+    "alpha": "alpha",
+}
+"""Field of a request -> the flag of `harness train` that sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,10 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     if asked.base:
         named["options.base"] = asked.base
     request = request.with_values({**named, **chosen}, source="command line")
+    given = {"method", "seed"} | {FLAGS[field] for field in chosen}
+    for field, value in asked.settings.items():
+        if FLAGS.get(field) in given:
+            raise UserError(f"--set {field}={value}: that is for --{FLAGS[field]} to say.")
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
     runtime = make_runtime(asked.place, request.backbone, file, console)

@@ -83,6 +83,8 @@ class StudyRequest:
     """A shipped one's name, the path of a file, or the study itself."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Dotted field -> value, as `--set` has them."""
+    only: Mapping[str, Any] = field(default_factory=dict)
+    """Field of an axis -> the values that are left of it, as `Study.only` has them."""
     weights: str | None = None
     """File of the backbone's weights; short for the setting `backbone.weights`."""
     smoke: bool = False

@@ -29,6 +29,7 @@ from harness.spec import BackboneSpec, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
 from harness.store.runs import choosing_by, variant
 from harness.store.store import Store
+from harness.study.axes import Axis, in_words
 from harness.study.study import Study
 
 
@@ -123,14 +124,28 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     study, values = known_study(asked.study), dict(settings)
     if asked.select_on is not None:
         values["data.select_on"] = asked.select_on
+    for field, value in values.items():
+        axis = study.varied_by(field)
+        if axis is not None:
+            raise UserError(
+                f"--set {field}={in_words(value)}: study {study.name} varies {axis.field}, which "
+                f"would override it; `harness sweep --only {axis.field}=VALUE` takes some values."
+            )
+    study = study.only(asked.only)
+    restricted = {axis.field: _listed(axis) for axis in study.axes if axis.field in asked.only}
     study, chosen_by = choosing_by(study, asked.objective)
-    run_name = study.name + variant({**values, **chosen_by}) + ("+smoke" if asked.smoke else "")
+    named = variant({**values, **restricted, **chosen_by})
+    run_name = study.name + named + ("+smoke" if asked.smoke else "")
     study = study.at_smoke_scale() if asked.smoke else study
     if values:
         study = study.derive(base=study.base.with_values(values, source="--set"))
     if asked.seeds is not None:
         study = study.derive(seeds=tuple(range(asked.seeds)))
     return study, run_name
+
+
+def _listed(axis: Axis) -> str:
+    return ",".join(map(in_words, axis.values))
 
 
 def make_runtime(

@@ -6,7 +6,9 @@ Owns: these types and a cell's values in words. Must not know: studies, searches
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -65,6 +67,36 @@ class Axis(Frozen):
         """An axis of named variants, in their order."""
         return cls(field=field, values=tuple(settings), label=label, settings=settings)
 
+    def only(self, wanted: str | Sequence[JsonValue]) -> Axis:
+        """This axis with some of its values, in its own order.
+
+        As text they stand with commas between them, and as they do in reports (`q+v`).
+
+        Raises:
+            UserError: the axis has no such value; names the nearest.
+        """
+        places = {self._place(value) for value in self._parts(wanted)}
+        kept = tuple(value for place, value in enumerate(self.values) if place in places)
+        return self.model_copy(update={"values": kept})
+
+    def _parts(self, wanted: str | Sequence[JsonValue]) -> Sequence[JsonValue]:
+        if not isinstance(wanted, str):
+            return wanted
+        if wanted in self.values:
+            return [wanted]
+        if wanted.startswith("["):
+            with suppress(ValueError):
+                return list(json.loads(wanted))
+        return [each.strip() for each in wanted.split(",")]
+
+    def _place(self, wanted: JsonValue) -> int:
+        names = [in_words(value) for value in self.values]
+        for place, value in enumerate(self.values):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if wanted in (value, names[place]) or (is_number and _number(wanted) == value):
+                return place
+        raise unknown(f"value of {self.field}:", in_words(wanted), names)
+
     def sets(self, value: JsonValue) -> dict[str, JsonValue]:
         """The request's fields that a value of this axis stands for."""
         return self.settings[str(value)] if self.settings else {self.field: value}
@@ -77,6 +109,13 @@ class Axis(Frozen):
 
 def _listed(value: object) -> object:
     return list(map(_listed, value)) if isinstance(value, list | tuple) else value
+
+
+def _number(value: JsonValue) -> float | None:
+    try:
+        return float(value) if isinstance(value, str | int | float) else None
+    except ValueError:
+        return None
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

@@ -6,7 +6,7 @@ Owns: the `Study` type and finding studies by name or path. Must not know: torch
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -87,6 +87,35 @@ class Study(Frozen):
     def derive(self, **changes: Any) -> Study:
         """A copy with fields replaced and checked again: how one study is made from another."""
         return Study(**{**dict(self), **changes})
+
+    def only(self, wanted: Mapping[str, str | Sequence[JsonValue]]) -> Study:
+        """The study with some values of its axes: field -> those that are left.
+
+        Raises:
+            UserError: it does not vary a field, or has no such value.
+        """
+        parts = {part.field: part for part in (*self.axes, *self.space) if isinstance(part, Axis)}
+        for field in wanted:
+            if field not in parts:
+                raise unknown(f"axis of study {self.name}:", field, list(parts))
+
+        def restricted(part: Any) -> Any:
+            is_named = isinstance(part, Axis) and part.field in wanted
+            return part.only(wanted[part.field]) if is_named else part
+
+        return self.derive(
+            axes=tuple(map(restricted, self.axes)),
+            space=tuple(map(restricted, self.space)),
+            smoke={field: values for field, values in self.smoke.items() if field not in wanted},
+        )
+
+    def varied_by(self, field: str) -> Axis | None:
+        """The axis that sets a field of the trial, or a part of it; None if no axis does."""
+        for axis in self.axes:
+            for own in axis.fields_set:
+                if own == field or own.startswith(f"{field}.") or field.startswith(f"{own}."):
+                    return axis
+        return None
 
     def at_smoke_scale(self) -> Study:
         """The study's small version: shortened axes, single values set on the base, one seed."""

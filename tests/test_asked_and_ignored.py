@@ -1,0 +1,77 @@
+"""What is asked for has an effect, or is refused in one sentence before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+from support.cli import harness
+
+from harness.catalogue.studies import load_study
+from harness.driver.request import StudyRequest
+from harness.driver.setup import asked_study
+from harness.errors import UserError
+
+SWEEP = ("sweep", "--study", "depth_vs_position")
+
+
+def refused(tmp_path, *words):
+    result = harness(*words, "--out", tmp_path / "o")
+    assert result.exit_code == 2 and not (tmp_path / "o").exists(), result.output
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("search", [(), ("--search", "tpe")])
+@pytest.mark.parametrize("field,value", [("positions", "q"), ("depth", "nonsense")])
+def test_a_setting_that_an_axis_would_override_is_refused(tmp_path, search, field, value):
+    line = refused(tmp_path, *SWEEP, *search, "--set", f"{field}={value}")
+    assert f"varies {field}" in line and f"--only {field}=VALUE" in line
+
+
+def test_so_it_is_of_named_variants_and_parts_of_fields():
+    for study, field in (("methods", "method"), ("position_vs_alpha", "alpha")):
+        with pytest.raises(UserError, match="would override it"):
+            asked_study(StudyRequest(study=study), {field: 1})
+    axis = load_study("protocol_mstar_lora")
+    assert axis.varied_by("positions").field == "where" and axis.varied_by("recipe.epochs") is None
+
+
+@pytest.mark.parametrize(
+    "flags", [("--alpha", 4, "--set", "alpha=2"), ("--set", "seed=1"), ("--set", "method=bitfit")]
+)
+def test_what_a_flag_of_train_says_is_not_set_as_well(tmp_path, flags):
+    assert "to say" in refused(tmp_path, "train", "--method", "lora", *flags)
+
+
+# Some values of an axis.
+
+
+def only(**wanted):
+    return asked_study(StudyRequest(study="depth_vs_position", only=wanted), {})
+
+
+def test_only_leaves_some_values_in_the_order_of_the_axis():
+    study, name = only(positions="v,q")
+    assert study.axes[0].values == ("q", "v") and len(study.cells()) == 2 * 12
+    assert name == "depth_vs_position+positions=q,v"
+    assert only(positions=["v", "q"]) == (study, name)
+    assert only(positions='["q", "v"]') == (study, name)
+
+
+def test_numbers_are_matched_as_numbers():
+    study, _ = asked_study(StudyRequest(study="position_vs_alpha", only={"alpha": "4,1.0"}), {})
+    axis = next(axis for axis in study.axes if axis.field == "alpha")
+    assert axis.values == (1.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    "wanted,word", [({"positions": "mlp11"}, "mlp1"), ({"position": "q"}, "positions")]
+)
+def test_what_the_study_does_not_vary_is_refused_with_the_nearest(wanted, word):
+    with pytest.raises(UserError, match=f"Did you mean '{word}'"):
+        only(**wanted)
+
+
+def test_a_small_version_keeps_what_is_asked_for():
+    asked = StudyRequest(study="depth_vs_position", only={"positions": "k"}, smoke=True)
+    study, name = asked_study(asked, {})
+    assert study.axes[0].values == ("k",) and name == "depth_vs_position+positions=k+smoke"
