@@ -42,6 +42,20 @@ def test_what_a_flag_of_train_says_is_not_set_as_well(tmp_path, flags):
     assert "to say" in refused(tmp_path, "train", "--method", "lora", *flags)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*SWEEP, "--dry-run"),
+        ("train", "--method", "lora", "--sites", "mlp1"),
+        ("compare", "--methods", "lora,bitfit"),
+        ("compare", "--search", "random"),
+    ],
+)
+def test_a_folder_of_images_that_nothing_reads_is_refused(tmp_path, words):
+    line = refused(tmp_path, *words, "--data-root", tmp_path)
+    assert "synth-rs is drawn" in line and "--set data=folder" in line
+
+
 # Some values of an axis.
 
 

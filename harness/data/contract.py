@@ -92,6 +92,15 @@ DATASETS: Registry[AnyDataset] = Registry(
 )
 
 
+def is_drawn(name: str) -> bool:
+    """Whether a dataset is made by a formula, so that no file of a user's is read.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    return issubclass(DATASETS.get(name), DrawnDataset)
+
+
 def options_of(name: str, given: Mapping[str, JsonValue]) -> Frozen:
     """The options of a dataset, checked, and those that are not given at their defaults.
 

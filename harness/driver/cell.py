@@ -14,7 +14,7 @@ from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.request import EngineRequest, TrainRequest
-from harness.driver.setup import Prepared, make_runtime, with_weights
+from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weights
 from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
@@ -100,6 +100,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
             raise UserError(f"--set {field}={value}: that is for --{FLAGS[field]} to say.")
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
+    refuse_root(asked.place, [request.data.name])
     runtime = make_runtime(asked.place, request.backbone, file, console)
     runtime = replace(runtime, keep_weights=True)
     seeds = (asked.seed,) if asked.seeds is None else tuple(range(asked.seeds))

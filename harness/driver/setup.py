@@ -8,7 +8,7 @@ done with it, how it was typed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from harness.catalogue.studies import known_study
 from harness.console import SILENT, Console
+from harness.data.contract import is_drawn
 from harness.driver.batch import Batch, StartEngine
 from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest, parse_size
 from harness.engines.base import Engine, local_workers
@@ -79,6 +80,7 @@ def prepare(
     """
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
+    refuse_root(place, {request.data.name for _, request in study.cell_requests()})
     runtime = make_runtime(place, study.base.backbone, file, console)
     return Prepared(
         study=study,
@@ -87,6 +89,20 @@ def prepare(
         runtime=runtime,
         engine=engine,
     )
+
+
+def refuse_root(place: PlaceRequest, datasets: Iterable[str]) -> None:
+    """Whether a folder of images was given for datasets that are drawn, and read none.
+
+    Raises:
+        UserError: it was; names what would read it.
+    """
+    names = sorted(datasets)
+    if place.data_root is not None and all(is_drawn(name) for name in names):
+        raise UserError(
+            f"--data-root {place.data_root}: {', '.join(names)} is drawn, not read from files; "
+            "name a dataset, as in --set data=folder."
+        )
 
 
 def with_weights(
