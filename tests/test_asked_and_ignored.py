@@ -7,8 +7,12 @@ from support.cli import harness
 
 from harness.catalogue.studies import load_study
 from harness.driver.request import StudyRequest
+from harness.driver.said import said, varied_by
 from harness.driver.setup import asked_study
 from harness.errors import UserError
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.spec import Recipe, TrialRequest
 
 SWEEP = ("sweep", "--study", "depth_vs_position")
 
@@ -54,6 +58,39 @@ def test_what_a_flag_of_train_says_is_not_set_as_well(tmp_path, flags):
 def test_a_folder_of_images_that_nothing_reads_is_refused(tmp_path, words):
     line = refused(tmp_path, *words, "--data-root", tmp_path)
     assert "synth-rs is drawn" in line and "--set data=folder" in line
+
+
+# What is trained is said.
+
+
+def test_the_line_names_data_backbone_placement_alpha_rate_and_seeds():
+    request = TrialRequest(positions=("q", "v"), depth="last:3", alpha=4.0)
+    request = request.with_values({"recipe.batch_size": 32, "recipe.lr": 0.2}, source="test")
+    assert said(resolve(request, Runtime()), (0, 1, 2)) == (
+        "Trains: vit_pico on synth-rs (SYNTHETIC); lora; q+v in 3 blocks; α = 4 (each Δ times "
+        "α/r); lr 0.2 (SGD at 0.1), batch 32, 10 epochs; seeds 0 to 2."
+    )
+
+
+@pytest.mark.parametrize(
+    "method,meaning", [("lotr", "each Δ times α/r"), ("bottleneck", "each Δ times α")]
+)
+def test_alpha_is_said_to_mean_what_the_method_makes_of_it(method, meaning):
+    spec = resolve(TrialRequest(method=method, alpha=2.0), Runtime())
+    assert f"α = 2 ({meaning})" in said(spec, (7,)) and "seed 7" in said(spec, (7,))
+
+
+def test_what_varies_is_named_and_not_stated():
+    study = load_study("joint_space")
+    spec = resolve(next(study.cell_requests())[1], Runtime())
+    words = said(spec, study.seeds, varied_by(study.axes))
+    assert words.endswith("varied: position, depth (last N blocks), alpha.") and "α =" not in words
+    assert varied_by(load_study("per_site").space) == {"placement": "sites and their α"}
+
+
+def test_the_rate_is_the_one_that_sgd_begins_with():
+    recipe = Recipe(lr=0.2, batch_size=32)
+    assert recipe.first_rate == 0.1 and Recipe(lr=0.2).first_rate == 0.2
 
 
 # Some values of an axis.

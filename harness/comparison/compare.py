@@ -116,4 +116,7 @@ def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Co
         seeds=asked.seeds,
     )
     prepared = prepare(study, asked.place, engine, console)
-    return LiveComparison.of(replace(wanted, workers=prepared.workers), prepared).run().folder
+    live = LiveComparison.of(replace(wanted, workers=prepared.workers), prepared)
+    for words in live.words():
+        console.say(words)
+    return live.run().folder

@@ -24,12 +24,13 @@ from harness.console import Console
 from harness.driver.batch import Batch
 from harness.driver.request import GRID, Keep, SweepRequest
 from harness.driver.run import Ran, SweepPlan, plan_sweep
+from harness.driver.said import said, varied_by
 from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
 from harness.search.catalogue import POPULATION
-from harness.search.plan import learning_cell, learning_methods, live_space
+from harness.search.plan import default_trial, learning_cell, learning_methods, live_space
 from harness.search.population import population_size
 from harness.search.resumed import refuse_another
 from harness.spec import TrialSpec
@@ -108,6 +109,8 @@ class LiveComparison(SweepPlan):
         """The question, and what the searches are given."""
         study, asked = self.prepared.study, self.asked
         yield f"{study.name}: {study.question}"
+        full = default_trial(study, *live_space(study, self.prepared.runtime))
+        yield said(full, study.seeds, varied_by(study.space or study.axes))
         times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
         if study.objective != SHOWN:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from harness.comparison.arms import Arms
 from harness.comparison.baseline import LABEL, baseline
 from harness.driver.batch import TrialRunner, trial_runner
+from harness.driver.said import said
 from harness.driver.setup import Prepared
 from harness.errors import UserError, unknown
 from harness.insertion.method import METHODS, get_method
 from harness.model.backbones import dims
 from harness.runner.provenance import provenance
+from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest
 from harness.store.comparisons import Comparison
@@ -65,11 +67,14 @@ def run_methods(prepared: Prepared, names: str, seeds: int | None, line: str) ->
     words = "methods" if names == "all" else f"methods={'_'.join(chosen)}"
     folder = RunFolder.of(prepared.store, f"{prepared.run_name}+{words}")
     refuse_older(folder)
+    trained = tuple(range(seeds or SEEDS))
+    varied = {"method": "method", "recipe.lr": "learning rate"}
+    runtime.console.say(said(resolve(study.base, runtime), trained, varied))
     with driving(folder.driver_mark):
         compared = compare_methods(
             chosen,
             study=study,
-            seeds=tuple(range(seeds or SEEDS)),
+            seeds=trained,
             run=trial_runner(prepared.batch, title="methods", objective=study.objective),
             store=prepared.store,
             runtime=runtime,

@@ -14,6 +14,7 @@ from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.request import EngineRequest, TrainRequest
+from harness.driver.said import said
 from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weights
 from harness.errors import UserError
 from harness.insertion.method import get_method
@@ -46,6 +47,11 @@ class Training:
     title: str
 
     @property
+    def words(self) -> str:
+        """What is about to be trained, in one line."""
+        return said(resolve(self.request, self.prepared.runtime), self.seeds)
+
+    @property
     def label(self) -> str:
         """The method as reports name it."""
         method = get_method(self.request.method)
@@ -75,6 +81,7 @@ class Training:
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
+        self.prepared.runtime.console.say(self.words)
         self.say_what_is_not_reused()
         return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from harness.console import duration
 from harness.driver.plan import Plan, make_plan, trials_in
 from harness.driver.request import GRID, SweepRequest
+from harness.driver.said import said, varied_by
 from harness.driver.setup import Prepared
 from harness.errors import Interrupted, TrialsFailed, UserError
 from harness.metrics import SHOWN, scale_of
@@ -134,7 +135,9 @@ class OneSearchPlan(SweepPlan):
     planned: SearchPlan
 
     def words(self) -> Iterator[str]:
-        yield f"{self.prepared.study.name}: {self.prepared.study.question}"
+        study = self.prepared.study
+        yield f"{study.name}: {study.question}"
+        yield said(self.planned.full, study.seeds[:1], varied_by(study.space or study.axes))
         yield self.planned.words
 
     def estimate(self, *, probing: bool) -> str | None:
@@ -178,6 +181,7 @@ class GridPlan(SweepPlan):
     def words(self) -> Iterator[str]:
         plan, study = self.plan, self.plan.study
         yield f"{study.name}: {study.question}"
+        yield said(plan.cells[0][1], study.seeds, varied_by(study.axes))
         to_run = len(plan.to_run) - plan.running - plan.failed
         yield (
             f"Trials: {len(plan.done)} done, {plan.running} running, {plan.failed} failed (will be "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -146,6 +147,18 @@ class Recipe(Frozen):
     def scored(self, epochs: int) -> int:
         """How often the selection split is scored in so many epochs."""
         return epochs if self.score_epochs == "all" else min(epochs, 1)
+
+    @property
+    def first_rate(self) -> float:
+        """The rate that SGD starts with."""
+        return self.lr * math.sqrt(self.batch_size / 128)
+
+    @property
+    def in_words(self) -> str:
+        """Rate, with the one that SGD uses where that is another, batch and epochs."""
+        used = "" if self.first_rate == self.lr else f" (SGD at {self.first_rate:g})"
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return f"lr {self.lr:g}{used}, batch {self.batch_size}, {epochs}"
 
 
 class Change(Frozen):

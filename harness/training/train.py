@@ -100,7 +100,7 @@ class TrainingLoop:
         self._hook = classifier.attachment.training_hook()
         self._hook.freeze(classifier)
         parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
-        self._first_rate = recipe.lr * math.sqrt(recipe.batch_size / 128)
+        self._first_rate = recipe.first_rate
         self._optimiser = torch.optim.SGD(
             parameters.values(),
             lr=self._first_rate,

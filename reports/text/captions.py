@@ -30,12 +30,10 @@ def caption(run: Run, view: AnyView | None = None) -> str:
 
 def setting(base: TrialRequest, seeds: int) -> str:
     """Backbone, data, recipe and number of seeds in one sentence."""
-    recipe = base.recipe
     data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
     chosen = f" chosen on: {base.data.chosen_on_in_full}," if base.data.dev_per_class else ""
     return (
-        f"{base.backbone.name} on {data},{chosen} lr {recipe.lr:g}, batch {recipe.batch_size}, "
-        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, "
+        f"{base.backbone.name} on {data},{chosen} {base.recipe.in_words}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
 
