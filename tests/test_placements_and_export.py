@@ -207,6 +207,25 @@ def test_search_then_retrain_on_the_command_line(tmp_path):
     assert exported.exit_code == 0 and "adapter_config.json" in exported.output
 
 
+@pytest.mark.slow
+def test_the_gradient_norm_becomes_a_placement_at_the_strengths_it_was_taken_at(tmp_path):
+    common = ["--out", tmp_path, "--depth", "last:2", "--sites", "q,mlp1", "--alpha", 2]
+    common += ["--set", "data.options.test_per_class=4"]
+    ranked = harness(
+        "train", "--method", "metapeft", "--set", "options.variant=gradient_norm", *common
+    )
+    assert ranked.exit_code == 0, ranked.output
+    record = Store(tmp_path).record(ranked.stdout.split()[0])
+    norms = record.learned.root
+    assert record.epochs_run == 1 and len(norms) == 4 and min(norms.values()) > 0
+    assert record.cost.images_backward == 728 and "metapeft (gradient norm)" in ranked.stdout
+    file = tmp_path / "half.json"
+    done = harness("derive", record.trial_id, "--rule", "topk", "--file", file, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    largest = sorted(norms, key=norms.get)[2:]
+    assert read_placement(file).placement == Placement(dict.fromkeys(largest, 2.0))
+
+
 @pytest.mark.parametrize(
     "args,words",
     [
