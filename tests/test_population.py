@@ -77,6 +77,17 @@ def test_a_failed_member_is_replaced_and_tried_again_by_the_next_command(tmp_pat
     assert population(tmp_path / "log").ask(8)[0].trial_id == failed[0]
 
 
+def test_a_failed_member_is_the_worst_also_where_all_scores_are_negative(tmp_path):
+    """As those of losses are."""
+
+    def fate(spec):
+        return "FAILED" if not spec.changes and spec.options["values"]["alpha"] == 1.0 else None
+
+    for shift in (0.0, -3.0):
+        live(population(tmp_path / f"{shift}"), fate=fate, shift=shift)
+    assert lines(tmp_path / "-3.0", "ask") == lines(tmp_path / "0.0", "ask")
+
+
 def test_numbers_of_a_range_are_moved_by_a_factor_within_it(tmp_path):
     made = study(PLANE)
     live(population(tmp_path / "log", size=40, made=made))

@@ -69,8 +69,8 @@ class Arms:
             beyond = [
                 (name, place, rate)
                 for name, of_seeds in tried.items()
-                for place, rate in enumerate(self._beyond(of_seeds))
-                if rate is not None
+                for place, seed_tried in enumerate(of_seeds)
+                if (rate := self._beyond(seed_tried)) is not None
             ]
             if not beyond:
                 break
@@ -86,9 +86,8 @@ class Arms:
 
     def _add_rates(self, name: str, of_seeds: Sequence[Tried]) -> None:
         """A tuned arm of what its seeds have tried."""
-        best = self._best(of_seeds)
-        further = zip(best, self._beyond(of_seeds), strict=True)
-        ends = [rate for rate, beyond in further if beyond is not None]
+        best = [self._best(tried) for tried in of_seeds]
+        ends = [self._best(tried) for tried in of_seeds if self._beyond(tried) is not None]
         if ends:
             words = " or ".join(f"{rate:.3g}" for rate in sorted(set(ends)))
             several = f" for {len(ends)} of {len(best)} seeds" if len(best) > 1 else ""
@@ -101,26 +100,23 @@ class Arms:
             [record for tried in of_seeds for record in tried.values()],
         )
 
-    def _best(self, of_seeds: Sequence[Tried]) -> list[float]:
-        """Each seed's rate with its best score; of ties the smallest."""
-        rates = [sorted(tried) for tried in of_seeds]
-        rising = [[tried[rate] for rate in own] for tried, own in zip(of_seeds, rates, strict=True)]
-        return [own[place] for own, place in zip(rates, self._chosen(rising), strict=True)]
+    def _best(self, tried: Tried) -> float:
+        """A seed's rate with its best score; of ties the smallest."""
+        rates = sorted(tried)
+        return rates[self._chosen([tried[rate] for rate in rates])]
 
-    def _beyond(self, of_seeds: Sequence[Tried]) -> list[float | None]:
-        """The next rate of each seed whose best one is its first or its last."""
-        found: list[float | None] = []
-        for tried, best in zip(of_seeds, self._best(of_seeds), strict=True):
-            rates = sorted(tried)
-            ends = {rates[0]: rates[0] ** 2 / rates[1], rates[-1]: rates[-1] ** 2 / rates[-2]}
-            found.append(ends.get(best))
-        return found
+    def _beyond(self, tried: Tried) -> float | None:
+        """The next rate of a seed whose best one is its first or its last."""
+        rates, best = sorted(tried), self._best(tried)
+        if best == rates[0]:
+            return rates[0] ** 2 / rates[1]
+        return rates[-1] ** 2 / rates[-2] if best == rates[-1] else None
 
-    def _chosen(self, of_seeds: Sequence[Sequence[TrialRecord]]) -> list[int]:
-        """The place of each seed's choice among its records; of ties the earlier one."""
-        objective = self.study.objective
-        scores = [[record.objective(objective) for record in records] for records in of_seeds]
-        return [own.index(max(own)) for own in scores]
+    def _chosen(self, records: Sequence[TrialRecord]) -> int:
+        """The place of the best among a seed's records by its own selection score; of ties the
+        first."""
+        scores = [record.objective(self.study.objective) for record in records]
+        return scores.index(max(scores))
 
     def add_best_cell(self, request: TrialRequest) -> None:
         """The study's best cell by each seed's own selection score, if the study has been run with
@@ -140,7 +136,7 @@ class Arms:
         count = len(study.cells())
         cells = [everything[index::count] for index in range(count)]
         of_seeds = [everything[at : at + count] for at in range(0, len(everything), count)]
-        best = self._chosen(of_seeds)
+        best = [self._chosen(own) for own in of_seeds]
         words = [", ".join(map(str, cell.values())) for cell in study.cells()]
         self.add(
             f"best cell of {study.name} ({_each((words[place] for place in best), '; ')})",

@@ -32,14 +32,14 @@ def pauses(made, spec, epoch):
     return decision is Decision.PAUSE
 
 
-def live(made, most=None, fate=lambda spec: None):
+def live(made, most=None, fate=lambda spec: None, shift=0.0):
     """Train members of 8 epochs as an engine would; (trial, epochs) in order of their ends."""
     ends = []
     while (most is None or len(ends) < most) and (asked := made.ask(1)):
         (spec,) = asked
         until = next((e for e in range(1, 8) if pauses(made, spec, e)), 8)
         alpha = [spec.options["values"]["alpha"], *(c.placement.root["0.q"] for c in spec.changes)]
-        worth = 0.5 - 0.05 * abs(math.log2(alpha[-1]))
+        worth = shift + 0.5 - 0.05 * abs(math.log2(alpha[-1]))
         status = fate(spec) or ("COMPLETE" if until == 8 else "PRUNED")
         objective = None if status == "FAILED" else worth
         cost = dict(epochs=until, device_s=2.0 * until, flops=10 * until)
