@@ -83,10 +83,14 @@ def test_a_list_says_what_is_what(tmp_path):
     assert listing.test == (Item("x/1.png", 1),)
     assert ["left out" in note or "another line" in note for note in listing.notes] == [True] * 2
     table = pa.table(
-        {"path": ["x/0.png", "x/1.png"], "label": ["p", "p"], "split": ["train", "test"]}
+        {
+            "path": ["x/0.png", "y/0.png", "x/1.png"],
+            "label": ["p", "q", "p"],
+            "split": ["train", "train", "test"],
+        }
     )
     pq.write_table(table, tmp_path / "other.parquet")
-    assert listed(tmp_path, list="other.parquet").classes == ("p",)
+    assert listed(tmp_path, list="other.parquet").classes == ("p", "q")
 
 
 @pytest.mark.parametrize(
@@ -113,8 +117,9 @@ def test_mistakes_in_a_list_name_the_line(tmp_path, rows, options, words):
 
 
 def test_a_listed_file_that_is_not_there_is_named(tmp_path):
-    tree(tmp_path / "data", {"x": 2})
-    write_list(tmp_path / "data", [("x/0.png", "x", "train"), ("x/9.png", "x", "test")])
+    tree(tmp_path / "data", {"x": 2, "y": 1})
+    rows = [("x/0.png", "x", "train"), ("y/0.png", "y", "train"), ("x/9.png", "x", "test")]
+    write_list(tmp_path / "data", rows)
     with pytest.raises(UserError, match=r"x/9.png: there is no such file"):
         packed(tmp_path / "data", tmp_path / "packs")
 

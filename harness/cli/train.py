@@ -137,7 +137,7 @@ def _print_records(records: list[TrialRecord]) -> None:
     rows = []
     for name, part in ((beside_test(data), "select"), ("test", "test")):
         scores = [getattr(record, part) for record in scored]
-        columns = [[s.groups[group] for s in scores] for group in scored[0].test.groups]
+        columns = [[s.groups.get(group) for s in scores] for group in scored[0].test.groups]
         columns += [[getattr(s, m) for s in scores] for m in ("class_mean", "group_mean", "micro")]
         values = [mean_and_half_width(100 * Series(column, dtype=float)) for column in columns]
         rows.append([name, *(with_interval(*value) for value in values)])

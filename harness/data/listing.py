@@ -6,6 +6,7 @@ decoded or packed, where a trial runs.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,20 +61,34 @@ class BorderMask(Frozen):
     """Pixels to blacken at every edge, counted in pixels of the file."""
 
 
+def _shown(names: Sequence[str]) -> str:
+    text = repr(",".join(names))
+    return text if len(text) <= 80 else f"{text[:80]} ..."
+
+
 def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with their line numbers; bytes that are not UTF-8 become surrogates.
 
+    Blanks after a comma do not count, nor does the case of the columns' names.
+
     Raises:
-        UserError: there is no such file, or it lacks a column or a value.
+        UserError: there is no such file, or it lacks a column or a value, or is no CSV in UTF-8.
     """
     try:
+        with file.open("rb") as raw:
+            if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise UserError(f"{file} is written in UTF-16: save it as UTF-8.")
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            first = list(reader.fieldnames or ())
+            reader.fieldnames = [name.strip().casefold() for name in first]
+            missing = [name for name in columns if name not in reader.fieldnames]
             if missing:
+                other = next((sign for sign in (";", "\t", "|") if sign in ",".join(first)), None)
+                hint = "" if other is None else f" It has {other!r} where commas belong."
                 raise UserError(
-                    f"{file} has no column {missing[0]!r}: its first line names the columns, "
-                    f"{', '.join(columns)} among them."
+                    f"{file} has no column {missing[0]!r}: its first line must name the columns, "
+                    f"{', '.join(columns)} among them, and reads {_shown(first)}.{hint}"
                 )
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:

@@ -114,6 +114,8 @@ def _pack_of(
     root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
+    for note in listing.notes:
+        console.warn(f"{name}: {note}")
     made = pack(
         listing,
         name=name,

@@ -33,12 +33,19 @@ from harness.data.decode import (
 )
 from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
 from harness.data.long_tail import LongTail
-from harness.datasets.reading import SUFFIXES, class_folders
+from harness.datasets.reading import SUFFIXES, class_folders, folders_with_images, natural
+from harness.datasets.two_ways import (
+    SPLIT_WORDS,
+    refuse_beside_folders,
+    refuse_lookalikes,
+    refuse_one_class,
+    split_folders,
+    split_of,
+)
 from harness.errors import UserError, unknown
 from harness.rng import generator
 
 LIST = "split.csv"
-SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 
 
 class FolderOptions(LongTail, BorderMask):
@@ -94,7 +101,8 @@ folder: --data-root is a folder with one of
         found, names = _found(options, root, notes)
         if options.classes is not None:
             names = _lines(root / options.classes)
-        classes = names or sorted({each.label for each in found}, key=_natural)
+        refuse_lookalikes((each.label for each in found), notes)
+        classes = names or sorted({each.label for each in found}, key=natural)
         index = {name: number for number, name in enumerate(classes)}
         for each in found:
             if each.label not in index:
@@ -105,6 +113,7 @@ folder: --data-root is a folder with one of
                 )
         train, test = _parted(found, index, options, notes)
         _refuse_empty(classes, train)
+        refuse_one_class(classes, root, (each.path for each in found))
         return Listing(
             classes=tuple(printable(name) for name in classes),
             train=train,
@@ -124,10 +133,10 @@ def _found(
     arrow = _below(root, ".arrow")
     # Beside the data, Hugging Face caches the results of `map`.
     saved = [file for file in arrow if not os.path.basename(file).startswith("cache-")]
-    if files := _below(root, ".parquet") or saved:
-        return _of_tables(root, files)
-    if files := _below(root, ".tar"):
-        return list(_of_shards(root, files)), None
+    tables, shards = _below(root, ".parquet") or saved, _below(root, ".tar")
+    if tables or shards:
+        refuse_beside_folders(tables or shards, folders_with_images(root))
+        return _of_tables(root, tables) if tables else (list(_of_shards(root, shards)), None)
     found = list(_of_tree(root, notes))
     if not found:
         raise MissingData(
@@ -163,11 +172,15 @@ def _of_list(file: Path, notes: list[str]) -> Iterator[_Found]:
     seen: Counter[str] = Counter()
     ignored = 0
     for line, row in rows:
-        split = row.get("split") or None
-        if split is not None and split not in SPLITS:
-            raise UserError(f"{file}, line {line}: {unknown('split', split, ['train', 'test'])}")
+        word = row.get("split") or None
+        split = None if word is None else split_of(str(word))
+        if word is not None and split is None:
+            raise UserError(f"{file}, line {line}: {unknown('split', word, ['train', 'test'])}")
+        for name in ("path", "label"):
+            if row[name] is None or row[name] == "":
+                raise UserError(f"{file}, line {line}: write a value for path and label.")
         seen[row["path"]] += 1
-        if split is not None and SPLITS[split] == "val":
+        if split == "val":
             ignored += 1
             continue
         yield _Found(row["path"], str(row["label"]), split, f"{file.name}, line {line}")
@@ -209,8 +222,8 @@ def _label_column(file: Path) -> tuple[str, list[str] | None]:
 
 def _split_in(file: str) -> str | None:
     """The split that a file's name or a folder's starts with, as in `data/train-00000.parquet`."""
-    for part in reversed(Path(file).parts):
-        for word, split in SPLITS.items():
+    for part in reversed(Path(file.casefold()).parts):
+        for word, split in SPLIT_WORDS.items():
             if part == word or part.startswith((f"{word}-", f"{word}_", f"{word}.")):
                 return split
     return None
@@ -250,13 +263,17 @@ def _label_of_sample(text: bytes, origin: str) -> str:
 
 
 def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
-    is_parted = (root / "train").is_dir()
-    test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
-    if is_parted and test is None:
-        raise UserError(f"{root} has train/ but neither test/ nor val/ beside it.")
-    if is_parted and test == "test" and (root / "val").is_dir():
-        notes.append("val/ is left out: what is chosen on is drawn from train/.")
-    for folder, split in [("train", "train"), (str(test), "test")] if is_parted else [("", None)]:
+    splits = split_folders(root)
+    test = splits.get("test") or splits.get("val")
+    if splits and ("train" not in splits or test is None):
+        raise UserError(
+            f"{root} has {' and '.join(splits.values())}, and no folder "
+            f"{'test or val' if 'train' in splits else 'train'} beside it."
+        )
+    if "test" in splits and "val" in splits:
+        notes.append(f"{splits['val']}/ is left out: what is chosen on is drawn from train/.")
+    parts = [(splits["train"], "train"), (str(test), "test")] if splits else [("", None)]
+    for folder, split in parts:
         for label, paths in class_folders(root, folder, notes).items():
             place = printable(os.path.join(folder, label))
             yield from (_Found(path, label, split, place) for path in paths)
@@ -272,11 +289,6 @@ def _lines(file: Path) -> list[str]:
     if repeated:
         raise UserError(f"{file} names class {repeated[0]!r} twice.")
     return lines
-
-
-def _natural(name: str) -> tuple[bool, int, str]:
-    """Numbers by value and before names."""
-    return (True, 0, name) if not name.isdigit() else (False, int(name), name)
 
 
 def _parted(

@@ -15,7 +15,12 @@ from harness.data.decode import printable
 from harness.data.listing import Item, MissingData
 from harness.errors import UserError, unknown
 
-SUFFIXES = {*(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")}
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+        *(".ppm", ".pgm"),
+    }
+)
 """Files in class folders that count as images."""
 
 
@@ -125,6 +130,19 @@ def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[st
             place = printable(os.path.join(under, name))
             raise UserError(f"Class folder {place} has no image: put some in, or remove it.")
     return found
+
+
+def natural(name: str) -> tuple[bool, int, str]:
+    """What classes are sorted by: numbers by value and before names."""
+    return (True, 0, name) if not name.isdigit() else (False, int(name), name)
+
+
+def folders_with_images(root: Path) -> dict[str, list[str]]:
+    """Folders in `root` that hold images, at any depth, with their paths."""
+    notes: list[str] = []
+    inner = [e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)]
+    found = {name: _images_in(root, name, notes) for name in inner}
+    return {name: images for name, images in found.items() if images}
 
 
 def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:

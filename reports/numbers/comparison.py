@@ -154,5 +154,6 @@ def _scores(record: TrialRecord, groups: tuple[str, ...]) -> dict[str, float]:
         for name in OVERALL:
             row[f"{part}_{name}"] = 100 * getattr(found, name) if found else chance
         for group in groups:
-            row[f"{part}_{group}"] = 100 * found.groups[group] if found else chance
+            share = found.groups.get(group, float("nan")) if found else 0.0
+            row[f"{part}_{group}"] = 100 * share if found else chance
     return row

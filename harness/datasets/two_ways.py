@@ -1,0 +1,122 @@
+"""Folders and labels that can be read in two ways: refused, or said.
+
+Owns: which of them, and their messages. Must not know: how what is left is listed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from harness.data.decode import printable
+from harness.errors import UserError
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+}
+"""Names that a split goes by, in small letters -> what it is."""
+
+
+def split_of(word: str) -> str | None:
+    """The split that a word names, in any case; None for other words."""
+    return SPLIT_WORDS.get(word.strip().casefold())
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """Split -> its folder in `root`; empty where no folder is called like one.
+
+    Raises:
+        UserError: two folders are of one split, or other folders lie beside them.
+    """
+    names = sorted(e.name for e in os.scandir(root) if e.is_dir() and e.name[:1] not in "._")
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split is None:
+            continue
+        if split in found:
+            raise UserError(
+                f"{root} has the folders {found[split]} and {name}, which are both of {split}: "
+                "leave one."
+            )
+        found[split] = name
+    others = [name for name in names if split_of(name) is None]
+    if found and others:
+        raise UserError(
+            f"{printable(str(root))} has {', '.join(found.values())} beside "
+            f"{_some(others)}: put folders that are classes into one of a split, and move others "
+            "away."
+        )
+    return found
+
+
+def refuse_one_class(classes: Sequence[str], root: Path, places: Iterable[str]) -> None:
+    """Whether there is a second class, and the folder to name instead of the one above it.
+
+    Raises:
+        UserError: there is one class alone.
+    """
+    if len(classes) > 1:
+        return
+    inner = sorted({part for place in places if (part := _below_class(place, classes[0]))})
+    if len(inner) > 1:
+        hint = f"if its folders {_some(inner)} are the classes, give {classes[0]} as the data root"
+    else:
+        hint = "classifying needs two"
+    raise UserError(
+        f"{printable(str(root))} has a single class, {printable(classes[0])!r}; {hint}."
+    )
+
+
+def _below_class(place: str, name: str) -> str | None:
+    """The folder in a class's folder that a path goes through."""
+    parts = place.split("/")
+    where = parts.index(name) if name in parts else len(parts)
+    return parts[where + 1] if len(parts) > where + 2 else None
+
+
+def refuse_lookalikes(labels: Iterable[str], notes: list[str]) -> None:
+    """Whether classes are told apart by more than blanks; where case alone does, it is noted.
+
+    Raises:
+        UserError: two are not.
+    """
+    by_blanks, by_case = defaultdict(list), defaultdict(list)
+    for label in sorted(set(labels)):
+        plain = " ".join(label.split())
+        by_blanks[plain].append(label)
+        by_case[plain.casefold()].append(label)
+        if not plain:
+            raise UserError("A label is empty or of blanks alone: write the name of a class.")
+    for alike in by_blanks.values():
+        if len(alike) > 1:
+            raise UserError(f"Classes {_quoted(alike)} differ in blanks alone: write one of them.")
+    for alike in by_case.values():
+        if len(alike) > 1:
+            notes.append(f"Classes {_quoted(alike)} differ in case alone; they are kept apart.")
+
+
+def refuse_beside_folders(files: Sequence[str], folders: Mapping[str, object]) -> None:
+    """Whether files that hold images lie beside class folders with some: either may be meant.
+
+    Raises:
+        UserError: both are there.
+    """
+    if files and folders:
+        raise UserError(
+            f"There are {printable(files[0])} and class folders {_some(sorted(folders))}: either "
+            "may hold the images, so move the others away."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(repr(printable(name)) for name in names)

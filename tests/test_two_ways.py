@@ -1,0 +1,163 @@
+"""Folders, lists and labels that can be read in two ways are refused, or said."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.cli import harness
+from support.images import tree
+
+from harness.datasets.folder import Folder, FolderOptions
+from harness.errors import UserError
+
+THREE = {"a": 4, "b": 4, "c": 4}
+
+
+def listed(root, **options):
+    return Folder.listing(FolderOptions(**options), root)
+
+
+@pytest.mark.parametrize(
+    "train,test",
+    [
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("TRAIN", "val"),
+        ("train", "Valid"),
+        ("train", "dev"),
+    ],
+)
+def test_splits_are_known_by_their_other_names(tmp_path, train, test):
+    tree(tmp_path / train, THREE)
+    tree(tmp_path / test, THREE, start=90)
+    found = listed(tmp_path)
+    assert found.classes == ("a", "b", "c") and len(found.train) == len(found.test) == 12
+    assert {item.path.split("/")[0] for item in found.test} == {test}
+
+
+@pytest.mark.parametrize(
+    "folders,words",
+    [
+        (["train", "Train", "test"], "both of train"),
+        (["train", "test", "extra"], "beside extra"),
+        (["test", "a", "b"], "beside a, b"),
+        (["train"], "no folder test or val"),
+        (["Test", "val"], "no folder train"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, folders, words):
+    for number, name in enumerate(folders):
+        tree(tmp_path / name, THREE, start=20 * number)
+    with pytest.raises(UserError, match=words):
+        listed(tmp_path)
+
+
+def test_a_folder_around_the_classes_is_named(tmp_path):
+    tree(tmp_path / "my_images", THREE)
+    with pytest.raises(UserError, match=r"single class, 'my_images'; if its folders a, b, c"):
+        listed(tmp_path)
+    tree(tmp_path / "parted" / "train" / "all", THREE)
+    tree(tmp_path / "parted" / "test" / "all", THREE, start=50)
+    with pytest.raises(UserError, match="give all as the data root"):
+        listed(tmp_path / "parted")
+
+
+def test_one_class_is_refused(tmp_path):
+    with pytest.raises(UserError, match="single class, 'a'; classifying needs two"):
+        listed(tree(tmp_path, {"a": 5}))
+
+
+@pytest.mark.parametrize("left", ["images.tar", "meta.parquet", "old/state.arrow"])
+def test_a_file_of_images_beside_class_folders_is_refused(tmp_path, left):
+    tree(tmp_path, THREE)
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_bytes(b"")
+    with pytest.raises(UserError, match=f"There are {left} and class folders a, b, c"):
+        listed(tmp_path)
+
+
+def csv(root, text, encoding="utf-8"):
+    tree(root, {"a": 3, "b": 3})
+    (root / "split.csv").write_bytes(text.encode(encoding))
+    return root
+
+
+ROWS = "a/0.png,a,train\nb/0.png,b,train\na/1.png,a,test\n"
+
+
+@pytest.mark.parametrize("header", ["path,label,split", "path, label, split", "Path,LABEL,Split"])
+def test_blanks_and_case_of_a_header_do_not_count(tmp_path, header):
+    assert len(listed(csv(tmp_path, f"{header}\n{ROWS}")).train) == 2
+
+
+@pytest.mark.parametrize(
+    "text,encoding,words",
+    [
+        ("path;label;split\na/0.png;a;train\n", "utf-8", "has ';' where commas belong"),
+        ("path\tlabel\na/0.png\ta\n", "utf-8", "where commas belong"),
+        (f"path,label,split\n{ROWS}", "utf-16", "UTF-16"),
+        ("file,class\na/0.png,a\n", "utf-8", "reads 'file,class'"),
+        ("path,label,split\na/0.png,a,train\nb/0.png,,train\n", "utf-8", "line 3"),
+    ],
+)
+def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
+    with pytest.raises(UserError, match=words):
+        listed(csv(tmp_path, text, encoding))
+
+
+def test_a_list_in_parquet_may_have_no_gaps(tmp_path):
+    tree(tmp_path, {"a": 3, "b": 3})
+    rows = {"path": ["a/0.png", None], "label": ["a", "b"]}
+    pq.write_table(pa.table(rows), tmp_path / "list.parquet")
+    with pytest.raises(UserError, match="line 2: write a value for path and label"):
+        listed(tmp_path, list="list.parquet")
+
+
+def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path):
+    tree(tmp_path, {"a": 4, "b": 4})
+    rows = "a/0.png,cat,train\na/1.png,cat ,train\nb/0.png,dog,test\n"
+    with pytest.raises(UserError, match="'cat' and 'cat ' differ in blanks alone"):
+        listed(csv(tmp_path / "blanks", f"path,label,split\n{rows}"))
+    found = listed(tree(tmp_path / "case", {"Cat": 5, "cat": 5}))
+    assert found.classes == ("Cat", "cat")
+    assert any("'Cat' and 'cat' differ in case alone" in note for note in found.notes)
+
+
+def test_every_suffix_of_a_jpeg_counts(tmp_path):
+    tree(tmp_path, {"a": 4, "b": 4})
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "0.jfif")
+    assert sum(
+        item.path.endswith(".jfif") for item in (*listed(tmp_path).train, *listed(tmp_path).test)
+    )
+
+
+def test_what_is_left_out_is_said_by_the_command_that_trains(tmp_path):
+    tree(tmp_path / "d", {"a": 30, "b": 30})
+    (tmp_path / "d" / "a" / "notes.doc").write_text("x")
+    words = [
+        "sweep",
+        "--study",
+        "depth_vs_position",
+        "--smoke",
+        "--dry-run",
+        "--set",
+        "data=folder",
+    ]
+    result = harness(*words, "--data-root", tmp_path / "d", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert "folder: 1 files in a are no images by their name." in result.stderr
+
+
+@pytest.mark.slow
+def test_a_group_without_a_validation_image_has_no_score_there(tmp_path):
+    tree(tmp_path / "d" / "train", {"a": 60, "b": 1, "c": 1})
+    tree(tmp_path / "d" / "test", {"a": 4, "b": 4, "c": 4}, start=90)
+    words = ["train", "--method", "linear_probe", "--workers", 1, "--set", "data=folder"]
+    words += ["--set", "recipe.epochs=1", "--data-root", tmp_path / "d", "--out", tmp_path / "o"]
+    for _ in range(2):  # trained, and from the store
+        result = harness(*words)
+        assert result.exit_code == 0, result.output
+        header, validation, test = result.stdout.splitlines()[-3:]
+        assert header.split()[2:4] == ["medium", "tail"]
+        assert validation.split()[2] == "-" and test.split()[2] != "-"
