@@ -117,8 +117,12 @@ class SearchComparison(Frozen):
         """Repeats of a search. One whose trials are given differs by its seed alone, so it has one
         per seed."""
         count = self.repeats_by.get(search, self.repeats)
-        is_given = search in (*self.learned, *self.standing)
-        return min(count, len(self.seeds)) if is_given else count
+        return min(count, len(self.seeds)) if search in self.given else count
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The searches whose trials are given, so that they have no chance of their own."""
+        return (*self.learned, *self.standing)
 
     @property
     def most_repeats(self) -> int:

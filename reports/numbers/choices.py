@@ -55,8 +55,7 @@ def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> C
     comparison = recorded.comparison
     spent = told.groupby(["search", "repeat"], sort=False)["runs"].max()
     typical = spent.groupby("search", sort=False).median()
-    given = (*comparison.learned, *comparison.standing)
-    whole = [name for name in typical.index if name not in given]
+    whole = [name for name in typical.index if name not in comparison.given]
     at = float(typical[whole].min() if whole else typical.max())
     final = _final(recorded, told, at).merge(_confirmed(recorded), on=["search", "repeat"])
     names = list(dict.fromkeys(final["search"]))
