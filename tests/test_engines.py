@@ -205,7 +205,7 @@ def test_a_finished_trial_is_watched_in_its_history(tmp_path):
         NoEngine(),
         store=store,
         runtime=Runtime(),
-        metric="class_mean",
+        objective="class_mean",
         max_retries=0,
         stop=Event(),
         on_end=lambda record, is_fresh: None,

@@ -41,7 +41,7 @@ def run(name, tmp_path, budget="4", **engine):
             made,
             store=store,
             runtime=Runtime(),
-            metric="class_mean",
+            objective="class_mean",
             max_retries=0,
             stop=Event(),
             on_end=lambda record, is_fresh: None,

@@ -73,7 +73,7 @@ def run_plan(plan, engine, store, stop=None, on_end=lambda record: None, max_ret
         engine,
         store=store,
         runtime=Runtime(),
-        metric="class_mean",
+        objective="class_mean",
         max_retries=max_retries,
         stop=stop or Event(),
         on_end=lambda record, is_fresh: on_end(record),

@@ -195,7 +195,7 @@ def _drive(engine: Engine, store: Store, numbers: range) -> list[TrialRecord]:
         engine,
         store=store,
         runtime=Runtime(),
-        metric="class_mean",
+        objective="class_mean",
         max_retries=0,
         stop=Event(),
         on_end=lambda record, is_fresh: records.append(record),

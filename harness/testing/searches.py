@@ -118,7 +118,7 @@ class SearchContract:
             engine,
             store=store,
             runtime=Runtime(),
-            metric="class_mean",
+            objective="class_mean",
             max_retries=0,
             stop=stop,
             on_end=ended,
