@@ -60,6 +60,27 @@ def test_a_folder_of_images_that_nothing_reads_is_refused(tmp_path, words):
     assert "synth-rs is drawn" in line and "--set data=folder" in line
 
 
+@pytest.mark.parametrize("device", ["fpga", "ipu", "xla", "hip", "meta", "mps", "gpu", "cuda:99"])
+def test_a_device_that_trials_do_not_run_on_is_refused(tmp_path, device):
+    line = refused(tmp_path, "train", "--method", "linear_probe", "--device", device)
+    assert repr(device) in line
+
+
+@pytest.mark.parametrize(
+    "settings,word",
+    [
+        (["backbone.img_size=8"], "do not fit img_size 8"),
+        (
+            ["backbone=vit_small_patch16_224", "backbone.weights=random", "backbone.img_size=8"],
+            "backbone.img_size=8: no patch",
+        ),
+    ],
+)
+def test_an_image_without_a_patch_ends_in_planning(tmp_path, settings, word):
+    words = [each for setting in settings for each in ("--set", setting)]
+    assert word in refused(tmp_path, *SWEEP, "--smoke", *words)
+
+
 # What is trained is said.
 
 

@@ -176,11 +176,7 @@ def make_runtime(
         UserError: there is no such device, or the weights do not fit the backbone.
     """
     name = place.device or default_device()
-    try:
-        if torch.device(name).type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
-    except RuntimeError as error:
-        raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
+    check_device(name)
     if backbone is not None and weights is not None:
         unused = unused_tensors(backbone, weights)
         if unused:
@@ -196,6 +192,26 @@ def make_runtime(
         on_bad_image=place.on_bad_image,
         console=console,
     )
+
+
+def check_device(name: str) -> None:
+    """Whether trials can run on a device of this name, here.
+
+    Raises:
+        UserError: torch knows no such device, the harness does not run on it, or it is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Device {name!r} is none that trials run on: write cpu, cuda or cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"Device {name!r} is not there: this machine has {torch.cuda.device_count()} of them."
+        )
 
 
 def expecting(runtime: Runtime, specs: Sequence[TrialSpec]) -> Runtime:

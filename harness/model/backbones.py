@@ -143,13 +143,28 @@ def input_size(spec: BackboneSpec) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
+    _refuse_embedded_size(spec)
     with torch.device("meta"):
         model = _build(spec, pretrained=False)
+    if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
+        raise UserError(
+            f"backbone.img_size={spec.img_size}: no patch of {spec.name!r} fits into such an image."
+        )
     if not _is_built_in(spec.name):
         return dims_of(model), int(spec.img_size or BACKBONES.get(spec.name).input_size)
     if isinstance(model, ConvNeXt):
         return dims_of(model), int(spec.img_size or model.pretrained_cfg["input_size"][-1])
     return dims_of(model), int(model.patch_embed.img_size[0])
+
+
+def _refuse_embedded_size(spec: BackboneSpec) -> None:
+    """Raises `UserError` if embedded weights are asked for at a size that they do not fit."""
+    if spec.weights != "pretrained" or spec.name not in EMBEDDED:
+        return
+    if spec.img_size not in (None, EMBEDDED[spec.name]["img_size"]):
+        raise UserError(
+            f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
+        )
 
 
 def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
@@ -242,12 +257,7 @@ def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
 
 def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, list[str]]:
     path = weights_file(spec, given)
-    if spec.weights == "pretrained" and spec.name in EMBEDDED:
-        size = EMBEDDED[spec.name]["img_size"]
-        if spec.img_size not in (None, size):
-            raise UserError(
-                f"The weights of {spec.name!r} do not fit img_size {spec.img_size}: leave it out."
-            )
+    _refuse_embedded_size(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
         model = _build(spec, pretrained=path is None and spec.weights == "pretrained")
