@@ -328,6 +328,6 @@ def test_a_comparison_logs_as_many_proposals_as_its_budget_has(ranged):
     words = ["compare", "--search", "random,tpe", "--study", ranged.study, "--budget", "3"]
     code, said = run(ranged.out, *words, "--repeats", "1", "--workers", "1")
     assert code == 0, said
-    logs = ranged.folder("edited+searches").logs()
+    logs = [ranged.folder("edited+searches").log(0, name) for name in ("random", "tpe")]
     assert [len(asks(read_log(log))) for log in logs] == [3, 3]
     assert "waiting" not in run(ranged.out, "status", "edited+searches")[1]
