@@ -5,7 +5,7 @@ strengths (uniform alpha at their mean; random, weakest and gradient-norm half o
 them first:
 
     harness sweep --study protocol_synth_rs_controls
-    harness train --method metapeft --alpha 4 --set options.outer_lr=0.3 --set recipe.lr=0.05
+    harness train --method metapeft --alpha 4 --set options.outer_lr=0.3 --set recipe.lr=0.2
         --study protocol_synth_rs_controls --seeds 16 --controls
 
 Cost: about 30 minutes on 2 CPU cores (80 trials), estimated from protocol_synth_rs_gamma.
