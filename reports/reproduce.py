@@ -30,6 +30,8 @@ KEPT = (
     "printed.csv",
     "searches.csv",
     "choices.csv",
+    "seeds.csv",
+    "contrasts.csv",
     "curves.csv",
     "restarts.csv",
     "interactions.csv",

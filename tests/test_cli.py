@@ -19,7 +19,7 @@ FLAGS = {
     "train": "--alpha --base --controls --data-root --depth --device --method --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
     **dict.fromkeys(("tabulate", "archive"), "--file --out"),
-    "compare": "--budget --charge --confirm --controls --data-root --device --methods "
+    "compare": "--budget --charge --confirm --controls --data-root --device --half-width --methods "
     "--on-bad-image --out --repeats --replay --search --seeds --set --smoke --study --weights "
     "--workers",
     "derive": "--file --out --rule --value",

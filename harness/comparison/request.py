@@ -6,6 +6,7 @@ comparison is run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -82,12 +83,14 @@ class ComparisonRequest:
     search: str | None = None
     """Names with commas between them, or `all`."""
     study: str | Study | None = None
-    replay: str | Literal[True] | None = None
-    """Table of `harness tabulate` that results are taken from; True: the one that ships with the
-    harness. None: they are trained."""
+    replay: tuple[str | Literal[True], ...] = ()
+    """Tables of `harness tabulate` that results are taken from, one for each space; True: the one
+    that ships with the harness. None at all: they are trained."""
     budget: str | None = None
     repeats: int | str | None = None
-    """Of each search; as `Repeats.parse` reads it."""
+    """Of each search, in all; as `Repeats.parse` reads it."""
+    half_width: float | None = None
+    """Points that a replay's search chance may leave to each mean, instead of `repeats`."""
     seeds: int | None = None
     confirm: int | None = None
     charge: tuple[str, ...] = ()
@@ -107,6 +110,11 @@ class ComparisonRequest:
         check_count("seeds", self.seeds)
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
+        if self.half_width is not None and not 0 < self.half_width < math.inf:
+            raise UserError(
+                f"--half-width {self.half_width:g}: write points of test accuracy above 0, as in "
+                "1.0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +125,8 @@ class SearchesRequest:
     """Names with commas between them, or `all`."""
     budget: str
     repeats: Repeats = Repeats()
+    half_width: float | None = None
+    """As of `ComparisonRequest`."""
     seeds: int | None = None
     workers: int = 1
     """Simulated ones in a replay; live, as many as the engine has."""

@@ -133,6 +133,8 @@ def _write_searches(folder: RunFolder) -> list[Path]:
     written = [
         _csv(out / "searches.csv", choices.judged.reset_index()),
         _csv(out / "choices.csv", choices.final),
+        _csv(out / "seeds.csv", choices.seeds),
+        _csv(out / "contrasts.csv", choices.contrasts),
         _csv(out / "answers.csv", compared.answers),
         _csv(out / "curves.csv", curves.lines),
     ]

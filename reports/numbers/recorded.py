@@ -14,6 +14,7 @@ import pandas as pd
 from harness.errors import UserError
 from harness.metrics import OVERALL, Metric
 from harness.reports.numbers.run import load_run
+from harness.search.budget import Budget
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, read_search_comparison
@@ -37,16 +38,40 @@ class Recorded:
     """Accuracy of guessing, percent."""
     trials: pd.DataFrame
     """A row per trial under its id: `cell` as text, `seed`, `status`, accuracies in percent (those
-    of a diverged trial are chance), `device_s` and `flops`."""
+    of a diverged trial are chance), `device_s` and `flops`; of a table also `epochs`."""
     logs: dict[tuple[str, int], list[Event]]
-    """Search and repeat -> its log."""
+    """Arm and repeat -> its log."""
     table: Table | None
     """The table that was replayed; None where trials were trained."""
+    label: str = ""
+    """Tells its searches from those of a comparison beside it."""
+
+    def arm(self, search: str) -> str:
+        """The name of a search among all that are compared."""
+        return f"{search} ({self.label})" if self.label else search
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Arms that find strengths in one trial per training seed."""
+        return tuple(map(self.arm, self.comparison.learned))
 
     @property
     def metric(self) -> Metric:
         """What choices are made by."""
         return self.study.objective
+
+    @property
+    def budget(self) -> Budget:
+        """Of each search."""
+        return Budget.read(self.comparison.budget, self.study.base.recipe.epochs)
+
+    @property
+    def most_cost(self) -> float:
+        """The budget in full runs; infinite for one in epochs, which cost more or less."""
+        budget = self.budget
+        if budget.unit == "epochs":
+            return float("inf")
+        return budget.amount / (self.comparison.reference.device_s if budget.unit == "s" else 1.0)
 
 
 @in_bulk()
@@ -66,7 +91,7 @@ def read_recorded(folder: RunFolder) -> Recorded:
         trials, groups, chance = run.trials, run.groups, run.chance
         trials = trials.assign(cell=[cell_key(asked.cell) for asked in files.asked])
     else:
-        trials = _trials_of(table)
+        trials = trials_of(table)
         groups, chance = table.info.groups, 100 / table.info.num_classes
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     by_path = dict(zip(folder.logs(), files.searches.values(), strict=True))
@@ -94,7 +119,7 @@ def _devices(table: Table | None, trials: pd.DataFrame) -> list[str]:
     return [str(name) for name in trials["device"].dropna().unique()] if "device" in trials else []
 
 
-def _trials_of(table: Table) -> pd.DataFrame:
+def trials_of(table: Table) -> pd.DataFrame:
     """The table's trials under the names that `Run.trials` uses, in percent."""
     last, info = table.trials, table.info
     chance = 100 / info.num_classes
@@ -106,4 +131,5 @@ def _trials_of(table: Table) -> pd.DataFrame:
     for group in info.groups:
         columns[f"binomial_{group}"] = 100 * last[f"test_se_{group}"]
     columns |= {"device_s": last["device_s"], "flops": last["flops"]}
+    columns["epochs"] = last["epoch"]
     return pd.DataFrame(columns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from harness.reports.numbers.verdict import TOO_WIDE
+
 
 def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
     """`61.3`, or `61.3 ± 0.8` where there is an interval, or `-` where there is no score."""
@@ -18,3 +20,13 @@ def signed(mean: float, half_width: float = float("nan")) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:+.2f}" if math.isnan(half_width) else f"{mean:+.2f} ± {half_width:.2f}"
+
+
+def informative(mean: float, half_width: float) -> str:
+    """A difference as `signed`, or `not informative` if its interval is too wide to say a thing.
+
+    A half-width of 0 is that of what chance has no part in, and is not shown.
+    """
+    if half_width > TOO_WIDE and abs(mean) <= half_width:
+        return "not informative"
+    return signed(mean, half_width or float("nan"))
