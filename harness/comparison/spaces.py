@@ -19,6 +19,7 @@ from harness.search.budget import Budget
 from harness.store.run_folder import RunFolder
 from harness.store.store import Store
 from harness.store.table import Table, read_table
+from harness.study.axes import in_words
 
 RATE = "recipe.lr"
 """The one field of the recipe that spaces may differ in."""
@@ -89,7 +90,7 @@ def _shared(table: Table) -> Iterator[tuple[str, Any]]:
         for value in axis.values:
             for field in axis.sets(value):
                 if field.split(".")[0] in base and field != RATE:
-                    yield field, [str(each) for each in axis.values]
+                    yield field, ", ".join(in_words(each) for each in axis.values)
 
 
 def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
