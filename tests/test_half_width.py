@@ -36,25 +36,26 @@ def replay(root, table, half_width, *, searches="random,sobol,metapeft", process
 
 
 @pytest.mark.slow
-def test_repeats_are_doubled_until_chance_leaves_little_enough(tmp_path, table):
-    folder = replay(tmp_path, table, 1.1)
+def test_repeats_are_doubled_until_chance_leaves_little_enough(tmp_path, table, monkeypatch):
+    monkeypatch.setattr(enough, "FIRST_REPEATS", 6)
+    folder = replay(tmp_path, table, 1.5)
     found = load_searches(folder)
     plan = found.recorded.comparison
     left = found.choices.table["test_chance_ci"]
     counts = {name: plan.repeats_of(name) for name in plan.searches}
     assert counts["metapeft"] == 3 and left["metapeft"] == 0  # one per seed, without chance
     for name in ("random", "sobol"):
-        assert left[name] <= 1.1
-        assert counts[name] in (21, 42, 84, 168)  # so that every seed has the same number
+        assert left[name] <= 1.5
+        assert counts[name] in (6, 12, 24, 48)  # so that every seed has the same number
         # Half as many were not enough.
         own = found.choices.final[found.choices.final["search"] == name]
         half = own[own["repeat"] < counts[name] // 2]
         errors = [each["test"].var() / len(each) for _, each in half.groupby("seed")]
-        assert counts[name] == 21 or 1.97 * math.sqrt(sum(errors)) / 3 > 1.1
-    assert max(counts.values()) > 21
+        assert counts[name] == 6 or 2 * math.sqrt(sum(errors)) / 3 > 1.5
+    assert max(counts.values()) > 6
     logs = {path.name: path.read_bytes() for path in folder.logs()}
     stored = folder.searches.read_bytes()
-    again = replay(tmp_path, table, 1.1)
+    again = replay(tmp_path, table, 1.5)
     assert {path.name: path.read_bytes() for path in again.logs()} == logs
     assert again.searches.read_bytes() == stored
 
@@ -72,11 +73,12 @@ def test_there_are_no_more_repeats_than_the_cap(tmp_path, table, monkeypatch):
 @pytest.mark.slow
 def test_their_number_does_not_depend_on_processes(tmp_path, table, monkeypatch):
     monkeypatch.setattr(replaying, "LEAST_EACH", 1)
+    monkeypatch.setattr(enough, "FIRST_REPEATS", 6)
     one = replay(tmp_path / "one", table, 2.0, searches="random")
     two = replay(tmp_path / "two", table, 2.0, searches="random", processes=2)
     assert one.searches.read_bytes() == two.searches.read_bytes()
     logs = [{path.name: path.read_bytes() for path in each.logs()} for each in (one, two)]
-    assert logs[0] == logs[1] and len(logs[0]) > 21
+    assert logs[0] == logs[1] and len(logs[0]) > 6
 
 
 def test_without_chance_there_is_nothing_to_narrow(tmp_path, table):
