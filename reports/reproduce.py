@@ -32,6 +32,7 @@ KEPT = (
     "choices.csv",
     "seeds.csv",
     "contrasts.csv",
+    "pairs.csv",
     "curves.csv",
     "restarts.csv",
     "interactions.csv",

@@ -57,7 +57,8 @@ def contrasts(seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...]) ->
     the protocol's level, as if there were no other row), and `chance_half_width`: what the repeats'
     chance leaves to the mean difference.
     """
-    values = seeds.pivot(index="seed", columns="search", values="test")
+    table = seeds.pivot(index="seed", columns="search", values="test")
+    values = {name: table[name].to_numpy(float) for name in arms}
     chance = {
         name: 0.0
         if name in certain
@@ -67,7 +68,8 @@ def contrasts(seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...]) ->
     rows: list[dict[str, Any]] = []
     found: list[Array] = []
     for second, first in itertools.combinations(arms, 2):
-        differences = (values[first] - values[second]).dropna().to_numpy(float)
+        differences = values[first] - values[second]
+        differences = differences[np.isfinite(differences)]
         if len(differences):
             found.append(differences)
             both = float(np.hypot(chance[first], chance[second]))
@@ -104,7 +106,9 @@ def _p(differences: Array) -> float:
         return float("nan")
     if np.ptp(differences) == 0:
         return 0.0 if differences[0] else 1.0
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    n = len(differences)
+    ratio = abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(n))
+    return float(2 * stats.t.sf(ratio, n - 1))
 
 
 def _reason(judged: Contrast) -> str:

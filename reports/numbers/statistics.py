@@ -7,6 +7,7 @@ Owns: the formulas, with their sources. Must not know: runs, files, figures.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -27,7 +28,13 @@ def half_width(values: NDArray[np.floating[Any]], confidence: float) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1) * (values.std(ddof=1) / np.sqrt(n)))
+    return _quantile(confidence, n - 1) * float(values.std(ddof=1) / np.sqrt(n))
+
+
+@functools.cache
+def _quantile(confidence: float, degrees: int) -> float:
+    """Of Student's t, for a two-sided interval."""
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
 
 
 def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:

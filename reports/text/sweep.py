@@ -23,6 +23,7 @@ from harness.reports.text.model import (
 )
 from harness.reports.text.names import cell_words, metric_words, split_words
 from harness.reports.text.numbers import with_interval
+from harness.reports.text.pairs import pairs_words
 from harness.reports.text.paper import paper_grid_table
 from harness.reports.text.tables import (
     bubble_tables,
@@ -34,8 +35,10 @@ from harness.store.search_log import tells
 from harness.study.figures import AnyView, Bubbles, Embedding, View
 
 
-def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> SweepContent:
-    """Words for a sweep, from its cells' summary and its choice."""
+def sweep_content(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, pairs: pd.DataFrame | None = None
+) -> SweepContent:
+    """Words for a sweep, from its cells' summary, its choice and its pairs of cells."""
     warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
     return SweepContent(
         title=run.study.name,
@@ -44,7 +47,7 @@ def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> Swe
         caption=caption(run),
         counts=_counts(run),
         searches=_searches(run),
-        answer=None if choice is None else _answer(run, summary, choice),
+        answer=None if choice is None else _answer(run, summary, choice, pairs),
         sections=[_section(run, summary, choice, view) for view in run.figures],
         costs=_costs(run),
         environment=run.environment,
@@ -70,7 +73,7 @@ def _searches(run: Run) -> str | None:
     )
 
 
-def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
+def _answer(run: Run, summary: pd.DataFrame, choice: Choice, pairs: pd.DataFrame | None) -> Answer:
     metric, row = run.study.objective, choice.row
     split = split_words(run)
     select = with_interval(row[f"select_{metric}"], row[f"select_{metric}_ci"])
@@ -88,6 +91,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         *(several if len(summary) > 1 else ()),
         "Binomial standard error of one trial's group accuracy, from the number of test images "
         f"alone: {binomial} points.",
+        *([] if pairs is None else [pairs_words(pairs)]),
     ]
     if len(run.seeds) < 2 and len(summary) > 1:
         notes.append(
