@@ -51,8 +51,8 @@ def test_a_pair_without_the_chosen_cell_is_seen(tmp_path):
     low, high = by_hand.confidence_interval(0.95)
     assert (
         "with Holm's correction over 3, 1 differs (p < 0.05), the most position = v, depth = "
-        f"last:1 minus position = q, depth = last:1 (+4.83 ± {(high - low) / 2:.2f}); fewer than 6 seeds, "
-        "so by the rule not informative." in text
+        f"last:1 minus position = q, depth = last:1 (+4.83 ± {(high - low) / 2:.2f}); fewer "
+        "than 6 seeds, so by the rule not informative." in text
     )
     written = pd.read_csv(folder.report / "pairs.csv")
     assert written["p_holm"].tolist() == pytest.approx(found["p_holm"].tolist(), abs=1e-4)
