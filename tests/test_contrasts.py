@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.reports.numbers.contrasts import by_seed, contrasts, search_chance
+from harness.reports.numbers.contrasts import by_seed, contrasts
+from harness.search.choice import search_chance
 
 NAN = float("nan")
 

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import shutil
 from itertools import combinations
-from operator import itemgetter
 
 import numpy as np
 import pandas as pd
 import pytest
 from support.cli import harness
+from support.compared import SEEDS, folder_of, rows
 from support.sweeps import made_metapeft, made_sweep
 from support.tables import compare, small_study
 
 from harness.errors import UserError
 from harness.reports.files.write import write_report
 from harness.reports.numbers.searches import load_searches
-from harness.reports.text.search_answer import verdict
 from harness.reports.text.searches import search_document
-from harness.store.comparisons import SearchComparison
-from harness.store.files import append_line
 from harness.store.run_folder import RunFolder
-from harness.store.runs import read_command, write_run, write_search_comparison
+from harness.store.runs import read_command, write_run
 from harness.store.search_log import Ask, Tell, best_cells
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
-
-SEEDS = (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -40,65 +33,6 @@ def made(tmp_path_factory):
     path = root / "t.parquet"
     tabulate([made_sweep(root, study), made_metapeft(root, study)], path)
     return path
-
-
-def comparison(table, **changes):
-    fields = dict(
-        searches=("random", "a"),
-        learned=(),
-        repeats=1,
-        budget="4 trials",
-        seeds=SEEDS,
-        workers=1,
-        table="t",
-        reference=table.info.reference,
-        confirm=0,
-        confirm_seeds=(),
-        tuning=(),
-        tuning_s=0.0,
-        notes=(),
-    )
-    return SearchComparison(**{**fields, **changes})
-
-
-def folder_of(tmp_path, path, logs, **changes):
-    """A run's folder with logs written by hand: search -> repeats -> (row of the table, change)."""
-    table = read_table(path)
-    folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
-    folder.path.mkdir(parents=True)
-    shutil.copyfile(path, folder.table)
-    repeats = max(len(each) for each in logs.values())
-    plan = comparison(table, searches=tuple(logs), repeats=repeats, **changes)
-    write_search_comparison(folder, plan)
-    write_run(folder, table.info.study, [], {"device": "made up"})
-    for name, each in logs.items():
-        for repeat, events in enumerate(each):
-            for trial, change in events:
-                log = folder.log(repeat, name)
-                ask = {"ask": {"x": trial["trial_id"]}, "cell": json.loads(trial["cell"])}
-                append_line(log, {**ask, "seed": trial["seed"], "trial": trial["trial_id"]})
-                append_line(log, tell(trial, **change))
-    return folder
-
-
-def tell(trial, **changes):
-    diverged = trial["status"] == "DIVERGED"
-    event = {
-        "tell": trial["trial_id"],
-        "status": trial["status"],
-        "objective": 1 / 15 if diverged else trial["final_class_mean"],
-        "epochs": trial["epoch"],
-        "device_s": trial["device_s"],
-        "flops": trial["flops"],
-    }
-    return {**event, **changes}
-
-
-def rows(path, seed, order="final_class_mean"):
-    """The grid's trials of one seed, by rising score; diverged ones first."""
-    trials = read_table(path).trials
-    own = trials[(trials["seed"] == seed) & trials["method"].isna()]
-    return own.sort_values(order, na_position="first").to_dict("records")
 
 
 def test_incumbents_costs_and_regret_by_hand(tmp_path, made):
@@ -248,12 +182,6 @@ def test_the_best_cells_of_a_log_are_whole_and_different():
     assert len(best_cells(log, 99)) == 3
 
 
-def logs_of(made, orders):
-    """Repeats over the three seeds, each with one trial: the n-th best on test of its seed."""
-    found = [rows(made, seed, "test_class_mean")[-1 - n] for seed, n in orders]
-    return [[(trial, {"device_s": 5.0})] for trial in found]
-
-
 def test_the_choice_is_the_best_within_the_budget(tmp_path, made):
     """Of three trials of 10 epochs, 25 epochs hold two; the log has more than the budget."""
     low, middle, best = rows(made, 0)[-5:-2]
@@ -272,113 +200,6 @@ def test_the_choice_is_the_best_within_the_budget(tmp_path, made):
     )
     assert found.answers["cost"].tolist() == pytest.approx(runs)
     assert found.answers["within"].sum() == (runs <= 0.9).sum() and found.choices.at == 0.9
-
-
-def test_random_search_in_closed_form_is_the_reference(tmp_path, made):
-    """Per seed of the table, and nowhere asked for."""
-    logs = {"a": logs_of(made, [(seed, 0) for seed in SEEDS])}
-    found = load_searches(folder_of(tmp_path, made, logs, budget="2 trials (20 epochs)"))
-    assert found.choices.reference == "random, expected"
-    seeds = found.choices.seeds[found.choices.seeds["search"] == "random, expected"]
-    assert seeds["seed"].tolist() == [*SEEDS]
-    for seed in SEEDS:
-        cells = []
-        for trial in rows(made, seed):
-            select, test = trial["final_class_mean"], trial["test_class_mean"]
-            has_diverged = trial["status"] == "DIVERGED"
-            score = (1 / 15, 1 / 15) if has_diverged else (select, test)
-            cells.append((*score, trial["epoch"]))
-        assert {epochs for *_, epochs in cells} == {3, 10}  # so up to four trials are begun
-        own = seeds[seeds["seed"] == seed]["test"].item()
-        assert own == pytest.approx(100 * expected(cells, frozenset(range(18)), 0, (0.0, 0.0)))
-    words = verdict(found)
-    assert "random search is expected (in closed form) to find configurations of" in words
-
-
-BY_SELECT = itemgetter(0)
-
-
-def expected(cells, left, spent, best):
-    """Test score of the best of all that are drawn, over all draws; each needs 10 epochs of 20."""
-    if spent + 10 > 20:
-        return best[1]
-    values = [
-        expected(
-            cells, left - {n}, spent + cells[n][2], max(best, cells[n][:2], key=lambda b: b[0])
-        )
-        for n in left
-    ]
-    return sum(values) / len(values)
-
-
-def logs_over(made, places):
-    """A log with one trial for every seed: of seed n, the one at that place from the best."""
-    return logs_of(made, list(enumerate(places)))
-
-
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """The table of a made-up sweep of eight seeds: enough for the rule."""
-    root = tmp_path_factory.mktemp("eight")
-    study = small_study(seeds=tuple(range(8)))
-    tabulate([made_sweep(root, study), made_metapeft(root, study)], root / "t.parquet")
-    return root / "t.parquet"
-
-
-def test_words_follow_from_the_rule_alone(tmp_path, eight):
-    places = [4, 5, 4, 5, 4, 5, 4, 5]
-    logs = {
-        "random": logs_over(eight, places),
-        "same": logs_over(eight, places),
-        "good": logs_over(eight, [0] * 8),
-        "bad": logs_over(eight, [14] * 8),
-    }
-    folder = folder_of(tmp_path, eight, logs, seeds=tuple(range(8)))
-    found = load_searches(folder)
-    contrasts = found.choices.contrasts.set_index(["first", "second"])
-    assert contrasts.loc[("good", "random"), "verdict"] == "better"
-    assert contrasts.loc[("same", "random"), "verdict"] == "equivalent"
-    assert contrasts.loc[("bad", "good"), "verdict"] == "worse"
-    assert len(contrasts) == 10
-    words = verdict(found)
-    for name, row in found.choices.against.iterrows():
-        assert f"{name} (" in words
-        if row["verdict"] in ("better", "worse"):
-            shown = f"{row['difference']:+.2f} ± {row['difference_ci']:.2f}"
-            assert re.search(
-                rf"{row['verdict'].title()} than random, expected: [^:]*{name} ", words
-            )
-            assert f"{name} ({shown})" in words
-    assert "good is better than random (" in words and "bad is worse than good (" in words
-    assert "Holm's correction over 10 pairs" in words
-    table = search_document(found, None, "").tables[0].markdown
-    assert f"| {contrasts.loc[('good', 'random, expected'), 'mean']:+.2f} ± " in table
-
-
-def test_few_seeds_are_not_informative_and_chance_alone_is_a_number(tmp_path, made):
-    repeats = [(0, n) for n in (4, 5, 4, 5)]
-    logs = {"random": logs_of(made, repeats), "good": logs_of(made, [(0, 0), (0, 1)] * 2)}
-    found = load_searches(folder_of(tmp_path, made, logs, seeds=(0,)))
-    words = verdict(found)
-    assert "Better" not in words and "Worse" not in words
-    row = found.choices.against.loc["good"]
-    alone = f"{row['difference']:+.2f} ± {row['chance_half_width']:.2f}"
-    assert f"good (1 seed of at least 6; of search chance alone: {alone})" in words
-    assert "There is one training seed: an interval holds the chance of the search alone" in words
-    assert "no search is shown to be better or worse than random, expected" in words
-    assert math.isnan(found.choices.table.loc["good", "test_ci"])
-
-
-def test_intervals_too_wide_to_say_anything_are_not_printed(tmp_path, made):
-    """E13: +3.33 ± 426.51 says nothing; the numbers stay in contrasts.csv."""
-    logs = {"random": logs_of(made, [(0, 17), (0, 0)]), "a": logs_of(made, [(0, 0), (0, 16)])}
-    folder = folder_of(tmp_path, made, logs, seeds=(0,))
-    write_report(folder)
-    text = (folder.report / "report.md").read_text()
-    assert max(map(float, re.findall(r"[+-]\d+\.\d+ ± (\d+\.\d+)", text)), default=0) < 2
-    assert "of search chance alone: not informative" in text
-    widths = pd.read_csv(folder.report / "contrasts.csv")["chance_half_width"]
-    assert (widths > 100).any()
 
 
 # From the command line.

@@ -10,12 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from harness.reports.numbers.contrasts import by_seed, search_chance
-from harness.reports.numbers.incumbents import chosen_test
-from harness.reports.numbers.recorded import trials_of
 from harness.search.budget import Budget
+from harness.search.choice import choice, search_chance
 from harness.store.comparisons import MOST_REPEATS, SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import read_log
@@ -46,29 +43,34 @@ def more_repeats(
     """Search -> repeats of the next batch, twice as many where chance still leaves too much to the
     mean; None if there are enough of all, or as many as there may be."""
     assert comparison.half_width is not None
-    trials = trials_of(table).set_index("trial_id")
-    scores = trials[f"test_{table.info.study.objective}"]
-    tests = dict(zip(map(str, scores.index), scores, strict=True))
     names = [name for name in comparison.searches if name not in comparison.learned]
     most = MOST_REPEATS - MOST_REPEATS % len(comparison.seeds)
     now = {name: comparison.repeats_of(name) for name in names}
     then = dict(now)
+    tests = _tests(table)
     for name, count in now.items():
-        found = pd.DataFrame(
-            {
-                "search": name,
-                "seed": [comparison.seed(repeat) for repeat in range(count)],
-                "test": [
-                    chosen_test(
-                        read_log(folder.log(repeat, name)), tests, budget, comparison.reference
-                    )
-                    for repeat in range(count)
-                ],
-            }
-        )
-        seeds = by_seed(found, ["test"])
-        spread, repeats = (seeds[each].to_numpy(float) for each in ("test_sd", "repeats"))
-        left = search_chance(spread, repeats)
-        if np.isnan(left) or left > comparison.half_width:
+        scores: dict[int, list[float]] = {seed: [] for seed in comparison.seeds}
+        for repeat in range(count):
+            log = read_log(folder.log(repeat, name))
+            trial_id = choice(log, budget, comparison.reference.flops)
+            if trial_id is not None:
+                scores[comparison.seed(repeat)].append(tests[trial_id])
+        if not _is_narrow(list(scores.values()), comparison.half_width):
             then[name] = max(count, min(most, 2 * count))
     return then if then != now else None
+
+
+def _tests(table: Table) -> dict[str, float]:
+    """Test scores by trial, percent; a diverged one's is chance."""
+    last, chance = table.trials, 1 / table.info.num_classes
+    scores = 100 * last[f"test_{table.info.study.objective}"].fillna(chance)
+    return dict(zip(last["trial_id"], scores, strict=True))
+
+
+def _is_narrow(scores: list[list[float]], half_width: float) -> bool:
+    """Whether chance leaves at most so much to the mean over seeds; of each seed its scores."""
+    counts = np.array([float(len(each)) for each in scores])
+    if (counts < 2).any():
+        return False
+    spread = np.array([np.std(each, ddof=1) for each in scores])
+    return search_chance(spread, counts) <= half_width

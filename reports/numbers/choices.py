@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.reports.numbers.contrasts import by_seed, contrasts, search_chance
+from harness.reports.numbers.contrasts import by_seed, contrasts
 from harness.reports.numbers.incumbents import with_incumbent
 from harness.reports.numbers.landscape import AllCells
 from harness.reports.numbers.random_search import Expected
 from harness.reports.numbers.recorded import Recorded
 from harness.reports.numbers.statistics import area, cost_to, mean_and_half_width, ranked
 from harness.reports.numbers.sweep import proposed
+from harness.search.choice import search_chance
 from harness.store.search_log import best_cells
 from harness.store.table import cell_key
 

@@ -4,7 +4,7 @@ Repeats of a search within a seed differ by the search's chance alone, so they a
 what is said of a search, and of two of them, rests on one value per seed. How far the chance of the
 repeats that were run still moves those means is a number of its own (Monte-Carlo error).
 
-Owns: means per seed, that error, and the contrasts with their verdicts. Must not know: logs,
+Owns: means per seed, and the contrasts with their verdicts. Must not know: logs,
 tables, how a choice was made.
 """
 
@@ -19,6 +19,7 @@ from scipy import stats
 
 from harness.reports.numbers.statistics import Array, holm
 from harness.reports.numbers.verdict import FEWEST, LEVEL, Contrast, judge
+from harness.search.choice import search_chance
 
 
 def by_seed(final: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -32,18 +33,6 @@ def by_seed(final: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     means["repeats"] = groups["test"].count()
     means["test_sd"] = groups["test"].std()
     return means.reset_index()
-
-
-def search_chance(sd: Array, repeats: Array) -> float:
-    """Half of the 95 % interval that the chance of the repeats leaves to the mean over seeds.
-
-    From standard deviations over the repeats of each seed, and their numbers. NaN where a seed has
-    fewer than two, so that its chance is not known.
-    """
-    if not len(sd) or (repeats < 2).any():
-        return float("nan")
-    error = float(np.sqrt((sd**2 / repeats).sum())) / len(sd)
-    return float(stats.t.ppf(0.975, (repeats - 1).sum())) * error
 
 
 def contrasts(seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...]) -> pd.DataFrame:

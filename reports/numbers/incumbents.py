@@ -19,9 +19,7 @@ from harness.reports.numbers.landscape import AllCells
 from harness.reports.numbers.recorded import Recorded
 from harness.reports.numbers.statistics import expected_best, value_at
 from harness.reports.numbers.sweep import answers
-from harness.search.budget import Budget
-from harness.store.comparisons import Reference
-from harness.store.search_log import Event, Spent
+from harness.store.search_log import Spent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +71,6 @@ def all_answers(recorded: Recorded, cells: AllCells | None) -> pd.DataFrame:
                 row["test_regret"] = cells.best_test - test
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def chosen_test(
-    log: list[Event], tests: dict[str, float], budget: Budget, reference: Reference
-) -> float:
-    """Test score of the choice of one repeat within its budget, from those by trial; NaN without
-    one."""
-    found, epochs = float("nan"), 0
-    for row in answers(log, tests):
-        epochs += row["epochs"]
-        spent = Spent(epochs, row["spent_device_s"], row["spent_flops"])
-        if row["incumbent"] and budget.holds(spent, reference.flops):
-            found = row["incumbent_test"]
-    return found
 
 
 def with_incumbent(own: pd.DataFrame) -> pd.DataFrame:

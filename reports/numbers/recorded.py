@@ -91,7 +91,7 @@ def read_recorded(folder: RunFolder) -> Recorded:
         trials, groups, chance = run.trials, run.groups, run.chance
         trials = trials.assign(cell=[cell_key(asked.cell) for asked in files.asked])
     else:
-        trials = trials_of(table)
+        trials = _trials_of(table)
         groups, chance = table.info.groups, 100 / table.info.num_classes
     trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     by_path = dict(zip(folder.logs(), files.searches.values(), strict=True))
@@ -119,7 +119,7 @@ def _devices(table: Table | None, trials: pd.DataFrame) -> list[str]:
     return [str(name) for name in trials["device"].dropna().unique()] if "device" in trials else []
 
 
-def trials_of(table: Table) -> pd.DataFrame:
+def _trials_of(table: Table) -> pd.DataFrame:
     """The table's trials under the names that `Run.trials` uses, in percent."""
     last, info = table.trials, table.info
     chance = 100 / info.num_classes
