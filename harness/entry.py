@@ -194,9 +194,10 @@ def compare(
     methods: str | Sequence[str] | None = None,
     search: str | Sequence[str] | None = None,
     study: str | Path | Study | None = None,
-    replay: str | Path | Literal[True] | None = None,
+    replay: str | Path | Literal[True] | Sequence[str | Path] | None = None,
     budget: str | int | None = None,
     repeats: int | str | None = None,
+    half_width: float | None = None,
     seeds: int | None = None,
     confirm: int | None = None,
     charge: Sequence[str] = (),
@@ -215,8 +216,8 @@ def compare(
     """Judge methods, or searches, against each other at equal cost, and write the report.
 
     Searches run live, or with `replay` on a table of `harness tabulate` (True: the one that ships
-    with the harness), which trains nothing. `repeats` is a number, or "500,gp=200" for another one
-    of some searches.
+    with the harness; several: one of each space), which trains nothing. `repeats` is a number, or
+    "500,gp=200" for another one of some searches; with `half_width` a replay finds it.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.
@@ -233,9 +234,10 @@ def compare(
         methods=None if methods is None else _names(methods),
         search=None if search is None else _names(search),
         study=None if study is None else _study(study),
-        replay=True if replay is True else _path(replay),
+        replay=_tables(replay),
         budget=None if budget is None else str(budget),
         repeats=repeats,
+        half_width=half_width,
         seeds=seeds,
         confirm=confirm,
         charge=tuple(charge),
@@ -284,6 +286,14 @@ def _path(given: str | Path | None) -> str | None:
     return None if given is None else str(given)
 
 
+def _tables(
+    given: str | Path | Literal[True] | Sequence[str | Path] | None,
+) -> tuple[str | Literal[True], ...]:
+    if given is None or given is True:
+        return (True,) if given else ()
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
+
+
 def _names(given: str | Path | Sequence[str]) -> str:
     """Names with commas between them, or one path."""
     return str(given) if isinstance(given, str | Path) else ",".join(given)
@@ -319,7 +329,7 @@ def _texts(name: str, value: Any) -> Iterator[str | None]:
         yield from (f"{field}={as_setting(each)}" for field, each in value.items())
     elif isinstance(value, Study):
         yield _name_of(value)
-    elif name == "charge":
+    elif name in ("charge", "replay") and isinstance(value, list | tuple):
         yield from map(str, value)
     else:
         yield _names(value) if isinstance(value, list | tuple) else str(value)

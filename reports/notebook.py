@@ -31,7 +31,7 @@ from harness.reports.numbers.sweep import choose, over_nuisance, summarise
 from harness.reports.text.captions import searches_caption
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.model import stem
-from harness.reports.text.searches import verdict
+from harness.reports.text.search_answer import verdict
 from harness.reports.text.sweep import sweep_content
 from harness.store.run_folder import Kind, RunFolder
 from harness.study.figures import View
@@ -261,12 +261,11 @@ class SearchesResults(Results):
         self.trials = self._compared.answers
 
     def best(self) -> Best:
-        """The search whose choices at the common cost have the best mean selection score."""
+        """The search whose choices within the budget have the best mean selection score."""
         table, names = self._compared.choices.table, ("test", *self._compared.recorded.groups)
         row = table.iloc[int(table["select"].to_numpy().argmax())]
         study, told = self._compared.recorded.study, self._compared.answers
-        by_then = told["runs"] <= self._compared.choices.at
-        own = with_incumbent(told[(told["search"] == row.name) & by_then])
+        own = with_incumbent(told[(told["search"] == row.name) & told["within"]])
         return Best(
             trial_ids=tuple(own.groupby("repeat")["incumbent"].last()),
             chosen_by=score_words(study.objective, study.base.data.chosen_on),

@@ -20,7 +20,7 @@ FLAGS = {
     "--on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
     **dict.fromkeys(("tabulate", "archive"), "--file --out"),
-    "compare": "--budget --charge --confirm --controls --data-root --device --methods "
+    "compare": "--budget --charge --confirm --controls --data-root --device --half-width --methods "
     "--objective --on-bad-image --out --repeats --replay --search --seeds --set --smoke --study "
     "--weights --workers",
     "derive": "--file --out --rule --value",

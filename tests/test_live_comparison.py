@@ -53,7 +53,7 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     assert "Live: 1 repeat over 2 training seeds" in text
     assert "| pbt " in text and "How far from the best" not in text
     found = load_searches(folder)
-    assert found.landscape is None and found.curves.random is None
+    assert found.landscape is None and found.parts[0].expected is None
     final = found.choices.final
     assert final["confirmed"].notna().all() and final["regret"].isna().all()
     assert found.recorded.comparison.confirm_seeds == (2,)

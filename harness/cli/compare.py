@@ -19,6 +19,8 @@ SHIPPED = ""
         "compare --methods lora,bitfit,vpt_deep --seeds 5",
         "compare --search all --replay",
         "compare --search tpe,gp --replay my_table.parquet --repeats 500,gp=200",
+        "compare --search tpe,gp --replay my_table.parquet --half-width 0.5",
+        "compare --search all --replay lora.parquet --replay gamma.parquet --budget 12runs",
         "compare --search random,tpe --study depth_vs_position --budget 600s --repeats 5",
         "compare --search random,metapeft --seeds 3 --charge outer_lr",
     )
@@ -38,9 +40,11 @@ SHIPPED = ""
     type=click.Path(dir_okay=False),
     is_flag=False,
     flag_value=SHIPPED,
+    multiple=True,
     metavar="[TABLE]",
     help="Take results from a table of `harness tabulate`, and train nothing; without TABLE, from "
-    "that of joint_space on the embedded benchmark.",
+    "that of joint_space on the embedded benchmark. Repeatable, one table for each space: their "
+    "searches are compared at one budget in full runs of the first.",
 )
 @click.option(
     "--budget",
@@ -50,10 +54,20 @@ SHIPPED = ""
 @click.option(
     "--repeats",
     metavar="N[,SEARCH=N]",
-    help="Of each search, or of one that is to have more or fewer.  [default: 3; 20 in a replay]",
+    help="Of each search in all, dealt to the seeds in turn, or of one that is to have more or "
+    "fewer.  [default: 3; 20 in a replay]",
 )
 @click.option(
-    "--seeds", type=click.IntRange(min=1), help="Seeds to train with, in turn.  [default: study's]"
+    "--half-width",
+    type=float,
+    metavar="POINTS",
+    help="Replay each search until its chance leaves ± POINTS (95 %) to its mean test score, 2,000 "
+    "times at most.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Seeds to train with, in turn; each is one replicate.  [default: study's]",
 )
 @click.option(
     "--confirm",
@@ -80,9 +94,10 @@ def compare(
     methods: str | None,
     search: str | None,
     study_name: str | None,
-    replay: str | None,
+    replay: tuple[str, ...],
     budget: str | None,
     repeats: str | None,
+    half_width: float | None,
     seeds: int | None,
     confirm: int | None,
     charge: tuple[str, ...],
@@ -111,9 +126,10 @@ def compare(
         methods=methods,
         search=search,
         study=study_name,
-        replay=True if replay == SHIPPED else replay,
+        replay=tuple(True if table == SHIPPED else table for table in replay),
         budget=budget,
         repeats=repeats,
+        half_width=half_width,
         seeds=seeds,
         confirm=confirm,
         charge=charge,

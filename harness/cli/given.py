@@ -76,10 +76,9 @@ def typed_command() -> str:
         if name in NO_IDENTITY or source is not click.core.ParameterSource.COMMANDLINE:
             continue
         value = PLACES.get(name, context.params[name])
-        # A flag, or an option whose value was left out.
-        if value is True or value == getattr(parameter, "flag_value", None):
-            words.append(parameter.opts[-1])
-            continue
         for each in value if isinstance(value, tuple) else (value,):
-            words += [parameter.opts[-1], str(each)]
+            words.append(parameter.opts[-1])
+            # Neither a flag, nor an option whose value was left out.
+            if each is not True and each != getattr(parameter, "flag_value", None):
+                words.append(str(each))
     return shlex.join(words)

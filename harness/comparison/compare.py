@@ -41,6 +41,7 @@ def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
         searches=str(asked.search),
         budget=asked.budget or default_budget(asked.smoke),
         repeats=Repeats.parse(asked.repeats),
+        half_width=asked.half_width,
         seeds=asked.seeds,
         objective=asked.objective,
         workers=asked.workers or 1,
@@ -49,16 +50,17 @@ def compare(asked: ComparisonRequest, console: Console) -> RunFolder:
         controls=None if asked.controls is None else known_run(asked.controls, store.root),
         line=asked.line,
     )
-    if asked.replay is not None:
+    if asked.replay:
         return _replay(asked, wanted, console)
     return _compare_live(asked, wanted, console)
 
 
 def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -> RunFolder:
     of_searches = {
-        "replay": asked.replay,
+        "replay": asked.replay or None,
         "budget": asked.budget,
         "repeats": asked.repeats,
+        "half-width": asked.half_width,
         "confirm": asked.confirm,
         "charge": asked.charge or None,
         "controls": asked.controls,
@@ -86,6 +88,7 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
 def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console) -> RunFolder:
     from harness.catalogue.studies import known_study
     from harness.comparison.replay import replay_searches
+    from harness.comparison.spaces import replay_spaces
     from harness.store.table import TABLE
 
     live = (asked.settings, asked.weights, asked.smoke, asked.place.device, asked.place.data_root)
@@ -94,14 +97,24 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
             "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
             "has its own."
         )
+    if asked.half_width is not None and asked.repeats is not None:
+        raise UserError("Give either --repeats or --half-width, which finds the number of repeats.")
+    tables = [TABLE if table is True else Path(table) for table in asked.replay]
+    if len(tables) > 1:
+        if asked.study is not None:
+            raise UserError("--study is for one table; several say which studies they are of.")
+        return replay_spaces(wanted, tables, asked.place.store, console)
     name = None if asked.study is None else known_study(asked.study).name
-    table = TABLE if asked.replay is True else Path(str(asked.replay))
-    return replay_searches(wanted, table, name, asked.place.store, console)
+    return replay_searches(wanted, tables[0], name, asked.place.store, console)
 
 
 def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Console) -> RunFolder:
     from dataclasses import replace
 
+    if asked.half_width is not None:
+        raise UserError(
+            "--half-width is for --replay: live, every further repeat is trained; give --repeats."
+        )
     engine = EngineRequest(workers=asked.workers)
     engine.start_ahead(asked.place.device)
     from harness.comparison.live import LiveComparison

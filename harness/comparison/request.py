@@ -6,6 +6,7 @@ comparison is run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -83,12 +84,14 @@ class ComparisonRequest:
     search: str | None = None
     """Names with commas between them, or `all`."""
     study: str | Study | None = None
-    replay: str | Literal[True] | None = None
-    """Table of `harness tabulate` that results are taken from; True: the one that ships with the
-    harness. None: they are trained."""
+    replay: tuple[str | Literal[True], ...] = ()
+    """Tables of `harness tabulate` that results are taken from, one for each space; True: the one
+    that ships with the harness. None at all: they are trained."""
     budget: str | None = None
     repeats: int | str | None = None
-    """Of each search; as `Repeats.parse` reads it."""
+    """Of each search, in all; as `Repeats.parse` reads it."""
+    half_width: float | None = None
+    """Points that a replay's search chance may leave to each mean, instead of `repeats`."""
     seeds: int | None = None
     objective: Objective | None = None
     """What choices are made by; None: what the study chooses by."""
@@ -111,6 +114,11 @@ class ComparisonRequest:
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
         check("objective", self.objective, Objective)
+        if self.half_width is not None and not 0 < self.half_width < math.inf:
+            raise UserError(
+                f"--half-width {self.half_width:g}: write points of test accuracy above 0, as in "
+                "1.0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +129,8 @@ class SearchesRequest:
     """Names with commas between them, or `all`."""
     budget: str
     repeats: Repeats = Repeats()
+    half_width: float | None = None
+    """As of `ComparisonRequest`."""
     seeds: int | None = None
     objective: Objective | None = None
     """Of a replay, where the table's study would choose by another; None: by that."""

@@ -38,6 +38,25 @@ class Budget:
         unit: Any = match[2] or "trials"
         return cls(amount=float(match[1]), unit=unit)
 
+    @classmethod
+    def read(cls, words: str, epochs: int) -> Budget:
+        """The budget of a stored comparison: `12 runs`, or `24 trials (240 epochs)`.
+
+        `epochs` are those of a whole trial, which is how trials are counted.
+        """
+        amount, unit = re.findall(r"([\d.e+-]+) (trials|epochs|s|runs)", words)[-1]
+        if unit == "trials":
+            return cls(amount=float(amount) * epochs, unit="epochs")
+        return cls(amount=float(amount), unit=unit)
+
+    def holds(self, spent: Spent, full_run_flops: int) -> bool:
+        """Whether so much is within a budget that is not in trials."""
+        if self.unit == "epochs":
+            return spent.epochs <= self.amount
+        if self.unit == "s":
+            return spent.device_s <= self.amount
+        return spent.flops <= self.amount * full_run_flops
+
 
 UNLIMITED = Budget(amount=float("inf"), unit="trials")
 

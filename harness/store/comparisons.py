@@ -13,6 +13,9 @@ from pydantic import Field, JsonValue
 from harness.metrics import Objective
 from harness.spec import Frozen, TrialRequest
 
+MOST_REPEATS = 2_000
+"""Of a search, where their number follows from a wanted half-width."""
+
 
 class Arm(Frozen):
     """One entry of a comparison: a trial per seed, and what was run to find its settings."""
@@ -78,7 +81,10 @@ class Reference(Frozen):
 
 
 class SearchComparison(Frozen):
-    """Searches on one space with one budget, live or against a table."""
+    """Searches on one space with one budget, live or against a table; see `beside` for more spaces.
+
+    `reference` is then that of the first of them.
+    """
 
     searches: tuple[str, ...]
     learned: tuple[str, ...]
@@ -91,7 +97,8 @@ class SearchComparison(Frozen):
     budget: str
     """In words."""
     seeds: tuple[int, ...]
-    """Training seeds; repeat r trains with `seeds[r % len(seeds)]`."""
+    """Training seeds; repeat r trains with `seeds[r % len(seeds)]`, and each of them is one
+    replicate of the whole procedure."""
     workers: int
     table: str | None
     """SHA-256 of the table that was replayed, a copy of which lies in the folder; None if live."""
@@ -106,6 +113,12 @@ class SearchComparison(Frozen):
     """Device seconds of those runs."""
     controls: str | None = None
     """Name of the run in the same store that compares a learned search with its controls."""
+    half_width: float | None = None
+    """Points that the 95 % half-width of each search's Monte-Carlo error was to come down to, if
+    the number of repeats followed from that."""
+    beside: tuple[str, ...] = ()
+    """Names of comparisons in the same store, of searches on other spaces, which are shown with
+    these: of the same data, seeds and budget, with costs in the same reference."""
     notes: tuple[str, ...]
     """What was left out and why."""
 

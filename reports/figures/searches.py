@@ -5,6 +5,7 @@ Owns: their drawing. Must not know: how a number was computed.
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from typing import Any
@@ -18,9 +19,9 @@ from harness.metrics import Scale
 from harness.reports.figures.style import COLOURS, MARKERS, cost_axis, line_look, style
 from harness.reports.numbers.incumbents import Curves
 from harness.reports.numbers.searches import Searches
+from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.text.captions import searches_caption
 from harness.reports.text.names import SHOWN_WORDS
-from harness.store.comparisons import SearchComparison
 
 
 @style()
@@ -64,20 +65,23 @@ def _anytime_panel(axis: Axes, compared: Searches, field: str) -> None:
     curves, at = compared.curves, compared.choices.at
     end = float(curves.lines["runs"].max())
     for index, (name, own) in enumerate(curves.lines.groupby("search", sort=False)):
-        _anytime_line(axis, compared.recorded.comparison, str(name), own, field, end, index)
-    if curves.random is not None:
-        line = curves.random[curves.random["runs"] <= end]
-        axis.plot(
-            *(line["runs"], line[field]),
-            color="black",
-            linewidth=1,
-            label="random, expected (closed form)",
-        )
+        _anytime_line(axis, compared, str(name), own, field, end, index)
+    for part, dashes in zip(compared.parts, itertools.cycle(("-", "--", ":")), strict=False):
+        if part.expected is not None:
+            line = part.expected.curve[part.expected.curve["runs"] <= end]
+            axis.plot(
+                *(line["runs"], line[field]),
+                color="black",
+                linewidth=1,
+                linestyle=dashes,
+                label=f"{part.random} (closed form)",
+            )
     if field == "test":
         _restart_lines(axis, curves)
     axis.axvline(at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
-    _note(axis, at, 0.02, "compared here", rotation=90, va="bottom", ha="right")
-    cost_axis(axis, "cost (full runs)")
+    _note(axis, at, 0.02, "budget", rotation=90, va="bottom", ha="right")
+    by_flops = compared.recorded.budget.unit == "runs"
+    cost_axis(axis, f"cost (full runs{', by FLOPs' if by_flops else ''})")
 
 
 def _unit(scale: Scale) -> str:
@@ -101,7 +105,7 @@ def _regret_axis(axis: Axes, regret: pd.Series[float], target: float, scale: Sca
 
 def _anytime_line(
     axis: Axes,
-    comparison: SearchComparison,
+    compared: Searches,
     name: str,
     own: pd.DataFrame,
     field: str,
@@ -115,7 +119,8 @@ def _anytime_line(
         for column in (field, f"{field}_low", f"{field}_high")
     )
     look = line_look(index, colour) | {"marker": "", "linewidth": 1.6}
-    is_one = name in comparison.learned
+    is_one = name in compared.learned
+    comparison = compared.recorded.comparison
     words = f"{name} (one trial)" if is_one else name
     axis.step(x, middle, where="post", label=words, **look)
     axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
@@ -154,38 +159,52 @@ def _note(axis: Axes, x: float, y: float, words: str, **place: Any) -> None:
 
 @style()
 def finals(compared: Searches) -> Figure:
-    """Test accuracy of every search's choice at the common cost: all classes and by group."""
+    """Test accuracy of every search's choice within the budget: all classes and by group."""
     choices, study = compared.choices, compared.recorded.study
-    table, final = choices.table, choices.final
     names = ["test", *compared.recorded.groups]
-    figure = Figure(figsize=(13, 0.42 * len(table) + 1.9), layout="constrained")
+    arms = list(dict.fromkeys(choices.seeds["search"]))
+    figure = Figure(figsize=(13, 0.42 * len(arms) + 1.9), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, width_ratios=[1.5] + [1] * (len(names) - 1))
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        for y, search in enumerate(table.index):
-            colour = COLOURS[y % len(COLOURS)]
-            own = final[final["search"] == search][name]
-            axis.plot(own, [y + 0.2] * len(own), "o", color=colour, alpha=0.35, markersize=3)
-            half = table[f"{name}_ci"].loc[search]
-            error = None if math.isnan(half) else half
-            mean = table[name].loc[search]
-            axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
-        axis.axvline(table[name].loc[choices.reference], color="0.4", linestyle=":", linewidth=1)
+        _final_panel(axis, compared, name, arms)
         if name == "test":
             axis.set_title(f"all classes ({SHOWN_WORDS})")
         else:
-            error = table[f"binomial_{name}"].mean()
+            error = choices.table[f"binomial_{name}"].mean()
             axis.set_title(f"{name} classes\nbinomial s.e. of one trial {error:.1f}", fontsize=9)
         axis.set_xlabel("test accuracy (%)")
         axis.grid(alpha=0.3, axis="x")
     axis = np.atleast_1d(axes)[0]
+    runs = choices.table["runs"]
     axis.set_yticks(
-        range(len(table)), [f"{s}  [{table['runs'].loc[s]:.1f} runs]" for s in table.index]
+        range(len(arms)), [f"{s}  [{runs[s]:.1f} runs]" if s in runs else s for s in arms]
     )
-    axis.set_ylim(len(table) - 0.5, -0.5)
+    axis.set_ylim(len(arms) - 0.5, -0.5)
     figure.suptitle(
-        f"{study.name}: choices at the cost of {choices.at:.1f} full runs",
+        f"{study.name}: choices within {compared.recorded.comparison.budget}",
         fontsize=12,
         fontweight="bold",
     )
     figure.supxlabel(textwrap.fill(searches_caption(compared), 170), fontsize=8, color="0.25")
     return figure
+
+
+def _final_panel(axis: Axes, compared: Searches, name: str, arms: list[str]) -> None:
+    """One score of every arm: its mean with the interval over seeds, and a dot for every seed; with
+    one seed, a dot for every repeat, and the interval of search chance alone."""
+    choices, searches = compared.choices, list(compared.choices.table.index)
+    has_seeds = choices.seeds["seed"].nunique() > 1
+    for y, arm in enumerate(arms):
+        is_search = arm in searches
+        colour = COLOURS[searches.index(arm) % len(COLOURS)] if is_search else "black"
+        own = choices.seeds[choices.seeds["search"] == arm]
+        mean, half = mean_and_half_width(own[name])
+        dots = own[name]
+        if not has_seeds and is_search:
+            dots = choices.final[choices.final["search"] == arm][name]
+            half = choices.table["test_chance_ci"][arm] if name == "test" else float("nan")
+        axis.plot(dots, [y + 0.2] * len(dots), "o", color=colour, alpha=0.35, markersize=3)
+        error = None if math.isnan(half) else half
+        axis.errorbar(mean, y, xerr=error, fmt="D", color=colour, ms=5, capsize=3)
+        if arm == choices.reference:
+            axis.axvline(mean, color="0.4", linestyle=":", linewidth=1)

@@ -24,6 +24,7 @@ from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import load_arms
 from harness.reports.numbers.counts import load_counts
 from harness.reports.numbers.gamma import Learned, load_learned
+from harness.reports.numbers.pairs import cell_pairs
 from harness.reports.numbers.replicates import repeated
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.searches import load_searches
@@ -78,7 +79,10 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list
         written += _save(out / stem(view), draw(run, summary, choice, view))
     if run.searches:
         written.append(_csv(out / "search.csv", search_answers(run)))
-    content = sweep_content(run, summary, choice)
+    pairs = cell_pairs(run)
+    if pairs is not None:
+        written.append(_csv(out / "pairs.csv", pairs))
+    content = sweep_content(run, summary, choice, pairs)
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
     written.append(_text(out / "index.html", sweep_page(folder, run, choice, content, written)))
@@ -137,6 +141,8 @@ def _write_searches(folder: RunFolder) -> list[Path]:
     written = [
         _csv(out / "searches.csv", choices.judged.reset_index()),
         _csv(out / "choices.csv", choices.final),
+        _csv(out / "seeds.csv", choices.seeds),
+        _csv(out / "contrasts.csv", choices.contrasts),
         _csv(out / "answers.csv", compared.answers),
         _csv(out / "curves.csv", curves.lines),
     ]

@@ -86,8 +86,10 @@ def _made_of(folder: RunFolder) -> str:
     found = hashlib.sha256(f"{source_hash()} {versions} {folder.name}".encode())
     _add_run(found, folder)
     searches = read_search_comparison(folder)
-    if searches is not None and searches.controls is not None:
-        _add_run(found, folder.beside(searches.controls))
+    if searches is not None:
+        shown = [] if searches.controls is None else [searches.controls]
+        for name in (*shown, *searches.beside):
+            _add_run(found, folder.beside(name))
     return found.hexdigest()
 
 

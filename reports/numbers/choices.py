@@ -1,10 +1,10 @@
-"""What searches have chosen by a cost that all of them were given, and how they compare there.
+"""What searches have chosen within their budget, and how they compare there.
 
 Every choice is by the selection score, and what is shown of it is its test score. Accuracies are in
-percent, a selection loss is negated, so that more is better; cost is in full runs: device seconds
-over those of the reference.
+percent, a selection loss is negated, so that more is better; cost is in full runs. A training seed
+is one replicate (see `contrasts`).
 
-Owns: the common cost, the choices and a row per search. Must not know: lines against cost.
+Owns: the choices and a row per search. Must not know: lines against cost.
 """
 
 from __future__ import annotations
@@ -15,70 +15,127 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.reports.numbers.contrasts import by_seed, contrasts
 from harness.reports.numbers.incumbents import with_incumbent
 from harness.reports.numbers.landscape import AllCells
+from harness.reports.numbers.random_search import Expected
 from harness.reports.numbers.recorded import Recorded
-from harness.reports.numbers.statistics import (
-    Judgement,
-    area,
-    cost_to,
-    judge,
-    mean_and_half_width,
-)
+from harness.reports.numbers.statistics import area, cost_to, mean_and_half_width, ranked
 from harness.reports.numbers.sweep import proposed
+from harness.search.choice import search_chance
 from harness.store.search_log import best_cells
 from harness.store.table import cell_key
+
+RANDOM = "random, expected"
+"""The arm that is random search in closed form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The searches on one space, with what is known of it."""
+
+    recorded: Recorded
+    told: pd.DataFrame
+    """Their answers; see `incumbents.all_answers`."""
+    cells: AllCells | None
+    expected: Expected | None
+    """Random search in closed form; None without a table."""
+
+    @property
+    def random(self) -> str:
+        """Name of the arm that is random search in closed form."""
+        return self.recorded.arm(RANDOM)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Searches at one cost."""
+    """Searches at their budget."""
 
     at: float
-    """That cost: what each of them was given at least, by its median over repeats."""
+    """The budget as a cost; of one in epochs, what each search was given at least, by its median
+    over repeats."""
     final: pd.DataFrame
-    """A row per search and repeat: its incumbent at that cost, and what became of it."""
+    """A row per search and repeat: its incumbent within the budget, and what became of it."""
+    seeds: pd.DataFrame
+    """A row per arm and training seed (see `contrasts.by_seed`): random search in closed form
+    first, where there is a table, then the searches."""
     table: pd.DataFrame
-    """A row per search: means over repeats with half-widths `_ci`, costs and counts of answers."""
-    judgement: Judgement
+    """A row per search: means over seeds with half-widths `_ci` (Student's t over seeds), the part
+    of search chance in that of `test` (`test_chance_ci`), ranks, costs and counts of answers."""
+    contrasts: pd.DataFrame
+    """Every pair of arms; see `contrasts.contrasts`."""
     reference: str
-    """The search that others are compared to."""
+    """The arm that others are compared to: random search in closed form, or else the search that
+    was run."""
+
+    @property
+    def against(self) -> pd.DataFrame:
+        """Each arm minus the reference: the columns of `contrasts`, under the arm's name."""
+        own = self.contrasts[self.contrasts["second"] == self.reference].set_index("first")
+        return own.drop(columns=["second", "sd", "seeds"]).rename(
+            columns={"mean": "difference", "half_width": "difference_ci"}
+        )
 
     @property
     def judged(self) -> pd.DataFrame:
-        """`table` with what the judgement says of each search."""
-        return self.table.join(self.judgement.table)
+        """`table` with `against`."""
+        return self.table.join(self.against)
 
 
-def choices(recorded: Recorded, told: pd.DataFrame, cells: AllCells | None) -> Choices:
-    """Choices by the answers `told` (see `incumbents.all_answers`)."""
-    comparison = recorded.comparison
-    spent = told.groupby(["search", "repeat"], sort=False)["runs"].max()
-    typical = spent.groupby("search", sort=False).median()
-    whole = [name for name in typical.index if name not in comparison.given]
-    at = float(typical[whole].min() if whole else typical.max())
-    final = _final(recorded, told, at).merge(_confirmed(recorded), on=["search", "repeat"])
-    names = list(dict.fromkeys(final["search"]))
-    reference = "random" if "random" in names else names[0]
-    values = {name: final[final["search"] == name]["test"].to_numpy(float) for name in names}
-    seeds = np.array([comparison.seed(repeat) for repeat in range(comparison.most_repeats)])
+def choices(parts: list[Part]) -> Choices:
+    """Choices of the searches on one space or on several."""
+    told = pd.concat([part.told for part in parts], ignore_index=True)
+    first = parts[0].recorded
+    given = tuple(name for part in parts for name in part.recorded.given)
+    at = first.most_cost
+    if np.isinf(at):
+        spent = told.groupby(["search", "repeat"], sort=False)["cost"].max()
+        typical = spent.groupby("search", sort=False).median()
+        whole = [name for name in typical.index if name not in given]
+        at = float(typical[whole].min() if whole else typical.max())
+    start = _common_start(told, given)
+    finals = [
+        _final(part, start, at).merge(_confirmed(part.recorded), on=["search", "repeat"])
+        for part in parts
+    ]
+    final = pd.concat(finals, ignore_index=True)
+    names = ["test", *first.groups]
+    expected = [p.expected.seeds.assign(search=p.random) for p in parts if p.expected is not None]
+    random = tuple(part.random for part in parts if part.expected is not None)
+    seeds = pd.concat([*expected, by_seed(final, names)], ignore_index=True)
+    seeds = seeds[["search", "seed", "repeats", *names, "test_sd"]]
+    arms = [*random, *dict.fromkeys(final["search"])]
+    arms.sort(key=lambda name: name not in (*random, first.arm("random")))  # the reference first
+    tables = [_by_search(part, own) for part, own in zip(parts, finals, strict=True)]
     return Choices(
         at=at,
         final=final,
-        table=_by_search(recorded, told, final, cells, at),
-        judgement=judge(values, seeds, reference, comparison.learned),
-        reference=reference,
+        seeds=seeds,
+        table=pd.concat(tables).join(_ranked(first, final, given)),
+        contrasts=contrasts(seeds, arms, (*random, *given)),
+        reference=arms[0],
     )
 
 
-def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
-    """The incumbents at one cost; without scores where a repeat had none by then."""
+def _ranked(recorded: Recorded, final: pd.DataFrame, given: tuple[str, ...]) -> pd.DataFrame:
+    """Ranks, and how often a repeat is better than one of random search that was run."""
+    names = list(dict.fromkeys(final["search"]))
+    run = recorded.arm("random")
+    values = {name: final[final["search"] == name]["test"].to_numpy(float) for name in names}
+    plan, most = recorded.comparison, max(map(len, values.values()))
+    seeds = np.array([plan.seed(repeat) for repeat in range(most)])
+    return ranked(values, seeds, run if run in names else None, given)
+
+
+def _final(part: Part, start: float, at: float) -> pd.DataFrame:
+    """The incumbents within the budget; without scores where a repeat had none by then."""
+    recorded, cells = part.recorded, part.cells
     trials, groups, test = recorded.trials, recorded.groups, recorded.test
     tests = trials[test].to_dict()
     elsewhere = _ElsewhereScored(trials, recorded.select)
     rows = []
-    for (name, repeat), own in told.groupby(["search", "repeat"], sort=False):
-        has_one = (own["runs"] <= at).to_numpy() & (own["incumbent"] != "").to_numpy()
+    for (name, repeat), own in part.told.groupby(["search", "repeat"], sort=False):
+        has_one = own["within"].to_numpy() & (own["incumbent"] != "").to_numpy()
         within = np.flatnonzero(has_one)
         row: dict[str, Any] = {
             "search": name,
@@ -88,6 +145,11 @@ def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
             "flop_runs": own["flop_runs"].max(),
             "trials": len(own),
         }
+        steps = with_incumbent(own)
+        if cells is not None and len(steps):
+            costs, regrets = steps["cost"].to_numpy(float), steps["regret"].to_numpy(float)
+            row["area"] = area(costs, regrets, start, at)
+            row["cost_to"] = cost_to(costs, regrets, cells.target)
         if len(within):
             last = own.iloc[within[-1]]
             trial = trials.loc[last["incumbent"]]
@@ -106,7 +168,7 @@ def _final(recorded: Recorded, told: pd.DataFrame, at: float) -> pd.DataFrame:
             }
         rows.append(row)
     columns = ["cell", "select", "test", *groups, *(f"binomial_{g}" for g in groups)]
-    columns = [*columns, "regret", "test_regret", "missed", "luck"]
+    columns = [*columns, "regret", "test_regret", "missed", "luck", "area", "cost_to"]
     found = pd.DataFrame(rows)
     return found.reindex(columns=list(dict.fromkeys([*found.columns, *columns])))
 
@@ -156,22 +218,25 @@ def _confirmed(recorded: Recorded) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_search(
-    recorded: Recorded, told: pd.DataFrame, final: pd.DataFrame, cells: AllCells | None, at: float
-) -> pd.DataFrame:
-    rows = []
-    names = ["test", "select", *recorded.groups, "regret", "test_regret", "missed", "luck"]
+def _by_search(part: Part, final: pd.DataFrame) -> pd.DataFrame:
+    recorded, rows = part.recorded, []
+    names = ["test", "select", *recorded.groups, "regret", "test_regret", "missed", "luck", "area"]
     names += ["first_again", "confirmed"]
-    start = _common_start(recorded, told)
     for name in dict.fromkeys(final["search"]):
-        own, answers = final[final["search"] == name], told[told["search"] == name]
+        own = final[final["search"] == name]
+        answers = part.told[part.told["search"] == name]
+        seeds = by_seed(own, names)
         row: dict[str, Any] = {"search": name, "repeats": len(own)}
         for field in names:
-            row[field], row[f"{field}_ci"] = mean_and_half_width(own[field])
+            row[field], row[f"{field}_ci"] = mean_and_half_width(seeds[field])
+        spread = (seeds[each].to_numpy(float) for each in ("test_sd", "repeats"))
+        row["test_chance_ci"] = 0.0 if name in recorded.given else search_chance(*spread)
         for group in recorded.groups:
             row[f"binomial_{group}"] = own[f"binomial_{group}"].mean()
         row |= {f: own[f].median() for f in ("runs", "flop_runs", "trials", "confirm_runs")}
-        row |= _regret_over_cost(answers, cells, start, at)
+        reached = own["cost_to"].dropna()
+        row["cost_to"] = float(np.median(reached)) if len(reached) else float("nan")
+        row["reached"] = int(np.isfinite(reached).sum())
         logs = [recorded.logs[name, repeat] for repeat in own["repeat"]]
         row["proposals"], row["repeated"] = proposed(logs)
         whole = answers[answers["status"].isin(["COMPLETE", "DIVERGED"])]
@@ -184,32 +249,9 @@ def _by_search(
     return pd.DataFrame(rows).set_index("search")
 
 
-def _common_start(recorded: Recorded, told: pd.DataFrame) -> float:
+def _common_start(told: pd.DataFrame, given: tuple[str, ...]) -> float:
     """The cost at which every repeat of every search that goes on has an incumbent."""
-    steps = with_incumbent(told[~told["search"].isin(recorded.comparison.learned)])
+    steps = with_incumbent(told[~told["search"].isin(given)])
     if steps.empty:
         return float("nan")
-    return float(steps.groupby(["search", "repeat"])["runs"].min().max())
-
-
-def _regret_over_cost(
-    answers: pd.DataFrame, cells: AllCells | None, start: float, at: float
-) -> dict[str, float | int]:
-    """Of a search's repeats: area under the regret, median cost to the target, how many got there.
-
-    NaN and 0 without a table.
-    """
-    areas, reached = [], []
-    for _, own in answers.groupby("repeat", sort=False):
-        steps = with_incumbent(own)
-        if cells is not None and len(steps):
-            costs, regrets = steps["runs"].to_numpy(float), steps["regret"].to_numpy(float)
-            areas.append(area(costs, regrets, start, at))
-            reached.append(cost_to(costs, regrets, cells.target))
-    mean, half = mean_and_half_width(pd.Series(areas, dtype=float))
-    return {
-        "area": mean,
-        "area_ci": half,
-        "cost_to": float(np.median(reached)) if reached else float("nan"),
-        "reached": int(np.isfinite(reached).sum()),
-    }
+    return float(steps.groupby(["search", "repeat"])["cost"].min().max())

@@ -41,8 +41,16 @@ class AllCells:
     values: list[tuple[Any, ...]]
     select: Array
     test: Array
+    scores: dict[str, Array]
+    """Test scores, all classes (`test`) and by group."""
     runs: Array
-    """Costs."""
+    """Costs by device seconds."""
+    flop_runs: Array
+    """Costs by FLOPs."""
+    epochs: Array
+    """Trained."""
+    most_epochs: Array
+    """That had to be left in a budget for the trial to begin."""
     means: dict[str, tuple[float, float]]
     """Cell -> mean selection and test score over all seeds of the table."""
     seeds: tuple[int, ...]
@@ -105,7 +113,12 @@ def _all_cells(table: Table, recorded: Recorded) -> AllCells:
     found = by_place.loc[places]
     select = found[recorded.select].to_numpy(float).reshape(shape)
     test = found[recorded.test].to_numpy(float).reshape(shape)
-    seconds = found["device_s"].to_numpy(float).reshape(shape)
+    groups = {n: found[f"test_{n}"].to_numpy(float).reshape(shape) for n in recorded.groups}
+    seconds, flops, epochs = (
+        found[name].to_numpy(float).reshape(shape) for name in ("device_s", "flops", "epochs")
+    )
+    is_whole = (found["status"] == "COMPLETE").to_numpy().reshape(shape)
+    reference = recorded.comparison.reference
     best = int(select.mean(axis=-1).argmax())
     sd = seed_sd(select.reshape(-1, len(seeds)))
     means = trials.groupby("cell")[[recorded.select, recorded.test]].mean()
@@ -115,7 +128,11 @@ def _all_cells(table: Table, recorded: Recorded) -> AllCells:
         values=[axis.values for axis in axes],
         select=select,
         test=test,
-        runs=seconds / recorded.comparison.reference.device_s,
+        scores={"test": test, **groups},
+        runs=seconds / reference.device_s,
+        flop_runs=flops / reference.flops,
+        epochs=epochs,
+        most_epochs=np.where(is_whole, epochs, table.info.study.base.recipe.epochs),
         means={str(c): (float(s), float(t)) for c, s, t in means.itertuples()},
         seeds=seeds,
         best_select=float(select.mean(axis=-1).max()),

@@ -14,6 +14,7 @@ import pandas as pd
 from harness.errors import UserError
 from harness.metrics import LOSS, OVERALL, SHOWN, Objective, Scale, scale_of
 from harness.reports.numbers.run import load_run
+from harness.search.budget import Budget
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, read_search_comparison
@@ -38,11 +39,28 @@ class Recorded:
     trials: pd.DataFrame
     """A row per trial under its id: `cell` as text, `seed`, `status`, accuracies in percent (those
     of a diverged trial are chance), `device_s` and `flops`; where choices are made by the loss,
-    also that, negated."""
+    also that, negated; of a table also `epochs`."""
     logs: dict[tuple[str, int], list[Event]]
-    """Search and repeat -> its log."""
+    """Arm and repeat -> its log."""
     table: Table | None
     """The table that was replayed; None where trials were trained."""
+    label: str = ""
+    """Tells its searches from those of a comparison beside it."""
+
+    def arm(self, search: str) -> str:
+        """The name of a search among all that are compared."""
+        return f"{search} ({self.label})" if self.label else search
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Arms that find strengths in one trial per training seed."""
+        return tuple(map(self.arm, self.comparison.learned))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Arms whose trials are given, so that they have no chance of their own within a seed: the
+        learned ones and the baseline of every comparison."""
+        return (*self.learned, *map(self.arm, self.comparison.standing))
 
     @property
     def scale(self) -> Scale:
@@ -58,6 +76,19 @@ class Recorded:
     def test(self) -> str:
         """The column of `trials` that is shown of a choice."""
         return f"test_{SHOWN}"
+
+    @property
+    def budget(self) -> Budget:
+        """Of each search."""
+        return Budget.read(self.comparison.budget, self.study.base.recipe.epochs)
+
+    @property
+    def most_cost(self) -> float:
+        """The budget in full runs; infinite for one in epochs, which cost more or less."""
+        budget = self.budget
+        if budget.unit == "epochs":
+            return float("inf")
+        return budget.amount / (self.comparison.reference.device_s if budget.unit == "s" else 1.0)
 
 
 @in_bulk()
@@ -119,4 +150,5 @@ def _trials_of(table: Table, objective: Objective) -> pd.DataFrame:
     if objective == LOSS:
         columns[scale_of(LOSS).column] = table.final_worths(LOSS)
     columns |= {"device_s": last["device_s"], "flops": last["flops"]}
+    columns["epochs"] = last["epoch"]
     return pd.DataFrame(columns)

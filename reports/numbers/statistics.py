@@ -7,8 +7,9 @@ Owns: the formulas, with their sources. Must not know: runs, files, figures.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,13 @@ def half_width(values: NDArray[np.floating[Any]], confidence: float) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1) * (values.std(ddof=1) / np.sqrt(n)))
+    return _quantile(confidence, n - 1) * float(values.std(ddof=1) / np.sqrt(n))
+
+
+@functools.cache
+def _quantile(confidence: float, degrees: int) -> float:
+    """Of Student's t, for a two-sided interval."""
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
 
 
 def mean_and_half_width(values: pd.Series[float]) -> tuple[float, float]:
@@ -89,53 +96,55 @@ def seed_sd(scores: Array) -> float:
     return float(np.sqrt(scores[best].var(axis=1, ddof=1).mean()))
 
 
-class Judgement(NamedTuple):
-    """Searches at one cost."""
+def ranked(
+    values: dict[str, Array],
+    seeds: NDArray[np.int64],
+    reference: str | None,
+    unranked: tuple[str, ...],
+) -> pd.DataFrame:
+    """Searches by one value per repeat: a row each, with what chance does from repeat to repeat.
 
-    table: pd.DataFrame
-    """A row per search: `difference` to the reference with its half-width `difference_ci`,
-    `improves` (probability of improvement over it), `rank`, and the bounds of both, `_low` and
-    `_high`. NaN: there is none."""
-    confidence: float
-    """Of each difference, such that all of them together have 95 %."""
-
-
-def judge(
-    values: dict[str, Array], seeds: NDArray[np.int64], reference: str, unranked: tuple[str, ...]
-) -> Judgement:
-    """Compare searches by one value per repeat.
-
-    `seeds` are the training seeds of the repeats. A search that is `unranked` has one repeat per
-    training seed in their order, and is compared to the mean of what others have on each. Others
-    with fewer repeats than the rest are paired with the first of theirs.
-    Differences are paired by repeat, with Student-t intervals widened for their number
-    (Bonferroni). The probability of improvement counts pairs of the same training seed, ties by
-    half. Ranks are within a repeat that all have, ties share theirs; `unranked` searches have none.
-    A missing value is worse than any other.
+    `seeds` are the training seeds of the repeats. `improves` is the probability that a repeat is
+    better than one of the reference with the same training seed, ties by half; NaN without a
+    reference. `rank` is the mean rank within the repeats that all have, 1 being best, ties share
+    theirs; searches that are `unranked` have none: they have one repeat per training seed. The
+    bounds of both are `_low` and `_high`; NaN: there is none. A missing value is worse than any
+    other.
     """
-    others = [name for name in values if name != reference]
-    confidence = 1 - 0.05 / max(1, len(others))
-    ranked = [name for name in values if name not in unranked]
-    ranks = _ranks({name: values[name] for name in ranked})
+    ranks = _ranks({name: own for name, own in values.items() if name not in unranked})
     rng = np.random.default_rng(0)
     rows = []
     for name, own in values.items():
         row: dict[str, Any] = {"search": name}
-        first = slice(min(len(own), len(values[reference])))
-        both = first if {name, reference} <= {*ranked} else slice(None)
-        found = paired(own[both], values[reference][both], confidence)
-        row["difference"], row["difference_ci"] = found
-        better = _improves(own, values[reference], seeds, rng)
+        better = (float("nan"),) * 3
+        if reference is not None:
+            compared = _improves(own, values[reference], seeds, rng)
+            better = better if name == reference else compared
         row["improves"], row["improves_low"], row["improves_high"] = better
-        if name == reference:
-            for field in ("difference", "difference_ci", "improves"):
-                row[field] = float("nan")
-            row["improves_low"] = row["improves_high"] = float("nan")
         place = ranks.get(name)
         row["rank"] = float("nan") if place is None else float(place.mean())
         row["rank_low"], row["rank_high"] = _bootstrap_mean(place, rng)
         rows.append(row)
-    return Judgement(pd.DataFrame(rows).set_index("search"), confidence)
+    return pd.DataFrame(rows).set_index("search")
+
+
+def holm(p: Array) -> tuple[Array, Array]:
+    """Holm's correction of p-values, at 5 % for all of them together.
+
+    Returns the adjusted values, and the level of the two-sided interval that excludes 0 exactly
+    where the adjusted value is below 0.05. A NaN stays one, and counts as no comparison.
+    """
+    adjusted, levels = np.full(len(p), np.nan), np.full(len(p), np.nan)
+    order = [int(n) for n in np.argsort(p, kind="stable") if not np.isnan(p[n])]
+    largest, still, level = 0.0, True, 0.95
+    for place, number in enumerate(order):
+        left = len(order) - place
+        largest = max(largest, min(1.0, left * p[number]))
+        adjusted[number] = largest
+        if still:  # after the first that is not rejected, none is
+            level, still = 1 - 0.05 / left, bool(largest < 0.05)
+        levels[number] = level
+    return adjusted, levels
 
 
 def paired(own: Array, other: Array, confidence: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ LEAST = 0.5
 MARGIN = 1.0
 """Points: an interval within ± this is called equivalent."""
 TOO_WIDE = 2.0
-"""Points: half-width of the deciding interval beyond which nothing is learned."""
+"""Points: half-width of the interval at `LEVEL` beyond which nothing is learned."""
 FEWEST = 6
 """Seeds below which nothing is learned either."""
 
@@ -37,17 +37,18 @@ class Contrast(NamedTuple):
     half_width: float
     """Of the 95 % interval."""
     deciding_half_width: float
-    """Of the interval at `LEVEL`."""
+    """Of the interval that decides better or worse."""
     word: Word
 
 
-def judge(differences: NDArray[np.float64]) -> Contrast:
+def judge(differences: NDArray[np.float64], level: float = LEVEL) -> Contrast:
     """The verdict on one arm minus another, a difference in points per seed.
 
     In this order: *better* if the deciding interval lies above 0 and the mean is at least `LEAST`,
     *worse* in the mirror image, *equivalent* if the 95 % interval lies within ± `MARGIN`, else
     *undecided*; of fewer than `FEWEST` seeds, or of an undecided one with too wide an interval,
-    *not informative*.
+    *not informative*. `level` is another one of the deciding interval, for more contrasts than two;
+    what is too wide is seen at `LEVEL` all the same, because it is a matter of the data alone.
 
     Raises:
         ValueError: there is no difference, or one is not a number.
@@ -55,7 +56,7 @@ def judge(differences: NDArray[np.float64]) -> Contrast:
     if not len(differences) or not np.isfinite(differences).all():
         raise ValueError("a verdict needs a finite difference for every seed")
     n, mean = len(differences), float(differences.mean())
-    deciding = half_width(differences, LEVEL)
+    deciding = half_width(differences, level)
     equal = half_width(differences, EQUIVALENT_LEVEL)
     word: Word = "undecided"
     if n < FEWEST:
@@ -66,7 +67,7 @@ def judge(differences: NDArray[np.float64]) -> Contrast:
         word = "worse"
     elif abs(mean) + equal <= MARGIN:
         word = "equivalent"
-    elif deciding > TOO_WIDE:
+    elif half_width(differences, LEVEL) > TOO_WIDE:
         word = "not informative"
     sd = float(differences.std(ddof=1)) if n > 1 else float("nan")
     return Contrast(mean, sd, n, equal, deciding, word)

@@ -73,9 +73,17 @@ def searches_caption(compared: Searches) -> str:
     cell = plan.reference.cell.items()
     one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
     base = setting(study.base, len(plan.seeds)).rsplit(", ", 1)[0]
+    spaces = [part.recorded.study.name for part in compared.parts]
+    beside = f" Spaces: {', '.join(spaces)}." if len(spaces) > 1 else ""
+    interval = (
+        "Intervals: over training seeds. "
+        if len(plan.seeds) > 1
+        else "One training seed: intervals are of search chance alone, not of training. "
+    )
     return (
         f"{how}: {repeats_words(plan)} over {seeds}, "
         f"budget {plan.budget}, "
         f"{plan.workers} worker{'s' if plan.workers > 1 else ''}. "
-        f"A full run: {one_run} ({plan.reference.device_s:.1f} device s). {base}."
+        f"A full run: {one_run} ({plan.reference.device_s:.1f} device s).{beside} "
+        f"{interval}{base}."
     )

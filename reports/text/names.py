@@ -10,7 +10,7 @@ from typing import Any
 from harness.metrics import SHOWN, Objective, scale_of
 from harness.reports.numbers.run import Run
 from harness.spec import DataSpec
-from harness.store.comparisons import SearchComparison
+from harness.store.comparisons import MOST_REPEATS, SearchComparison
 from harness.study.figures import View
 
 SHOWN_WORDS = scale_of(SHOWN).words
@@ -46,4 +46,10 @@ def repeats_words(plan: SearchComparison) -> str:
     """How often each search was run: `500 repeats (gp 200)`."""
     words = f"{plan.repeats} repeat{'s' if plan.repeats > 1 else ''}"
     others = ", ".join(f"{name} {count}" for name, count in plan.repeats_by.items())
-    return f"{words} ({others})" if others else words
+    words = f"{words} ({others})" if others else words
+    if plan.half_width is None:
+        return words
+    return (
+        f"{words}, until chance left ± {plan.half_width:g} points to each mean or there were "
+        f"{MOST_REPEATS}"
+    )

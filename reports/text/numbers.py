@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.metrics import Scale
+from harness.reports.numbers.verdict import TOO_WIDE
 
 
 def with_interval(mean: float, half_width: float = float("nan"), digits: int = 1) -> str:
@@ -26,3 +27,13 @@ def signed(mean: float, half_width: float = float("nan")) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:+.2f}" if math.isnan(half_width) else f"{mean:+.2f} ± {half_width:.2f}"
+
+
+def informative(mean: float, half_width: float) -> str:
+    """A difference as `signed`, or `not informative` if its interval is too wide to say a thing.
+
+    A half-width of 0 is that of what chance has no part in, and is not shown.
+    """
+    if half_width > TOO_WIDE and abs(mean) <= half_width:
+        return "not informative"
+    return signed(mean, half_width or float("nan"))

@@ -11,36 +11,81 @@ from typing import Any
 import pandas as pd
 
 from harness.metrics import Scale
+from harness.reports.numbers.choices import Choices
 from harness.reports.numbers.landscape import Effects
 from harness.reports.numbers.searches import Searches
+from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.text.model import Table
 from harness.reports.text.names import beside_test
-from harness.reports.text.numbers import chosen_by, signed, with_interval
+from harness.reports.text.numbers import chosen_by, informative, signed, with_interval
 
 
 def choices_table(compared: Searches) -> Table:
-    """A row per search: what its choice at the common cost scores, and how it compares."""
+    """A row per arm: what its choice scores, and how it compares to the reference."""
     choices, groups = compared.choices, compared.recorded.groups
-    table, judged, reference = choices.table, choices.judgement.table, choices.reference
-    rows = {}
+    table, reference = choices.judged, choices.reference
+    rows = {name: _expected(choices, name, groups) for name in _closed_forms(compared)}
     for name in table.index:
-        own, other = table.loc[name], judged.loc[name]
+        own = table.loc[name]
         rows[name] = {
             "trials": f"{own['trials']:.0f}",
             "runs": f"{own['runs']:.1f}",
             "runs by FLOPs": f"{own['flop_runs']:.1f}",
             "test": with_interval(own["test"], own["test_ci"]),
+            "search chance": _plus_minus(own["test_chance_ci"]),
             **{group: with_interval(own[group], own[f"{group}_ci"]) for group in groups},
-            f"minus {reference}": "-"
-            if name == reference
-            else signed(other["difference"], other["difference_ci"]),
-            f"P(better than {reference})": _between(other, "improves"),
-            "mean rank": _between(other, "rank"),
+            f"minus {reference}": "-" if name == reference else _against(own),
+            "mean rank": _between(own, "rank"),
         }
-    rows["binomial s.e. of one trial"] = {
-        group: f"{table[f'binomial_{group}'].mean():.1f}" for group in groups
+        if table["improves"].notna().any():
+            rows[name]["P(better than random as run)"] = _between(own, "improves")
+    if groups:
+        rows["binomial s.e. of one trial"] = {
+            group: f"{table[f'binomial_{group}'].mean():.1f}" for group in groups
+        }
+    return _table("choices", "Test accuracy (%) of the choices within the budget", rows, "search")
+
+
+def _against(row: Any) -> str:
+    """A search's difference to the reference with its verdict; `-` where there is none."""
+    if not isinstance(row["verdict"], str):
+        return "-"
+    if row["verdict"] == "not informative":
+        return "not informative"
+    return f"{signed(row['difference'], row['difference_ci'])}, {row['verdict']}"
+
+
+def _closed_forms(compared: Searches) -> list[str]:
+    return [part.random for part in compared.parts if part.expected is not None]
+
+
+def _expected(choices: Choices, name: str, groups: tuple[str, ...]) -> dict[str, str]:
+    own, against = choices.seeds[choices.seeds["search"] == name], choices.against
+    return {
+        **dict.fromkeys(("trials", "runs", "runs by FLOPs"), "-"),
+        "test": with_interval(*mean_and_half_width(own["test"])),
+        "search chance": "-",
+        **{group: with_interval(*mean_and_half_width(own[group])) for group in groups},
+        f"minus {choices.reference}": _against(against.loc[name]) if name in against.index else "-",
+        "mean rank": "-",
     }
-    return _table("choices", "Test accuracy (%) of the choices at that cost", rows, "search")
+
+
+def pairs_table(contrasts: pd.DataFrame) -> Table:
+    """A row per pair of arms: their difference, the verdict, and what search chance leaves."""
+    rows = {}
+    for _, row in contrasts.iterrows():
+        is_silent = row["verdict"] == "not informative"
+        p = row["p_holm"]
+        rows[f"{row['first']} minus {row['second']}"] = {
+            "seeds": f"{row['seeds']:.0f}",
+            "difference": "-" if is_silent else signed(row["mean"], row["half_width"]),
+            "verdict": f"{row['verdict']}: {row['reason']}" if is_silent else row["verdict"],
+            "p (Holm)": "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
+            "of search chance alone": informative(row["mean"], row["chance_half_width"]),
+        }
+    caption = "Every pair of searches, points of test accuracy, paired by training seed"
+    return _table("pairs", caption, rows, "pair")
 
 
 def regrets_table(compared: Searches) -> Table:
@@ -81,7 +126,9 @@ def bias_table(compared: Searches) -> Table:
             ),
         }
         if has_seeds:
-            rows[name][f"{chosen} minus that of other seeds"] = signed(
+            # What is too wide to say a thing is a matter of points, not of a loss.
+            words = signed if scale.sign < 0 else informative
+            rows[name][f"{chosen} minus that of other seeds"] = words(
                 scale.sign * own["luck"], own["luck_ci"]
             )
         if count:
@@ -158,7 +205,7 @@ def _gaps(gaps: pd.DataFrame, split: str, scale: Scale) -> Table:
             split: chosen_by(scale, row["select"]),
             "test": f"{row['test']:.1f}",
             f"lost on {split}": "-" if place == 0 else f"{row['select_gap']:.{scale.digits}f}",
-            "lost on test": "-" if place == 0 else signed(row["test_gap"], row["test_gap_ci"]),
+            "lost on test": "-" if place == 0 else informative(row["test_gap"], row["test_gap_ci"]),
         }
     caption = "Choices by mean selection score; lost on test: paired by seed, 95 % interval"
     return _table("gaps", caption, rows, "choice")
@@ -170,6 +217,10 @@ def _between(row: pd.Series[Any], field: str) -> str:
         return "-"
     low, high = row[f"{field}_low"], row[f"{field}_high"]
     return f"{row[field]:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+
+
+def _plus_minus(half_width: float) -> str:
+    return f"± {half_width:.1f}" if half_width > 0 else "-"
 
 
 def _number(value: float) -> str:

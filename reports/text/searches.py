@@ -1,24 +1,25 @@
-"""What the report of a comparison of searches says: its verdict and chapters.
+"""What the report of a comparison of searches says: its chapters.
 
 Owns: sentences. Must not know: files, cells of tables, how a number was computed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from harness.reports.numbers.landscape import AllCells, Landscape
 from harness.reports.numbers.searches import Searches
+from harness.reports.numbers.verdict import FEWEST, LEAST, MARGIN, TOO_WIDE
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import ComparisonContent
 from harness.reports.text.names import SHOWN_WORDS, beside_test, metric_words
-from harness.reports.text.numbers import signed, with_interval
+from harness.reports.text.search_answer import of_learned, verdict
 from harness.reports.text.search_tables import (
     bias_table,
     choices_table,
     effects_tables,
     fidelity_table,
+    pairs_table,
     regrets_table,
     yields_table,
 )
@@ -34,7 +35,12 @@ def search_document(
     plan, study = compared.recorded.comparison, compared.recorded.study
     is_on_test, split = study.base.data.select_on == "test", study.base.data.chosen_on
     names = compared.choices.table.index
-    learned = [_learned(compared, name) for name in plan.learned if name in names]
+    learned = [
+        of_learned(compared, part, name)
+        for part in compared.parts
+        for name in part.recorded.comparison.learned
+        if part.recorded.arm(name) in names
+    ]
     warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
     standing = {
         "Baseline of every comparison": f"{' and '.join(plan.standing)}: LoRA at every linear map, "
@@ -64,92 +70,6 @@ def search_document(
     )
 
 
-def verdict(compared: Searches) -> str:
-    """One paragraph: who is better than the reference, by how much, and who is not shown to be."""
-    choices, plan = compared.choices, compared.recorded.comparison
-    judged, table, reference = choices.judgement.table, choices.table, choices.reference
-    lists: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "unknown": []}
-    for name in table.index:
-        if name == reference:
-            continue
-        mean, half = judged["difference"].loc[name], judged["difference_ci"].loc[name]
-        at = f" at {table['runs'].loc[name]:.1f} runs" if name in plan.learned else ""
-        words = f"{name}{at} ({signed(mean, half)})"
-        if math.isnan(mean):
-            lists["unknown"].append(f"{name} ({table['runs'].loc[name]:.1f} runs)")
-        elif math.isnan(half) or abs(mean) <= half:
-            lists["open"].append(words)
-        else:
-            lists["better" if mean > 0 else "worse"].append(words)
-    said_of = {
-        "better": f"Better than {reference}",
-        "worse": f"Worse than {reference}",
-        "open": f"No difference from {reference} is shown",
-        "unknown": "Without a choice at that cost",
-    }
-    score = with_interval(table["test"].loc[reference], table["test_ci"].loc[reference])
-    parts = [
-        f"At the cost of {choices.at:.1f} full runs, {reference} finds configurations of "
-        f"{score} % test {SHOWN_WORDS}."
-    ]
-    parts += [f"{said_of[k]}: {', '.join(v)}." for k, v in lists.items() if v]
-    if not lists["better"] and not lists["worse"]:
-        parts.append(f"So no search is shown to be better or worse than {reference} here.")
-    percent = f"{100 * choices.judgement.confidence:.1f}"
-    parts.append(
-        f"Points of test accuracy, paired by repeat, with {percent} % intervals, which hold "
-        "together at 95 %."
-    )
-    if plan.table is not None:
-        parts.append(
-            "They speak for the chance of the searches on this table, not for other data or "
-            "backbones."
-        )
-    return " ".join(parts)
-
-
-def _learned(compared: Searches, name: str) -> str:
-    """What must be said beside a search that finds strengths in one trial."""
-    plan, curves = compared.recorded.comparison, compared.curves
-    own = compared.choices.table["runs"].loc[name]
-    words = (
-        f"{name} is one trial per training seed ({own:.1f} full runs), so its line starts at its "
-        "own cost and it has no rank. Its strengths, one per site, are more than this space has. "
-    )
-    if curves.random is not None:
-        drawn = curves.random[curves.random["runs"] <= own]["test"]
-        words += (
-            f"For its cost, random search is expected to find {drawn.iloc[-1]:.1f} %. "
-            if len(drawn)
-            else "For its cost, random search cannot train one configuration. "
-        )
-    again = curves.restarts[curves.restarts["search"] == name]
-    if len(again):
-        most = again.iloc[-1]
-        words += (
-            f"Started on {most['starts']:.0f} seeds ({most['runs']:.1f} full runs), with the best "
-            f"by selection kept, it is expected to reach {most['test']:.1f} %. "
-        )
-    if plan.tuning:
-        tuned = plan.tuning_s / plan.reference.device_s
-        words += (
-            f"Its own settings (learning rate of the strengths, K, ratio) were found in "
-            f"{', '.join(plan.tuning)} at {tuned:.1f} full runs, which are charged apart: "
-            f"{own + tuned:.1f} with them. "
-        )
-    else:
-        words += (
-            "Its own settings (learning rate of the strengths, K, ratio) were tuned before, at a "
-            "cost that is not charged here; name those runs with `--charge`. "
-        )
-    if plan.controls:
-        return words + "Its controls are at the end."
-    return words + (
-        "Its controls: `harness train --method metapeft --controls`, and that run's name with "
-        "`--controls`."
-    )
-
-
 def _devices(compared: Searches) -> list[str]:
     kinds = compared.recorded.devices
     if len(kinds) < 2:
@@ -167,6 +87,8 @@ def _chapters(
     landscape, notes = compared.landscape, compared.recorded.comparison.notes
     yield _incumbents(compared, split)
     yield _choices(compared)
+    if len(compared.choices.contrasts):
+        yield _every_pair(compared)
     if landscape is not None:
         yield _regrets(compared, landscape.cells, split)
         if len(landscape.fidelity):
@@ -200,8 +122,8 @@ def _incumbents(compared: Searches, split: str) -> Chapter:
         else ""
     )
     line = (
-        " The black line is what random search without repetition is expected to find."
-        if compared.curves.random is not None
+        " The black line is what random search is expected to find, in closed form."
+        if compared.parts[0].expected is not None
         else ""
     )
     return Chapter(
@@ -214,34 +136,61 @@ def _incumbents(compared: Searches, split: str) -> Chapter:
             f"on {split} that has finished by "
             f"that cost; shown is its test score{regret}. Lines are medians over repeats, bands "
             "their quartiles (they may leave the frame), from where every repeat has a choice. "
-            "Cost is in device seconds, over those of a full run, of everything that was trained, "
-            f"stopped trials included.{line}"
+            f"Cost is in {_unit(compared)}, over those of a full run, of everything that was "
+            f"trained, stopped trials included.{line}"
         ],
     )
 
 
+def _unit(compared: Searches) -> str:
+    return "FLOPs" if compared.recorded.budget.unit == "runs" else "device seconds"
+
+
 def _choices(compared: Searches) -> Chapter:
-    choices = compared.choices
-    confidence = f"{100 * choices.judgement.confidence:.1f}"
+    choices, plan = compared.choices, compared.recorded.comparison
+    over = "training seeds (Student's t), each the mean of its repeats"
+    notes = [
+        f"Test accuracy (%), {SHOWN_WORDS} and by group: mean over "
+        f"seeds, ± 95 % interval over {over}. Search chance: half of the 95 % interval that the "
+        "chance of the repeats leaves to that mean (Monte-Carlo error).",
+        f"Differences to {choices.reference} are paired by seed; the next chapter has every pair.",
+        "Mean rank: 1 is best, with 95 % bootstrap intervals over repeats, from 5 repeats on. "
+        "Critical differences need about 8 tasks; this is one.",
+    ]
+    if choices.table["improves"].notna().any():
+        notes.append(
+            "P: probability that a repeat of this search is better than one of random search as it "
+            "was run with the same seed, ties by half, with its bootstrap interval."
+        )
+    if len(plan.seeds) == 1:
+        notes.append("One training seed: no interval over seeds; what is known is search chance.")
     return Chapter(
-        title=f"Choices at {choices.at:.1f} full runs",
+        title=f"Choices within {plan.budget}",
         figure="choices",
         alt="Points per search with intervals: the test score of its choice, all classes and by "
-        "group, a dot for every repeat. The numbers are in the table below.",
+        "group, a dot for every seed or, with one, for every repeat. The numbers are in the table "
+        "below.",
         text=[
-            "This is the smallest of the searches' median costs, so that none is judged by more "
-            "than another was given; a search that ended earlier keeps its last choice. Budgets "
-            "in trials are counted by their epochs."
+            "The choice of a repeat is the trial with the best selection score that ended within "
+            "the budget. Budgets in trials are counted by their epochs."
         ],
         tables=[choices_table(compared)],
+        notes=notes,
+    )
+
+
+def _every_pair(compared: Searches) -> Chapter:
+    contrasts = compared.choices.contrasts
+    return Chapter(
+        title="Every pair",
+        tables=[pairs_table(contrasts)],
         notes=[
-            f"Test accuracy (%), {SHOWN_WORDS} and by group: mean "
-            "± 95 % Student-t interval over "
-            f"repeats. Differences: {confidence} % intervals, which hold together at 95 %.",
-            f"P: probability that a repeat of this search is better than one of "
-            f"{choices.reference} trained with the same seed, ties by half; mean rank: 1 is best. "
-            "Both with 95 % bootstrap intervals over repeats, from 5 repeats on. Critical "
-            "differences need about 8 tasks; this is one.",
+            f"Better or worse: the interval at Holm's level over all {len(contrasts)} pairs lies "
+            f"off 0, and the mean is at least {LEAST} points. Equivalent: the 95 % interval lies "
+            f"within ± {MARGIN}. Not informative: fewer than {FEWEST} seeds, or undecided with a "
+            f"half-width above {TOO_WIDE}. The numbers behind each are in contrasts.csv.",
+            "Of search chance alone: the same difference with the 95 % interval that the repeats "
+            "leave to it on these seeds; it does not speak for other seeds.",
         ],
     )
 
@@ -266,7 +215,7 @@ def _regrets(compared: Searches, cells: AllCells, split: str) -> Chapter:
             "choice, both means over seeds; on test, against the cell that is best there, which "
             "only hindsight knows.",
             f"Area: mean regret on {split} over log cost, from where all searches have a "
-            f"choice to {compared.choices.at:.1f} runs.",
+            f"choice to {compared.choices.at:.1f} full runs.",
             f"Found: regret of at most {cells.target:.{scale.digits + 1}f} {scale.difference}, "
             f"{spread}; over a "
             "search's whole run.",

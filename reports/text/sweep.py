@@ -24,6 +24,7 @@ from harness.reports.text.model import (
 )
 from harness.reports.text.names import SHOWN_WORDS, cell_words, split_words
 from harness.reports.text.numbers import chosen_by, signed, with_interval
+from harness.reports.text.pairs import pairs_words
 from harness.reports.text.paper import paper_grid_table
 from harness.reports.text.tables import (
     bubble_tables,
@@ -38,8 +39,10 @@ MOST_CELLS = 5
 """Cells that are named among those that seeds have chosen."""
 
 
-def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> SweepContent:
-    """Words for a sweep, from its cells' summary and its choice."""
+def sweep_content(
+    run: Run, summary: pd.DataFrame, choice: Choice | None, pairs: pd.DataFrame | None = None
+) -> SweepContent:
+    """Words for a sweep, from its cells' summary, its choice and its pairs of cells."""
     warning = "SELECTED ON TEST (the paper's protocol): every choice below has seen the test set."
     return SweepContent(
         title=run.study.name,
@@ -48,7 +51,7 @@ def sweep_content(run: Run, summary: pd.DataFrame, choice: Choice | None) -> Swe
         caption=caption(run),
         counts=_counts(run),
         searches=_searches(run),
-        answer=None if choice is None else _answer(run, summary, choice),
+        answer=None if choice is None else _answer(run, summary, choice, pairs),
         sections=[_section(run, summary, choice, view) for view in run.figures],
         costs=_costs(run),
         environment=run.environment,
@@ -74,7 +77,7 @@ def _searches(run: Run) -> str | None:
     )
 
 
-def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
+def _answer(run: Run, summary: pd.DataFrame, choice: Choice, pairs: pd.DataFrame | None) -> Answer:
     row = choice.row
     split = split_words(run)
     select = chosen_by(run.scale, row[run.select], row[f"{run.select}_ci"])
@@ -93,6 +96,7 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice) -> Answer:
         *(several if len(summary) > 1 else ()),
         "Binomial standard error of one trial's group accuracy, from the number of test images "
         f"alone: {binomial} points.",
+        *([] if pairs is None else [pairs_words(pairs)]),
     ]
     if len(run.seeds) < 2 and len(summary) > 1:
         notes.append(
