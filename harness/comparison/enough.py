@@ -44,8 +44,7 @@ def more_repeats(
     """Search -> repeats of the next batch, twice as many where chance still leaves too much to the
     mean; None if there are enough of all, or as many as there may be."""
     assert comparison.half_width is not None
-    given = (*comparison.learned, *comparison.standing)
-    names = [name for name in comparison.searches if name not in given]
+    names = [name for name in comparison.searches if name not in comparison.given]
     most = MOST_REPEATS - MOST_REPEATS % len(comparison.seeds)
     now = {name: comparison.repeats_of(name) for name in names}
     then = dict(now)

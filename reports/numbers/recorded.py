@@ -60,7 +60,7 @@ class Recorded:
     def given(self) -> tuple[str, ...]:
         """Arms whose trials are given, so that they have no chance of their own within a seed: the
         learned ones and the baseline of every comparison."""
-        return (*self.learned, *map(self.arm, self.comparison.standing))
+        return tuple(map(self.arm, self.comparison.given))
 
     @property
     def scale(self) -> Scale:
