@@ -80,7 +80,9 @@ def files_of_the_package():
     """Every file that belongs into an installed copy, by the name it is to have there."""
     found = set()
     for folder, folders, files in os.walk(ROOT / "harness", followlinks=True):
-        folders[:] = [name for name in folders if name not in ("__pycache__", "gallery")]
+        folders[:] = [
+            name for name in folders if name not in ("__pycache__", "gallery", "archives")
+        ]
         found |= {str((Path(folder) / name).relative_to(ROOT)) for name in files}
     return found
 

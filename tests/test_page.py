@@ -327,7 +327,8 @@ def test_the_page_states_what_the_report_states(folders):
     notes = [
         line[2:] for line in report.splitlines() if line.startswith("- ") and ": 0" not in line
     ]
-    assert len(notes) > 2 and all(note in words for note in notes)
+    plain = [note.replace("`", "") for note in notes]  # code, on a page
+    assert len(notes) > 2 and not [note for note in plain if note not in words]
     for name in OVERALL:
         assert name.replace("_", " ") in words
 

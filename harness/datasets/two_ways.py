@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.data.decode import printable
+from harness.datasets.reading import SUFFIXES
 from harness.errors import UserError
 
 SPLIT_WORDS = {
@@ -44,7 +45,7 @@ def split_folders(root: Path) -> dict[str, str]:
                 "leave one."
             )
         found[split] = name
-    others = [name for name in names if split_of(name) is None]
+    others = [name for name in names if split_of(name) is None and _has_images(root / name)]
     if found and others:
         raise UserError(
             f"{printable(str(root))} has {', '.join(found.values())} beside "
@@ -52,6 +53,14 @@ def split_folders(root: Path) -> dict[str, str]:
             "away."
         )
     return found
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images lie in a folder or in folders in it; in those of a store they do not count."""
+    if (folder / "trials").is_dir():
+        return False
+    files = [*folder.glob("*"), *folder.glob("*/*")]
+    return any(file.suffix.lower() in SUFFIXES for file in files)
 
 
 def refuse_one_class(classes: Sequence[str], root: Path, places: Iterable[str]) -> None:

@@ -81,7 +81,8 @@ class Training:
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
-        self.prepared.runtime.console.say(self.words)
+        # Beside the table, which may be read by a program.
+        self.prepared.runtime.console.warn(self.words)
         self.say_what_is_not_reused()
         return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
 

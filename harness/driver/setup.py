@@ -208,7 +208,7 @@ def check_device(name: str) -> None:
         raise UserError(f"Device {name!r} is none that trials run on: write cpu, cuda or cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.index is not None and device.index >= max(1, torch.cuda.device_count()):
         raise UserError(
             f"Device {name!r} is not there: this machine has {torch.cuda.device_count()} of them."
         )

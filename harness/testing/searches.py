@@ -25,7 +25,6 @@ from harness.store.records import TrialRecord
 from harness.store.search_log import asks, read_log, tells
 from harness.store.store import Store
 from harness.study.axes import Axis, Range
-from harness.study.figures import Points
 from harness.study.space import SearchSpace
 from harness.study.study import Study
 from harness.testing.made import TINY, MadeEngine
@@ -79,7 +78,7 @@ class SearchContract:
             base=TINY.model_copy(update={"recipe": Recipe(epochs=EPOCHS, precision="fp32")}),
             axes=CELLS,
             space=PLANE if self.is_continuous else (),
-            views=(Points(rows="positions", title="t"),),
+            views=(),
             fixed="",
         )
         return SearchSpace(study, 12)
