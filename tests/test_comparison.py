@@ -143,7 +143,8 @@ def test_the_sweep_stands_beside_what_was_learned(tmp_path):
     store = Store(tmp_path)
     positions = Axis(field="positions", values=("q", "mlp1"), label="position")
     study = cells().derive(
-        axes=(positions, Axis(field="depth", values=("last:1", "last:2"), label="last blocks"))
+        axes=(positions, Axis(field="depth", values=("last:1", "last:2"), label="last blocks")),
+        views=(),
     )
     scores = {("q", 1): (0.2, 0.4), ("q", 2): (0.4, 0.6), ("mlp1", 1): (0.3, 0.5)}
     for _, request in study.derive(seeds=(0, 1)).requests():

@@ -83,6 +83,12 @@ def _not_run(scenario: Scenario) -> str:
 
 
 def _headline(scenarios: Sequence[Scenario], found: Found) -> str:
+    if not found:
+        seeds = ", ".join(
+            f"{WORDS[each.name]} {len(each.seeds)} of {len(each.wanted)} seeds"
+            for each in scenarios
+        )
+        return f"No scenario is complete ({seeds}), so nothing is concluded yet.\n"
     sentences = []
     for claim in CLAIMS:
         if claim.key not in PRIMARY:
