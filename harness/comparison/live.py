@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from harness.comparison.baseline import STANDING, baseline_cells, with_baseline
@@ -29,6 +30,7 @@ from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
+from harness.search.base import Make
 from harness.search.catalogue import POPULATION
 from harness.search.plan import default_trial, learning_cell, learning_methods, live_space
 from harness.search.population import population_size
@@ -105,11 +107,16 @@ class LiveComparison(SweepPlan):
     def folder(self) -> RunFolder:
         return RunFolder.of(self.prepared.store, f"{self.prepared.run_name}+searches")
 
+    @cached_property
+    def _space(self) -> tuple[SearchSpace, Make]:
+        """Made once, because every value of it is tried."""
+        return live_space(self.prepared.study, self.prepared.runtime)
+
     def words(self) -> Iterator[str]:
         """The question, and what the searches are given."""
         study, asked = self.prepared.study, self.asked
         yield f"{study.name}: {study.question}"
-        full = default_trial(study, *live_space(study, self.prepared.runtime))
+        full = default_trial(study, *self._space)
         yield said(full, study.seeds, varied_by(study.space or study.axes))
         times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
@@ -125,7 +132,7 @@ class LiveComparison(SweepPlan):
             Interrupted: the user stopped before the end.
         """
         study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
-        space, make_point = live_space(study, runtime)
+        space, make_point = self._space
         make = with_baseline(make_point, study, runtime)
         learned = learning_methods()
         given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)

@@ -117,7 +117,7 @@ def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[st
     found, loose = {}, 0
     for entry in sorted(os.scandir(root / under), key=lambda entry: entry.name):
         if not entry.is_dir():
-            loose += not _is_hidden(entry.name) and _is_image(entry.name)
+            loose += not _is_hidden(entry.name) and is_image(entry.name)
         elif not _is_hidden(entry.name):
             found[entry.name] = _images_in(root, os.path.join(under, entry.name), notes)
     if loose:
@@ -150,7 +150,7 @@ def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
     for folder, inner, names in os.walk(root / place, followlinks=True):
         inner[:] = [name for name in inner if not _is_hidden(name)]
         for name in names:
-            if _is_image(name) and not _is_hidden(name):
+            if is_image(name) and not _is_hidden(name):
                 images.append(os.path.relpath(os.path.join(folder, name), root))
             else:
                 others += not _is_hidden(name)
@@ -166,7 +166,8 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__"))
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file in a class folder counts as an image, by its name."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.data.decode import printable
-from harness.datasets.reading import SUFFIXES
+from harness.datasets.reading import is_image
 from harness.errors import UserError
 
 SPLIT_WORDS = {
@@ -60,7 +60,7 @@ def _has_images(folder: Path) -> bool:
     if (folder / "trials").is_dir():
         return False
     files = [*folder.glob("*"), *folder.glob("*/*")]
-    return any(file.suffix.lower() in SUFFIXES for file in files)
+    return any(is_image(file.name) for file in files)
 
 
 def refuse_one_class(classes: Sequence[str], root: Path, places: Iterable[str]) -> None:

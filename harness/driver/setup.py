@@ -80,7 +80,8 @@ def prepare(
     """
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
-    refuse_root(place, {request.data.name for _, request in study.cell_requests()})
+    if place.data_root is not None:  # every cell is looked at
+        refuse_root(place, {request.data.name for _, request in study.cell_requests()})
     runtime = make_runtime(place, study.base.backbone, file, console)
     return Prepared(
         study=study,
@@ -147,7 +148,8 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
                 f"--set {field}={in_words(value)}: study {study.name} varies {axis.field}, which "
                 f"would override it; `harness sweep --only {axis.field}=VALUE` takes some values."
             )
-    study = study.only(asked.only)
+    if asked.only:  # a study is checked whole whenever it is made
+        study = study.only(asked.only)
     restricted = {axis.field: _listed(axis) for axis in study.axes if axis.field in asked.only}
     study, chosen_by = choosing_by(study, asked.objective)
     named = variant({**values, **restricted, **chosen_by})

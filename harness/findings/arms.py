@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from harness.findings.scenario import Scenario
+from harness.reports.numbers.replicates import choices_by_seed
 from harness.reports.numbers.statistics import expected_best
 
 RUNS = 12.0
@@ -25,13 +26,12 @@ def chosen_by_seed(scenario: Scenario, looked: Looked) -> pd.DataFrame:
     Indexed by seed; `test` and `test_GROUP` in percent, `runs` and `device_s` summed over what was
     looked at, `looked` how many that were.
     """
-    rows = []
-    for seed in scenario.seeds:
-        own = looked(scenario, seed)
-        best = own.iloc[int(own["select"].to_numpy().argmax())]
-        paid = {name: float(own[name].sum()) for name in ("runs", "device_s")}
-        rows.append({**best, **paid, "looked": len(own)})
-    return pd.DataFrame(rows).set_index("seed")
+    rows = pd.concat([looked(scenario, seed) for seed in scenario.seeds], ignore_index=True)
+    found = choices_by_seed(rows.assign(cell=rows["trial_id"], cost=rows["runs"]))
+    found = found.set_index("seed")
+    chosen = rows.loc[found["row"]].set_index("seed")
+    seconds = rows.groupby("seed")["device_s"].sum()
+    return chosen.assign(runs=found["cost"], device_s=seconds, looked=found["tried"])
 
 
 def random_by_seed(scenario: Scenario) -> pd.DataFrame:

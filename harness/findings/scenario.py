@@ -17,9 +17,8 @@ from harness.catalogue.studies import load_study
 from harness.findings.evidence import ARCHIVES, KINDS, archive_of, name_of
 from harness.reports.numbers.run import Run, load_run
 from harness.store.store import Store
+from harness.store.table import DONE
 from harness.study.study import Study
-
-DONE = ("COMPLETE", "DIVERGED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,6 @@ class Scenario:
     of LoRA at every linear map in all blocks."""
     groups: tuple[str, ...]
     """Head first; empty without a trial."""
-    environment: Mapping[str, str]
-    """Of the first archive."""
     archives: Path
     """Folder that they were read from."""
 
@@ -76,7 +73,6 @@ def read_scenario(name: str, archives: Path = ARCHIVES) -> Scenario:
         seeds=tuple(seed for seed in wanted if all(seed in seeds for seeds in whole)),
         trials=trials,
         groups=() if some is None else some.groups,
-        environment={} if some is None else some.environment,
         archives=archives,
     )
 

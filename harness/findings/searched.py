@@ -25,8 +25,9 @@ from harness.findings.scenario import Scenario
 from harness.search.base import SearchTask
 from harness.search.budget import Budget
 from harness.search.catalogue import find_search
+from harness.search.choice import choice, within
 from harness.search.replay import Recording
-from harness.store.search_log import read_log, tells
+from harness.store.search_log import read_log
 from harness.store.store import Store
 from harness.store.table import Table, read_table, tabulate
 
@@ -103,18 +104,12 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
             log=log,
         )
         recording.replay(find_search(name)(task))
-        paid, best, found = 0.0, float("-inf"), Choice("", 0.0)
-        seen: set[str] = set()
-        for tell in tells(read_log(log)):
-            cost = 0.0 if tell.trial_id in seen else tell.flops / full
-            seen.add(tell.trial_id)
-            if paid + cost > RUNS:
-                break
-            paid += cost
-            if tell.objective is not None and tell.objective > best:
-                best, found = tell.objective, Choice(tell.trial_id, 0.0)
+        events = read_log(log)
+        chosen = choice(events, task.budget, full)
+        *_, (_, spent) = within(events, task.budget, full)
         log.unlink()
-        yield found._replace(runs=paid)
+        assert chosen is not None  # the budget has room for every trial
+        yield Choice(chosen, spent.flops / full)
 
 
 def table_of(scenario: Scenario, place: Path) -> Table:

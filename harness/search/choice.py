@@ -6,22 +6,24 @@ the Monte-Carlo error of repeats. Must not know: test scores, which search it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from harness.search.budget import NOTHING, Budget
-from harness.store.search_log import Event, Spent, tells
+from harness.store.search_log import Event, Spent, Tell, tells
 
 WHOLE = ("COMPLETE", "DIVERGED")
 """Statuses of trials that can be chosen."""
 
 
-def choice(log: Sequence[Event], budget: Budget, full_run_flops: int) -> str | None:
-    """The trial that a search would choose among those that ended within a budget; None without."""
-    chosen, best, spent = None, float("-inf"), NOTHING  # which a loss that is not finite is worth
+def within(
+    log: Sequence[Event], budget: Budget, full_run_flops: int
+) -> Iterator[tuple[Tell, Spent]]:
+    """The trials that ended within a budget, each with what was spent by then."""
+    spent = NOTHING
     for event in tells(log):
         spent = Spent(
             epochs=spent.epochs + event.epochs,
@@ -29,7 +31,14 @@ def choice(log: Sequence[Event], budget: Budget, full_run_flops: int) -> str | N
             flops=spent.flops + event.flops,
         )
         if not budget.holds(spent, full_run_flops):
-            break
+            return
+        yield event, spent
+
+
+def choice(log: Sequence[Event], budget: Budget, full_run_flops: int) -> str | None:
+    """The trial that a search would choose among those that ended within a budget; None without."""
+    chosen, best = None, float("-inf")  # which a loss that is not finite is worth
+    for event, _ in within(log, budget, full_run_flops):
         if event.status not in WHOLE or event.objective is None:
             continue
         if chosen is None or event.objective > best:

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError
-from harness.metrics import LOSS, OVERALL, SHOWN, Objective, Scale, scale_of
-from harness.reports.numbers.run import load_run
+from harness.metrics import LOSS, OVERALL, Objective, scale_of
+from harness.reports.numbers.run import OfStudy, load_run
 from harness.search.budget import Budget
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
@@ -25,7 +25,7 @@ from harness.study.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(OfStudy):
     """A comparison before anything is computed from it."""
 
     comparison: SearchComparison
@@ -61,21 +61,6 @@ class Recorded:
         """Arms whose trials are given, so that they have no chance of their own within a seed: the
         learned ones and the baseline of every comparison."""
         return tuple(map(self.arm, self.comparison.given))
-
-    @property
-    def scale(self) -> Scale:
-        """How what choices are made by stands in tables of numbers, and how it is read."""
-        return scale_of(self.study.objective)
-
-    @property
-    def select(self) -> str:
-        """The column of `trials` that choices are made by, better when higher."""
-        return self.scale.column
-
-    @property
-    def test(self) -> str:
-        """The column of `trials` that is shown of a choice."""
-        return f"test_{SHOWN}"
 
     @property
     def budget(self) -> Budget:

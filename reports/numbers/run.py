@@ -36,8 +36,29 @@ GRID_STATUSES = ("COMPLETE", "DIVERGED", "FAILED", "MISSING")
 STATUSES = ("COMPLETE", "DIVERGED", "PRUNED", "FAILED", "MISSING")
 
 
+class OfStudy:
+    """Names of columns in the frames of a study's trials."""
+
+    study: Study
+
+    @property
+    def scale(self) -> Scale:
+        """How what choices are made by stands in the frames, and how it is read."""
+        return scale_of(self.study.objective)
+
+    @property
+    def select(self) -> str:
+        """The column that choices are made by, better when higher."""
+        return self.scale.column
+
+    @property
+    def test(self) -> str:
+        """The column that is shown of what was chosen."""
+        return f"test_{SHOWN}"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(OfStudy):
     """A study as it was run: `trials` has one row per cell and seed, in the study's order."""
 
     study: Study
@@ -55,21 +76,6 @@ class Run:
     """Names of the dataset's groups, head first; empty until a trial has finished."""
     chance: float
     """Accuracy of guessing, percent; NaN until a trial has finished."""
-
-    @property
-    def scale(self) -> Scale:
-        """How what choices are made by stands in the frames, and how it is read."""
-        return scale_of(self.study.objective)
-
-    @property
-    def select(self) -> str:
-        """The column that choices are made by, better when higher."""
-        return self.scale.column
-
-    @property
-    def test(self) -> str:
-        """The column that is shown of what was chosen."""
-        return f"test_{SHOWN}"
 
     @property
     def fields(self) -> list[str]:
