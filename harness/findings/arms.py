@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pandas as pd
 
 from harness.findings.scenario import Scenario
+from harness.reports.numbers.random_search import expected_by_cost, in_steps
 from harness.reports.numbers.replicates import choices_by_seed
-from harness.reports.numbers.statistics import expected_best
 
 RUNS = 12.0
 """Of the arms that are compared at equal cost."""
@@ -35,17 +35,21 @@ def chosen_by_seed(scenario: Scenario, looked: Looked) -> pd.DataFrame:
 
 
 def random_by_seed(scenario: Scenario) -> pd.DataFrame:
-    """As `chosen_by_seed`, of random search over LoRA's cells in closed form, without groups.
+    """As `chosen_by_seed`, of random search over LoRA's cells in closed form.
 
-    So many are drawn, without replacement, as fit into `RUNS` at the mean cost of a cell.
+    It is charged the whole budget, though what is left before a trial that does not fit stays
+    unspent; `device_s` is that of so many runs at the space's mean.
     """
+    names = ["test", *(f"test_{group}" for group in scenario.groups)]
     rows = []
     for seed in scenario.seeds:
         own = scenario.of_seed("lora", seed)
-        count = min(len(own), int(RUNS / own["runs"].mean()))
-        scores = expected_best(own["select"].to_numpy(), own["test"].to_numpy(), count)
-        paid = {name: count * float(own[name].mean()) for name in ("runs", "device_s")}
-        rows.append({"seed": seed, "test": scores[-1], **paid, "looked": count})
+        costs, limit = in_steps(own["runs"].to_numpy(float), RUNS)
+        values = own[names].to_numpy(float).T
+        found, _ = expected_by_cost(own["select"].to_numpy(float), values, costs, costs, limit)
+        scores = dict(zip(names, map(float, found[:, -1]), strict=True))
+        seconds = RUNS * own["device_s"].sum() / own["runs"].sum()
+        rows.append({"seed": seed, **scores, "runs": RUNS, "device_s": seconds})
     return pd.DataFrame(rows).set_index("seed")
 
 

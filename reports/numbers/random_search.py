@@ -103,11 +103,11 @@ def expected_random(recorded: Recorded, cells: AllCells, end: float) -> Expected
             used, most = (each[..., place].ravel() for each in (cells.epochs, cells.most_epochs))
             whole, needs, limit = _whole_epochs(used, most, budget.amount)
         else:
-            whole, limit = _in_steps(cost, recorded.most_cost)
+            whole, limit = in_steps(cost, recorded.most_cost)
             needs = whole
         at_budget, _ = expected_by_cost(select, values, whole, needs, limit)
         rows.append({"seed": seed, **dict(zip(names, map(float, at_budget[:, -1]), strict=True))})
-        steps, limit = _in_steps(cost, end)
+        steps, limit = in_steps(cost, end)
         shown = np.array([values[0], regret])
         curve, chance = expected_by_cost(select, shown, steps, steps, limit)
         points = np.linspace(0, limit, SHOWN + 1).round().astype(int)[1:]
@@ -130,7 +130,7 @@ def _whole_epochs(used: Array, most: Array, amount: float) -> tuple[Whole, Whole
     return costs, needs, int(limit) // together
 
 
-def _in_steps(cost: Array, limit: float) -> tuple[Whole, int]:
+def in_steps(cost: Array, limit: float) -> tuple[Whole, int]:
     """Costs in whole steps, rounded down, and how many of them the limit has."""
     trials = 1 + int(np.searchsorted(np.cumsum(np.sort(cost)), limit, side="right"))
     steps = min(STEPS, max(1000, int(MOST_WORK / (len(cost) * trials))))
