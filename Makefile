@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 SOURCES := pyproject.toml $(CONSTRAINTS)
 
-# Three processes on two cores: tests of killed drivers and of Ray wait more than they compute.
-PYTEST := $(BIN)/pytest -n 3 --dist worksteal
+# Four processes on two cores: tests of killed drivers and of Ray wait for others.
+PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
 .PHONY: sweep test check fast smoke oldest reproduce findings lint clean
 

@@ -95,12 +95,12 @@ def test_a_search_proposes_the_same(tmp_path, kind):
     """Also where it was stopped in between: the second command continues the first one's log."""
     asked = SEARCHES[kind]
     for name, cache in (("with", "2G"), ("without", 0)):
-        harness.sweep(study(4), **asked, workers=1, out=tmp_path / name, cache=cache)
+        harness.sweep(study(3), **asked, workers=1, out=tmp_path / name, cache=cache)
     assert log(tmp_path / "with") == log(tmp_path / "without")
     assert trials(tmp_path / "with") == trials(tmp_path / "without")
     if kind == "pruner":
-        harness.sweep(study(4), **{**asked, "budget": 3}, workers=1, out=tmp_path / "twice")
-        harness.sweep(study(4), **asked, workers=1, out=tmp_path / "twice")
+        harness.sweep(study(3), **{**asked, "budget": 3}, workers=1, out=tmp_path / "twice")
+        harness.sweep(study(3), **asked, workers=1, out=tmp_path / "twice")
         assert log(tmp_path / "twice") == log(tmp_path / "without")
         assert trials(tmp_path / "twice") == trials(tmp_path / "without")
 

@@ -304,6 +304,7 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
         *("train", "--method", "metapeft", "--base", "lora", "--sites", "q,mlp1"),
         *("--depth", "last:1", "--seeds", 2, "--controls", "--out", tmp_path, "--workers", 2),
         *("--set", "recipe.epochs=1", "--set", "data.options.test_per_class=4"),
+        *("--set", "data.val_fraction=0.8"),
     )
     assert result.exit_code == 0, result.output
     assert "| arm | head | medium | tail | class mean |" in result.stdout

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from support.images import SIZE, tree, two_splits
-from support.records import TINY
+from support.records import WHOLE
 from test_cifar100_lt import shuffled_labels, write_cifar
 
 from harness.cli import main
@@ -44,10 +44,10 @@ def root(tmp_path_factory):
 def load(root, packs, name="folder", trial=0, **options):
     """A dataset on disk as a trial of some seed gets it, and its spec."""
     given = DataSpec(name=name, options=options)
-    data = TINY.data.model_copy(update=dict(given))
+    data = WHOLE.data.model_copy(update=dict(given))
     runtime = Runtime(data_root=str(root), packs=str(packs))
-    backbone = TINY.backbone.model_copy(update={"img_size": SIZE})
-    spec = resolve(TINY.model_copy(update={"data": data, "backbone": backbone}), runtime).data
+    backbone = WHOLE.backbone.model_copy(update={"img_size": SIZE})
+    spec = resolve(WHOLE.model_copy(update={"data": data, "backbone": backbone}), runtime).data
     return load_packed(spec, SIZE, str(packs), trial), spec
 
 
@@ -80,7 +80,7 @@ def test_without_a_dev_set_a_part_is_held_out_as_before(root, tmp_path):
     parts = split(data, spec, seed=0)
     assert data.dev is None and len(parts.train) + len(parts.select) == 14
     assert "dev_per_class" not in spec.options and "largest" in spec.options
-    assert resolve(TINY, Runtime()).data.options == {"seed": 0, "test_per_class": 4}
+    assert resolve(WHOLE, Runtime()).data.options == {"seed": 0, "test_per_class": 4}
 
 
 def test_a_seed_draws_its_own_tail_and_dev_set_again_and_again(root, tmp_path):
@@ -210,7 +210,7 @@ def test_the_embedded_benchmark_draws_new_images():
 @pytest.mark.slow
 def test_a_worker_gives_every_seed_its_own_images():
     values = {"data.options.dev_per_class": 3, "data.options.tail_seed": "trial"}
-    base = TINY.with_values(values, source="test")
+    base = WHOLE.with_values(values, source="test")
     one, two, again = (
         prepare(resolve(base.model_copy(update={"seed": seed}), Runtime()), Runtime()).split
         for seed in (1, 2, 1)
@@ -218,7 +218,7 @@ def test_a_worker_gives_every_seed_its_own_images():
     assert len(one.train) == len(two.train) == 911 and per_class(one.select) == [3] * 15
     assert same(one.train, again.train) and same(one.select, again.select)
     assert not contents(one.train) & contents(two.train)
-    shared = TINY.with_values({"data.options.dev_per_class": 3}, source="test")
+    shared = WHOLE.with_values({"data.options.dev_per_class": 3}, source="test")
     one, two = (
         prepare(resolve(shared.model_copy(update={"seed": seed}), Runtime()), Runtime()).split
         for seed in (1, 2)
@@ -236,7 +236,7 @@ def test_strengths_are_not_learned_on_the_dev_set(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Images, "augmented", watched)
     values = {"data.options.dev_per_class": 3, "method": "metapeft", "recipe.augment": "none"}
-    spec = resolve(TINY.with_values(values, source="test"), Runtime())
+    spec = resolve(WHOLE.with_values(values, source="test"), Runtime())
     record = run_trial(spec, Runtime(), Store(tmp_path))
     assert record.learned is not None and record.select.class_counts == (3,) * 15
     parts = prepare(spec, Runtime()).split

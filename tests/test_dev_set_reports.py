@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.cli import harness
-from support.records import TINY
+from support.records import WHOLE
 from support.runs import RESULTS, made_run, study, texts
 from support.sweeps import made_metapeft, made_sweep
 from support.tables import compare, small_study
@@ -39,7 +39,7 @@ def test_what_choices_are_made_on_has_a_name():
 
 @pytest.mark.slow
 def test_a_sweep_chosen_on_a_dev_set_says_so_in_every_output(tmp_path):
-    made = study(base=TINY.with_values(DEV, source="test"))
+    made = study(base=WHOLE.with_values(DEV, source="test"))
     folder = made_run(tmp_path, made, RESULTS)
     run = load_run(folder)
     summary = summarise(run)

@@ -44,8 +44,8 @@ def study():
     )
 """
 ONE_CORE = ("--workers", 1)
-SMALL = {"recipe.epochs": 1, "data.options.test_per_class": 4}
-SET = ("--set", "recipe.epochs=1", "--set", "data.options.test_per_class=4")
+SMALL = {"recipe.epochs": 1, "data.options.test_per_class": 4, "data.val_fraction": 0.8}
+SET = [word for field, value in SMALL.items() for word in ("--set", f"{field}={value}")]
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
+from functools import partial
 
 import psutil
 import pytest
 import torch
-from support.processes import GUARD_S, records, running, start, sweep, table, wait_for
+from support.processes import Forked, records, running, sweep, table, wait_for
 from support.records import TINY
 
 from harness.runner.resolve import resolve
@@ -34,7 +36,13 @@ def study():
     return made.derive(
         name="faults",
         base=made.base.with_values(
-            {"depth": "last:1", "recipe.epochs": 4, "data.options.test_per_class": 4}, source="test"
+            {
+                "depth": "last:1",
+                "recipe.epochs": 4,
+                "data.options.test_per_class": 4,
+                "data.val_fraction": 0.8,
+            },
+            source="test",
         ),
         axes=(
             Axis(field="positions", values=("mlp1", "q", "v", "out"), label="position"),
@@ -68,7 +76,7 @@ def undisturbed(study, tmp_path_factory):
         def __getitem__(self, kind):
             if kind not in outs:
                 outs[kind] = tmp_path_factory.mktemp("undisturbed")
-                assert sweep(study, outs[kind], *SEARCHES[kind]).returncode == 0
+                assert Forked(study, outs[kind], *SEARCHES[kind]).end().returncode == 0
             return outs[kind]
 
     return Outs()
@@ -82,16 +90,14 @@ def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(
     rng = random.Random(kind)
     seen = {}
     for _ in range(6):
-        process = start(study, tmp_path, *SEARCHES[kind])
-        try:
-            process.wait(timeout=rng.uniform(0, 9))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process = Forked(study, tmp_path, *SEARCHES[kind])
+        if not process.ends_within(rng.uniform(0, 5)):
+            os.kill(process.pid, signal.SIGKILL)
+        process.end()
         now = records(tmp_path)
         assert all(now[trial] == content for trial, content in seen.items())
         seen = now
-    assert sweep(study, tmp_path, *SEARCHES[kind]).returncode == 0
+    assert Forked(study, tmp_path, *SEARCHES[kind]).end().returncode == 0
     assert table(tmp_path) == table(undisturbed[kind])
     assert set(records(tmp_path)) == set(records(undisturbed[kind]))
     assert not list(tmp_path.glob("attic/*/record.json"))
@@ -108,17 +114,16 @@ def outcomes(log):
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path):
-    process = start(study, tmp_path, "--workers", "1")
+    process = Forked(study, tmp_path, "--workers", "1")
     os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
-    _, errors = process.communicate(timeout=GUARD_S)
-    assert process.returncode == 0, errors
+    assert process.end().returncode == 0, process.errors
     assert table(tmp_path) == table(undisturbed["grid"])
     assert len(list(tmp_path.glob("attic/*"))) == 1
 
 
 @pytest.mark.slow
 def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_path):
-    process = start(study, tmp_path, "--workers", "1", "--max-retries", "1")
+    process = Forked(study, tmp_path, "--workers", "1", "--max-retries", "1")
     first = wait_for(lambda: next(iter(tmp_path.glob("trials/*/history.jsonl")), None)).parent
 
     def worker_of_the_first():
@@ -131,9 +136,8 @@ def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_pat
         if pid not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
-    _, errors = process.communicate(timeout=GUARD_S)
-    assert process.returncode == 1
-    assert "1 trials failed" in errors and "exit code -9" in errors
+    assert process.end().returncode == 1
+    assert "1 trials failed" in process.errors and "exit code -9" in process.errors
     assert json.loads((first / "record.json").read_text())["status"] == "FAILED"
     assert len(records(tmp_path)) == 12
 
@@ -146,16 +150,17 @@ def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
     try:
         node = cluster.add_node(num_cpus=1)
         raylet = node.all_processes["raylet"][0].process.pid
-        process = start(study, tmp_path, "--engine", "ray", "--address", cluster.address)
+        process = Forked(study, tmp_path, "--engine", "ray", "--address", cluster.address)
 
         def on_the_node():
             pid = running(tmp_path)
-            return True if pid and psutil.Process(pid).ppid() == raylet else None
+            return pid if pid and psutil.Process(pid).ppid() == raylet else None
 
-        wait_for(on_the_node)
+        trial = wait_for(on_the_node)
+        os.kill(trial, signal.SIGSTOP)  # it shall not end before its node is gone
         cluster.remove_node(node, allow_graceful=False)
-        _, errors = process.communicate(timeout=GUARD_S)
-        assert process.returncode == 0, errors
+        os.kill(trial, signal.SIGKILL)
+        assert process.end().returncode == 0, process.errors
         assert table(tmp_path) == table(undisturbed["grid"])
         assert list(tmp_path.glob("attic/*"))
     finally:
@@ -168,7 +173,7 @@ def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp
     if mounted.returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
-        full = sweep(study, tmp_path, "--workers", "2")
+        full = Forked(study, tmp_path, "--workers", "2").end()
         assert full.returncode == 3
         assert "Results cannot be saved" in full.errors and "No space left" in full.errors
         assert "Traceback" not in full.errors
@@ -177,37 +182,37 @@ def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp
         for trial in saved:
             assert Store(tmp_path).record(trial).status == "COMPLETE"
         subprocess.run(["mount", "-o", "remount,size=50m", tmp_path], check=True)
-        assert sweep(study, tmp_path, "--workers", "2").returncode == 0
+        assert Forked(study, tmp_path, "--workers", "2").end().returncode == 0
         assert table(tmp_path) == table(undisturbed["grid"])
         assert all(records(tmp_path)[trial] == content for trial, content in saved.items())
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
+def no_file_beyond(most):
+    """For a process and all that it starts."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind,most,file",
-    [("tpe", 4000, "search-0.jsonl"), ("tpe and hyperband", 7000, "checkpoint.pt")],
+    [("tpe", 4300, "search-0.jsonl"), ("tpe and hyperband", 7000, "checkpoint.pt")],
 )
 def test_a_file_cut_short_by_a_full_disk_is_mended(study, undisturbed, tmp_path, kind, most, file):
     """No file may grow beyond `most` bytes, which ends the writing of `file` in its middle."""
-    import resource
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-    cut = sweep(study, tmp_path, *SEARCHES[kind], preexec_fn=limit)
+    cut = sweep(study, tmp_path, *SEARCHES[kind], preexec_fn=partial(no_file_beyond, most))
     assert cut.returncode == 3, cut.errors
     assert "Results cannot be saved" in cut.errors and file in cut.errors
     assert "Traceback" not in cut.errors
-    assert sweep(study, tmp_path, *SEARCHES[kind]).returncode == 0
+    assert Forked(study, tmp_path, *SEARCHES[kind]).end().returncode == 0
     assert table(tmp_path) == table(undisturbed[kind])
 
 
 @pytest.mark.slow
 def test_a_second_driver_of_a_run_is_refused_by_the_name_of_the_first(study, tmp_path):
     with driving(RunFolder.of(Store(tmp_path), "faults").driver_mark):
-        second = sweep(study, tmp_path)
+        second = Forked(study, tmp_path).end()
     assert second.returncode == 2
     assert f"process {os.getpid()}" in second.errors and "--out" in second.errors
     assert not list(tmp_path.glob("trials/*"))

@@ -26,7 +26,8 @@ def study():
     made = joint()
     values = {"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}
     axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in made.axes]
-    base = made.base.with_values({"recipe.epochs": 3}, source="tiny")
+    few = {"data.val_fraction": 0.8, "data.options.test_per_class": 4}
+    base = made.base.with_values({"recipe.epochs": 3, **few}, source="tiny")
     return made.derive(name="tiny", axes=tuple(axes), base=base, views=(), smoke={})
 """
 

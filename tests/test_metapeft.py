@@ -49,7 +49,9 @@ def test_gamma_near_zero_is_the_frozen_model_and_one_is_the_base(name, backbones
 
 
 def trial(tmp_path, **values):
-    request = TINY.with_values({"positions": None, "method": "metapeft", **values}, source="test")
+    steps = {"recipe.batch_size": 32}  # six in an epoch
+    values = {"positions": None, "method": "metapeft", **steps, **values}
+    request = TINY.with_values(values, source="test")
     spec = resolve(request, Runtime())
     record = run_trial(spec, Runtime(keep_weights=True), Store(tmp_path))
     assert record.error is None
@@ -138,7 +140,7 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     record, rows, _ = trial(
         tmp_path, options={"inner_steps": 2, "warmup_steps": 3}, **{"recipe.epochs": 2}
     )
-    # 728 images in batches of 128: 6 steps an epoch; outer steps after 5, 7, 9 and 11.
+    # 183 images in batches of 32: 6 steps an epoch; outer steps after 5, 7, 9 and 11.
     assert [row["inner_step"] for row in rows] == [0, 5, 7, 9, 11]
     assert [row["outer_step"] for row in rows] == [0, 1, 2, 3, 4]
     sites = [str(site) for site, _ in record.spec.placement.items()]
@@ -149,7 +151,7 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     moves = [abs(rows[1][site] - 1) for site in sites]
     assert moves == pytest.approx([0.01 * (1 - math.exp(-1))] * 6, rel=0.02)
     cost = record.cost.images_backward
-    assert cost == 2 * 728 + 4 * 128
+    assert cost == 2 * 183 + 4 * 32
 
 
 @pytest.mark.slow
@@ -175,8 +177,7 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     ],
 )
 def test_every_option_changes_the_result_and_repeats_exactly(tmp_path, options):
-    few = {"data.val_fraction": 0.8}  # of the training images one in five trains
-    common = {"recipe.epochs": 2, "recipe.lr": 0.1, "alpha": 2.0, "recipe.batch_size": 32, **few}
+    common = {"recipe.epochs": 2, "recipe.lr": 0.1, "alpha": 2.0}
     plain, _, _ = trial(tmp_path, **common)
     first, rows, weights = trial(tmp_path / "a", options=options, **common)
     again, rows_again, weights_again = trial(tmp_path / "b", options=options, **common)
@@ -295,7 +296,7 @@ def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
     # γ moves, though slowly, and even below what softplus would allow nothing else depends on it.
     assert few.learned != Placement({str(s): 1.0 for s, _ in few.spec.placement.items()})
     plain, _, _ = trial(tmp_path, method="lora", positions="q,v", **{"recipe.epochs": 4})
-    assert few.cost.images_backward < 5 * 0.8 * 728 + 5 * 2 * 128 and plain.epochs_run == 4
+    assert few.cost.images_backward < 5 * 0.8 * 183 + 5 * 2 * 32 and plain.epochs_run == 4
     more, _, _ = trial(tmp_path, **common, **{"options.inner_steps": 4})
     assert more.test != few.test  # through the head alone, which the look-ahead steps keep
 

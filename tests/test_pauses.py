@@ -36,6 +36,7 @@ from harness.studies.depth_vs_position import study as base
 def study():
     made = base()
     values = {"depth": "last:1", "recipe.epochs": 6, "data.options.test_per_class": 4}
+    values["data.val_fraction"] = 0.8
     return made.derive(
         name="NAME",
         base=made.base.with_values(values, source="test"),

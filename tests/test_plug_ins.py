@@ -90,7 +90,8 @@ BACKBONES.add(
 
 def study():
     values = {{"backbone": "{name}_vit", "backbone.weights": "random", "data": "{name}-data",
-              "data.options": {{"test_per_class": 2}}, "recipe.epochs": 1}}
+              "data.options": {{"test_per_class": 2}}, "data.val_fraction": 0.8,
+              "recipe.epochs": 1}}
     return base().derive(
         name="own",
         base=base().base.with_values({{**values, "positions": None, "depth": "all",

@@ -114,10 +114,10 @@ def test_a_record_tells_scores_counts_and_costs(tmp_path):
     assert record.trainable_params == record.expected_params == 4 * 5 * 64
     assert record.head_params == 15 * 64
     assert sum(record.test.class_counts) == 60
-    assert sum(record.select.class_counts) == 183
-    train_images = 911 - 183
+    assert sum(record.select.class_counts) == 728
+    train_images = 911 - 728
     assert record.cost.images_backward == train_images
-    assert record.cost.images_forward == train_images + 183 + 60
+    assert record.cost.images_forward == train_images + 728 + 60
     assert record.cost.flops > 0 and record.cost.device_s > 0
     assert history[0]["select"]["class_mean"] == record.select.class_mean
     assert "torch" in record.provenance

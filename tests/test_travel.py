@@ -22,6 +22,7 @@ from harness.studies.depth_vs_position import study as base
 
 def study():
     values = {"recipe.epochs": 2, "recipe.precision": "fp32", "data.options.test_per_class": 8}
+    values["data.val_fraction"] = 0.8
     return base().derive(
         name="mine",
         base=base().base.with_values(values, source="mine"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
+
+from harness.engines.processes import context_for
 
 GUARD_S = 900
 """When to believe that something hangs, on a machine that is busy with other work."""
@@ -37,6 +42,46 @@ def sweep(study, out, *arguments, **options):
     process = start(study, out, *arguments, **options)
     _, process.errors = process.communicate(timeout=GUARD_S)
     return process
+
+
+class Forked:
+    """A sweep that is forked, with its workers, from the server of this process's own workers.
+
+    It begins where torch has long been imported, which takes most of the time of one that is
+    started anew. Of its group it is the only member: killed, it leaves its workers behind, which
+    have to end by themselves.
+    """
+
+    def __init__(self, study, out, *arguments):
+        words = ["sweep", "--study", study, "--out", out, *arguments]
+        self._said = Path(tempfile.mkstemp(suffix=".stderr")[1])
+        target = (list(map(str, words)), self._said)
+        self._process = context_for("cpu").Process(target=_as_a_command, args=target)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def ends_within(self, seconds):
+        self._process.join(seconds)
+        return self._process.exitcode is not None
+
+    def end(self):
+        """Wait for it; its exit status and what it said."""
+        assert self.ends_within(GUARD_S)
+        self.errors = self._said.read_text()
+        self._said.unlink()
+        self.returncode = self._process.exitcode
+        return self
+
+
+def _as_a_command(words, said):
+    os.setsid()
+    os.dup2(os.open(said, os.O_WRONLY), sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Its workers come from the server that it came from, instead of from one of its own.
+    forkserver._forkserver.ensure_running = forkserver.ensure_running = lambda: None
+    from harness.cli import main
+
+    main(words)
 
 
 def table(out):

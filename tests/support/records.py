@@ -33,9 +33,12 @@ TINY = TrialRequest(
     positions=("mlp1",),
     depth="last:1",
     backbone={"weights": "random"},
-    data=DataSpec(options={"test_per_class": 4}),
+    data=DataSpec(options={"test_per_class": 4}, val_fraction=0.8),  # one image in five trains
     recipe=Recipe(epochs=1, batch_size=128, precision="fp32"),
 )
+
+WHOLE = TINY.model_copy(update={"data": DataSpec(options={"test_per_class": 4})})
+"""With as many images held out as by default."""
 
 
 def make_record(spec, status="COMPLETE", **changes):
