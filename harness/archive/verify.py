@@ -122,7 +122,7 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
         known_study(asked.study)
     known = _finished(asked)
     ids = sorted(known.records)
-    chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))
+    chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))  # noqa: S311 - a sample
     specs = [known.records[trial_id].spec for trial_id in chosen]
     weights = None if asked.weights is None else Path(asked.weights).absolute()
     uncached = replace(asked.place, cache=0)  # what is verified is computed, all of it

@@ -70,7 +70,7 @@ def compare(cells: int | None, console: Console) -> Compared:
     requests = [request for _, request in load_study(STUDY).cell_requests()]
     chosen = requests
     if cells is not None and cells < len(requests):
-        chosen = Random(0).sample(requests, cells)
+        chosen = Random(0).sample(requests, cells)  # noqa: S311 - a sample
     base = requests[0]
     alone = {
         "linear probe": TrialRequest(

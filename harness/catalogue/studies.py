@@ -134,7 +134,7 @@ def _run(file: StudyFile) -> Iterator[ModuleType]:
         sys.modules[file.module] = module
         try:
             with registering(file.name, file.sha256):
-                exec(compile(file.text, file.path, "exec"), vars(module))
+                exec(compile(file.text, file.path, "exec"), vars(module))  # noqa: S102 - study files are code
                 yield module
         except BaseException:
             del sys.modules[file.module]

@@ -199,7 +199,7 @@ class PopulationSearch:
 
     def _rng(self, *words: object) -> random.Random:
         text = json.dumps([self._name, *map(str, words)])
-        return random.Random(hashlib.sha256(text.encode()).hexdigest())
+        return random.Random(hashlib.sha256(text.encode()).hexdigest())  # noqa: S311 - a search's draws
 
 
 def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:

@@ -140,7 +140,7 @@ def summaries(
             database.execute("PRAGMA synchronous = OFF")
             database.execute(f"CREATE TABLE IF NOT EXISTS v{VERSION} (id PRIMARY KEY, time, json)")
             rows = [(i, wanted[i], json.dumps(astuple(summary)[1:])) for i, summary in new.items()]
-            database.executemany(f"INSERT OR REPLACE INTO v{VERSION} VALUES (?, ?, ?)", rows)
+            database.executemany(f"INSERT OR REPLACE INTO v{VERSION} VALUES (?, ?, ?)", rows)  # noqa: S608 - a constant
     found = known | new
     return {i: found[i] for i in wanted if i in found}
 
@@ -159,7 +159,7 @@ def _read(store: Store, wanted: dict[str, int]) -> dict[str, Summary]:
         return {}
     try:
         with closing(sqlite3.connect(path)) as database:
-            rows = database.execute(f"SELECT * FROM v{VERSION}").fetchall()
+            rows = database.execute(f"SELECT * FROM v{VERSION}").fetchall()  # noqa: S608 - a constant
     except sqlite3.DatabaseError as error:
         if not isinstance(error, sqlite3.OperationalError):  # damaged, not locked or of a version
             path.unlink(missing_ok=True)
