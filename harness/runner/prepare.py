@@ -90,18 +90,29 @@ def _dataset(spec_json: str, size: int | None, packs: str, trial: int) -> Datase
     return dataset.load(for_seed(dataset.Options.model_validate(spec.options), trial))
 
 
+def dataset_of(spec: TrialSpec, packs: str) -> Dataset:
+    """The dataset of a trial; of one on disk, its pack in the folder `packs`.
+
+    Raises:
+        UserError: the pack is not there, or is damaged.
+    """
+    return _dataset_of(spec.data, spec.backbone, spec.seed, packs)
+
+
+def _dataset_of(data: DataSpec, backbone: BackboneSpec, seed: int, packs: str) -> Dataset:
+    size = input_size(backbone) if is_on_disk(data.name) else None
+    # Without tails by the trial's seed, all seeds share what is loaded.
+    drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
+    return _dataset(data.model_dump_json(), size, packs, drawn_by)
+
+
 @functools.lru_cache(maxsize=4)
 def _prepared(
     backbone_json: str, data_json: str, seed: int, device: str, packs: str, weights: Path | None
 ) -> Prepared:
     backbone = _backbone(backbone_json, device, weights)
     data = DataSpec.model_validate_json(data_json)
-    size = None
-    if is_on_disk(data.name):
-        size = input_size(BackboneSpec.model_validate_json(backbone_json))
-    # Without tails by the trial's seed, all seeds share what is loaded.
-    drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
-    dataset = _dataset(data_json, size, packs, drawn_by)
+    dataset = _dataset_of(data, BackboneSpec.model_validate_json(backbone_json), seed, packs)
     parts = split(dataset, data, seed).to(torch.device(device))
     return Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 
