@@ -196,8 +196,8 @@ def _best_of(run: RunFolder) -> TrialRecord:
         raise UserError(f"{run.name} has no trial with scores yet: nothing can be chosen.")
     cell = ", ".join(f"{field} = {in_words(value)}" for field, value in found.cell.items())
     click.echo(
-        f"Best of {run.name}, chosen on {loaded.study.base.data.chosen_on}: {cell}; of its seeds "
-        f"the best is {found.seed}, trial {found.trial_id}."
+        f"Best of {run.name}, chosen on {loaded.study.base.data.chosen_on}: {cell}; trial "
+        f"{found.trial_id}, {'of its best seed' if len(loaded.seeds) > 1 else 'seed'} {found.seed}."
     )
     return run.store.known_record(found.trial_id)
 

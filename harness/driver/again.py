@@ -77,8 +77,8 @@ class Again:
         with self.console.interruptible(stop), shown as advance:
 
             def ended(found: TrialRecord, is_fresh: bool) -> None:
-                advance("")
                 problem = _differs(recorded[found.trial_id], found)
+                advance("as recorded" if problem is None else "otherwise than recorded")
                 if problem is None:
                     self.store.take_weights(found.trial_id, again.weights(found.trial_id))
                 else:

@@ -195,6 +195,7 @@ def make_runtime(
         weights=weights,
         data_root=place.data_root,
         packs=str(packs_folder(place.out)),
+        packs_images=not place.is_dry,
         on_bad_image=place.on_bad_image,
         console=console,
     )

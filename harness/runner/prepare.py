@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness.data import unpacked
 from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
@@ -83,6 +84,8 @@ def _dataset(spec_json: str, size: int | None, packs: str, trial: int) -> Datase
     `trial` is the seed that draws tail and dev set where the options leave that to the trial.
     """
     spec = DataSpec.model_validate_json(spec_json)
+    if size is not None and spec.sha256 == unpacked.SHA256:
+        return unpacked.stand_in(spec, size, trial)
     if size is not None:
         return load_packed(spec, size, packs, trial)
     dataset = DATASETS.get(spec.name)

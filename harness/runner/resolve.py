@@ -15,6 +15,7 @@ from harness.data.contract import options_of
 from harness.data.copies import pack_scale
 from harness.data.pack_format import PackInfo, pack_folder
 from harness.data.packed import is_on_disk, pack_of
+from harness.data.unpacked import Unpacked, look
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
 from harness.model.backbones import BackboneInfo, backbone_info
@@ -97,10 +98,10 @@ def _is_packed(data: DataSpec, backbone: BackboneInfo, runtime: Runtime) -> bool
 
 def _pack(
     name: str, options: Frozen, recipe: Recipe, backbone: BackboneInfo, runtime: Runtime
-) -> PackInfo:
+) -> PackInfo | Unpacked:
     place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
-    scale = pack_scale(recipe)
-    return pack_of(name, options.model_dump_json(), backbone.input_size, *place, scale)
+    known = (name, options.model_dump_json(), backbone.input_size, *place, pack_scale(recipe))
+    return pack_of(*known) if runtime.packs_images else look(*known)
 
 
 def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> DataSpec:
