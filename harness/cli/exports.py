@@ -108,7 +108,7 @@ def export(
     flags = [flag for flag, value in wrong.items() if value is not None]
     if flags:
         raise UserError(f"--{flags[0]} is not for a trial or placement such as {source!r}.")
-    allowed = {**tensors, **tables} if run is not None else {**tensors, "best": None}
+    allowed = {**tables, **tensors} if run is not None else {**tensors, "best": None}
     if not any(allowed.values()):
         given = [flag for flag in allowed if run is not None or flag != "best"]
         raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
