@@ -116,6 +116,7 @@ def folders(root):
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_what_is_to_be_kept_is_trained_again_and_no_record_changes(finished):
     wanted = specs(1.0, 64.0)
     files = [finished.trials / spec.trial_id / "record.json" for spec in wanted]
@@ -142,6 +143,7 @@ def test_what_is_to_be_kept_is_trained_again_and_no_record_changes(finished):
     assert "again" not in started  # once is enough
 
 
+@pytest.mark.slow
 def test_the_tensors_are_those_that_would_have_been_kept(finished, tmp_path):
     wanted = specs(1.0)
     with batch(finished, "all") as made:
@@ -154,6 +156,7 @@ def test_the_tensors_are_those_that_would_have_been_kept(finished, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_other_scores_than_the_records_are_refused_and_nothing_is_kept(tmp_path):
     store, (spec,) = Store(tmp_path), specs(1.0)
     run(store, "none", [spec])
@@ -168,6 +171,7 @@ def test_other_scores_than_the_records_are_refused_and_nothing_is_kept(tmp_path)
     assert folders(tmp_path) == ["trials"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_another_version_is_not_trained_again(tmp_path, monkeypatch):
     store, (spec,) = Store(tmp_path), specs(1.0)
     run(store, "none", [spec])

@@ -100,30 +100,42 @@ def export(
     """
     from harness.store.runs import find_run
 
-    root = Path(out)
-    tensors = {"best": best, "weights": weights, "peft": peft, "merged": merged}
+    tensors = {"weights": weights, "peft": peft, "merged": merged}
     tables = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
-    run = find_run(source, root)
-    wrong = {} if run is not None else {**tables, "best": best}
-    flags = [flag for flag, value in wrong.items() if value is not None]
-    if flags:
-        raise UserError(f"--{flags[0]} is not for a trial or placement such as {source!r}.")
-    allowed = {**tables, **tensors} if run is not None else {**tensors, "best": None}
-    if not any(allowed.values()):
-        given = [flag for flag in allowed if run is not None or flag != "best"]
+    run = find_run(source, Path(out))
+    if run is None:
+        _refuse({**tables, "best": best}, f"not for a trial or placement such as {source!r}")
+    else:
+        tensors |= {"best": best}
+    given = tensors if run is None else {**tables, **tensors}
+    if not any(given.values()):
         raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
-    place = place_given(out, data_root, on_bad_image, device)
+    is_trial = any(tensors.values()) and not (run is None and source.endswith(".json"))
+    if not is_trial:
+        skips = "skip" if on_bad_image == "skip" else None
+        places = {"data-root": data_root, "on-bad-image": skips, "device": device}
+        _refuse({"backbone": backbone, "study": study, **places}, "for the modules of a trial")
+    place = place_given(
+        out if run is None else str(run.store.root), data_root, on_bad_image, device
+    )
     again = _Again(place=place, backbone=backbone, study=study)
-    if run is None and source.endswith(".json"):
-        written = _export_placement(source, tensors)
-    elif run is None:
+    if run is not None:
+        written = _export_run(run, tables)
+        if is_trial:
+            written += _export_trial(_best_of(run), tensors, again)
+    elif is_trial:
         written = _export_trial(place.store.known_record(source), tensors, again)
     else:
-        written = _export_run(run, root, tables)
-        if any(tensors.values()):
-            written += _export_trial(_best_of(run), tensors, again)
+        written = _export_placement(source, tensors)
     for path in written:
         click.echo(f"Wrote {path}")
+
+
+def _refuse(flags: dict[str, str | None], why: str) -> None:
+    """Raises `UserError` if one of these was given."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise UserError(f"--{flag} is {why}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +155,14 @@ class _Again:
         from harness.catalogue.studies import known_study
         from harness.driver.again import Again
         from harness.driver.request import EngineRequest
-        from harness.driver.setup import engine_starter, make_runtime
+        from harness.driver.setup import engine_starter, make_runtime, refuse_root
         from harness.runner.resolve import refuse_other_inputs
 
         if self.study is not None:
             known_study(self.study)
         if store.weights(record.trial_id).is_file() and self.place.data_root is None:
             return
+        refuse_root(self.place, [record.spec.data.name])
         file = self.file(record)
         runtime = make_runtime(self.place, record.spec.backbone, file, TERMINAL, keep_weights=True)
         if self.place.data_root is not None:
@@ -167,12 +180,18 @@ class _Again:
         """The backbone's weights, where the trial has them from a file.
 
         Raises:
-            UserError: it has, and no file is given.
+            UserError: it has, and no file is given; or it has not, and one is.
         """
-        if self.backbone is None and record.spec.backbone.weights == "file":
+        is_of_file = record.spec.backbone.weights == "file"
+        if self.backbone is None and is_of_file:
             raise UserError(
                 f"Trial {record.trial_id} has its backbone's weights from a file: name it with "
                 "--backbone."
+            )
+        if self.backbone is not None and not is_of_file:
+            raise UserError(
+                f"--backbone {self.backbone}: trial {record.trial_id} has its backbone's weights "
+                "from no file; leave it out."
             )
         return None if self.backbone is None else Path(self.backbone).absolute()
 
@@ -216,11 +235,12 @@ def _export_trial(record: TrialRecord, wanted: dict[str, str | None], again: _Ag
     from harness.export.trial import export_merged, export_peft, export_weights
 
     store = again.place.store
-    file = again.file(record) if wanted["merged"] is not None else None
+    needs_file = wanted["merged"] is not None or again.backbone is not None
+    file = again.file(record) if needs_file else None
     again.run(record, store)
     written = []
     for name in ("best", "weights"):
-        if (folder := wanted[name]) is not None:
+        if (folder := wanted.get(name)) is not None:
             written += export_weights(record, store, Path(folder))
     if wanted["peft"] is not None:
         written += export_peft(record, store, Path(wanted["peft"]))
@@ -229,11 +249,10 @@ def _export_trial(record: TrialRecord, wanted: dict[str, str | None], again: _Ag
     return written
 
 
-def _export_run(folder: RunFolder, root: Path, wanted: dict[str, str | None]) -> list[Path]:
+def _export_run(folder: RunFolder, wanted: dict[str, str | None]) -> list[Path]:
     from harness.export.run import export_optuna, export_tensorboard, for_export
     from harness.reports.numbers.run import load_run
     from harness.store.runs import refuse_replayed
-    from harness.store.store import Store
 
     if not any(wanted.values()):
         return []
@@ -252,9 +271,9 @@ def _export_run(folder: RunFolder, root: Path, wanted: dict[str, str | None]) ->
             trials.to_parquet(parquet, index=False)
         written.append(Path(parquet))
     if wanted["optuna"] is not None:
-        click.echo(f"Wrote {export_optuna(folder, Store(root), wanted['optuna'])} trials.")
+        click.echo(f"Wrote {export_optuna(folder, folder.store, wanted['optuna'])} trials.")
     if wanted["tensorboard"] is not None:
-        written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
+        written.append(export_tensorboard(folder, folder.store, Path(wanted["tensorboard"])))
     return written
 
 

@@ -65,7 +65,9 @@ class Again:
         if self.store.weights(trial_id).is_file():
             return None
         record = self.store.record(trial_id)
-        return record if record is not None and record.status == "COMPLETE" else None
+        if record is None or record.status != "COMPLETE" or record.test is None:
+            return None
+        return record
 
     def _train(self, lacking: list[TrialRecord]) -> None:
         recorded = {record.trial_id: record for record in lacking}

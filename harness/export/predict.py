@@ -113,6 +113,11 @@ def load_export(folder: Path, weights: Path | None = None, device: str = "cpu") 
         state = load_file(path)
     except Exception as error:  # safetensors raises a type of its own for each kind of damage
         raise UserError(f"{path} is damaged ({error}): export it again.") from error
+    if weights is not None and known.spec.backbone.weights != "file":
+        raise UserError(
+            f"--weights {weights}: {known.spec.backbone.name} had its weights from no file; leave "
+            "it out."
+        )
     fix_arithmetic()
     there = torch.device(device)
     classifier = classifier_of(known, state, there, weights)

@@ -218,8 +218,8 @@ def as_in_timm(spec: BackboneSpec, classes: int) -> tuple[Any, dict[str, Any]]:
     if not _is_built_in(spec.name):
         raise UserError(f"Backbone {spec.name!r} is not timm's, so timm reads no checkpoint of it.")
     name = FROM_FILE.get(spec.name, spec.name).partition(".")[0]
-    arguments = {**_timm_size(spec), "in_chans": spec.in_chans}
-    model = timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
+    arguments = {**_timm_size(spec), "in_chans": spec.in_chans, "num_classes": classes}
+    model = timm.create_model(name, pretrained=False, **arguments)
     return model, {"model_name": name, **arguments}
 
 
