@@ -17,6 +17,7 @@ from harness.errors import TakenOver, UserError
 from harness.reports.files.write import write_report
 from harness.store.liveness import driving, help_driving, mark_of, still_driving
 from harness.store.run_folder import RunFolder
+from harness.store.runs import read_search_comparison
 from harness.store.store import Store
 from harness.store.table import tabulate
 
@@ -166,3 +167,15 @@ def test_a_helper_writes_as_long_as_its_driver_may(tmp_path, monkeypatch):
     help_driving(tmp_path, mark)
     with pytest.raises(TakenOver):
         still_driving(tmp_path)
+
+
+def test_other_searches_or_another_budget_have_a_folder_of_their_own(tmp_path, table):
+    asked = [("random", "4"), ("sobol", "4"), ("random", "3")]
+    names = ["", "+budget=4+search=sobol", "+budget=3+search=random"]
+    for (searches, budget), name in [*zip(asked, names, strict=True), (asked[1], names[1])]:
+        ran, _ = replay(tmp_path, table, 1, searches=searches, budget=budget, repeats="2")
+        assert ran.name == f"joint_space+searches{name}"
+    for (searches, budget), name in zip(asked, names, strict=True):
+        folder = RunFolder.of(Store(tmp_path), f"joint_space+searches{name}")
+        plan = read_search_comparison(folder)
+        assert searches in plan.searches and plan.budget.startswith(f"{budget} trials")

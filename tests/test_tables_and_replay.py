@@ -24,13 +24,7 @@ from harness.search.catalogue import find_search
 from harness.search.replay import Recording
 from harness.spec import SEMANTICS
 from harness.store.run_folder import RunFolder
-from harness.store.runs import (
-    Command,
-    read_run,
-    read_search_comparison,
-    write_command,
-    write_comparison,
-)
+from harness.store.runs import Command, read_run, write_command, write_comparison
 from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
@@ -354,24 +348,6 @@ def test_a_replayed_run_has_no_trials_to_show_or_export(tmp_path, made):
     for words in (["status", run], ["export", run, "--csv", str(tmp_path / "x.csv")]):
         result = harness(*words, "--out", tmp_path)
         assert result.exit_code == 2 and "replayed from a table" in result.stderr
-
-
-@pytest.mark.slow
-def test_other_searches_or_another_budget_have_a_folder_of_their_own(tmp_path, made):
-    asked = [("random", 4), ("tpe", 4), ("random", 3)]
-    names = ["", "+budget=4+search=tpe", "+budget=3+search=random"]
-    folders = [tmp_path / "studies" / f"joint_space+searches{name}" for name in names]
-    for search, budget in [*asked, asked[1]]:
-        words = ("--search", search, "--budget", budget, "--repeats", 2)
-        result = compare(tmp_path, made[2], *words)
-        assert result.exit_code == 0, result.output
-    assert f"Wrote {folders[1]}/report/report.md" in result.output
-    assert sorted(path.name for path in (tmp_path / "studies").iterdir()) == sorted(
-        path.name for path in folders
-    )
-    for (search, budget), folder in zip(asked, folders, strict=True):
-        plan = read_search_comparison(RunFolder(folder))
-        assert search in plan.searches and plan.budget.startswith(f"{budget} trials")
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ from harness.spec import DataSpec
 SHA256 = "0" * 64
 """In the place of a pack's hash."""
 
-_LISTED: dict[tuple[str, str], Listing] = {}
-"""By name and options: what this process has looked at."""
+_LISTED: dict[tuple[str, str], tuple[Path, Listing]] = {}
+"""By name and options: where this process has looked last, and what is there."""
 
 
 class Unpacked(NamedTuple):
@@ -57,10 +57,10 @@ def look(
     dataset, root = file_dataset(name), data_folder(name, data_root)
     key = (name, options_json)
     options = dataset.Options.model_validate_json(options_json)
-    is_new = key not in _LISTED
+    is_new = key not in _LISTED or _LISTED[key][0] != root
     if is_new:
-        _LISTED[key] = with_tail_file(dataset.listing(options, root), options, root)
-    listing = _LISTED[key]
+        _LISTED[key] = (root, with_tail_file(dataset.listing(options, root), options, root))
+    _, listing = _LISTED[key]
     known = found_pack(
         listing, name=name, root=root, folder=Path(packs), size=size, scale=scale, on_bad=on_bad
     )
@@ -81,7 +81,7 @@ def look(
 def stand_in(spec: DataSpec, size: int, trial: int) -> Dataset:
     """As `packed.load_packed`, after `look`, with one made-up image in the place of all."""
     options = options_of(spec.name, spec.options)
-    listing = _LISTED[spec.name, options.model_dump_json()]
+    _, listing = _LISTED[spec.name, options.model_dump_json()]
     labels, classes = _labels(listing.train), listing.classes
     rows, chosen_on = drawn(options, labels, classes, listing.tail, trial)
     counts = np.bincount(labels[rows], minlength=len(classes)).tolist()
