@@ -268,11 +268,14 @@ def test_four_commands_lead_from_class_folders_to_predictions(tmp_path, monkeypa
     assert {path.stat().st_mode for f in (best, *others) for path in f.glob("*.safetensors")} == {
         mode
     }
-    # `--keep best` on the finished sweep keeps the same trial's, and trains no other.
-    sweep = ("sweep", "--study", tmp_path / "mine.py", "--set", "data=folder", "--data-root", root)
-    for keep, count in (("best", 1), ("all", 2)):
-        assert harness(*sweep, *out, "--workers", 1, "--keep", keep).exit_code == 0
+    # A cell's settings have their tensors by `train`, too; `--keep best` has those of the best.
+    given = ("--study", tmp_path / "mine.py", "--set", "data=folder", "--data-root", root)
+    alpha = 5.0 - float(next(iter(record.spec.placement.root.values())))
+    cell = ("--method", "lora", "--sites", "q", "--alpha", alpha)
+    for words, count in ((("sweep", "--keep", "best"), 1), (("train", *cell), 2)):
+        assert harness(*words, *given, *out, "--workers", 1).exit_code == 0
         assert len([*(tmp_path / "runs/trials").glob("*/weights.safetensors")]) == count
+    assert len(folders(tmp_path / "runs/trials")) == 2
 
 
 @pytest.mark.slow

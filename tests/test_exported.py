@@ -195,3 +195,8 @@ def test_what_cannot_be_used_is_one_sentence(exported, tmp_path, change, words):
 def test_a_split_is_of_images_on_disk(exported, tmp_path):
     result, _ = predict(exported, tmp_path, tmp_path, "--split", "test")
     assert result.exit_code == 2 and "synth-rs is drawn" in result.stderr
+
+
+def test_weights_that_nothing_reads_are_refused(exported, tmp_path):
+    result, _ = predict(exported, tmp_path, tmp_path, "--weights", tmp_path / "w.safetensors")
+    assert result.exit_code == 2 and "had its weights from no file" in result.stderr

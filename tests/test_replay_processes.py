@@ -99,7 +99,7 @@ def test_repeats_that_are_there_are_kept(tmp_path, table, monkeypatch):
     assert [line.split(", ")[-1] for line in said] == ["4 of them kept."] * 2
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in logs} == logs
     assert len(folder.logs()) == 11
-    # A larger budget goes on with all of them, as does one whose last answer is missing.
+    # One whose last answer is missing is gone on with; a larger budget is another comparison.
     started.clear()
     torn = folder.log(0, "random")
     whole = torn.read_bytes()

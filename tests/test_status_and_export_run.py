@@ -191,6 +191,8 @@ def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
         (["tiny"], "Nothing to export: give --csv or"),
         (["abc", "--csv", "x"], "--csv is not for a trial"),
         (["tiny", "--optuna", "nonsense"], "--optuna nonsense cannot be used"),
+        (["tiny", "--csv", "x", "--data-root", "x"], "--data-root is for the modules of a trial"),
+        (["tiny", "--csv", "x", "--backbone", "x"], "--backbone is for the modules of a trial"),
     ):
         result = harness("export", *flags, "--out", tmp_path)
         assert result.exit_code == 2 and words in result.output, result.output
