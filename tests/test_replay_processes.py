@@ -78,8 +78,10 @@ def test_what_a_search_gets_wrong_is_one_sentence_and_no_process_is_left(
     log.write_text(log.read_text().splitlines()[0] + "\n")
     row = json.loads(log.read_text())
     log.write_text(json.dumps({**row, "seed": 7}) + "\n")
+    for repeat in range(4):  # so that there is work for both
+        folder.log(repeat, "random").unlink()
     with pytest.raises(UserError, match="The table has no trial of"):
-        replay(tmp_path, table, 2, searches="random,tpe", budget="6")
+        replay(tmp_path, table, 2, searches="random,tpe")
     spawned = [each for each in psutil.Process().children() if "spawn_main" in str(each.cmdline())]
     assert not spawned
 
