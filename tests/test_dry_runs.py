@@ -66,7 +66,6 @@ def test_images_are_not_packed_and_still_counted_and_timed(tmp_path, monkeypatch
     assert "The 81 images of folder are not packed yet" in result.stderr
     assert "Trains: vit_pico on folder;" in result.stdout and "Estimated cost: " in result.stdout
     assert result.stdout.count(" to run.") == (not search)
-    (root / "train" / "a" / "new").mkdir()
     wrong = dry(tmp_path, *words, "--set", "data.options.bands=[0]", *search)
     assert wrong.exit_code == 2 and "have 1 bands, and the backbone takes 3" in wrong.stderr
 

@@ -21,7 +21,7 @@ from harness.data.dataset import Dataset, Images
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
 from harness.data.pack import OnBad, found_pack
-from harness.data.pack_format import PackInfo
+from harness.data.pack_format import PackInfo, packs_of
 from harness.data.packed import data_folder, file_dataset
 from harness.spec import DataSpec
 
@@ -39,6 +39,10 @@ class Unpacked(NamedTuple):
     sha256: str
 
 
+_KNOWN: dict[tuple[str | int | float | None, ...], Unpacked | PackInfo] = {}
+"""What this process has looked up; files are taken not to change under it."""
+
+
 def look(
     name: str,
     options_json: str,
@@ -54,6 +58,23 @@ def look(
     Raises:
         UserError: as `packed.pack_of`, but no image is opened.
     """
+    asked = (name, options_json, size, data_root, packs, on_bad, scale)
+    key = (*asked, len(packs_of(Path(packs), name, size)))  # one may have been made meanwhile
+    if key not in _KNOWN:
+        _KNOWN[key] = _look(*asked, console)
+    return _KNOWN[key]
+
+
+def _look(
+    name: str,
+    options_json: str,
+    size: int,
+    data_root: str | None,
+    packs: str,
+    on_bad: OnBad,
+    scale: float,
+    console: Console,
+) -> Unpacked | PackInfo:
     dataset, root = file_dataset(name), data_folder(name, data_root)
     key = (name, options_json)
     options = dataset.Options.model_validate_json(options_json)

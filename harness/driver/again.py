@@ -47,7 +47,7 @@ class Again:
                 or its test scores are not those of its record; names it, and keeps nothing of it.
             Interrupted: the user stopped; the same call goes on.
         """
-        lacking = [record for key in dict.fromkeys(trial_ids) if (record := self._lacking(key))]
+        lacking = self.lacking(trial_ids)
         if not lacking:
             return
         for record in lacking:
@@ -59,6 +59,10 @@ class Again:
             refuse_other_inputs(record.spec, self.runtime)
         self.console.warn(_said(lacking))
         self._train(lacking)
+
+    def lacking(self, trial_ids: Iterable[str]) -> list[TrialRecord]:
+        """Records of those that would be trained again."""
+        return [record for key in dict.fromkeys(trial_ids) if (record := self._lacking(key))]
 
     def _lacking(self, trial_id: str) -> TrialRecord | None:
         """A complete trial's record, where its tensors are not there."""
@@ -73,9 +77,8 @@ class Again:
         recorded = {record.trial_id: record for record in lacking}
         again, stop = Store(self.store.root / AGAIN), Event()
         problems: list[str] = []
-        title = "trained again"
         engine = self.start_engine(again, False)
-        shown = self.console.progress(title, len(lacking), "trials")
+        shown = self.console.progress("trained again", len(lacking), "trials")
         with self.console.interruptible(stop), shown as advance:
 
             def ended(found: TrialRecord, is_fresh: bool) -> None:

@@ -129,14 +129,17 @@ class Batch:
             UserError: it cannot be done; names the trial.
             Interrupted: the user stopped.
         """
-        self.__exit__()  # its workers make room for those that train again
-        Again(
+        again = Again(
             store=self.store,
             runtime=replace(self.runtime, keep_weights=True),
             start_engine=self.start_engine,
             max_retries=self.max_retries,
             console=self.console,
-        ).keep_weights(trial_ids)
+        )
+        lacking = [record.trial_id for record in again.lacking(trial_ids)]
+        if lacking:
+            self.__exit__()  # its workers make room for those that train again
+            again.keep_weights(lacking)
 
     def complete(self, specs: Sequence[TrialSpec], *, title: str, objective: Objective) -> None:
         """Run those trials that the store has no result of.
