@@ -24,7 +24,12 @@ FLAGS = {
     "--objective --on-bad-image --out --repeats --replay --search --seeds --set --smoke --study "
     "--weights --workers",
     "derive": "--file --out --rule --value",
-    "export": "--csv --optuna --out --parquet --peft --tensorboard --weights",
+    # A search's best, in use: which trial (--best), in which form (--merged), with what one that
+    # kept no weights is trained again (--backbone, and what every command that trains has).
+    "export": "--backbone --best --csv --data-root --device --merged --on-bad-image --optuna --out "
+    "--parquet --peft --study --tensorboard --weights",
+    # --split: the images that a trial was tested on cannot be told from others by their folder.
+    "predict": "--device --on-bad-image --out --split --study --weights",
     **dict.fromkeys(("status", "import"), "--out"),
     "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
     "--workers",

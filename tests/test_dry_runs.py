@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.cli import harness
+from support.images import two_splits
 
 
 def dry(tmp_path, *words):
@@ -51,3 +52,31 @@ def test_other_budgets_cost_so_many_whole_trials(tmp_path, monkeypatch, search, 
     monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 60.0)
     result = dry(tmp_path, "--search", search, "--budget", budget, "--workers", 1)
     assert f"Estimated cost: {trials} min 00 s of cpu" in result.stdout
+
+
+@pytest.mark.parametrize("search", [[], ["--search", "random", "--budget", "3"]])
+def test_images_are_not_packed_and_still_counted_and_timed(tmp_path, monkeypatch, search):
+    """The estimate is by trials of the sizes that are listed, whatever their pixels show."""
+    monkeypatch.setattr("harness.data.decode_many.decoded", lambda *given: 1 / 0)
+    root = two_splits(tmp_path / "d", {"a": 40, "b": 20, "c": 12}, {"a": 3, "b": 3, "c": 3})
+    sets = ("data=folder", "data.options.imbalance=4", "recipe.epochs=1", "recipe.batch_size=8")
+    words = ["--data-root", root, *(word for each in sets for word in ("--set", each))]
+    result = dry(tmp_path, *words, *search)
+    assert result.exit_code == 0, result.output
+    assert "The 81 images of folder are not packed yet" in result.stderr
+    assert "Trains: vit_pico on folder;" in result.stdout and "Estimated cost: " in result.stdout
+    assert result.stdout.count(" to run.") == (not search)
+    wrong = dry(tmp_path, *words, "--set", "data.options.bands=[0]", *search)
+    assert wrong.exit_code == 2 and "have 1 bands, and the backbone takes 3" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_with_a_pack_the_trials_that_are_done_are_known(tmp_path):
+    root = two_splits(tmp_path / "d")
+    run = ["sweep", "--study", "depth_vs_position", "--smoke", "--set", "data=folder"]
+    run += ["--set", "recipe.epochs=1", "--data-root", root, "--out", tmp_path / "runs"]
+    assert harness(*run, "--budget", 1, "--workers", 1).exit_code == 0
+    before = sorted(tmp_path.rglob("*"))
+    planned = harness(*run, "--dry-run")
+    assert "Trials: 1 done" in planned.stdout and "packed yet" not in planned.stderr
+    assert sorted(tmp_path.rglob("*")) == before

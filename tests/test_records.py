@@ -151,7 +151,8 @@ def test_exports_have_hits_and_the_classes_names(scored_last, tmp_path):
                 assert json.loads(row[f"{part}_class_counts"]) == record[part]["class_counts"]
                 by_class = json.loads(row[f"{part}_by_class"])
                 assert list(by_class) == record["class_names"]
-                assert list(by_class.values()) == record[part]["per_class"]
+                percent = [100 * share for share in record[part]["per_class"]]
+                assert list(by_class.values()) == percent
 
 
 @pytest.mark.slow

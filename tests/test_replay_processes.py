@@ -17,6 +17,7 @@ from harness.errors import TakenOver, UserError
 from harness.reports.files.write import write_report
 from harness.store.liveness import driving, help_driving, mark_of, still_driving
 from harness.store.run_folder import RunFolder
+from harness.store.runs import read_search_comparison
 from harness.store.store import Store
 from harness.store.table import tabulate
 
@@ -77,8 +78,10 @@ def test_what_a_search_gets_wrong_is_one_sentence_and_no_process_is_left(
     log.write_text(log.read_text().splitlines()[0] + "\n")
     row = json.loads(log.read_text())
     log.write_text(json.dumps({**row, "seed": 7}) + "\n")
+    for repeat in range(4):  # so that there is work for both
+        folder.log(repeat, "random").unlink()
     with pytest.raises(UserError, match="The table has no trial of"):
-        replay(tmp_path, table, 2, searches="random,tpe", budget="6")
+        replay(tmp_path, table, 2, searches="random,tpe")
     spawned = [each for each in psutil.Process().children() if "spawn_main" in str(each.cmdline())]
     assert not spawned
 
@@ -98,7 +101,7 @@ def test_repeats_that_are_there_are_kept(tmp_path, table, monkeypatch):
     assert [line.split(", ")[-1] for line in said] == ["4 of them kept."] * 2
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in logs} == logs
     assert len(folder.logs()) == 11
-    # A larger budget goes on with all of them, as does one whose last answer is missing.
+    # One whose last answer is missing is gone on with; a larger budget is another comparison.
     started.clear()
     torn = folder.log(0, "random")
     whole = torn.read_bytes()
@@ -166,3 +169,15 @@ def test_a_helper_writes_as_long_as_its_driver_may(tmp_path, monkeypatch):
     help_driving(tmp_path, mark)
     with pytest.raises(TakenOver):
         still_driving(tmp_path)
+
+
+def test_other_searches_or_another_budget_have_a_folder_of_their_own(tmp_path, table):
+    asked = [("random", "4"), ("sobol", "4"), ("random", "3")]
+    names = ["", "+budget=4+search=sobol", "+budget=3+search=random"]
+    for (searches, budget), name in [*zip(asked, names, strict=True), (asked[1], names[1])]:
+        ran, _ = replay(tmp_path, table, 1, searches=searches, budget=budget, repeats="2")
+        assert ran.name == f"joint_space+searches{name}"
+    for (searches, budget), name in zip(asked, names, strict=True):
+        folder = RunFolder.of(Store(tmp_path), f"joint_space+searches{name}")
+        plan = read_search_comparison(folder)
+        assert searches in plan.searches and plan.budget.startswith(f"{budget} trials")

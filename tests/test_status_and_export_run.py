@@ -138,8 +138,15 @@ def test_a_run_becomes_tables_and_a_study_of_optunas(folder, tmp_path):
     assert list(parquet.columns) == list(csv.columns)
     study = optuna.load_study(study_name="tiny", storage=url)
     assert study.best_params == {"positions": "mlp1", "alpha": 2.0}
-    assert study.best_value == 0.6
-    assert study.best_trial.user_attrs["test_class_mean"] == 0.5
+    # The units and the columns are those of the table.
+    best = csv[csv["trial_id"] == study.best_trial.user_attrs["trial_id"]].iloc[0]
+    assert study.best_value == 60.0 == best["select_class_mean"]
+    attributes = study.best_trial.user_attrs
+    assert set(attributes) <= set(csv.columns)
+    assert {"data": "synth-rs", "backbone": "vit_pico"}.items() <= attributes.items()
+    for name, value in attributes.items():
+        assert best[name] == (pytest.approx(value) if isinstance(value, float) else value)
+    assert json.loads(best["test_by_class"]) == {str(n): 50.0 for n in range(15)}
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
     again = harness("export", "tiny", "--out", tmp_path, "--optuna", url)
     assert again.exit_code == 2 and "already has a study" in again.output
@@ -151,7 +158,7 @@ def test_a_run_becomes_curves(folder, tmp_path):
         "epoch": 0,
         "lr": 0.1,
         "train_loss": 1.0,
-        "select": {"micro": 0.5, "groups": {"head": 1}},
+        "select": {"micro": 0.5, "loss": 0.25, "groups": {"head": 1}},
     }
     history = Path(tmp_path / "trials" / trial / "history.jsonl")
     history.write_text(json.dumps(row) + "\n")
@@ -159,15 +166,33 @@ def test_a_run_becomes_curves(folder, tmp_path):
     assert result.exit_code == 0, result.output
     (events,) = (tmp_path / "tb").glob("*/events*")
     assert events.parent.name == "positions=mlp1,alpha=1.0,seed=0"
-    assert b"select/micro" in events.read_bytes() and b"select/head" in events.read_bytes()
+    found = curves(events)
+    assert found == {"train_loss": 1.0, "lr": 0.1, "select/loss": 0.25, "select/micro": 50.0} | {
+        "select/head": 100.0
+    }
+
+
+def curves(events):
+    """The last value of each curve in a file of events."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found = events.read_bytes(), {}
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        for value in Event.FromString(data[12 : 12 + size]).summary.value:
+            found[value.tag] = round(value.simple_value, 6)
+        data = data[16 + size :]
+    return found
 
 
 def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
     for flags, words in (
-        (["tiny", "--peft", "x"], "--peft is not for a run"),
+        (["abc", "--best", "x"], "--best is not for a trial"),
         (["tiny"], "Nothing to export: give --csv or"),
         (["abc", "--csv", "x"], "--csv is not for a trial"),
         (["tiny", "--optuna", "nonsense"], "--optuna nonsense cannot be used"),
+        (["tiny", "--csv", "x", "--data-root", "x"], "--data-root is for the modules of a trial"),
+        (["tiny", "--csv", "x", "--backbone", "x"], "--backbone is for the modules of a trial"),
     ):
         result = harness("export", *flags, "--out", tmp_path)
         assert result.exit_code == 2 and words in result.output, result.output

@@ -21,7 +21,7 @@ from harness.driver.batch import Batch
 from harness.driver.request import EngineRequest, PlaceRequest
 from harness.driver.setup import engine_starter, make_runtime
 from harness.errors import UserError
-from harness.runner.resolve import resolve
+from harness.runner.resolve import refuse_other_inputs
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest, TrialSpec
 from harness.store.checked import semantics_of
@@ -128,7 +128,7 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
     uncached = replace(asked.place, cache=0)  # what is verified is computed, all of it
     runtime = make_runtime(uncached, weights=weights, console=console)
     for spec in specs:
-        _check(spec, runtime)
+        refuse_other_inputs(spec, runtime)
     with TemporaryDirectory(prefix="harness-verify-") as place:
         store = Store(Path(place))
         again = _train(specs, store, runtime, asked, console)
@@ -182,33 +182,6 @@ def _finished(asked: VerifyRequest) -> _Finished:
     )
 
 
-def _check(spec: TrialSpec, runtime: Runtime) -> None:
-    """Whether data and weights are those of the spec.
-
-    Raises:
-        UserError: they are not there, or are others.
-    """
-    request = TrialRequest(
-        method=spec.method,
-        options=spec.options,
-        placement=spec.placement if len(spec.placement) else None,
-        backbone=spec.backbone,
-        data=spec.data,
-        recipe=spec.recipe,
-        seed=spec.seed,
-    )
-    found = resolve(request, runtime)
-    for what, one, other in (
-        ("weights of the backbone", spec.backbone.sha256, found.backbone.sha256),
-        ("images", spec.data.sha256, found.data.sha256),
-    ):
-        if one != other:
-            raise UserError(
-                f"Trial {spec.trial_id} was trained with other {what} than are given here "
-                f"(SHA-256 {str(one)[:12]}, not {str(other)[:12]})."
-            )
-
-
 def _train(
     specs: Sequence[TrialSpec],
     store: Store,
@@ -220,7 +193,7 @@ def _train(
         store=store,
         runtime=runtime,
         base=TrialRequest(data=specs[0].data),
-        start_engine=engine_starter(EngineRequest(workers=asked.workers), store, runtime),
+        start_engine=engine_starter(EngineRequest(workers=asked.workers), runtime),
         console=console,
     )
     with batch:

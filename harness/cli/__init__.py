@@ -11,7 +11,18 @@ from typing import Any
 
 import click
 
-from harness.cli import archives, bench, compare, data, lists, results, sweep, train, upkeep
+from harness.cli import (
+    archives,
+    bench,
+    compare,
+    data,
+    exports,
+    lists,
+    results,
+    sweep,
+    train,
+    upkeep,
+)
 from harness.cli.options import examples
 from harness.cli.terminal import exit_code_of
 from harness.version import __version__
@@ -49,7 +60,8 @@ for command in (
     sweep.sweep,
     train.train,
     compare.compare,
-    *(results.derive, results.export, results.tabulate, results.status, results.report),
+    *(exports.export, exports.predict),
+    *(results.derive, results.tabulate, results.status, results.report),
     *(archives.archive, archives.import_, archives.verify),
     lists.list_,
     data.data,

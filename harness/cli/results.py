@@ -1,4 +1,4 @@
-"""What is made of results that are there: `derive`, `export`, `tabulate`, `status` and `report`.
+"""What is made of results that are there: `derive`, `tabulate`, `status` and `report`.
 
 They train nothing.
 """
@@ -12,8 +12,7 @@ import click
 
 from harness.cli.options import examples, out_option
 from harness.cli.show import print_table, write_report
-from harness.cli.terminal import TERMINAL
-from harness.errors import UserError, saving
+from harness.errors import UserError
 
 MOST_FAILURES = 5
 """Failed trials that `status` names."""
@@ -85,109 +84,6 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
         f"{min(strengths):.3g} to {max(strengths):.3g}.\n"
         f"Next: harness train --method {base} --sites {path}"
     )
-
-
-@click.command(
-    epilog=examples(
-        "export 1d0932a60454a8f7 --weights adapter/",
-        "export 1d0932a60454a8f7 --peft adapter/",
-        "export placement.json --peft config/",
-        "export depth_vs_position --csv trials.csv --parquet trials.parquet",
-        "export depth_vs_position+tpe --optuna sqlite:///tpe.db",
-    )
-)
-@click.argument("source")
-@click.option(
-    "--weights", type=click.Path(file_okay=False), help="Folder for safetensors and JSON."
-)
-@click.option(
-    "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
-)
-@click.option("--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial.")
-@click.option("--parquet", type=click.Path(dir_okay=False), help="Of a run: the same, typed.")
-@click.option("--optuna", metavar="URL", help="Of a run: database for optuna-dashboard.")
-@click.option(
-    "--tensorboard", type=click.Path(file_okay=False), help="Of a run: folder for its curves."
-)
-@out_option
-def export(
-    source: str,
-    weights: str | None,
-    peft: str | None,
-    csv: str | None,
-    parquet: str | None,
-    optuna: str | None,
-    tensorboard: str | None,
-    out: str,
-) -> None:
-    """Write trained modules, a placement to be trained, or a run's trials for other tools.
-
-    SOURCE is a trial that `harness train` ran, a file from `harness derive`, or a run.
-    """
-    from harness.store.runs import find_run
-
-    store_root = Path(out)
-    of_a_trial = {"weights": weights, "peft": peft}
-    of_a_run = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
-    is_run = find_run(source, store_root) is not None
-    wrong = of_a_trial if is_run else of_a_run
-    flags = [flag for flag, value in wrong.items() if value is not None]
-    if flags:
-        kind = "run" if is_run else "trial or placement"
-        raise UserError(f"--{flags[0]} is not for a {kind} such as {source!r}.")
-    given = of_a_run if is_run else of_a_trial
-    if not any(given.values()):
-        raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
-    for path in (_export_run if is_run else _export_trial)(source, store_root, given):
-        click.echo(f"Wrote {path}")
-
-
-def _export_trial(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export.trial import export_lora_config, export_peft, export_weights
-    from harness.insertion.placements import read_placement
-    from harness.store.store import Store
-
-    weights, peft = wanted["weights"], wanted["peft"]
-    if source.endswith(".json"):
-        if peft is None or weights is not None:
-            raise UserError("A placement file has no weights: export it with --peft alone.")
-        return export_lora_config(read_placement(Path(source)), Path(peft))
-    store = Store(root)
-    record = store.known_record(source)
-    written = []
-    if weights is not None:
-        written += export_weights(record, store, Path(weights))
-    if peft is not None:
-        written += export_peft(record, store, Path(peft))
-    return written
-
-
-def _export_run(source: str, root: Path, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export.run import export_optuna, export_tensorboard, with_images
-    from harness.reports.numbers.run import load_run
-    from harness.store.runs import known_run, refuse_replayed
-    from harness.store.store import Store
-
-    folder = known_run(source, root)
-    refuse_replayed(folder)
-    written = []
-    csv, parquet = wanted["csv"], wanted["parquet"]
-    if csv is not None or parquet is not None:
-        run = load_run(folder, lambda trial_id, why: TERMINAL.warn(why))
-        trials = with_images(run.trials, folder.store)
-    if csv is not None:
-        with saving(Path(csv)):
-            trials.to_csv(csv, index=False)
-        written.append(Path(csv))
-    if parquet is not None:
-        with saving(Path(parquet)):
-            trials.to_parquet(parquet, index=False)
-        written.append(Path(parquet))
-    if wanted["optuna"] is not None:
-        click.echo(f"Wrote {export_optuna(folder, Store(root), wanted['optuna'])} trials.")
-    if wanted["tensorboard"] is not None:
-        written.append(export_tensorboard(folder, Store(root), Path(wanted["tensorboard"])))
-    return written
 
 
 @click.command(

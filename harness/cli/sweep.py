@@ -144,7 +144,9 @@ def sweep(
             select_on=select_on,  # type: ignore[arg-type]
             objective=objective,  # type: ignore[arg-type]
         ),
-        place=replace(place_given(out, data_root, on_bad_image, device), cache=cache),
+        place=replace(
+            place_given(out, data_root, on_bad_image, device), cache=cache, is_dry=dry_run
+        ),
         engine=EngineRequest(
             kind=engine,  # type: ignore[arg-type]
             workers=workers,

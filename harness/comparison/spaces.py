@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.replay import Beside, given_cells, name_of, replay_searches
+from harness.comparison.replay import Beside, given_cells, replay_searches
 from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError
@@ -58,12 +58,14 @@ def replay_spaces(
     given = frozenset(name for table in tables for name in given_cells(table))
     reference, first = tables[0].info.reference, names[0]
     within = Beside(reference=reference, given=given, within=first)
-    for path in paths[1:]:
+    others = [
         replay_searches(asked, path, None, store, console, processes=processes, beside=within)
+        for path in paths[1:]
+    ]
     whole = Beside(
         reference=reference,
         given=given,
-        shown=tuple(name_of(t.info.study, asked.objective, first) for t in tables[1:]),
+        shown=tuple(folder.name for folder in others),
     )
     return replay_searches(asked, paths[0], None, store, console, processes=processes, beside=whole)
 

@@ -81,11 +81,9 @@ def pack(
     listed, files = _listed(listing, size), _files(listing, root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}-{size}px.lock"):
-        known = {path: read_info(path) for path in packs_of(folder, name, size)}
-        same = {path: info for path, info in known.items() if info.listed == listed}
+        same = _same(folder, name, size, listed)
         for path, info in same.items():
-            serves = info.scale == scale or (not info.reduced and scale <= info.scale)
-            if serves and info.files == files and (on_bad == "skip" or not info.bad):
+            if _serves(info, files, scale, on_bad):
                 return open_pack(path)
         if any(info.files != files for info in same.values()):
             console.warn(f"The files of {name} have changed since they were packed.")
@@ -100,6 +98,39 @@ def pack(
             console=console,
         )
         return _make(job, source, listed, files)
+
+
+def found_pack(
+    listing: Listing,
+    *,
+    name: str,
+    root: Path,
+    folder: Path,
+    size: int,
+    scale: float = SCALES[0],
+    on_bad: OnBad = "stop",
+) -> Pack | None:
+    """As `pack`, but None where it would be made; nothing is written.
+
+    Raises:
+        UserError: a pack is damaged.
+    """
+    listed, files = _listed(listing, size), _files(listing, root)
+    for path, info in _same(folder, name, size, listed).items():
+        if _serves(info, files, scale, on_bad):
+            return open_pack(path)
+    return None
+
+
+def _same(folder: Path, name: str, size: int, listed: str) -> dict[Path, PackInfo]:
+    """Packs of a listing, of whichever files and for whichever crops."""
+    known = {path: read_info(path) for path in packs_of(folder, name, size)}
+    return {path: info for path, info in known.items() if info.listed == listed}
+
+
+def _serves(info: PackInfo, files: str, scale: float, on_bad: OnBad) -> bool:
+    fits = info.scale == scale or (not info.reduced and scale <= info.scale)
+    return fits and info.files == files and (on_bad == "skip" or not info.bad)
 
 
 def cost(made: Pack) -> str:

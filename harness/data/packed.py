@@ -200,8 +200,8 @@ class PixelStore:
         mask = options.border_mask if isinstance(options, BorderMask) else 0
         return cls(
             flat=torch.from_numpy(opened.pixels),
-            train=_where(index.offsets, index.sizes, index.original, mask, is_cut=False),
-            eval=_where(index.eval_offsets, index.eval_sizes, index.original, mask, is_cut=True),
+            train=where_of(index.offsets, index.sizes, index.original, mask, is_cut=False),
+            eval=where_of(index.eval_offsets, index.eval_sizes, index.original, mask, is_cut=True),
             channels=opened.info.channels,
         )
 
@@ -243,7 +243,7 @@ class PixelStore:
         return batch.to(device, non_blocking=True), self.channels, there
 
 
-def _where(
+def where_of(
     offsets: NDArray[np.int64],
     sizes: NDArray[np.int64],
     original: NDArray[np.int64],

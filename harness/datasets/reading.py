@@ -145,6 +145,12 @@ def folders_with_images(root: Path) -> dict[str, list[str]]:
     return {name: images for name, images in found.items() if images}
 
 
+def images_below(root: Path, notes: list[str]) -> list[str]:
+    """All images in a folder, at any depth, as paths from it, sorted; `notes` as in
+    `class_folders`."""
+    return _images_in(root, "", notes)
+
+
 def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
     images, others = [], 0
     for folder, inner, names in os.walk(root / place, followlinks=True):
@@ -155,7 +161,8 @@ def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
             else:
                 others += not _is_hidden(name)
     if others:
-        notes.append(f"{others} files in {printable(place)} are no images by their name.")
+        where = printable(place) or "the folder"
+        notes.append(f"{others} files in {where} are no images by their name.")
     for path in images:
         if "::" in path:
             raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")

@@ -7,14 +7,16 @@ trials failed or the user stopped. Must not know: which trials these are, termin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Self
 
 from harness.console import SILENT, Console
+from harness.driver.again import Again
 from harness.driver.drive import drive
 from harness.driver.request import Keep
+from harness.driver.start import StartEngine
 from harness.engines.base import Engine
 from harness.errors import Interrupted, TrialsFailed
 from harness.metrics import SHOWN, Objective, scale_of
@@ -29,9 +31,6 @@ from harness.store.summaries import Summary
 
 TrialRunner = Callable[[Sequence[TrialRequest]], list[TrialRecord]]
 """Runs what the store lacks; gives the records in the order of the requests."""
-
-StartEngine = Callable[[bool], Engine]
-"""Starts the engine for trials that report, or for those that do not."""
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Batch:
         if self._engine is None or self._watches != search.needs_epoch_reports:
             self.__exit__()
             self._watches = search.needs_epoch_reports
-            self._engine = self.start_engine(self._watches)
+            self._engine = self.start_engine(self.store, self._watches)
         return self._engine
 
     def run(
@@ -84,6 +83,8 @@ class Batch:
 
         Raises:
             Interrupted: the user wants to end at once.
+            UserError: tensors are to be kept of a trial that had kept none, and it cannot be
+                trained again, or gives other scores.
         """
         engine = self._engine_for(search)
         best = _Best(self.base.data.selected_on, objective)
@@ -92,8 +93,10 @@ class Batch:
         shown = self.console.progress(title, count, "trials")
         with self.console.interruptible(self._stop), shown as advance:
             fresh: set[str] = set()
+            known = [each.trial_id for each in done]
 
             def ended(record: TrialRecord, is_fresh: bool) -> None:
+                known.append(record.trial_id)
                 if record.status == "FAILED":
                     self._failed.append(record)
                 fresh.update([record.trial_id] if is_fresh else [])
@@ -116,6 +119,27 @@ class Batch:
                 stop=self._stop,
                 on_end=ended,
             )
+        if self.problem is None and self.keep != "none":
+            self.keep_weights(known if self.keep == "all" else [best.trial_id])
+
+    def keep_weights(self, trial_ids: Iterable[str]) -> None:
+        """Have the tensors of these trials, and train again those that kept none (`Again`).
+
+        Raises:
+            UserError: it cannot be done; names the trial.
+            Interrupted: the user stopped.
+        """
+        again = Again(
+            store=self.store,
+            runtime=replace(self.runtime, keep_weights=True),
+            start_engine=self.start_engine,
+            max_retries=self.max_retries,
+            console=self.console,
+        )
+        lacking = [record.trial_id for record in again.lacking(trial_ids)]
+        if lacking:
+            self.__exit__()  # its workers make room for those that train again
+            again.keep_weights(lacking)
 
     def complete(self, specs: Sequence[TrialSpec], *, title: str, objective: Objective) -> None:
         """Run those trials that the store has no result of.
@@ -129,6 +153,8 @@ class Batch:
         self.run(GridSearch(left), count=len(left), title=title, objective=objective)
         if self.problem is not None:
             raise self.problem
+        if self.keep == "all":
+            self.keep_weights(distinct)
 
     def say_what_was_saved(self) -> None:
         """One line on what kept activations have saved, if any were used."""

@@ -6,7 +6,7 @@ reports, what a configuration is judged against.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,22 @@ class Training:
             runtime.console.say(note)
 
     def run(self) -> list[TrialRecord]:
-        """A record per seed, in their order.
+        """A record per seed, in their order; each has its trained tensors beside it.
 
         Raises:
+            UserError: tensors of a trial that had finished cannot be had again (`driver.again`).
             TrialsFailed: one of them failed.
             Interrupted: the user stopped before the end.
         """
         # Beside the table, which may be read by a program.
         self.prepared.runtime.console.warn(self.words)
         self.say_what_is_not_reused()
-        return self.runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
+        runner = trial_runner(
+            lambda: self.prepared.batch(self.request, keep="all"),
+            title=self.title,
+            objective=self.prepared.study.objective,
+        )
+        return runner([self.request.model_copy(update={"seed": s}) for s in self.seeds])
 
 
 def prepare_training(asked: TrainRequest, console: Console) -> Training:
@@ -109,8 +115,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
     refuse_root(asked.place, [request.data.name])
-    runtime = make_runtime(asked.place, request.backbone, file, console)
-    runtime = replace(runtime, keep_weights=True)
+    runtime = make_runtime(asked.place, request.backbone, file, console, keep_weights=True)
     seeds = (asked.seed,) if asked.seeds is None else tuple(range(asked.seeds))
     for seed in seeds:
         resolve(request.model_copy(update={"seed": seed}), runtime)

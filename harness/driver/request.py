@@ -108,6 +108,8 @@ class PlaceRequest:
     data_root: str | None = None
     on_bad_image: OnBad = "stop"
     device: str | None = None
+    is_dry: bool = False
+    """Nothing is to be written: images are not packed."""
     cache: str | int = DEFAULT_CACHE
     """Bytes, as `parse_size` reads them, for what frozen blocks compute (`<out>/cache`)."""
 

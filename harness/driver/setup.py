@@ -18,8 +18,9 @@ import torch
 from harness.catalogue.studies import known_study
 from harness.console import SILENT, Console
 from harness.data.contract import is_drawn
-from harness.driver.batch import Batch, StartEngine
+from harness.driver.batch import Batch
 from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest, parse_size
+from harness.driver.start import StartEngine
 from harness.engines.base import Engine, local_workers
 from harness.engines.local import LocalEngine
 from harness.errors import UserError
@@ -54,7 +55,7 @@ class Prepared:
         return Batch(
             store=self.store,
             base=base or self.study.base,
-            start_engine=engine_starter(self.engine, self.store, self.runtime),
+            start_engine=engine_starter(self.engine, self.runtime),
             runtime=self.runtime,
             max_retries=self.engine.max_retries,
             keep=keep,
@@ -171,6 +172,8 @@ def make_runtime(
     backbone: BackboneSpec | None = None,
     weights: Path | None = None,
     console: Console = SILENT,
+    *,
+    keep_weights: bool = False,
 ) -> Runtime:
     """Where trials run. A weights file is tried on its backbone here, before the first of them.
 
@@ -187,10 +190,12 @@ def make_runtime(
     folder = Path(place.out).resolve() / CACHE
     return Runtime(
         device=name,
+        keep_weights=keep_weights,
         cache=ActivationCache(folder=folder, budget=budget) if budget else None,
         weights=weights,
         data_root=place.data_root,
         packs=str(packs_folder(place.out)),
+        packs_images=not place.is_dry,
         on_bad_image=place.on_bad_image,
         console=console,
     )
@@ -231,18 +236,18 @@ def packs_folder(out: str) -> Path:
     return Path(out).resolve() / "packs"
 
 
-def engine_starter(asked: EngineRequest, store: Store, runtime: Runtime) -> StartEngine:
-    """How to start the engine for trials that report or not."""
+def engine_starter(asked: EngineRequest, runtime: Runtime) -> StartEngine:
+    """How to start the engine on a store, for trials that report or not."""
     theirs = runtime.of_workers()
     if asked.kind == "local":
 
-        def local(watch: bool) -> Engine:
+        def local(store: Store, watch: bool) -> Engine:
             count = local_workers(asked.workers, theirs)
             return LocalEngine(store=store, runtime=theirs, workers=count, watch=watch)
 
         return local
 
-    def on_ray(watch: bool) -> Engine:
+    def on_ray(store: Store, watch: bool) -> Engine:
         from harness.engines.ray_tune import RayEngine
 
         return RayEngine(

@@ -1,5 +1,7 @@
 """A run's trials for other tools: tables, a database for optuna-dashboard, TensorBoard's curves.
 
+In all of them accuracies are in percent, and a column has the same name and unit.
+
 Owns: these formats. Must not know: how trials were chosen or computed.
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError, saving
-from harness.metrics import SplitMetrics, worth
+from harness.metrics import OVERALL, SplitMetrics, scale_of, worth
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
@@ -22,24 +24,29 @@ PARTS = ("select", "test")
 """The split that choices are made on, and the test split."""
 
 
-def with_images(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """A row per trial, with what its record has by class and by image beside its scores.
+def for_export(trials: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """A row per trial, with what its record has beside its scores.
 
-    Per split, here and not in percent: `*_by_class`, accuracies in [0, 1] by the classes' names (or
-    their numbers, in records without names), and `*_class_counts` and `*_hits` as in the record
-    (`SplitMetrics`). JSON text; null for what a record does not have.
+    `data` and `backbone`, by name. Per split `*_by_class`, accuracies in percent by the classes'
+    names (or their numbers, in records without names), and `*_class_counts` and `*_hits` as in the
+    record (`SplitMetrics`). JSON text; null for what a record does not have.
     """
     columns: dict[str, list[str | None]] = {
         f"{part}_{name}": [] for part in PARTS for name in ("by_class", "class_counts", "hits")
     }
+    names = {"data": list[str | None](), "backbone": list[str | None]()}
     for trial_id, status in zip(trials["trial_id"], trials["status"], strict=True):
         record = None if status == "MISSING" else store.record(trial_id)
+        for field, values in names.items():
+            values.append(None if record is None else getattr(record.spec, field).name)
         for part, scores in zip(PARTS, _splits(record), strict=True):
-            names = () if record is None else record.class_names
-            found = (None, None, None) if scores is None else _by_image(scores, names)
+            classes = () if record is None else record.class_names
+            found = (None, None, None) if scores is None else _by_image(scores, classes)
             for name, value in zip(("by_class", "class_counts", "hits"), found, strict=True):
                 columns[f"{part}_{name}"].append(value)
-    return pd.concat([trials, pd.DataFrame(columns, index=trials.index, dtype=object)], axis=1)
+    # An axis may be called so, and has its own column then.
+    added = columns | {field: v for field, v in names.items() if field not in trials.columns}
+    return pd.concat([trials, pd.DataFrame(added, index=trials.index, dtype=object)], axis=1)
 
 
 def _splits(record: TrialRecord | None) -> tuple[SplitMetrics | None, SplitMetrics | None]:
@@ -53,7 +60,8 @@ def _by_image(
     scores: SplitMetrics, names: tuple[str, ...]
 ) -> tuple[str | None, str | None, str | None]:
     keys = names or [str(number) for number in range(len(scores.per_class))]
-    by_class = dict(zip(keys, scores.per_class, strict=False))
+    shares = (None if share is None else 100 * share for share in scores.per_class)
+    by_class = dict(zip(keys, shares, strict=False))
     counts = json.dumps(scores.class_counts)
     return json.dumps(by_class, ensure_ascii=False), counts, scores.hits
 
@@ -61,7 +69,8 @@ def _by_image(
 def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
     """Write a run as a study of Optuna's, one trial for each of ours; their number.
 
-    Every field is a choice among the values that the run has tried.
+    Every field is a choice among the values that the run has tried. Accuracies are in percent, as
+    in the tables; a loss has its sign turned, because a study is maximised.
 
     Raises:
         UserError: the database cannot be used, or already has a study of this name.
@@ -74,6 +83,7 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
 
     files = read_run(folder)
     objective = files.study.objective
+    factor = scale_of(objective).factor
     states = {
         "COMPLETE": TrialState.COMPLETE,
         "DIVERGED": TrialState.COMPLETE,
@@ -100,9 +110,11 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
                 state=state,
                 params=cell,
                 distributions={field: domains[field] for field in cell},
-                value=record.objective(objective) if state == TrialState.COMPLETE else None,
+                value=factor * record.objective(objective)
+                if state == TrialState.COMPLETE
+                else None,
                 intermediate_values={
-                    row["epoch"] + 1: worth(objective, row["select"])
+                    row["epoch"] + 1: factor * worth(objective, row["select"])
                     for row in curve
                     if "select" in row
                 },
@@ -128,17 +140,23 @@ def _choice(value: Any) -> str | int | float | bool | None:
 
 
 def _attributes(record: TrialRecord) -> dict[str, Any]:
-    test = (
-        {} if record.test is None else {"class_mean": record.test.class_mean, **record.test.groups}
-    )
-    return {
-        "trial": record.trial_id,
+    """What else is known of a trial, under the names and in the units of the tables."""
+    found: dict[str, Any] = {
+        "trial_id": record.trial_id,
         "seed": record.spec.seed,
         "status": record.status,
+        "data": record.spec.data.name,
+        "backbone": record.spec.backbone.name,
         "trainable_params": record.trainable_params,
+        "head_params": record.head_params,
+        "epochs_run": record.epochs_run,
         "device_s": record.cost.device_s,
-        **{f"test_{name}": score for name, score in test.items()},
     }
+    for part, scores in zip(PARTS, _splits(record), strict=True):
+        if scores is not None:
+            shares = {**{name: getattr(scores, name) for name in OVERALL}, **scores.groups}
+            found |= {f"{part}_{name}": 100 * share for name, share in shares.items()}
+    return found
 
 
 def export_tensorboard(folder: RunFolder, store: Store, out: Path) -> Path:
@@ -164,7 +182,10 @@ def export_tensorboard(folder: RunFolder, store: Store, out: Path) -> Path:
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
     select = row.get("select", {})
-    scores = {f"select/{k}": v for k, v in select.items() if isinstance(v, float)}
-    groups = {f"select/{group}": v for group, v in select.get("groups", {}).items()}
+    shares = {name: select[name] for name in OVERALL if name in select}
+    shares |= select.get("groups", {})
+    scores = {f"select/{name}": 100 * share for name, share in shares.items()}
+    if "loss" in select:
+        scores["select/loss"] = select["loss"]
     plain = {k: row[k] for k in ("train_loss", "lr") if isinstance(row.get(k), float)}
-    return {**plain, **scores, **groups}
+    return {**plain, **scores}

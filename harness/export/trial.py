@@ -13,7 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, saving
+from harness.export.about import NAME, About, about
+from harness.export.merged import export_merged as merged
+from harness.export.readme import of_peft, of_weights
 from harness.insertion.attachment import QKV, LowRank
 from harness.insertion.method import get_method
 from harness.insertion.placements import PlacementFile
@@ -26,17 +29,28 @@ from harness.store.store import Store
 
 
 def export_weights(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
-    """Write the trained tensors, PEFT and head, with the spec and the strengths learned, if any.
+    """Write the trained tensors, PEFT and head, with all that is needed to use them (`About`).
 
     Raises:
-        UserError: the trial kept no weights.
+        UserError: the trial kept no weights, or its images are not packed here.
+        NotSavedError: the folder cannot be written.
     """
-    source = _weights(record, store)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / "weights.safetensors")
-    content = record.model_dump(mode="json", include={"trial_id", "spec", "learned"})
-    write_atomically(folder / "adapter.json", json.dumps(content, indent=1))
-    return [folder / "weights.safetensors", folder / "adapter.json"]
+    source, known = _weights(record, store), about(record, store)
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / "weights.safetensors")
+    return [folder / "weights.safetensors", *_described(known, of_weights(known), folder)]
+
+
+def export_merged(
+    record: TrialRecord, store: Store, folder: Path, weights: Path | None = None
+) -> list[Path]:
+    """Write a timm checkpoint with the trained modules merged into it (`export.merged`).
+
+    Raises:
+        UserError: as `export_weights`, or what was trained cannot be merged.
+    """
+    return merged(about(record, store), load_file(_weights(record, store)), folder, weights)
 
 
 def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
@@ -49,7 +63,7 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     Raises:
         UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
     """
-    state = load_file(_weights(record, store))
+    state, known = load_file(_weights(record, store)), about(record, store)
     spec = record.spec
     model = _like(spec.backbone)
     method = get_method(spec.method)
@@ -68,7 +82,15 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     config = _write_config(folder, spec.backbone.name, modules)
     save_tensors(folder / "adapter_model.safetensors", tensors)
     save_tensors(folder / "head.safetensors", head)
-    return [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
+    written = [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
+    return [*written, *_described(known, of_peft(known), folder)]
+
+
+def _described(known: About, readme: str, folder: Path) -> list[Path]:
+    """What travels with the tensors."""
+    write_atomically(folder / NAME, known.model_dump_json(indent=1))
+    write_atomically(folder / "README.md", readme)
+    return [folder / NAME, folder / "README.md"]
 
 
 def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
@@ -101,11 +123,11 @@ def _like(spec: BackboneSpec) -> Backbone:
 
 
 def _weights(record: TrialRecord, store: Store) -> Path:
-    path = store.trials / record.trial_id / "weights.safetensors"
+    path = store.weights(record.trial_id)
     if not path.is_file():
         raise UserError(
-            f"Trial {record.trial_id} kept no weights, as in a sweep; run `harness train` with "
-            "another --out."
+            f"Trial {record.trial_id} kept no weights, as in a sweep; `harness export` trains it "
+            "again for them."
         )
     return path
 

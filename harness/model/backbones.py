@@ -168,14 +168,12 @@ def _refuse_embedded_size(spec: BackboneSpec) -> None:
 
 
 def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
-    extra = {} if spec.img_size is None else {"img_size": spec.img_size}
     if spec.name in EMBEDDED:
-        return VisionTransformer(**{**EMBEDDED[spec.name], **extra}, in_chans=spec.in_chans)
+        return VisionTransformer(**_embedded(spec))
     if not _is_built_in(spec.name):
         return _own(spec.name).make(spec)
     name = FROM_FILE.get(spec.name, spec.name)
-    if timm.models.is_model_in_modules(name.partition(".")[0], ["convnext"]):
-        extra = {}  # it takes images of any size
+    extra = _timm_size(spec)
     try:
         model = timm.create_model(
             name, pretrained=pretrained, num_classes=0, in_chans=spec.in_chans, **extra
@@ -189,6 +187,40 @@ def _build(spec: BackboneSpec, *, pretrained: bool) -> Backbone:
             f"Weights of {spec.name!r} could not be loaded ({error}); is the model hub reachable?"
         ) from error
     return checked(model, spec.name)
+
+
+def _embedded(spec: BackboneSpec) -> dict[str, Any]:
+    """Arguments of a `VisionTransformer` for an embedded backbone."""
+    size = {} if spec.img_size is None else {"img_size": spec.img_size}
+    return {**EMBEDDED[spec.name], **size, "in_chans": spec.in_chans}
+
+
+def _timm_size(spec: BackboneSpec) -> dict[str, int]:
+    """timm's argument for the size of images, where one was asked for and there is one."""
+    name = FROM_FILE.get(spec.name, spec.name).partition(".")[0]
+    if spec.img_size is None or timm.models.is_model_in_modules(name, ["convnext"]):
+        return {}  # ConvNeXt takes images of any size
+    return {"img_size": spec.img_size}
+
+
+def as_in_timm(spec: BackboneSpec, classes: int) -> tuple[Any, dict[str, Any]]:
+    """timm's model of a backbone, with a linear head; and what makes it there: `model_name`, and
+    arguments beside.
+
+    Raises:
+        UserError: timm has no such model.
+    """
+    if spec.name in EMBEDDED:
+        arguments = _embedded(spec) | {"num_classes": classes}
+        model = VisionTransformer(**arguments)
+        del arguments["embed_layer"]  # a class, of which only the harness knows
+        return model, {"model_name": spec.name, **arguments}
+    if not _is_built_in(spec.name):
+        raise UserError(f"Backbone {spec.name!r} is not timm's, so timm reads no checkpoint of it.")
+    name = FROM_FILE.get(spec.name, spec.name).partition(".")[0]
+    arguments = {**_timm_size(spec), "in_chans": spec.in_chans, "num_classes": classes}
+    model = timm.create_model(name, pretrained=False, **arguments)
+    return model, {"model_name": name, **arguments}
 
 
 def _own(name: str) -> OwnBackbone:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness.data import unpacked
 from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
@@ -83,11 +84,29 @@ def _dataset(spec_json: str, size: int | None, packs: str, trial: int) -> Datase
     `trial` is the seed that draws tail and dev set where the options leave that to the trial.
     """
     spec = DataSpec.model_validate_json(spec_json)
+    if size is not None and spec.sha256 == unpacked.SHA256:
+        return unpacked.stand_in(spec, size, trial)
     if size is not None:
         return load_packed(spec, size, packs, trial)
     dataset = DATASETS.get(spec.name)
     assert issubclass(dataset, DrawnDataset)
     return dataset.load(for_seed(dataset.Options.model_validate(spec.options), trial))
+
+
+def dataset_of(spec: TrialSpec, packs: str) -> Dataset:
+    """The dataset of a trial; of one on disk, its pack in the folder `packs`.
+
+    Raises:
+        UserError: the pack is not there, or is damaged.
+    """
+    return _dataset_of(spec.data, spec.backbone, spec.seed, packs)
+
+
+def _dataset_of(data: DataSpec, backbone: BackboneSpec, seed: int, packs: str) -> Dataset:
+    size = input_size(backbone) if is_on_disk(data.name) else None
+    # Without tails by the trial's seed, all seeds share what is loaded.
+    drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
+    return _dataset(data.model_dump_json(), size, packs, drawn_by)
 
 
 @functools.lru_cache(maxsize=4)
@@ -96,12 +115,7 @@ def _prepared(
 ) -> Prepared:
     backbone = _backbone(backbone_json, device, weights)
     data = DataSpec.model_validate_json(data_json)
-    size = None
-    if is_on_disk(data.name):
-        size = input_size(BackboneSpec.model_validate_json(backbone_json))
-    # Without tails by the trial's seed, all seeds share what is loaded.
-    drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
-    dataset = _dataset(data_json, size, packs, drawn_by)
+    dataset = _dataset_of(data, BackboneSpec.model_validate_json(backbone_json), seed, packs)
     parts = split(dataset, data, seed).to(torch.device(device))
     return Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 

@@ -6,13 +6,16 @@ Owns: sites, options and hashes of what a request asks for. Must not know: train
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from harness.data.contract import options_of
 from harness.data.copies import pack_scale
+from harness.data.pack_format import PackInfo, pack_folder
 from harness.data.packed import is_on_disk, pack_of
+from harness.data.unpacked import Unpacked, look
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
 from harness.model.backbones import BackboneInfo, backbone_info
@@ -61,15 +64,53 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     )
 
 
+def refuse_other_inputs(spec: TrialSpec, runtime: Runtime) -> None:
+    """Whether data and weights are those of a resolved trial. Data is packed if need be.
+
+    Without a data root, the pack that the trial was trained on will do.
+
+    Raises:
+        UserError: they are not there, or are others.
+    """
+    backbone = backbone_info(spec.backbone, runtime.weights)
+    images = spec.data.sha256
+    if images is not None and not _is_packed(spec.data, backbone, runtime):
+        options = options_of(spec.data.name, spec.data.options)
+        images = _pack(spec.data.name, options, spec.recipe, backbone, runtime).sha256
+    for what, one, other in (
+        ("weights of the backbone", spec.backbone.sha256, backbone.sha256),
+        ("images", spec.data.sha256, images),
+    ):
+        if one != other:
+            raise UserError(
+                f"Trial {spec.trial_id} was trained with other {what} than are given here "
+                f"(SHA-256 {str(one)[:12]}, not {str(other)[:12]})."
+            )
+
+
+def _is_packed(data: DataSpec, backbone: BackboneInfo, runtime: Runtime) -> bool:
+    """Whether nothing says where the images are, and they are packed already."""
+    if runtime.data_root is not None or data.sha256 is None:
+        return False
+    folder = pack_folder(Path(runtime.packs), data.name, backbone.input_size, data.sha256)
+    return folder.is_dir()
+
+
+def _pack(
+    name: str, options: Frozen, recipe: Recipe, backbone: BackboneInfo, runtime: Runtime
+) -> PackInfo | Unpacked:
+    place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
+    known = (name, options.model_dump_json(), backbone.input_size, *place, pack_scale(recipe))
+    return pack_of(*known) if runtime.packs_images else look(*known)
+
+
 def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> DataSpec:
     """All options of the dataset and, where it is read from files, the hash of its pack."""
     name, channels = request.data.name, request.backbone.in_chans
     options = options_of(name, request.data.options)
     sha256 = None
     if is_on_disk(name):
-        place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
-        scale = pack_scale(request.recipe)
-        info = pack_of(name, options.model_dump_json(), backbone.input_size, *place, scale)
+        info = _pack(name, options, request.recipe, backbone, runtime)
         if info.channels != channels:
             raise UserError(
                 f"Images of {name} have {info.channels} bands, and the backbone takes "

@@ -48,6 +48,8 @@ class Runtime:
     """None: every trial computes all that it needs."""
     keep_memory: bool = True
     """Workers on a CPU keep memory that a step has freed (`runner.memory`)."""
+    packs_images: bool = True
+    """Whether a dataset is packed when it is asked for; not in a plan that leaves no trace."""
     on_bad_image: OnBad = "stop"
     """What to do about an image that cannot be read."""
     console: Console = field(default=SILENT, compare=False)

@@ -128,8 +128,9 @@ class Store:
       claimed again: the whole folder moves to `root/attic`. Nothing published is ever deleted but
       weights and checkpoints.
     - `adopt` publishes what another store has, under the lock, where nobody holds the claim.
-    - `branch`, `release`, `drop_weights` and `drop_checkpoint` write without a claim. They are for
-      the driver of a run, for trials of which it knows that nobody is running them.
+    - `branch`, `release`, `take_weights`, `drop_weights` and `drop_checkpoint` write without a
+      claim. They are for the driver of a run, for trials of which it knows that nobody is running
+      them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -284,9 +285,22 @@ class Store:
                     write_atomically(folder / name, text)
         return known
 
+    def weights(self, trial_id: str) -> Path:
+        """Where a trial's trained tensors lie, if it has kept them."""
+        return self.trials / trial_id / "weights.safetensors"
+
+    def take_weights(self, trial_id: str, source: Path) -> None:
+        """Give a finished trial its tensors, a file of the same file system, which moves.
+
+        Raises:
+            NotSavedError: the store cannot be written.
+        """
+        with saving(self.weights(trial_id)):
+            source.replace(self.weights(trial_id))
+
     def drop_weights(self, trial_id: str) -> None:
         """Delete the tensors that a trial has kept."""
-        (self.trials / trial_id / "weights.safetensors").unlink(missing_ok=True)
+        self.weights(trial_id).unlink(missing_ok=True)
 
     def branch(self, spec: TrialSpec) -> None:
         """Seed a trial with its parent's checkpoint, if it has a parent and that left one.

@@ -149,6 +149,29 @@ def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
     )
 
 
+class BestTrial(NamedTuple):
+    """One trial to be used, of the cell that was chosen."""
+
+    cell: dict[str, Any]
+    seed: int
+    trial_id: str
+
+
+def best_trial(run: Run) -> BestTrial | None:
+    """Of the cell that `choose` chooses, the trial with the best selection score (ties: the first
+    seed); None without scores."""
+    choice = choose(run, summarise(run))
+    if choice is None:
+        return None
+    own = run.trials[(run.cell_numbers == choice.row.name) & (run.trials["status"] == "COMPLETE")]
+    if own.empty:
+        return None
+    own = own.sort_values("seed", kind="stable")
+    place = int(own[run.select].to_numpy().argmax())
+    row = own.iloc[place]
+    return BestTrial(choice.cell, int(row["seed"]), str(row["trial_id"]))
+
+
 def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float, float]]:
     """Each value's test score minus that of the chosen cell: mean and half-width of the
     differences paired by seed, so that what a seed does to all cells alike is out of them."""

@@ -1,0 +1,152 @@
+"""What travels with every export: classes, how images become inputs, the head, and the trial.
+
+Owns: `adapter.json`, and what of it timm's `config.json` repeats. Must not know: tensors, how an
+export is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.data.copies import eval_side
+from harness.data.decode import Scaling
+from harness.data.pack_format import pack_folder, read_info
+from harness.data.packed import is_on_disk
+from harness.errors import UserError
+from harness.model.backbones import input_size
+from harness.runner.prepare import dataset_of
+from harness.spec import Frozen, Placement, TrialSpec
+from harness.store.records import TrialRecord
+from harness.store.store import Store
+
+NAME = "adapter.json"
+
+
+class Normalisation(Frozen):
+    """From an image to what the backbone takes: as the trial's test images were treated."""
+
+    size: int
+    """Height and width in pixels of an input."""
+    resize: int
+    """What the short side of an image on disk is reduced to before the centre is cut out."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    bands: tuple[int, ...] | None = None
+    """Bands of a file, counted from 0; None: RGB."""
+    scaling: Scaling | None = None
+    """Of bands that are not 8 bits wide."""
+
+
+class Head(Frozen):
+    """How features become logits."""
+
+    type: Literal["cosine", "linear"]
+    scale: float | None
+    """Factor of the cosine; None of a linear head."""
+
+
+class About(Frozen):
+    """One trained classifier."""
+
+    trial_id: str
+    spec: TrialSpec
+    learned: Placement | None
+    """Strengths that the method itself found."""
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    normalisation: Normalisation
+    head: Head
+    test: dict[str, float]
+    """Accuracies of the record on its test images, percent."""
+
+    @property
+    def shown(self) -> str:
+        """The test accuracies in words."""
+        words = {"micro": "of all images", "class_mean": "mean over classes"}
+        return ", ".join(f"{self.test[name]:.2f} % ({words[name]})" for name in words)
+
+
+def about(record: TrialRecord, store: Store) -> About:
+    """What is known of a complete trial's classifier.
+
+    Raises:
+        UserError: it is not complete, or the images that it was trained on are not packed here.
+    """
+    if record.status != "COMPLETE" or record.test is None:
+        raise UserError(f"Trial {record.trial_id} is {record.status}: there is nothing to export.")
+    spec, packs = record.spec, store.root.resolve() / "packs"
+    size, bands, scaling = input_size(spec.backbone), None, None
+    if is_on_disk(spec.data.name):
+        assert spec.data.sha256 is not None
+        info = read_info(pack_folder(packs, spec.data.name, size, spec.data.sha256))
+        bands, scaling = info.bands, info.scaling
+    dataset = dataset_of(spec, str(packs))
+    return About(
+        trial_id=record.trial_id,
+        spec=spec,
+        learned=record.learned,
+        classes=dataset.classes,
+        normalisation=Normalisation(
+            size=size,
+            resize=eval_side(size),
+            mean=dataset.mean,
+            std=dataset.std,
+            bands=bands,
+            scaling=scaling,
+        ),
+        head=Head(
+            type=spec.recipe.head,
+            scale=spec.recipe.head_scale if spec.recipe.head == "cosine" else None,
+        ),
+        test={
+            "micro": 100 * record.test.micro,
+            "class_mean": 100 * record.test.class_mean,
+        },
+    )
+
+
+def read_about(folder: Path) -> About:
+    """What an exported folder says of itself.
+
+    Raises:
+        UserError: it is no folder of an export that can be used, or of another version.
+    """
+    try:
+        text = (folder / NAME).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{folder} is no exported classifier: it has no {NAME}; write one with "
+            "`harness export RUN --best FOLDER`."
+        ) from error
+    try:
+        return About.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"{folder / NAME} is damaged or was written by another version: export it again."
+        ) from error
+
+
+def timm_config(known: About, architecture: str, width: int) -> dict[str, Any]:
+    """`config.json` as timm's `local-dir:` models have it, with what timm does not know beside."""
+    view = known.normalisation
+    return {
+        "architecture": architecture,
+        "num_classes": len(known.classes),
+        "num_features": width,
+        "model_args": {"img_size": view.size},
+        "pretrained_cfg": {
+            "num_classes": len(known.classes),
+            "input_size": [len(view.mean), view.size, view.size],
+            "interpolation": "bilinear",
+            "crop_pct": view.size / view.resize,
+            "crop_mode": "center",
+            "mean": list(view.mean),
+            "std": list(view.std),
+            "label_names": list(known.classes),
+        },
+        "harness": known.model_dump(mode="json"),
+    }

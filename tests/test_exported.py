@@ -1,0 +1,202 @@
+"""An exported classifier: a checkpoint that timm computes the same with, and predictions by it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from support.backbones import BACKBONES
+from support.cli import harness
+from support.images import tree
+from support.methods import fill, setting
+from support.records import TINY
+
+from harness.errors import UserError
+from harness.export.about import About, Head, Normalisation
+from harness.export.merged import export_merged
+from harness.export.predict import classifier_of
+from harness.model.backbones import load_backbone
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.spec import BackboneSpec
+
+SMALL = {
+    **BACKBONES,
+    "ViT-Ti/16": BackboneSpec(name="vit_tiny_patch16_224", weights="random", img_size=32),
+}
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def code_of(folder):
+    return "\n".join(re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S))
+
+
+def made_about(backbone, method="lora", head="cosine", classes=("a", "b", "c"), **options):
+    """An export of a model whose tensors are random, with its state."""
+    chosen, placement, parsed = setting(method, backbone, blocks=[0, 1], options=options)
+    request = TINY.with_values({"recipe.head": head}, source="test")
+    spec = resolve(request, Runtime()).model_copy(
+        update={
+            "method": method,
+            "backbone": backbone,
+            "placement": placement,
+            "options": parsed.model_dump(mode="json"),
+        }
+    )
+    size = backbone.img_size or 32
+    known = About(
+        trial_id=spec.trial_id,
+        spec=spec,
+        learned=None,
+        classes=classes,
+        normalisation=Normalisation(
+            size=size, resize=size * 8 // 7, mean=(0.5,) * 3, std=(0.5,) * 3
+        ),
+        head=Head(type=head, scale=25.0 if head == "cosine" else None),
+        test={"micro": 50.0, "class_mean": 50.0},
+    )
+    model = load_backbone(backbone, torch.device("cpu"))
+    attachment = chosen.attach(model, placement, parsed, seed=0)
+    fill(attachment)
+    width = 3 * torch.randn(len(classes), model.num_features)
+    state = {f"attachment.{k}": v.clone() for k, v in attachment.state_dict().items()}
+    state |= {"head.weight": width}
+    state |= {"head.bias": torch.randn(len(classes))} if head == "linear" else {}
+    return known, state
+
+
+@pytest.mark.parametrize(
+    "backbone,method,head",
+    [
+        ("vit_pico", "lora", "cosine"),
+        ("ViT-Ti/16", "lora", "linear"),
+        ("ViT-Ti/16", "bitfit", "cosine"),
+        ("ConvNeXt-V2-A", "linear_probe", "linear"),
+        ("Swin", "lora", "cosine"),
+    ],
+)
+def test_timm_computes_the_same_with_a_merged_checkpoint(tmp_path, backbone, method, head):
+    known, state = made_about(SMALL[backbone], method, head)
+    view = torch.randint(0, 256, (4, 3, *[known.normalisation.size] * 2), dtype=torch.uint8)
+    classifier = classifier_of(known, state, torch.device("cpu"), None)
+    with torch.no_grad():
+        wanted = classifier((view.float() - 127.5) / 127.5)
+    classifier.attachment.detach()
+    export_merged(known, state, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert config["pretrained_cfg"]["label_names"] == ["a", "b", "c"]
+    code = code_of(tmp_path / "m")
+    if backbone == "vit_pico":  # the embedded backbone is not among timm's
+        scope = {}
+        start = code.index("model = VisionTransformer")
+        exec(
+            "from timm.models.vision_transformer import VisionTransformer\n"
+            "from harness.model.backbones import EMBEDDED\n" + code[start:].partition("\n")[0],
+            scope,
+        )
+        model = scope["model"]
+        model.load_state_dict(load_file(tmp_path / "m" / "model.safetensors"))
+    elif backbone == "Swin":  # a test's own, which reads no files
+        model = timm.create_model(config["architecture"], **config["model_args"])
+        model.load_state_dict(load_file(tmp_path / "m" / "model.safetensors"))
+    else:
+        model = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True)
+    with torch.no_grad():
+        x = (view.float() - 127.5) / 127.5
+        found = model.eval().forward_head(model.forward_features(x), pre_logits=True)
+        if head == "cosine":
+            found = torch.nn.functional.normalize(found)
+        found = model.get_classifier()(found)
+    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
+    if head == "linear":
+        assert torch.allclose(model(x), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["adapter", "vpt_deep"])
+def test_what_is_no_linear_map_is_not_merged(tmp_path, method):
+    known, state = made_about(BACKBONES["vit_pico"], method)
+    with pytest.raises(UserError, match="Only low-rank"):
+        export_merged(known, state, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A folder as `export --weights` writes it."""
+    known, state = made_about(BACKBONES["vit_pico"])
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "adapter.json").write_text(known.model_dump_json())
+    save_file(state, folder / "weights.safetensors")
+    return folder
+
+
+def predict(exported, tmp_path, images, *words):
+    table = tmp_path / "out.csv"
+    return harness("predict", exported, images, "--out", table, *words), table
+
+
+def test_images_without_classes_have_no_label(exported, tmp_path):
+    tree(tmp_path / "d", {"holiday": 2, "x/b/y": 1})
+    result, table = predict(exported, tmp_path, tmp_path / "d")
+    assert result.exit_code == 0, result.output
+    rows = rows_of(table)
+    assert [(row["path"], row["label"]) for row in rows] == [
+        ("holiday/0.png", ""),
+        ("holiday/1.png", ""),
+        ("x/b/y/0.png", "b"),
+    ]
+    assert (
+        "3 images. Right are" in result.stdout and "of the 1 whose class is known" in result.stdout
+    )
+    result, table = predict(exported, tmp_path, tmp_path / "d" / "holiday" / "1.png")
+    assert rows_of(table) == [{**rows[1], "path": "1.png"}]
+
+
+def test_an_image_that_cannot_be_read_stops_or_is_left_out(exported, tmp_path):
+    tree(tmp_path / "d", {"a": 3})
+    (tmp_path / "d" / "a" / "1.png").write_bytes(b"no image")
+    result, table = predict(exported, tmp_path, tmp_path / "d")
+    assert result.exit_code == 2 and "--on-bad-image skip" in result.stderr
+    assert not table.exists() and not [*tmp_path.glob("*.part")]
+    result, table = predict(exported, tmp_path, tmp_path / "d", "--on-bad-image", "skip")
+    assert result.exit_code == 0 and "1 images cannot be read" in result.stderr
+    assert [row["path"] for row in rows_of(table)] == ["a/0.png", "a/2.png"]
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda e, d: (e / "adapter.json").unlink(), "no exported classifier"),
+        (lambda e, d: (e / "adapter.json").write_text("{}"), "another version"),
+        (lambda e, d: (e / "weights.safetensors").unlink(), "has no weights.safetensors"),
+        (lambda e, d: (e / "weights.safetensors").write_bytes(b"x" * 20), "is damaged"),
+        (lambda e, d: save_file({"x": torch.ones(1)}, e / "weights.safetensors"), "not those of"),
+        (lambda e, d: (d / "a" / "0.png").unlink(), "There is no image"),
+        (lambda e, d: d.rename(d.parent / "elsewhere"), "neither a folder nor an image"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(exported, tmp_path, change, words):
+    change(exported, tree(tmp_path / "d", {"a": 1}))
+    result, table = predict(exported, tmp_path, tmp_path / "d")
+    assert result.exit_code == 2 and words in result.stderr, result.output
+    assert result.stderr.strip().count("\n") == 0 and not table.exists()
+
+
+def test_a_split_is_of_images_on_disk(exported, tmp_path):
+    result, _ = predict(exported, tmp_path, tmp_path, "--split", "test")
+    assert result.exit_code == 2 and "synth-rs is drawn" in result.stderr
+
+
+def test_weights_that_nothing_reads_are_refused(exported, tmp_path):
+    result, _ = predict(exported, tmp_path, tmp_path, "--weights", tmp_path / "w.safetensors")
+    assert result.exit_code == 2 and "had its weights from no file" in result.stderr
