@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.cli import harness
 from support.fake_trials import Fake
@@ -143,7 +145,18 @@ def test_a_trial_without_its_curve_is_refused(tmp_path):
         tabulate([folder], tmp_path / "t.parquet")
 
 
-@pytest.mark.parametrize("case", ["absent", "text", "torn", "foreign", "version"])
+OTHERWISE = {
+    "seed": lambda seeds: [None, *seeds[1:]],
+    "cell": lambda cells: ["{", *cells[1:]],
+    "spec": lambda specs: ["[]"] * len(specs),
+    "trial_id": lambda ids: [0] * len(ids),
+    "epoch": lambda epochs: [float("nan"), *epochs[1:]],
+    "device_s": lambda seconds: ["long"] * len(seconds),
+}
+"""Column -> what a damaged or a foreign table has there."""
+
+
+@pytest.mark.parametrize("case", ["absent", "text", "torn", "foreign", "version", *OTHERWISE])
 def test_files_that_are_no_tables_are_refused(tmp_path, made, case):
     path = tmp_path / "t.parquet"
     whole = made[2].read_bytes()
@@ -154,11 +167,15 @@ def test_files_that_are_no_tables_are_refused(tmp_path, made, case):
     elif case == "foreign":
         pd.DataFrame({"a": [1]}).to_parquet(path)
     elif case == "version":
-        import pyarrow.parquet as pq
-
         table = pq.read_table(made[2])
         meta = json.loads(table.schema.metadata[b"harness"]) | {"format": 99}
         pq.write_table(table.replace_schema_metadata({b"harness": json.dumps(meta).encode()}), path)
+    elif case in OTHERWISE:
+        table = pq.read_table(made[2])
+        rows = table.to_pandas()
+        rows[case] = OTHERWISE[case](rows[case])
+        other = pa.Table.from_pandas(rows, preserve_index=False)
+        pq.write_table(other.replace_schema_metadata(table.schema.metadata), path)
     words = {"absent": "does not exist", "version": "another format"}.get(case, "is no table of")
     with pytest.raises(UserError, match=words) as error:
         read_table(path)
