@@ -11,6 +11,7 @@ from threading import Event
 import pytest
 from support.cli import harness
 
+from harness.cli.show import print_table
 from harness.cli.terminal import TERMINAL, exit_code_of
 from harness.console import SILENT
 from harness.errors import Interrupted, NotSavedError, TrialsFailed, UserError
@@ -40,6 +41,15 @@ def test_a_search_without_a_known_end_counts_all_the_same(capsys):
         for _ in range(6):
             advance("best")
     assert capsys.readouterr().err.splitlines() == ["6 trials, best"]
+
+
+def test_names_in_brackets_are_no_markup(capsys):
+    print_table(["name", "n"], [["[/b]", "1"], ["[red]", ":smile:"]])
+    out = capsys.readouterr().out
+    assert "[/b]" in out and "[red]" in out and ":smile:" in out
+    with TERMINAL.progress("runs[/b]", 1, "trials") as advance:
+        advance("[/red]")
+    assert "1/1 trials, [/red]" in capsys.readouterr().err
 
 
 def test_images_get_one_line(capsys):

@@ -60,13 +60,13 @@ class Terminal:
 
         console = Console(stderr=True)
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             *([TimeElapsedColumn()] if unit == "trials" else []),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         task = bar.add_task(title, total=total, note="")

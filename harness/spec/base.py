@@ -6,7 +6,6 @@ any particular type.
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
@@ -99,17 +98,15 @@ def read_as(kind: type[T], path: Path, remedy: str) -> T:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        return _reader(kind).validate_json(text.removeprefix(b"\xef\xbb\xbf"), strict=True)
+        content: T = TypeAdapter(kind).validate_json(
+            text.removeprefix(b"\xef\xbb\xbf"), strict=True
+        )
+        return content
     except ValidationError as error:
         why = explain(error).removesuffix(".")
         raise UserError(
             f"{path} is damaged, or of another version of the harness: {why}; {remedy}."
         ) from error
-
-
-@functools.cache
-def _reader(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def explain(error: ValidationError) -> str:

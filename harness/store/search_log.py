@@ -196,7 +196,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
                     device_s=device_s,
                     flops=flops,
                     until=until,
-                    total=None if None in total else Spent(*total),
+                    total=None if None in total else Spent(*total),  # type: ignore[arg-type]
                 )
     kind = next((kind for kind in KINDS if kind in row), None)
     if kind is not None:
