@@ -27,10 +27,9 @@ class _Group(click.Group):
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 ctx.exit(exit_code_of(Interrupted(ENDED)))
-            except Exception:
-                if told.is_set():  # an import that was cut off raises whatever it likes
-                    error = Interrupted(ENDED)
-                ctx.exit(exit_code_of(error))
+            except Exception as error:
+                # An import that was cut off raises whatever it likes.
+                ctx.exit(exit_code_of(Interrupted(ENDED) if told.is_set() else error))
 
 
 @click.group(
