@@ -22,7 +22,8 @@ def endless(spec, runtime, store, should_continue):
     time.sleep(600)
 
 if __name__ == "__main__":
-    engine = RayEngine(store=Store(pathlib.Path("store")), runtime=Runtime(), workers=1, run=endless)
+    store = Store(pathlib.Path("store"))
+    engine = RayEngine(store=store, runtime=Runtime(), workers=1, run=endless)
     everyone = [psutil.Process(), *psutil.Process().children(recursive=True)]
     sockets = [socket for each in everyone for socket in each.net_connections("tcp")]
     print(json.dumps([socket.laddr.ip for socket in sockets if socket.status == "LISTEN"]))

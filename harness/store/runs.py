@@ -9,6 +9,7 @@ know: torch, how trials are computed or shown.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ from harness.store.run_folder import STUDIES, RunFolder
 from harness.store.search_log import Event, asks, read_log
 from harness.store.store import Store
 from harness.study.study import Study
+
+LONGEST_VARIANT = 160
+"""Bytes; a name may have 255, of which the study and the scale need some."""
 
 LOOKED_FOR = 50
 """Trials of an earlier `SEMANTICS` that a store is searched for, at most."""
@@ -94,10 +98,19 @@ def known_run(name: str, root: Path) -> RunFolder:
 
 
 def variant(values: dict[str, Any]) -> str:
-    """What a run's name ends with: the settings in which it differs from its study."""
-    shown = {f: v[:8] if f == "backbone.sha256" else v for f, v in values.items()}
+    """What a run's name ends with: the settings in which it differs from its study.
+
+    Of more than a file system takes, the beginning and a hash of all.
+    """
+    shown = {f: str(v)[:8] if f == "backbone.sha256" else v for f, v in values.items()}
     words = [f"{field}={value}" for field, value in sorted(shown.items())]
-    return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+    name = "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+    name = name.replace("\0", "_")
+    whole = name.encode()
+    if len(whole) <= LONGEST_VARIANT:
+        return name
+    end = f"...{hashlib.sha256(whole).hexdigest()[:12]}"
+    return whole[: LONGEST_VARIANT - len(end)].decode(errors="ignore") + end
 
 
 def choosing_by(study: Study, objective: Objective | None) -> tuple[Study, dict[str, Any]]:
