@@ -141,7 +141,7 @@ def test_only_the_command_line_prints_and_exits(module):
     assert not found
 
 
-MOST_MODULES, MOST_LINES, MOST_BODY = 8, 400, 60
+MOST_MODULES, MOST_LINES, MOST_BODY = 9, 400, 60
 LONG_BODIES: dict[str, str] = {}
 """Functions that may be longer, at most five: name -> why."""
 
