@@ -1,4 +1,4 @@
-"""A Ray that the harness starts by itself: where it listens, and what is said when it is lost."""
+"""A lost cluster, driver or worker; and where a Ray that the harness starts by itself listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from support.records import TINY
+
+from harness.engines.local import LocalEngine
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.store.store import Store
 
 SCRIPT = """
 import json, pathlib, sys, time
@@ -51,3 +57,33 @@ def test_it_listens_on_loopback_only_and_its_loss_is_one_sentence(tmp_path):
     said = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
     assert len(said) == 1 and said[0].startswith("Error: The Ray cluster is gone: 127.0.0.1:")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["theirs.recv()", "theirs.send(1)"])
+def test_a_worker_whose_driver_is_gone_ends_without_a_word(act):
+    code = (
+        "from multiprocessing import Pipe\n"
+        "from harness.engines.processes import ending_with_its_pipe\n"
+        "ours, theirs = Pipe()\n"
+        "ours.close()\n"
+        f"with ending_with_its_pipe(): {act}\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
+
+
+def nothing(spec, runtime, store, should_continue):
+    pass
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_with_nothing_to_do_is_replaced(tmp_path):
+    spec = resolve(TINY, Runtime())
+    engine = LocalEngine(store=Store(tmp_path), runtime=Runtime(), workers=1, run=nothing)
+    for _ in range(2):
+        engine.submit(spec)
+        assert engine.next().crash is None
+        engine._idle[0].process.kill()
+        engine._idle[0].process.join()
+    engine.close()
