@@ -33,6 +33,7 @@ LAYERS = (
     ("comparison", "archive"),
     ("entry", "bench", "findings"),
     ("harness", "cli", "testing"),
+    ("__main__",),
 )
 """Lowest first. `harness` is the package's own `__init__`, the import name of `entry`."""
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST_GIVEN = 120
+"""Characters of a name that an error repeats."""
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
 
@@ -33,7 +35,7 @@ class Interrupted(RuntimeError):
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     """Build the error for a name that does not exist, with the nearest match and the choices."""
-    choices = sorted(allowed)
+    choices, given = sorted(allowed), given[:LONGEST_GIVEN]
     near = difflib.get_close_matches(given, choices, n=5, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]

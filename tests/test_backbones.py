@@ -9,15 +9,15 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
-from support.weights import CPU, LAYOUTS, expected, images, of_file, random_state
+from support.weights import CPU, LAYOUTS, TWO_TOWERS, expected, images, of_file, random_state
 from timm.layers import resample_abs_pos_embed
 
 from harness.cli import main
 from harness.cli.given import parse_settings
 from harness.driver.setup import with_weights
 from harness.errors import UserError
-from harness.model.backbones import dims, features, load_backbone, unused_tensors
-from harness.model.weights import sha256_of
+from harness.model.backbones import dims, features, load_backbone, try_weights
+from harness.model.weight_files import sha256_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import BackboneSpec, TrialRequest
@@ -39,7 +39,9 @@ def test_layouts_of_keys_are_recognised(layout, tmp_path):
     torch.save(LAYOUTS[layout](state), path)
     model = load_backbone(of_file(SMALL), CPU, path)
     assert torch.equal(features(model, images(160)), expected(SMALL, state, images(160)))
-    assert unused_tensors(of_file(SMALL), path) == []
+    fitted = try_weights(of_file(SMALL), path)
+    assert fitted.unused == []
+    assert bool(fitted.others) == (layout in TWO_TOWERS)
 
 
 CLIP_NAMES = [
@@ -75,7 +77,7 @@ def test_clip_image_towers_are_recognised(prefix, tmp_path):
     safetensors.torch.save_file(theirs, tmp_path / "clip.safetensors")
     model = load_backbone(of_file(CLIP), CPU, tmp_path / "clip.safetensors")
     assert torch.equal(features(model, images(32)), expected(CLIP, state, images(32)))
-    assert unused_tensors(of_file(CLIP), tmp_path / "clip.safetensors") == []
+    assert try_weights(of_file(CLIP), tmp_path / "clip.safetensors").words(tmp_path) == []
 
 
 def test_positions_are_resampled_and_tokens_left_alone(tmp_path):
@@ -134,47 +136,10 @@ def test_a_hostile_pickle_is_refused_and_not_executed(zipped, tmp_path):
     assert target.read_text() == "executed"  # so the payload is one
 
 
-def wrong_files(state, folder):
-    (folder / "text").write_text("not weights")
-    (folder / "zip").write_bytes(b"PK\x03\x04 broken")
-    (folder / "empty").write_bytes(b"")
-    torch.save([1, 2], folder / "list")
-    torch.save({"net": {"deep": state}}, folder / "unknown wrapper")
-    torch.save({f"x{k}": v for k, v in state.items()}, folder / "unknown keys")
-    torch.save({k: v for k, v in state.items() if "blocks.5" not in k}, folder / "short")
-    torch.save(random_state(BackboneSpec(weights="random")), folder / "pico")
-    wide = BackboneSpec(name="vit_xsmall_patch16_clip_224", weights="random")
-    torch.save(random_state(wide), folder / "wide")
-
-
-@pytest.mark.parametrize(
-    "name,words",
-    [
-        ("absent", ["cannot be read", "No such file"]),
-        ("text", ["neither safetensors nor"]),
-        ("zip", ["refused"]),
-        ("empty", ["neither safetensors nor"]),
-        ("list", ["hold a list"]),
-        ("unknown wrapper", ["no tensors", "state_dict"]),
-        ("unknown keys", ["patch_embed.proj.weight", "xcls_token"]),
-        ("short", ["12 of the", "blocks.5.norm1.weight"]),
-        ("pico", ["patch_embed.proj.weight", "patch_embed.proj.0.weight"]),
-        ("wide", ["[256, 3, 16, 16] there", "[64, 3, 16, 16] in this"]),
-    ],
-)
-def test_wrong_files_are_refused_in_one_sentence(name, words, tmp_path):
-    wrong_files(random_state(SMALL), tmp_path)
-    with pytest.raises(UserError) as caught:
-        load_backbone(of_file(SMALL), CPU, tmp_path / name)
-    message = str(caught.value)
-    assert str(tmp_path / name) in message and "\n" not in message
-    assert all(word in message for word in words), message
-
-
 def test_unexpected_tensors_are_named_and_heads_are_not(tmp_path):
     more = {"head.weight": torch.ones(2), "decoder_embed.bias": torch.ones(2)}
     torch.save({**random_state(SMALL), **more, "norm_pre.x": torch.ones(1)}, tmp_path / "w.pth")
-    assert unused_tensors(of_file(SMALL), tmp_path / "w.pth") == ["norm_pre.x"]
+    assert try_weights(of_file(SMALL), tmp_path / "w.pth").unused == ["norm_pre.x"]
 
 
 def test_a_trial_knows_its_file_by_hash_and_not_by_path(tmp_path):
@@ -235,7 +200,8 @@ def test_a_weights_file_is_tried_before_the_first_trial(tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines()[0].endswith("tensors not used: 1 (more.of.it).")
     result = dry_run(random_state(SMALL))
-    assert result.exit_code == 2 and "w.pth hold no patch_embed.proj.0.weight" in result.stderr
+    assert result.exit_code == 2 and "they hold no patch_embed.proj.0.weight" in result.stderr
+    assert "backbone 'vit_pico'" in result.stderr and "--set backbone=NAME" in result.stderr
 
 
 @pytest.mark.skipif(not TINY_FILE.is_file(), reason=f"no {TINY_FILE}: set HARNESS_TEST_DATA")

@@ -16,7 +16,7 @@ from support.records import TINY, publish
 from harness.catalogue.rerun import TrainCommands
 from harness.catalogue.studies import load_study
 from harness.driver.plan import make_plan
-from harness.model.weights import sha256_of
+from harness.model.weight_files import sha256_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import TrialRequest

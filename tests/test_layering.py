@@ -110,6 +110,7 @@ def test_the_runner_imports_neither_optuna_nor_ray():
 
 
 ENDS_ITSELF = {
+    "harness.__main__": "the program, before the command line is there",
     "harness.engines.processes": "a worker whose driver was killed",
     "harness.testing.engines": "a worker that a test has killed",
 }
@@ -140,7 +141,7 @@ def test_only_the_command_line_prints_and_exits(module):
     assert not found
 
 
-MOST_MODULES, MOST_LINES, MOST_BODY = 8, 400, 60
+MOST_MODULES, MOST_LINES, MOST_BODY = 9, 400, 60
 LONG_BODIES: dict[str, str] = {}
 """Functions that may be longer, at most five: name -> why."""
 

@@ -62,9 +62,15 @@ def test_a_log_that_is_not_there_has_no_events(tmp_path):
     [
         ({"pause": "a", "epoch": 1}, "unknown event 'pause' .known: ask, report, tell, warm."),
         ({}, "unknown event ''"),
-        ([1], "unknown event .1."),
         ({"ask": {}, "seed": 1}, "the ask event lacks a value"),
         ({"tell": "a", **TOLD, "status": "PAUSED"}, "the tell event .* has an unknown one"),
+        ({"tell": "a", **TOLD, "objective": "high"}, "the tell event .* has an unknown one"),
+        ({"tell": "a", **TOLD, "until": "later"}, "the tell event .* has an unknown one"),
+        ({"tell": ["a"], **TOLD}, "the tell event .* has an unknown one"),
+        ({"ask": {"x": "y"}, "cell": {}, "seed": 0, "trial": "a"}, "the ask event .* unknown one"),
+        ({"ask": {}, "cell": None, "seed": 0, "trial": "a"}, "the ask event .* unknown one"),
+        ({"report": "a", "epoch": 1, "score": None}, "the report event .* unknown one"),
+        ({"warm": [1], "objective": 0.5}, "the warm event .* unknown one"),
     ],
 )
 def test_what_no_version_wrote_is_refused_by_name_and_line(tmp_path, line, words):
@@ -74,6 +80,17 @@ def test_what_no_version_wrote_is_refused_by_name_and_line(tmp_path, line, words
     with pytest.raises(UserError, match=f"search-0.jsonl, line 2: {words}") as refused:
         read_log(log)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line", [b"null", b"[1]", b"5", b"\xff\xfe{\x00}\x00", b'{"report": "\xe9"}', b"[" * 100_000]
+)
+def test_a_line_that_is_no_object_is_named_wherever_it_stands(tmp_path, line):
+    log = tmp_path / "search-0.jsonl"
+    first = next(iter(EVENTS)).encode()
+    log.write_bytes(b"\n".join((first, line, first, b"")))
+    with pytest.raises(UserError, match=r"search-0.jsonl, line 2 is damaged; move the file away"):
+        read_log(log)
 
 
 def test_keys_beside_those_of_an_event_are_left_alone(tmp_path):

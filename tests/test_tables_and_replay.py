@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.cli import harness
 from support.fake_trials import Fake
@@ -143,10 +145,14 @@ def test_a_trial_without_its_curve_is_refused(tmp_path):
         tabulate([folder], tmp_path / "t.parquet")
 
 
-@pytest.mark.parametrize("case", ["absent", "text", "torn", "foreign", "version"])
+OTHERWISE = {"seed": None, "cell": "{", "spec": "[]", "trial_id": 0, "epoch": 0.5, "device_s": "x"}
+"""Column -> what a damaged or a foreign table has there."""
+
+
+@pytest.mark.parametrize("case", ["absent", "text", "torn", "foreign", "version", *OTHERWISE])
 def test_files_that_are_no_tables_are_refused(tmp_path, made, case):
     path = tmp_path / "t.parquet"
-    whole = made[2].read_bytes()
+    whole, table = made[2].read_bytes(), pq.read_table(made[2])
     if case == "text":
         path.write_text("hello")
     elif case == "torn":
@@ -154,11 +160,11 @@ def test_files_that_are_no_tables_are_refused(tmp_path, made, case):
     elif case == "foreign":
         pd.DataFrame({"a": [1]}).to_parquet(path)
     elif case == "version":
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(made[2])
         meta = json.loads(table.schema.metadata[b"harness"]) | {"format": 99}
         pq.write_table(table.replace_schema_metadata({b"harness": json.dumps(meta).encode()}), path)
+    elif case in OTHERWISE:
+        rows = pa.Table.from_pandas(table.to_pandas().assign(**{case: OTHERWISE[case]}))
+        pq.write_table(rows.replace_schema_metadata(table.schema.metadata), path)
     words = {"absent": "does not exist", "version": "another format"}.get(case, "is no table of")
     with pytest.raises(UserError, match=words) as error:
         read_table(path)

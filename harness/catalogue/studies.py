@@ -173,5 +173,7 @@ def _explained(name: str) -> Iterator[None]:
                 f"as harness.{folder}."
             ) from error
         raise UserError(f"{name} cannot be read as Python: {error!r}.") from error
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, or whatever else the file derives from it
         raise UserError(f"{name} cannot be read as Python: {error!r}.") from error

@@ -24,7 +24,8 @@ from harness.cli import (
     upkeep,
 )
 from harness.cli.options import examples
-from harness.cli.terminal import exit_code_of
+from harness.cli.terminal import ENDED, ending_when_told, exit_code_of
+from harness.errors import Interrupted
 from harness.version import __version__
 
 
@@ -32,10 +33,14 @@ class _Group(click.Group):
     """Turns a user's mistake into one sentence and an exit code, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            ctx.exit(exit_code_of(error))
+        with ending_when_told() as told:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                ctx.exit(exit_code_of(Interrupted(ENDED)))
+            except Exception as error:
+                # An import that was cut off raises whatever it likes.
+                ctx.exit(exit_code_of(Interrupted(ENDED) if told.is_set() else error))
 
 
 @click.group(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, objective_option, trial_options, workers_option
+from harness.cli.options import (
+    MOST_SEEDS,
+    examples,
+    objective_option,
+    trial_options,
+    workers_option,
+)
 from harness.cli.show import print_markdown, write_report
 from harness.cli.terminal import TERMINAL
 
@@ -66,7 +72,7 @@ SHIPPED = ""
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_SEEDS),
     help="Seeds to train with, in turn; each is one replicate.  [default: study's]",
 )
 @click.option(

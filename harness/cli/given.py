@@ -27,11 +27,20 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UserError(f"--set {pair}: write FIELD=VALUE, as in recipe.lr=0.02.")
         if field == "backbone.weights" and field in values:
             raise UserError(f"--set {pair} and --set {field}={values[field]}: give one of them.")
-        try:
-            values[field] = json.loads(text)
-        except json.JSONDecodeError:
-            values[field] = text
+        values[field] = _read(field, text)
     return values
+
+
+def _read(field: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, or none that Python reads
+        value = text
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--set {field}: its value has characters that are no text.") from error
+    return value
 
 
 def parse_only(pairs: tuple[str, ...]) -> dict[str, str]:

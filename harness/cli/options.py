@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+MOST_SEEDS = 10_000
+"""Of a command: far more than anyone trains, and few enough to be listed."""
+
 
 def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  harness {line}" for line in lines)

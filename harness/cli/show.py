@@ -26,7 +26,9 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    # What stands in brackets or between colons is a name of the user's, not ours to interpret.
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+    console.print(table)
 
 
 def print_markdown(path: Path) -> None:

@@ -6,11 +6,16 @@ know: what is being done.
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
+from types import FrameType
+from typing import Any
 
 import click
 
@@ -21,6 +26,7 @@ EXIT_FAILED_TRIALS = 1
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAVED = 3
 EXIT_INTERRUPTED = 130
+ENDED = "Ended. The same command continues from here."
 
 LINE_EVERY = 6
 """Trials from one plain line to the next where there is no terminal for a bar."""
@@ -54,13 +60,13 @@ class Terminal:
 
         console = Console(stderr=True)
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             *([TimeElapsedColumn()] if unit == "trials" else []),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         task = bar.add_task(title, total=total, note="")
@@ -88,25 +94,93 @@ class Terminal:
 
     @contextmanager
     def interruptible(self, stop: Event) -> Iterator[None]:
-        """First Ctrl-C or SIGTERM: finish what runs. Second: end now; the store stays whole."""
+        """First Ctrl-C, SIGTERM or SIGHUP: finish what runs. Second: end now; the store stays
+        whole."""
 
         def handle(number: int, frame: object) -> None:
             if stop.is_set():
                 raise KeyboardInterrupt
             stop.set()
-            self.warn("Finishing the running trials; press Ctrl-C again to end now.")
+            with suppress(OSError):  # of a terminal that is gone
+                self.warn("Finishing the running trials; press Ctrl-C again to end now.")
+            if number == signal.SIGHUP:
+                _leave_the_terminal()
 
-        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with _hearing(handle):
+                yield
         except KeyboardInterrupt:
-            raise Interrupted("Ended. The same command continues from here.") from None
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            raise Interrupted(ENDED) from None
 
 
 TERMINAL = Terminal()
+
+
+@contextmanager
+def ending_when_told() -> Iterator[Event]:
+    """While nothing runs that is to be finished: Ctrl-C, SIGTERM and SIGHUP raise
+    KeyboardInterrupt, and set what is given; a second one ends the process at once.
+
+    So does the first, where Python would only report that it cannot be raised.
+    """
+    heard = Event()
+
+    def handle(number: int, frame: object) -> None:
+        if heard.is_set():
+            _end_now()
+        heard.set()
+        raise KeyboardInterrupt
+
+    def unraisable(about: sys.UnraisableHookArgs) -> None:
+        if issubclass(about.exc_type, KeyboardInterrupt):
+            _end_now()
+        before(about)
+
+    before, sys.unraisablehook = sys.unraisablehook, unraisable
+    try:
+        with _hearing(handle):
+            yield heard
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
+def _hearing(handle: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Signals that end the program are handled so; in another than the main thread, as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # as by nohup
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_now() -> None:
+    """End this process without another step of Python's; what was saved is whole."""
+    with suppress(OSError):
+        os.write(2, f"{ENDED}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _leave_the_terminal() -> None:
+    """Write nowhere instead of to a terminal that is gone; a file or a pipe is written on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+            is_file = not os.path.realpath(f"/proc/self/fd/{stream}").startswith("/dev/")
+        except OSError:
+            is_file = False
+        if not is_file:
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def exit_code_of(error: Exception) -> int:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
-from harness.cli.options import examples, objective_option, trial_options, workers_option
+from harness.cli.options import (
+    MOST_SEEDS,
+    examples,
+    objective_option,
+    trial_options,
+    workers_option,
+)
 from harness.cli.show import print_markdown, print_table, write_report
 from harness.cli.terminal import TERMINAL
 
@@ -35,7 +41,9 @@ if TYPE_CHECKING:
 )
 @click.option("--alpha", type=float, default=1.0, show_default=True, help="Strength at every site.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1 instead of --seed.")
+@click.option(
+    "--seeds", type=click.IntRange(1, MOST_SEEDS), help="Run seeds 0..N-1 instead of --seed."
+)
 @click.option(
     "--controls",
     is_flag=True,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from harness.search.base import Make
-from harness.spec import LINEAR_POSITIONS, TrialRequest, TrialSpec
+from harness.spec import LINEAR_POSITIONS, TrialRequest, TrialSpec, validated
 from harness.store.table import Table
 from harness.study.space import Values
 from harness.study.study import Study
@@ -81,7 +81,10 @@ def recorded_baseline(table: Table) -> dict[str, list[Values]]:
     The one run is that at the rate of the study's recipe or, without such a one, the first.
     """
     cells = table.trials.drop_duplicates("cell")
-    specs = [TrialSpec.model_validate_json(text) for text in cells["spec"]]
+    specs = [
+        validated(TrialSpec, json.loads(text), source="a trial's spec in the table")
+        for text in cells["spec"]
+    ]
     sites = [site for spec in specs for site, _ in spec.placement.items()]
     everywhere = len(LINEAR_POSITIONS) * (1 + max((site.block for site in sites), default=0))
     alike: dict[str, list[tuple[float, Values]]] = {}

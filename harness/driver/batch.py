@@ -47,7 +47,9 @@ class Batch:
     max_retries: int = 0
     keep: Keep = "none"
     console: Console = SILENT
-    _failed: list[TrialRecord] = field(default_factory=list)
+    _failures: int = 0
+    _first_failed: tuple[str, str] | None = None
+    """Its trial, and the last line of its error; the records have the others."""
     _spending: _Spending = field(default_factory=lambda: _Spending())
     _stop: Event = field(default_factory=Event)
     _engine: Engine | None = None
@@ -98,7 +100,9 @@ class Batch:
             def ended(record: TrialRecord, is_fresh: bool) -> None:
                 known.append(record.trial_id)
                 if record.status == "FAILED":
-                    self._failed.append(record)
+                    self._failures += 1
+                    lines = (record.error or "").strip().splitlines() or ["?"]
+                    self._first_failed = self._first_failed or (record.trial_id, lines[-1])
                 fresh.update([record.trial_id] if is_fresh else [])
                 if is_fresh:
                     self._spending.add(record)
@@ -167,11 +171,11 @@ class Batch:
     @property
     def problem(self) -> TrialsFailed | Interrupted | None:
         """What to raise because a trial failed or the user stopped; None if all is well."""
-        if self._failed:
-            last = (self._failed[0].error or "").strip().splitlines()[-1]
+        if self._first_failed is not None:
+            trial_id, last = self._first_failed
             return TrialsFailed(
-                f"{len(self._failed)} trials failed; the first, {self._failed[0].trial_id}, with: "
-                f"{last} Its record has the traceback. Run the same command to try again."
+                f"{self._failures} trials failed; the first, {trial_id}, with: {last} Its record "
+                "has the traceback. Run the same command to try again."
             )
         if self._stop.is_set():
             return Interrupted("Stopped. The same command continues from here.")

@@ -24,8 +24,8 @@ from harness.driver.start import StartEngine
 from harness.engines.base import Engine, local_workers
 from harness.engines.local import LocalEngine
 from harness.errors import UserError
-from harness.model.backbones import unused_tensors
-from harness.model.weights import left_over, sha256_of
+from harness.model.backbones import try_weights
+from harness.model.weight_files import sha256_of
 from harness.runner.runtime import ActivationCache, Runtime, default_device
 from harness.spec import BackboneSpec, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
@@ -183,9 +183,8 @@ def make_runtime(
     name = place.device or default_device()
     check_device(name)
     if backbone is not None and weights is not None:
-        unused = unused_tensors(backbone, weights)
-        if unused:
-            console.warn(left_over(unused, weights))
+        for line in try_weights(backbone, weights).words(weights):
+            console.warn(line)
     budget = parse_size(place.cache)
     folder = Path(place.out).resolve() / CACHE
     return Runtime(

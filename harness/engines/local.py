@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines.base import Ended, Reported, RunTrial
-from harness.engines.processes import context_for, end_with_the_driver, start
+from harness.engines.processes import context_for, end_with_the_driver, ending_with_its_pipe, start
 from harness.errors import NotSavedError, TakenOver, UserError
 from harness.runner.memory import keep_freed_memory
 from harness.runner.runtime import Runtime
@@ -44,9 +44,16 @@ class LocalEngine:
         self._busy: dict[Connection, tuple[_Worker, TrialSpec]] = {}
 
     def submit(self, spec: TrialSpec) -> None:
-        worker = self._idle.pop() if self._idle else self._start()
-        worker.pipe.send(spec.model_dump_json())
-        self._busy[worker.pipe] = (worker, spec)
+        while True:
+            worker = self._idle.pop() if self._idle else self._start()
+            try:
+                worker.pipe.send(spec.model_dump_json())
+            except OSError:  # it was killed while it had nothing to do
+                worker.process.join()
+                self._free.append(worker.number)
+                continue
+            self._busy[worker.pipe] = (worker, spec)
+            return
 
     def _start(self) -> _Worker:
         root, runtime, watch, run = self._started
@@ -113,18 +120,19 @@ def _serve(
         keep_freed_memory()
 
     def should_continue(epoch: int, scores: dict[str, float]) -> bool:
-        pipe.send((epoch, scores))
-        return bool(pipe.recv())
+        with ending_with_its_pipe():
+            pipe.send((epoch, scores))
+            return bool(pipe.recv())
 
     store = Store(root)
     while True:
-        try:
-            spec = TrialSpec.model_validate_json(pipe.recv())
-        except EOFError:
-            return
+        with ending_with_its_pipe():
+            text = pipe.recv()
+        spec = TrialSpec.model_validate_json(text)
         problem: Exception | None = None
         try:
             run(spec, runtime, store, should_continue if watch else None)
         except (UserError, NotSavedError) as error:
             problem = error
-        pipe.send(problem)
+        with ending_with_its_pipe():
+            pipe.send(problem)

@@ -62,8 +62,8 @@ def start(process: BaseProcess) -> None:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes that begin in it leave Ctrl-C to this one, and start no threads on import."""
-    with _ignored_interrupt(), _one_thread():
+    """As `leaving_signals`, and the processes start no threads on import."""
+    with leaving_signals(), _one_thread():
         yield
 
 
@@ -80,15 +80,30 @@ def end_with_the_driver() -> None:
 
 
 @contextmanager
-def _ignored_interrupt() -> Iterator[None]:
+def ending_with_its_pipe() -> Iterator[None]:
+    """In a process that was started: end it where the pipe to its driver is broken.
+
+    The driver is gone then, and nobody is left to be told of an error.
+    """
+    try:
+        yield
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+@contextmanager
+def leaving_signals() -> Iterator[None]:
+    """Processes that begin in it leave Ctrl-C, and the end of the terminal, to this one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    theirs = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in theirs}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import queue
@@ -16,6 +17,8 @@ import shutil
 import socket
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,17 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # no second cluster after a lost one
 
 import ray
 from ray import tune
+from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness.engines.base import Ended, Reported, RunTrial
+from harness.engines.processes import leaving_signals
 from harness.errors import NotSavedError, TakenOver, UserError
 from harness.runner.memory import keep_freed_memory
 from harness.runner.runtime import Runtime
@@ -41,6 +48,10 @@ from harness.store.store import Store
 
 WAITING_CPUS = 0.01
 """Of a worker that only waits for the processes that train its trial together."""
+KNOCK_S = 0.3
+"""From one look at whether the cluster is still there to the next."""
+KNOCKS = 3
+"""Without an answer, after which it is gone."""
 CLOSE_S = 5.0
 """How long to wait for Tune to notice that nothing more will come."""
 
@@ -90,6 +101,9 @@ class RayEngine:
         self._answers = ray.remote(_Answers).options(num_cpus=0).remote()
         self._events: queue.Queue[Event] = queue.Queue()
         self._feed = _Feed()
+        self._closed, self._lost = threading.Event(), False
+        addresses = [] if str(address).startswith("ray://") else _addresses()
+        threading.Thread(target=self._watch, args=(addresses,), daemon=True).start()
         common = _Common(
             root=store.root.resolve(),
             runtime=runtime.at("cuda:0") if on_gpu else runtime,  # Ray shows a worker its own
@@ -125,12 +139,35 @@ class RayEngine:
         except Exception as error:  # of Ray itself; the driver must not wait for ever
             self._events.put(error)
 
+    def _watch(self, addresses: list[str]) -> None:
+        """Notice a cluster that is gone before Ray does, which ends this process without a word."""
+        missed = 0
+        while missed < KNOCKS:
+            if self._closed.wait(KNOCK_S):
+                return
+            try:
+                for address in addresses:
+                    _knock(address)
+                missed = 0
+            except OSError:
+                missed += 1
+        self._lost = True
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        self._events.put(
+            NotSavedError(
+                f"The Ray cluster is gone: {' or '.join(addresses)} answers no more. The trials "
+                "that it ran are not saved, all earlier ones are; the same command goes on."
+            )
+        )
+
     def submit(self, spec: TrialSpec) -> None:
         self._feed.put(spec)
 
     def next(self) -> Ended | Reported:
         """Raises `NotSavedError` when the store cannot be written, `UserError` as a trial does."""
         event = self._events.get()
+        while self._lost and not isinstance(event, Exception):  # what ended with the cluster
+            event = self._events.get()
         if isinstance(event, Exception):
             raise event
         return event
@@ -139,6 +176,9 @@ class RayEngine:
         ray.get(self._answers.put.remote(self._feed.runs[spec.trial_id], goes_on))
 
     def close(self) -> None:
+        self._closed.set()
+        if self._lost:
+            return  # nobody is there to be told, and Ray would wait for it
         self._feed.put(None)
         self._thread.join(CLOSE_S)
         ray.shutdown()
@@ -147,14 +187,16 @@ class RayEngine:
 
 def _connect(address: str | None, cpus: int | None) -> None:
     """Join a cluster, or start one of this machine alone with at least `cpus` places."""
+    ray_worker.print_to_stdstream = _say_nothing  # logs of a raylet, to stdout
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=max(cpus or 0, len(os.sched_getaffinity(0))),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with leaving_signals(), _on_this_machine_alone():
+            ray.init(
+                address="local",
+                num_cpus=max(cpus or 0, len(os.sched_getaffinity(0))),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
         return
     try:
         _knock(address)
@@ -165,11 +207,37 @@ def _connect(address: str | None, cpus: int | None) -> None:
         ) from error
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@contextmanager
+def _on_this_machine_alone() -> Iterator[None]:
+    """A cluster that is started in it listens at 127.0.0.1 only, where no other machine reaches it.
+
+    Ray would listen on all interfaces, and takes no loopback address as its own, but on systems for
+    which this switch of its is off.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def _knock(address: str) -> None:
     """Fail at once where nothing listens, for which Ray itself would try for many minutes."""
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
         socket.create_connection((host, int(port)), timeout=CLOSE_S).close()
+
+
+def _addresses() -> list[str]:
+    """Where the cluster's head, and this machine's part of it, listen."""
+    context = ray.get_runtime_context()
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return [context.gcs_address, f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"]
 
 
 def _slots(workers: int | None, needs: dict[str, float]) -> int:

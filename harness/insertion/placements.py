@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.rng import generator
-from harness.spec import BackboneSpec, Frozen, Placement, explain
+from harness.spec import BackboneSpec, Frozen, Placement, read_as
 
 Rule = Literal["as_is", "threshold", "topk", "bottomk", "random"]
 
@@ -83,9 +83,4 @@ def read_placement(path: Path) -> PlacementFile:
     Raises:
         UserError: no such file, or not a placement; names the file.
     """
-    try:
-        return PlacementFile.model_validate_json(path.read_text())
-    except OSError as error:
-        raise UserError(f"Placement file {path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
+    return read_as(PlacementFile, path, "make it again with `harness derive`")

@@ -23,7 +23,8 @@ from harness.errors import UserError, unknown
 from harness.model.blocks import SUPPORTED, Backbone, Dims, checked, dims_of
 from harness.model.own import OwnBackbone
 from harness.model.precision import computing, quantise_weights
-from harness.model.weights import load_into, sha256_of
+from harness.model.weight_files import sha256_of
+from harness.model.weights import Fitted, load_into
 from harness.registry import Registry
 from harness.spec import BackboneSpec
 
@@ -278,8 +279,8 @@ def load_backbone(spec: BackboneSpec, device: torch.device, given: Path | None =
     return model.requires_grad_(False).eval().to(device)
 
 
-def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
-    """Load a weights file as a trial would; returns the names of tensors the backbone lacks.
+def try_weights(spec: BackboneSpec, given: Path) -> Fitted:
+    """Load a weights file as a trial would; returns what of it is not used.
 
     Raises:
         UserError: as `load_backbone`.
@@ -287,20 +288,20 @@ def unused_tensors(spec: BackboneSpec, given: Path) -> list[str]:
     return _loaded(spec, given)[1]
 
 
-def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, list[str]]:
+def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, Fitted]:
     path = weights_file(spec, given)
-    _refuse_embedded_size(spec)
+    _shape(spec)  # whether there is such a model, before its weights are blamed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # `weights: random` must mean the same network everywhere
         model = _build(spec, pretrained=path is None and spec.weights == "pretrained")
     if path is None:
-        return model, []
+        return model, Fitted([])
     if spec.sha256 not in (None, sha256_of(path)):
         raise UserError(
             f"Weights {path} are not those of this trial: their sha256 is "
             f"{sha256_of(path)[:12]}..., not {str(spec.sha256)[:12]}...; name the same file."
         )
-    return model, load_into(model, path)
+    return model, load_into(model, path, spec.name)
 
 
 def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:

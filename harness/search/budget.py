@@ -6,6 +6,7 @@ spends, where trials run.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,8 +34,10 @@ class Budget:
             UserError: none of these, or not positive.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(trials|epochs|s|runs)?", text.replace(" ", ""))
-        if not match or float(match[1]) <= 0:
-            raise UserError(f"Bad budget {text!r}: write 24, 24trials, 240epochs, 600s or 12runs.")
+        if not match or not 0 < float(match[1]) < math.inf:
+            raise UserError(
+                f"Bad budget {text[:40]!r}: write 24, 24trials, 240epochs, 600s or 12runs."
+            )
         unit: Any = match[2] or "trials"
         return cls(amount=float(match[1]), unit=unit)
 

@@ -8,6 +8,7 @@ from harness.spec.base import Added as Added
 from harness.spec.base import Frozen as Frozen
 from harness.spec.base import explain as explain
 from harness.spec.base import identity as identity
+from harness.spec.base import read_as as read_as
 from harness.spec.base import validated as validated
 from harness.spec.request import CHANGEABLE as CHANGEABLE
 from harness.spec.request import ChangeRequest as ChangeRequest

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.errors import UserError, unknown
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 LONGEST_SHOWN = 120
 """Characters of a value in a message."""
 
@@ -82,12 +84,39 @@ def validated(model: type[M], data: object, *, source: str) -> M:
         raise UserError(f"{source}: {explain(error)}") from error
 
 
+def read_as(kind: type[T], path: Path, remedy: str) -> T:
+    """What a file of JSON holds, which is to be of a type; a byte order mark is left out.
+
+    The one way in which files that the harness has written are read again, wherever they have been
+    in between: they may be empty, torn, in another encoding, or of something else.
+
+    Raises:
+        UserError: it cannot be read, or is not that; names the file, the reason and the remedy.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        content: T = TypeAdapter(kind).validate_json(
+            text.removeprefix(b"\xef\xbb\xbf"), strict=True
+        )
+        return content
+    except ValidationError as error:
+        why = explain(error).removesuffix(".")
+        raise UserError(
+            f"{path} is damaged, or of another version of the harness: {why}; {remedy}."
+        ) from error
+
+
 def explain(error: ValidationError) -> str:
     """One sentence for the first problem: field, value given, what is allowed, nearest match."""
     first = error.errors()[0]
     field = ".".join(part for part in first["loc"] if isinstance(part, str)) or "value"
     given = first["input"]
     context = first.get("ctx", {})
+    if first["type"] == "json_invalid":
+        return f"it is no JSON ({context['error']})."
     if isinstance(context.get("error"), UserError):
         return str(context["error"])
     if first["type"] == "extra_forbidden":

@@ -59,10 +59,11 @@ def parse_depth(text: str, num_blocks: int) -> tuple[int, ...]:
     Raises:
         UserError: unknown form, or blocks that a backbone of `num_blocks` does not have.
     """
+    given = text[:40]
     wrong = UserError(
-        f"Bad depth {text!r} for a backbone of {num_blocks} blocks; write one of: {DEPTH_FORMS}."
+        f"Bad depth {given!r} for a backbone of {num_blocks} blocks; write one of: {DEPTH_FORMS}."
     )
-    match = re.fullmatch(r"all|(last|first|block):(\d+)|blocks:(\d+)-(\d+)", text)
+    match = re.fullmatch(r"all|(last|first|block):(\d{1,6})|blocks:(\d{1,6})-(\d{1,6})", text)
     if not match:
         raise wrong
     kind, count, low, high = match.groups()
@@ -93,6 +94,8 @@ class Placement(RootModel[dict[str, float]]):
     @classmethod
     def _canonical(cls, value: dict[str, float]) -> dict[str, float]:
         for key, alpha in value.items():
+            if key != str(Site.parse(key)):
+                raise UserError(f"Bad site {key!r}: write {str(Site.parse(key))!r}.")
             if not math.isfinite(alpha):
                 raise UserError(f"Bad alpha {alpha!r} at site {key!r}: it must be finite.")
         order = {position: index for index, position in enumerate(POSITIONS)}

@@ -43,21 +43,27 @@ def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     writer that was paused has nothing to append to; only the file's writer may.
 
     Raises:
-        UserError: another line is damaged.
+        UserError: another line is damaged, or one is no object.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, line in enumerate(lines):
+        wrong = UserError(f"{path}, line {index + 1} is damaged; move the file away.")
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
             if index < len(lines) - 1:
-                raise UserError(f"{path}, line {index + 1} is damaged; move it away.") from error
+                raise wrong from error
+            break
+        if not isinstance(row, dict):
+            raise wrong
+        rows.append(row)
     if mend:
-        write_atomically(path, "".join(f"{whole}\n" for whole in lines[: len(rows)]))
+        whole = b"".join(line + b"\n" for line in lines[: len(rows)])
+        write_atomically(path, whole.decode())
     return rows
 
 

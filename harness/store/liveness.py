@@ -237,7 +237,7 @@ def _owner(path: Path) -> tuple[Owner, os.stat_result] | None:
             state = os.fstat(file.fileno())
         owner = Owner(**{name: content[name] for name in Owner._fields if name in content})
         return (owner, state) if isinstance(owner.pid, int) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.errors import UserError
 from harness.store.store import Store
 
 STUDIES = "studies"
@@ -119,8 +120,20 @@ class RunFolder:
         return self.path / f"{'-'.join(words)}.jsonl"
 
     def logs(self) -> list[Path]:
-        """The logs that are there, by the searches' names and then by repeat."""
-        return sorted(self.path.glob("search-*.jsonl"), key=_name_and_repeat)
+        """The logs that are there, by the searches' names and then by repeat.
+
+        Raises:
+            UserError: a file is called almost so, as the copies of synchronising programs are.
+        """
+        found = list(self.path.glob("search-*.jsonl"))
+        for path in found:
+            if not LOG_NAME.fullmatch(path.name):
+                raise UserError(
+                    f"{path} is called like the log of a search and is none: if a program that "
+                    "synchronises folders made it, keep the one that is whole as "
+                    "search-<n>.jsonl; move the other away."
+                )
+        return sorted(found, key=_name_and_repeat)
 
 
 def _name_and_repeat(log: Path) -> tuple[str, int]:

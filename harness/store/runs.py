@@ -9,6 +9,7 @@ know: torch, how trials are computed or shown.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import JsonValue
 
 from harness.errors import UserError, unknown
 from harness.metrics import Objective
-from harness.spec import TrialSpec
+from harness.spec import Frozen, TrialSpec, read_as
 from harness.spec import trial as identities
 from harness.store.comparisons import Comparison, SearchComparison
 from harness.store.files import write_atomically
@@ -29,8 +30,14 @@ from harness.store.search_log import Event, asks, read_log
 from harness.store.store import Store
 from harness.study.study import Study
 
+LONGEST_VARIANT = 160
+"""Bytes; a name may have 255, of which the study and the scale need some."""
+
 LOOKED_FOR = 50
 """Trials of an earlier `SEMANTICS` that a store is searched for, at most."""
+
+REMEDY = "move it out of the run's folder, and give the run's command again"
+"""For one of the files here that cannot be used."""
 
 Cell = tuple[dict[str, JsonValue], TrialSpec]
 """A configuration's values, field by field, and one trial of it."""
@@ -42,6 +49,13 @@ class Asked(NamedTuple):
     cell: dict[str, JsonValue]
     seed: int
     trial_id: str
+
+
+class _StudyFile(Frozen):
+    """What `study.json` holds."""
+
+    study: Study
+    cells: list[Asked]
 
 
 class RunFiles(NamedTuple):
@@ -84,10 +98,19 @@ def known_run(name: str, root: Path) -> RunFolder:
 
 
 def variant(values: dict[str, Any]) -> str:
-    """What a run's name ends with: the settings in which it differs from its study."""
-    shown = {f: v[:8] if f == "backbone.sha256" else v for f, v in values.items()}
+    """What a run's name ends with: the settings in which it differs from its study.
+
+    Of more than a file system takes, the beginning and a hash of all.
+    """
+    shown = {f: str(v)[:8] if f == "backbone.sha256" else v for f, v in values.items()}
     words = [f"{field}={value}" for field, value in sorted(shown.items())]
-    return "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+    name = "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+    name = name.replace("\0", "_")
+    whole = name.encode()
+    if len(whole) <= LONGEST_VARIANT:
+        return name
+    end = f"...{hashlib.sha256(whole).hexdigest()[:12]}"
+    return whole[: LONGEST_VARIANT - len(end)].decode(errors="ignore") + end
 
 
 def choosing_by(study: Study, objective: Objective | None) -> tuple[Study, dict[str, Any]]:
@@ -121,19 +144,31 @@ def write_command(folder: RunFolder, command: Command) -> None:
 
 
 def read_command(folder: RunFolder) -> Command | None:
-    """How a run was asked for; None if an older version ran it, or if it has not ended yet."""
-    path = folder.command
-    return Command(**json.loads(path.read_text())) if path.is_file() else None
+    """How a run was asked for; None if an older version ran it, or if it has not ended yet.
+
+    Raises:
+        UserError: the file is damaged, as of all files here.
+    """
+    return read_as(Command, folder.command, REMEDY) if folder.command.is_file() else None
+
+
+def read_environment(folder: RunFolder) -> dict[str, str]:
+    """Where a run ran; empty if it was killed before that was written.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not folder.environment.is_file():
+        return {}
+    return read_as(dict[str, str], folder.environment, REMEDY)
 
 
 def older(folder: RunFolder) -> str | None:
     """The `SEMANTICS` under which a run was started, if it is not today's; None without a run."""
-    if not (folder.exists and folder.environment.is_file()):
+    if not folder.exists:
         return None
-    semantics = json.loads(folder.environment.read_text()).get(
-        "semantics", str(identities.SEMANTICS)
-    )
-    return None if semantics == str(identities.SEMANTICS) else str(semantics)
+    semantics = read_environment(folder).get("semantics", str(identities.SEMANTICS))
+    return None if semantics == str(identities.SEMANTICS) else semantics
 
 
 def why_not_reused(semantics: str) -> str:
@@ -216,14 +251,13 @@ def read_comparison(folder: RunFolder) -> Comparison:
     """The comparison of arms in a run's folder.
 
     Raises:
-        UserError: it holds none.
+        UserError: it holds none, or a damaged one.
     """
-    path = folder.comparison
-    if not path.is_file():
+    if not folder.comparison.is_file():
         raise UserError(
             f"{folder.name} compares no arms; name a run of `harness train --controls`."
         )
-    return Comparison.model_validate_json(path.read_text())
+    return read_as(Comparison, folder.comparison, REMEDY)
 
 
 def members(name: str, root: Path) -> tuple[str, ...]:
@@ -245,29 +279,31 @@ def write_counts(folder: RunFolder, counts: dict[str, Counted]) -> None:
 
 
 def read_counts(folder: RunFolder) -> dict[str, Counted]:
-    """Trial id -> counts, of a study that trains nothing."""
-    content = json.loads(folder.counts.read_text())
-    return {trial_id: Counted(**counted) for trial_id, counted in content.items()}
+    """Trial id -> counts, of a study that trains nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return read_as(dict[str, Counted], folder.counts, REMEDY)
 
 
 def read_run(folder: RunFolder) -> RunFiles:
     """Read the folder of a sweep or of a comparison of searches, also while it is being driven.
 
     Raises:
-        UserError: the folder is of neither, or a log is damaged.
+        UserError: the folder is of neither, or one of its files is damaged.
     """
-    path = folder.study
-    if not path.is_file():
+    if not folder.study.is_file():
         raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
-    content = json.loads(path.read_text())
-    asked = [Asked(**cell) for cell in content["cells"]]
+    content = read_as(_StudyFile, folder.study, REMEDY)
+    asked = list(content.cells)
     searches = {number: read_log(log) for number, log in enumerate(folder.logs())}
     for events in searches.values():
         asked += [Asked(ask.cell, ask.seed, ask.trial_id) for ask in asks(events)]
     return RunFiles(
-        study=Study.model_validate_json(json.dumps(content["study"])),
+        study=content.study,
         asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,
-        environment=json.loads(folder.environment.read_text()),
+        environment=read_environment(folder),
         searches=searches,
     )
 
@@ -304,8 +340,11 @@ def refuse_replayed(folder: RunFolder) -> None:
 
 
 def read_search_comparison(folder: RunFolder) -> SearchComparison | None:
-    """The comparison of searches in a run's folder; None if it holds none."""
-    path = folder.searches
-    if not path.is_file():
+    """The comparison of searches in a run's folder; None if it holds none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not folder.searches.is_file():
         return None
-    return SearchComparison.model_validate_json(path.read_text())
+    return read_as(SearchComparison, folder.searches, REMEDY)

@@ -160,38 +160,54 @@ def _as_row(event: Event) -> dict[str, Any]:
 def _as_event(row: dict[str, Any], where: str) -> Event:
     """A line as an event; keys beside those of its kind are left alone."""
     match row:
-        case {"ask": params, "cell": cell, "seed": seed, "trial": trial_id}:
+        case {
+            "ask": dict() as params,
+            "cell": dict() as cell,
+            "seed": int() as seed,
+            "trial": str() as trial_id,
+        } if _are_numbers(params):
             return Ask(params=params, cell=cell, seed=seed, trial_id=trial_id)
-        case {"report": trial_id, "epoch": epoch, "score": score}:
+        case {
+            "report": str() as trial_id,
+            "epoch": int() as epoch,
+            "score": int() | float() as score,
+        }:
             return Report(trial_id=trial_id, epoch=epoch, score=score)
-        case {"warm": params, "objective": objective}:
+        case {"warm": dict() as params, "objective": int() | float() as objective} if _are_numbers(
+            params
+        ):
             return Warm(params=params, objective=objective)
         case {
-            "tell": trial_id,
+            "tell": str() as trial_id,
             "status": "COMPLETE" | "DIVERGED" | "PRUNED" | "FAILED" as status,
-            "objective": objective,
-            "epochs": epochs,
-            "device_s": device_s,
-            "flops": flops,
+            "objective": int() | float() | None as objective,
+            "epochs": int() as epochs,
+            "device_s": int() | float() as device_s,
+            "flops": int() as flops,
         }:
-            has_total = all(f"total_{name}" in row for name in Spent._fields)
-            return Tell(
-                trial_id=trial_id,
-                status=status,
-                objective=objective,
-                epochs=epochs,
-                device_s=device_s,
-                flops=flops,
-                until=row.get("until"),
-                total=Spent(*(row[f"total_{n}"] for n in Spent._fields)) if has_total else None,
-            )
-    kind = next((kind for kind in KINDS if kind in row), None) if isinstance(row, dict) else None
+            total = [row.get(f"total_{name}") for name in Spent._fields]
+            until = row.get("until")
+            if until is None or isinstance(until, int):
+                return Tell(
+                    trial_id=trial_id,
+                    status=status,
+                    objective=objective,
+                    epochs=epochs,
+                    device_s=device_s,
+                    flops=flops,
+                    until=until,
+                    total=None if None in total else Spent(*total),  # type: ignore[arg-type]
+                )
+    kind = next((kind for kind in KINDS if kind in row), None)
     if kind is not None:
         raise UserError(
             f"{where}: the {kind} event lacks a value or has an unknown one; move the log away."
         )
-    name = next(iter(row), "") if isinstance(row, dict) else row
     raise UserError(
-        f"{where}: unknown event {name!r} (known: {', '.join(KINDS)}); a newer version may have "
-        "written it: update the harness, or move the log away."
+        f"{where}: unknown event {next(iter(row), '')!r} (known: {', '.join(KINDS)}); a newer "
+        "version may have written it: update the harness, or move the log away."
     )
+
+
+def _are_numbers(params: dict[str, Any]) -> bool:
+    return all(isinstance(value, int | float) for value in params.values())

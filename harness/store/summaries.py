@@ -159,16 +159,21 @@ def _read(store: Store, wanted: dict[str, int]) -> dict[str, Summary]:
         return {}
     try:
         with closing(sqlite3.connect(path)) as database:
-            rows = database.execute(f"SELECT * FROM v{VERSION}").fetchall()  # noqa: S608 - a constant
+            found = database.execute(f"SELECT id, time, json FROM v{VERSION}")  # noqa: S608 - a constant
+            rows = found.fetchall()
     except sqlite3.DatabaseError as error:
         if not isinstance(error, sqlite3.OperationalError):  # damaged, not locked or of a version
             path.unlink(missing_ok=True)
         return {}
     current = [(trial_id, text) for trial_id, time, text in rows if wanted.get(trial_id) == time]
-    # All at once, which takes half of the time.
-    contents = json.loads(f"[{','.join(text for _, text in current)}]")
-    ids = (trial_id for trial_id, _ in current)
-    return {i: Summary(i, *content) for i, content in zip(ids, contents, strict=True)}
+    try:
+        # All at once, which takes half of the time.
+        contents = json.loads(f"[{','.join(text for _, text in current)}]")
+        ids = (trial_id for trial_id, _ in current)
+        return {i: Summary(i, *content) for i, content in zip(ids, contents, strict=True)}
+    except (ValueError, TypeError, RecursionError):  # of something else, so all of it is in doubt
+        path.unlink(missing_ok=True)
+        return {}
 
 
 def _summary(store: Store, trial_id: str) -> Summary:

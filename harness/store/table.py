@@ -345,6 +345,30 @@ def read_table(path: Path) -> Table:
             raise
         raise UserError(wrong) from error
     needed = [*COLUMNS, *(f"{p}_{n}" for p in ("select", "final", "test") for n in OVERALL)]
-    if not set(needed) <= set(table.column_names):
+    if not set(needed) <= set(table.column_names) or not _is_sound(table):
         raise UserError(wrong)
     return Table(info=info, rows=table.to_pandas())
+
+
+def _is_sound(table: pa.Table) -> bool:
+    """Whether the columns that every table has hold what they are read as."""
+    for name in COLUMNS:
+        column = table[name]
+        is_right = {
+            **dict.fromkeys(("seed", "epoch", "flops"), pa.types.is_integer),
+            "device_s": pa.types.is_floating,
+        }.get(name, _is_text)
+        if not is_right(column.type) or (name != "spec" and column.null_count):
+            return False
+    for name in ("cell", "spec"):
+        texts = table[name].drop_null().unique().to_pylist()
+        try:
+            if not all(isinstance(json.loads(text), dict) for text in texts):
+                return False
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))

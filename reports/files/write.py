@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UserError
+from harness.spec import read_as
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_search_comparison
@@ -120,9 +121,8 @@ def _add_run(found: hashlib._Hash, folder: RunFolder) -> None:
 def _drawn(folder: RunFolder) -> _Drawn | None:
     """What is known of the report that is there; None without one, or of another version."""
     try:
-        content = _Drawn(**json.loads(folder.drawn.read_text()))
-        return content._replace(unusable=[(trial_id, why) for trial_id, why in content.unusable])
-    except (OSError, ValueError, TypeError):
+        return read_as(_Drawn, folder.drawn, "")
+    except UserError:
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,7 +12,7 @@ from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
-from harness.store.runs import read_comparison
+from harness.store.runs import read_comparison, read_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ def load_arms(folder: RunFolder) -> Arms:
         UserError: a record is gone.
     """
     comparison = read_comparison(folder)
-    environment = json.loads(folder.environment.read_text())
+    environment = read_environment(folder)
     store = folder.store
     records: dict[str, TrialRecord] = {}
     for arm in comparison.arms:

@@ -50,6 +50,24 @@ def as_flat_pair(state):
     return {"state_dict": {**student, **{f"teacher.{k}": v for k, v in state.items()}}}
 
 
+def as_released_ema(state):
+    """What timm's training script keeps: weights and their moving average, which is not taken."""
+    other = {k: torch.zeros_like(v) for k, v in state.items()}
+    return {"epoch": 3, "state_dict_ema": other, "state_dict": state, "version": 2}
+
+
+def by_modules(state):
+    """A dictionary for every module, instead of dotted names."""
+    nested = {}
+    for name, value in state.items():
+        *modules, last = name.split(".")
+        inner = nested
+        for module in modules:
+            inner = inner.setdefault(module, {})
+        inner[last] = value
+    return nested
+
+
 LAYOUTS = {
     "timm": lambda state: state,
     "timm with its head": lambda state: {**state, "head.weight": torch.ones(5, 64)},
@@ -58,4 +76,12 @@ LAYOUTS = {
     "MAE": as_mae,
     "DINO": as_dino,
     "a flat pair": as_flat_pair,
+    "a tensor beside": lambda state: {"best_acc1": torch.tensor(71.0), "state_dict": state},
+    "model_state_dict": lambda state: {"step": 7, "model_state_dict": state},
+    "EMA alone": lambda state: {"state_dict_ema": state},
+    "EMA": as_released_ema,
+    "deep": lambda state: {"net": {"deep": [{"vision": {f"tower.{k}": state[k] for k in state}}]}},
+    "by modules": lambda state: {"params": by_modules(state)},
 }
+TWO_TOWERS = ("DINO", "a flat pair", "EMA")
+"""Layouts that hold two, of which one is zeros."""

@@ -1,0 +1,69 @@
+"""Values that nobody means: huge, deep, or no text. Each is one short sentence, exit code 2."""
+
+from __future__ import annotations
+
+import pytest
+from support.cli import harness
+
+from harness.errors import UserError
+from harness.search.budget import Budget
+from harness.spec import Placement, parse_depth
+from harness.store.runs import LONGEST_VARIANT, variant
+
+DIGITS = "9" * 5000
+COMMAND = ["sweep", "--study", "depth_vs_position", "--smoke", "--dry-run"]
+ODD = {
+    "5,000 digits": (["--set", f"recipe.epochs={DIGITS}"], "'recipe.epochs' was given"),
+    "200,000 brackets": (["--set", "options.x=" + "[" * 200_000], "Unknown field 'x'"),
+    "a null character": (["--set", 'data.name="\\u0000"'], "Unknown dataset"),
+    "half a character": (["--set", 'backbone="\\ud800"'], "characters that are no text"),
+    "a byte that is no text": (["--set", "method=\ud800"], "characters that are no text"),
+    "a site with a zero": (["--set", 'placement={"00.q":1}'], "Bad site '00.q': write '0.q'"),
+    "seeds": (["--seeds", "2147483648"], "is not in the range"),
+    "a depth": (["--only", f"depth=last:{DIGITS}"], "Unknown value of depth: 'last:999"),
+    "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad budget '999"),
+    "not a number": (["--set", "recipe.lr=NaN"], "finite number"),
+    "a whole object": (["--set", "recipe=" + '{"a":1}'], "Unknown field 'recipe.a'"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_refused_in_one_short_sentence(tmp_path, case):
+    words, said = ODD[case]
+    result = harness(*COMMAND, *words, "--out", tmp_path / "runs")
+    assert result.exit_code == 2 and said in result.stderr, result.output
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: ") and len(result.stderr) < 700
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_hash_that_is_null_is_none(tmp_path):
+    assert variant({"backbone.sha256": None}) == "+backbone.sha256=None"
+
+
+def test_names_of_runs_fit_into_a_file_system(tmp_path):
+    sites = [{f"{block}.{p}": 1.0 for block in range(12) for p in "qkv"} for _ in range(2)]
+    one, other = sites[0], {**sites[1], "11.v": 2.0}
+    names = [variant({"placement": each}) for each in (one, other)]
+    assert names[0] != names[1] and names[0] == variant({"placement": dict(one)})
+    assert all(len(name.encode()) <= LONGEST_VARIANT for name in names)
+    (tmp_path / f"depth_vs_position{names[0]}+smoke").mkdir()
+    assert variant({"alpha": 2.0, "data": "a b/c"}) == "+alpha=2.0+data=ab_c"  # as it always was
+
+
+@pytest.mark.parametrize("text", [f"last:{DIGITS}", f"block:{DIGITS}", f"blocks:0-{DIGITS}"])
+def test_a_depth_beyond_all_blocks_is_refused_short(text):
+    with pytest.raises(UserError) as refused:
+        parse_depth(text, 12)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "epochs", "0", "1e400"])
+def test_a_budget_without_end_is_refused(text):
+    with pytest.raises(UserError, match="Bad budget"):
+        Budget.parse(text)
+
+
+def test_a_site_has_one_name():
+    with pytest.raises(ValueError, match=r"Bad site '01\.q': write '1\.q'"):
+        Placement({"01.q": 1.0})
