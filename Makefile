@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Four processes on two cores: tests of killed drivers and of Ray wait for others.
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: sweep test check fast smoke oldest reproduce findings lint clean
+.PHONY: sweep test check fast smoke stress oldest reproduce findings lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -29,7 +29,11 @@ smoke: $(VENV)/installed
 	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
 		--out "$$out" && rm -r "$$out"
 
-# The same with the oldest releases that pyproject.toml allows, in an environment of its own. Without
+# Tens of thousands of generated inputs, kills and pauses, thousands of trials in one process: hours.
+stress: $(VENV)/installed-test
+	$(BIN)/python tests/stress.py
+
+# `make check` with the oldest releases that pyproject.toml allows, in an environment of its own. Without
 # types: the older the libraries, the less their annotations say.
 oldest: .venv-oldest.txt
 	$(MAKE) fast smoke VENV=.venv-oldest CONSTRAINTS=.venv-oldest.txt
