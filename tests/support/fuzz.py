@@ -33,6 +33,8 @@ from harness.runner.runtime import Runtime
 from harness.search.budget import Budget
 from harness.spec import POSITIONS, BackboneSpec, Placement, TrialSpec
 from harness.spec.sites import parse_depth
+from harness.store.run_folder import RunFolder
+from harness.store.store import Store
 from harness.store.table import read_table, tabulate
 from harness.study.axes import Axis
 from support.images import picture
@@ -288,7 +290,7 @@ def run_files(given: tuple[int, tuple[str, Any], str]) -> None:
             commanded("tabulate", study.name, "--file", Path(folder, "t.parquet"), "--out", root)
         else:
             with refused_in_one_sentence():
-                load_run(next((root / "studies").iterdir()))
+                load_run(RunFolder.of(Store(root), study.name))
 
 
 @kind(st.tuples(st.sampled_from(["bytes", "column", "cell"]), st.integers(0, 10**6), DAMAGES), 2)
@@ -358,7 +360,7 @@ def checkpoints(given: tuple[list[str], dict[str, Any], str]) -> None:
         if how == "cut":
             path.write_bytes(path.read_bytes()[:-1000])
         with refused_in_one_sentence():
-            load_into(model, path)
+            load_into(model, path, "vit_pico")
             assert how in ("", "list"), "spoilt weights were taken"
 
 
