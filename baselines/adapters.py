@@ -6,23 +6,22 @@ Owns: these modules and their parameter formula. Must not know: how they are tra
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Form, Strength
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
 from harness.rng import generator
-from harness.spec import MAP_POSITIONS, SUB_BLOCK_POSITIONS, Frozen, Placement
+from harness.spec import MAP_POSITIONS, SUB_BLOCK_POSITIONS, Count, Frozen, Placement
 
 
 class AdapterOptions(Frozen):
     """`rank` r of the bottleneck; how α scales it; whether it has its own LayerNorm."""
 
-    rank: Annotated[int, Field(ge=1)] = 4
+    rank: Count = 4
     scale: Literal["alpha", "alpha_over_r"] = "alpha"
     """`alpha` is Eq. 2 (and LIFT); `alpha_over_r` is the released code."""
     layer_norm: bool = True
@@ -31,7 +30,7 @@ class AdapterOptions(Frozen):
 class AdaptFormerOptions(Frozen):
     """As `AdapterOptions`, and two scales that are trained."""
 
-    rank: Annotated[int, Field(ge=1)] = 4
+    rank: Count = 4
     scale: Literal["learnable", "alpha_times_gain", "alpha", "alpha_over_r"] = "learnable"
     """`learnable` is the released code: a trained scalar that starts at α. `alpha_times_gain` is α
     times a trained scalar that starts at 1: of the same value at first, but it moves α² times as

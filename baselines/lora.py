@@ -6,23 +6,22 @@ Owns: its initial values and parameter formula. Must not know: how it is trained
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Strength
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
 from harness.rng import generator
-from harness.spec import MAP_POSITIONS, Frozen, Placement
+from harness.spec import MAP_POSITIONS, Count, Frozen, Placement
 
 
 class LoRAOptions(Frozen):
     """`rank` r; `scale` of BA; how A starts; what the `out` position reads."""
 
-    rank: Annotated[int, Field(ge=1)] = 4
+    rank: Count = 4
     scale: Literal["alpha_over_r", "alpha"] = "alpha_over_r"
     init: Literal["standard", "released"] = "standard"
     """`standard`: A ~ U(±1/√d), as in LoRA. `released`: U(±1/√r), which the released code's

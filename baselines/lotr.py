@@ -6,23 +6,22 @@ Owns: which sites share factors, and the parameter formula. Must not know: how i
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, Delta, Strength
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
 from harness.rng import generator
-from harness.spec import MAP_POSITIONS, Frozen, Placement, Site
+from harness.spec import MAP_POSITIONS, Count, Frozen, Placement, Site
 
 
 class LoTROptions(Frozen):
     """`rank` r of the core; `scale` of BGA."""
 
-    rank: Annotated[int, Field(ge=1)] = 4
+    rank: Count = 4
     scale: Literal["alpha_over_r", "alpha"] = "alpha_over_r"
     """`alpha_over_r` is the authors' code."""
 

@@ -6,22 +6,20 @@ Owns: the prompts' sizes and initial values. Must not know: how they are trained
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from harness.insertion.attachment import Attachment
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims
 from harness.rng import generator
-from harness.spec import Frozen, Placement
+from harness.spec import Count, Frozen, Placement
 
 
 class VPTOptions(Frozen):
     """`length` p: number of prompt tokens."""
 
-    length: Annotated[int, Field(ge=1)] = 10
+    length: Count = 10
 
 
 def _prompts(model: Backbone, blocks: list[int], length: int, seed: int) -> Attachment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,15 @@ LONGEST_GIVEN = 120
 """Characters of a name that an error repeats."""
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place that you may write to"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST), "name a place that can be made"),
+    errno.EISDIR: "name a file that is no folder",
+    errno.ENAMETOOLONG: "name a shorter place",
+    errno.EINVAL: "name another place",
+}
+"""What helps where something cannot be written."""
 
 
 class NotSavedError(RuntimeError):
@@ -43,6 +53,11 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} {given!r}.{hint} {allowed}.")
 
 
+def remedy(error: OSError) -> str:
+    """What to do about something that cannot be written, for the middle of a sentence."""
+    return REMEDIES.get(error.errno or 0, "see to that")
+
+
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
     """Turn a failure to write into one sentence.
@@ -55,5 +70,5 @@ def saving(path: Path) -> Iterator[None]:
     except OSError as error:
         raise NotSavedError(
             f"Results cannot be saved: {path}: {error.strerror or error}. What was saved is whole; "
-            "make room and give the command again."
+            f"{remedy(error)} and give the command again."
         ) from error

@@ -31,6 +31,12 @@ def test_a_setting_that_an_axis_would_override_is_refused(tmp_path, search, fiel
     assert f"varies {field}" in line and f"--only {field}=VALUE" in line
 
 
+@pytest.mark.parametrize("search", [(), ("--search", "tpe")])
+def test_a_seed_that_the_studys_own_would_override_is_refused(tmp_path, search):
+    line = refused(tmp_path, *SWEEP, *search, "--set", "seed=3")
+    assert "seeds of its own" in line and "`--seeds N`" in line
+
+
 def test_so_it_is_of_named_variants_and_parts_of_fields():
     for study, field in (("methods", "method"), ("position_vs_alpha", "alpha")):
         with pytest.raises(UserError, match="would override it"):

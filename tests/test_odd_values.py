@@ -7,7 +7,7 @@ from support.cli import harness
 
 from harness.errors import UserError
 from harness.search.budget import Budget
-from harness.spec import Placement, parse_depth
+from harness.spec import Placement, TrialRequest, parse_depth
 from harness.store.runs import LONGEST_VARIANT, variant
 
 DIGITS = "9" * 5000
@@ -23,6 +23,10 @@ ODD = {
     "a depth": (["--only", f"depth=last:{DIGITS}"], "Unknown value of depth: 'last:999"),
     "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad budget '999"),
     "not a number": (["--set", "recipe.lr=NaN"], "finite number"),
+    "images of a batch": (["--set", f"recipe.batch_size={'9' * 30}"], "less than or equal to"),
+    "ranks": (["--set", f"options.rank={'9' * 30}"], "field 'rank' was given 999"),
+    "drawn images": (["--set", f"data.options.test_per_class={'9' * 30}"], "'test_per_class' was"),
+    "a size": (["--set", f"backbone.img_size={'9' * 30}"], "'backbone.img_size' was given 999"),
     "a whole object": (["--set", "recipe=" + '{"a":1}'], "Unknown field 'recipe.a'"),
 }
 
@@ -34,6 +38,14 @@ def test_odd_values_are_refused_in_one_short_sentence(tmp_path, case):
     assert result.exit_code == 2 and said in result.stderr, result.output
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Error: ") and len(result.stderr) < 700
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_seed_is_what_random_numbers_can_be_drawn_from(tmp_path):
+    words = ["train", "--method", "linear_probe", "--seed", "9" * 30, "--out", tmp_path / "runs"]
+    result = harness(*words)
+    assert result.exit_code == 2 and "seed" in result.stderr, result.output
+    assert TrialRequest(seed=2**63 - 1).seed == 2**63 - 1
     assert not (tmp_path / "runs").exists()
 
 

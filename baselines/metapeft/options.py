@@ -13,7 +13,7 @@ from harness.baselines.metapeft.hypergradient import parse_hypergradient
 from harness.baselines.metapeft.modulator import GammaForm, GammaPer, NonNegative
 from harness.baselines.metapeft.sampling import Sampling
 from harness.errors import UserError
-from harness.spec import Added, Frozen
+from harness.spec import Added, Count, Frozen
 
 Variant = Literal["paper", "released", "single_level", "gradient_norm"]
 
@@ -45,7 +45,7 @@ class MetaPEFTOptions(Frozen):
     starting at 1 (the paper's Fig. 2)."""
     nonneg: NonNegative = "softplus"
     """`none` lets γ become negative."""
-    inner_steps: Annotated[int, Field(ge=1)] = 3
+    inner_steps: Count = 3
     """K, inner steps to one outer step. Not in the paper's text; 2 or 3 in the released configs."""
     outer_lr: Annotated[float, Field(ge=0)] = 0.01
     """Of Adam on γ, constant. The paper only says that it varies by dataset and backbone."""
@@ -62,7 +62,7 @@ class MetaPEFTOptions(Frozen):
     """Whether the inner loop may train on D_val's images too. The paper samples D_val from the
     training data and does not say that it leaves them out. `held_out` defers them to later
     batches."""
-    outer_batches: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    outer_batches: Count | Literal["all"] = 1
     """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
     Eq. 9 has all of D_val."""
     outer_prior: Annotated[Literal["train", "d_val"], Added] = "train"

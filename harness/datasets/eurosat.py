@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import LongTail
 from harness.datasets.reading import absent, known_class_folders
 from harness.errors import UserError, unknown
+from harness.spec import Seed
 
 CLASSES = (
     "AnnualCrop",
@@ -52,7 +53,7 @@ class EuroSatOptions(LongTail):
     kind: Literal["rgb", "ms"] = "rgb"
     bands: str = "all"
     """For `kind` ms: `all`, or names in the order wanted, as in B04,B03,B02."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """Draws the fifth of each class that is the test set."""
 
     @model_validator(mode="after")

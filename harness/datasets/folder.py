@@ -44,6 +44,7 @@ from harness.datasets.two_ways import (
 )
 from harness.errors import UserError, unknown
 from harness.rng import generator
+from harness.spec import Seed
 
 LIST = "split.csv"
 
@@ -60,7 +61,7 @@ class FolderOptions(LongTail, BorderMask):
     """CSV with the columns class and group; None: by counts (`head_above`, `tail_below`)."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of every class that is kept for testing, where the files name no split."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     bands: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Bands to use, counted from 0; None: RGB."""
 

@@ -22,7 +22,7 @@ from harness.datasets.dota import CLASSES as TARGET_CLASSES
 from harness.datasets.dota import GROUPS as TARGET_GROUPS
 from harness.datasets.synth_rs_render import SOURCE_CLASSES, render_source, render_target
 from harness.rng import generator
-from harness.spec import Added
+from harness.spec import Added, Seed
 
 TRAIN_COUNTS = {
     "ship": 258,
@@ -47,9 +47,9 @@ TRAIN_COUNTS = {
 class SynthRSOptions(DevSet):
     """What is drawn. The dev set is drawn anew, as nothing is left unused."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Draws all images, independently of the trial's seed."""
-    test_per_class: Annotated[int, Field(ge=1)] = 80
+    test_per_class: Annotated[int, Field(ge=1, le=10_000)] = 80
     """Images of each class in the balanced test set."""
     tail_seed: Annotated[TailSeed, Added] = 0
     """Draws other training images, and another dev set, for every number from 1; the test set

@@ -18,7 +18,7 @@ from harness.driver.drive import drive
 from harness.driver.request import Keep
 from harness.driver.start import StartEngine
 from harness.engines.base import Engine
-from harness.errors import Interrupted, TrialsFailed
+from harness.errors import Interrupted, NotSavedError, TrialsFailed
 from harness.metrics import SHOWN, Objective, scale_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -85,6 +85,7 @@ class Batch:
 
         Raises:
             Interrupted: the user wants to end at once.
+            NotSavedError: records of trials that had ended are gone at the end.
             UserError: tensors are to be kept of a trial that had kept none, and it cannot be
                 trained again, or gives other scores.
         """
@@ -122,6 +123,13 @@ class Batch:
                 max_retries=self.max_retries,
                 stop=self._stop,
                 on_end=ended,
+            )
+        lost = [] if self._stop.is_set() else self.store.lost(known)
+        if lost:
+            raise NotSavedError(
+                f"The records of {len(lost)} of {len(known)} trials are gone from "
+                f"{self.store.trials}, as {lost[0]}'s: something removed them in the meantime. "
+                "Give the command again to train these trials again."
             )
         if self.problem is None and self.keep != "none":
             self.keep_weights(known if self.keep == "all" else [best.trial_id])

@@ -114,6 +114,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
             raise UserError(f"--set {field}={value}: that is for --{FLAGS[field]} to say.")
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
+    asked.place.store.refuse_unmakeable()
     refuse_root(asked.place, [request.data.name])
     runtime = make_runtime(asked.place, request.backbone, file, console, keep_weights=True)
     seeds = (asked.seed,) if asked.seeds is None else tuple(range(asked.seeds))

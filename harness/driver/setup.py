@@ -74,11 +74,12 @@ class Prepared:
 def prepare(
     asked: StudyRequest, place: PlaceRequest, engine: EngineRequest, console: Console
 ) -> Prepared:
-    """Everything that a command needs to run a study; the store is not touched.
+    """Everything that a command needs to run a study; nothing is left in the store.
 
     Raises:
         UserError: one of the requests makes no sense, or names something that is not there.
     """
+    place.store.refuse_unmakeable()
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
     if place.data_root is not None:  # every cell is looked at
@@ -142,6 +143,11 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     study, values = known_study(asked.study), dict(settings)
     if asked.select_on is not None:
         values["data.select_on"] = asked.select_on
+    if "seed" in values:
+        raise UserError(
+            f"--set seed={in_words(values['seed'])}: a study runs seeds of its own, which would "
+            "override it; `--seeds N` runs seeds 0 to N-1."
+        )
     for field, value in values.items():
         axis = study.varied_by(field)
         if axis is not None:

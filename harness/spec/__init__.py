@@ -5,7 +5,9 @@ vocabulary. Must not know: how anything is trained, stored or searched.
 """
 
 from harness.spec.base import Added as Added
+from harness.spec.base import Count as Count
 from harness.spec.base import Frozen as Frozen
+from harness.spec.base import Seed as Seed
 from harness.spec.base import explain as explain
 from harness.spec.base import identity as identity
 from harness.spec.base import read_as as read_as

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.errors import UserError, unknown
@@ -20,6 +20,10 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 LONGEST_SHOWN = 120
 """Characters of a value in a message."""
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""How many of something there are, below what overflows where torch or numpy count."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What random numbers are drawn from."""
 
 
 class Added:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError, unknown
-from harness.spec.base import Frozen, validated
+from harness.spec.base import Count, Frozen, Seed, validated
 from harness.spec.sites import Placement, Position
 from harness.spec.trial import BackboneSpec, DataSpec, Recipe, nothing_held_out
 
@@ -21,7 +21,7 @@ CHANGEABLE = ("alpha", "placement", "recipe.lr")
 class ChangeRequest(Frozen):
     """Some of the `CHANGEABLE` fields, and after how many epochs they take these values."""
 
-    after: Annotated[int, Field(ge=1)]
+    after: Count
     values: dict[str, JsonValue]
 
 
@@ -43,7 +43,7 @@ class TrialRequest(Frozen):
     recipe: Recipe = Recipe()
     changes: tuple[ChangeRequest, ...] = ()
     """In the order in which they are made."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _sites_are_named_once(self) -> Self:

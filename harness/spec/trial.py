@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError
-from harness.spec.base import Added, Frozen, identity
+from harness.spec.base import Added, Count, Frozen, Seed, identity
 from harness.spec.sites import Placement
 
 SEMANTICS = 3
@@ -36,8 +36,8 @@ class BackboneSpec(Frozen):
     weights: Literal["pretrained", "random", "file"] = "pretrained"
     """`file`: the local file that `--weights` names. Its hash is part of the trial's identity, its
     path is not."""
-    img_size: Annotated[int, Field(gt=0)] | None = None
-    in_chans: Annotated[int, Field(ge=1), Added] = 3
+    img_size: Annotated[int, Field(gt=0, le=2**15)] | None = None
+    in_chans: Annotated[Count, Added] = 3
     """Bands of an image; pretrained weights for three are adapted to them."""
     frozen: Annotated[WeightDtype, Added] = "fp32"
     """Data type of the frozen weights: bf16 computes in bf16; int8 (weights only) computes in the
@@ -103,8 +103,8 @@ def nothing_held_out(fraction: object) -> UserError:
 class Recipe(Frozen):
     """How a trial is trained. Defaults are those of the authors' released code."""
 
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    epochs: Count = 10
+    batch_size: Count = 128
     lr: Annotated[float, Field(gt=0)] = 0.01
     """At batch 128; the rate used is `lr * sqrt(batch_size / 128)`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -164,7 +164,7 @@ class Recipe(Frozen):
 class Change(Frozen):
     """New strengths and learning rate from some epoch on; weights and sites stay."""
 
-    after: Annotated[int, Field(ge=1)]
+    after: Count
     """Epochs trained before the change."""
     placement: Placement
     lr: Annotated[float, Field(gt=0)]
@@ -181,7 +181,7 @@ class TrialSpec(Frozen):
     data: DataSpec
     recipe: Recipe
     changes: Annotated[tuple[Change, ...], Added] = ()
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
     @functools.cached_property
     def trial_id(self) -> str:

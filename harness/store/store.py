@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from harness.errors import NotSavedError, UserError, saving, unknown
+from harness.errors import NotSavedError, UserError, remedy, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.checked import checked_record, checked_spec
 from harness.store.files import append_line, read_lines, save_tensors, write_atomically
@@ -109,6 +109,14 @@ class Claim:
             self.checkpoint.unlink(missing_ok=True)
 
 
+def _unmakeable(root: Path, error: OSError) -> UserError:
+    shown = str(root)
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    return UserError(
+        f"The store {shown} cannot be made: {error.strerror or error}; {remedy(error)}."
+    )
+
+
 class Store:
     """Trials under `root/trials`, shared by all studies, processes and machines that see `root`.
 
@@ -137,13 +145,46 @@ class Store:
         """A store there or to be there; nothing is written yet.
 
         Raises:
-            UserError: a file lies where the folder is to be.
+            UserError: a file lies where the folder is to be, or no folder can be.
         """
-        there = next(each for each in (root, *root.absolute().parents) if each.exists())
+        try:
+            there = next(each for each in (root, *root.absolute().parents) if each.exists())
+        except OSError as error:
+            raise _unmakeable(root, error) from error
         if not there.is_dir():
             raise UserError(f"The store {root} cannot be there, because {there} is a file.")
         self.root = root
         self.trials = root / "trials"
+
+    def refuse_unmakeable(self) -> None:
+        """See that the store's folder can be made, before anything is computed for it.
+
+        What is made for that is removed again.
+
+        Raises:
+            UserError: it cannot; names the reason.
+        """
+        lacking = [each for each in (self.root, *self.root.parents) if not each.exists()]
+        made = []
+        try:
+            for each in reversed(lacking):
+                each.mkdir()
+                made.append(each)
+        except FileExistsError:
+            pass  # another process makes it
+        except OSError as error:
+            raise _unmakeable(self.root, error) from error
+        finally:
+            for each in reversed(made):
+                with suppress(OSError):  # another process uses it by now
+                    each.rmdir()
+
+    def lost(self, trial_ids: Iterable[str]) -> list[str]:
+        """Those that have no record and that nobody trains."""
+        paths = {each: self.trials / each / "record.json" for each in trial_ids}
+        return [
+            each for each, path in paths.items() if not (path.exists() or self.is_claimed(each))
+        ]
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """The published record, or None.
