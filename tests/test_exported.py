@@ -15,6 +15,7 @@ from support.cli import harness
 from support.images import tree
 from support.methods import fill, setting
 from support.records import TINY
+from support.runs import RESULTS, made_run, study
 
 from harness.errors import UserError
 from harness.export.about import About, Head, Normalisation
@@ -200,3 +201,82 @@ def test_a_split_is_of_images_on_disk(exported, tmp_path):
 def test_weights_that_nothing_reads_are_refused(exported, tmp_path):
     result, _ = predict(exported, tmp_path, tmp_path, "--weights", tmp_path / "w.safetensors")
     assert result.exit_code == 2 and "had its weights from no file" in result.stderr
+
+
+def edited(exported, **changes):
+    path = exported / "adapter.json"
+    known = json.loads(path.read_text())
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        node = known
+        for each in parents:
+            node = node[each]
+        node[last] = value
+    path.write_text(json.dumps(known))
+
+
+EDITS = {
+    "another trial": {"trial_id": "0" * 16},
+    "another strength": {"spec__placement": {"0.q": 9.0}},
+    "no such block": {"spec__placement": {"99.q": 1.0}},
+    "a class twice": {"classes": ["a", "a", "b"]},
+    "no classes": {"classes": []},
+    "no size": {"normalisation__size": 0},
+    "another size": {"normalisation__size": 64},
+    "another cut": {"normalisation__resize": 3},
+    "four means": {"normalisation__mean": [0.5] * 4},
+    "four deviations": {"normalisation__std": [0.5] * 4},
+    "division by zero": {"normalisation__std": [0.0, 0.5, 0.5]},
+    "two bands": {"normalisation__bands": [0, 1]},
+    "another head": {"head__type": "linear", "head__scale": None},
+    "another scale": {"head__scale": 1.0},
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_an_edited_export_is_not_used(exported, tmp_path, case):
+    tree(tmp_path / "d", {"a": 1})
+    edited(exported, **EDITS[case])
+    result, table = predict(exported, tmp_path, tmp_path / "d")
+    assert result.exit_code == 2 and "adapter.json is not used: its " in result.stderr
+    assert result.stderr.count("\n") == 1 and not table.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "int8"])
+def test_tensors_that_training_cannot_give_are_refused(exported, tmp_path, value):
+    tree(tmp_path / "d", {"a": 1})
+    path = exported / "weights.safetensors"
+    state = load_file(path)
+    if value == "int8":
+        state["head.weight"] = state["head.weight"].to(torch.int8)
+    else:
+        state["head.weight"][0, 0] = value
+    save_file(state, path)
+    result, table = predict(exported, tmp_path, tmp_path / "d")
+    assert result.exit_code == 2 and "head.weight is not all finite numbers" in result.stderr
+    assert not table.exists()
+
+
+def test_predictions_replace_predictions_alone(exported, tmp_path):
+    image = tree(tmp_path / "d", {"a": 1}) / "a" / "0.png"
+    for path in (image, exported / "adapter.json", exported / "weights.safetensors"):
+        before = path.read_bytes()
+        result = harness("predict", exported, image, "--out", path)
+        assert result.exit_code == 2 and "other than predictions" in result.stderr
+        assert path.read_bytes() == before
+    (tmp_path / "out.csv").write_text("")
+    for _ in range(2):
+        result, table = predict(exported, tmp_path, image)
+        assert result.exit_code == 0 and len(rows_of(table)) == 1
+
+
+@pytest.mark.parametrize(
+    "flags", [("csv", "parquet"), ("weights", "peft"), ("best", "merged"), ("csv", "tensorboard")]
+)
+def test_two_exports_of_one_place_are_refused(tmp_path, flags):
+    made_run(tmp_path / "r", study(), RESULTS)
+    words = [word for flag in flags for word in (f"--{flag}", tmp_path / "x" / ".." / "same")]
+    words[-1] = tmp_path / "same"
+    result = harness("export", "made", *words, "--out", tmp_path / "r")
+    assert result.exit_code == 2 and "are both of" in result.stderr, result.output
+    assert not (tmp_path / "same").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ def export(
     given = tensors if run is None else {**tables, **tensors}
     if not any(given.values()):
         raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
+    _refuse_same(given)
     is_trial = any(tensors.values()) and not (run is None and source.endswith(".json"))
     if not is_trial:
         skips = "skip" if on_bad_image == "skip" else None
@@ -129,6 +131,17 @@ def export(
         written = _export_placement(source, tensors)
     for path in written:
         click.echo(f"Wrote {path}")
+
+
+def _refuse_same(flags: dict[str, str | None]) -> None:
+    """Raises `UserError` if two of these are of one place, where the later would overwrite."""
+    places: dict[str, str] = {}
+    for flag, value in flags.items():
+        if value is None or flag == "optuna":
+            continue
+        first = places.setdefault(os.path.realpath(value), flag)
+        if first != flag:
+            raise UserError(f"--{first} and --{flag} are both of {value}: give each its own.")
 
 
 def _refuse(flags: dict[str, str | None], why: str) -> None:

@@ -6,6 +6,7 @@ export is read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from harness.errors import UserError
 from harness.model.backbones import input_size
 from harness.runner.prepare import dataset_of
 from harness.spec import Frozen, Placement, TrialSpec
+from harness.store.checked import fitting
 from harness.store.records import TrialRecord
 from harness.store.store import Store
 
@@ -98,10 +100,7 @@ def about(record: TrialRecord, store: Store) -> About:
             bands=bands,
             scaling=scaling,
         ),
-        head=Head(
-            type=spec.recipe.head,
-            scale=spec.recipe.head_scale if spec.recipe.head == "cosine" else None,
-        ),
+        head=head_of(spec),
         test={
             "micro": 100 * record.test.micro,
             "class_mean": 100 * record.test.class_mean,
@@ -113,7 +112,8 @@ def read_about(folder: Path) -> About:
     """What an exported folder says of itself.
 
     Raises:
-        UserError: it is no folder of an export that can be used, or of another version.
+        UserError: it is no folder of an export that can be used, of another version, or what it
+            says does not go together, as where it was edited.
     """
     try:
         text = (folder / NAME).read_bytes()
@@ -123,11 +123,46 @@ def read_about(folder: Path) -> About:
             "`harness export RUN --best FOLDER`."
         ) from error
     try:
-        return About.model_validate_json(text)
+        known = About.model_validate_json(text)
     except ValidationError as error:
         raise UserError(
             f"{folder / NAME} is damaged or was written by another version: export it again."
         ) from error
+    for field in _contradictions(known):
+        raise UserError(
+            f"{folder / NAME} is not used: its {field} is not that of trial {known.trial_id}; "
+            "export it again."
+        )
+    return known
+
+
+def _contradictions(known: About) -> Iterator[str]:
+    """Fields that cannot be of the trial; an edited one would change predictions silently."""
+    spec, view = known.spec, known.normalisation
+    if fitting(known.trial_id, spec, None) is None:
+        yield "spec"
+        return
+    if len(set(known.classes)) != len(known.classes) or not known.classes:
+        yield "list of classes"
+    if view.size != input_size(spec.backbone):
+        yield "normalisation.size"
+    if view.resize != eval_side(view.size):
+        yield "normalisation.resize"
+    channels = spec.backbone.in_chans
+    if len(view.mean) != channels:
+        yield "normalisation.mean"
+    if len(view.std) != channels or min(view.std) <= 0:
+        yield "normalisation.std"
+    if view.bands is not None and len(view.bands) != channels:
+        yield "normalisation.bands"
+    if known.head != head_of(spec):
+        yield "head"
+
+
+def head_of(spec: TrialSpec) -> Head:
+    """The head that a trial trains."""
+    recipe = spec.recipe
+    return Head(type=recipe.head, scale=recipe.head_scale if recipe.head == "cosine" else None)
 
 
 def timm_config(known: About, architecture: str, width: int) -> dict[str, Any]:

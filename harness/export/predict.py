@@ -40,6 +40,8 @@ from harness.training.evaluation import eval_batch
 Split = Literal["train", "test"]
 UNLABELLED = -1
 WEIGHTS = "weights.safetensors"
+START = "path,label,predicted,"
+"""Of every file of predictions."""
 
 
 class Prediction(NamedTuple):
@@ -113,6 +115,11 @@ def load_export(folder: Path, weights: Path | None = None, device: str = "cpu") 
         state = load_file(path)
     except Exception as error:  # safetensors raises a type of its own for each kind of damage
         raise UserError(f"{path} is damaged ({error}): export it again.") from error
+    for name, tensor in state.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise UserError(
+                f"{path} is damaged ({name} is not all finite numbers): export it again."
+            )
     if weights is not None and known.spec.backbone.weights != "file":
         raise UserError(
             f"--weights {weights}: {known.spec.backbone.name} had its weights from no file; leave "
@@ -290,13 +297,25 @@ def _of_split(known: About, root: Path, split: Split) -> _Images:
     return _Images(Source(root, view.bands, view.scaling, read), items)
 
 
+def _refuse_other(path: Path) -> None:
+    """Whether a file there is none of predictions, and would be lost."""
+    if not path.is_file():
+        return
+    with saving(path), path.open("rb") as file:
+        start = file.read(len(START))
+    if start and start != START.encode():
+        raise UserError(f"--out {path} holds something other than predictions: name another file.")
+
+
 def write_csv(path: Path, classes: Sequence[str], found: Iterable[Prediction]) -> Written:
     """Write a row per image: path, label (empty where unknown), predicted class, its probability,
     and the probability of every class, `p_<class>`; paths are relative to the folder of images.
 
     Raises:
         NotSavedError: it cannot be written; what was there before stays.
+        UserError: there is a file that holds something else, such as one of the images.
     """
+    _refuse_other(path)
     count = labelled = right = 0
     part = path.with_name(f"{path.name}.part")
     try:

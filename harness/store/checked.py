@@ -61,7 +61,7 @@ def semantics_of(record: TrialRecord) -> int | None:
 
     Records from before they said so are of any so far.
     """
-    return _fitting(record.trial_id, record.spec, _semantics(record.provenance))
+    return fitting(record.trial_id, record.spec, _semantics(record.provenance))
 
 
 def checked_spec(path: Path, text: bytes) -> TrialSpec:
@@ -76,7 +76,7 @@ def checked_spec(path: Path, text: bytes) -> TrialSpec:
     except ValidationError as error:
         _json(where, text, REMEDY)
         raise _wrong(where, error, REMEDY) from error
-    if _fitting(path.parent.name, spec, None) is None:
+    if fitting(path.parent.name, spec, None) is None:
         raise _of_another(where, path.parent.name, spec, None, REMEDY)
     return spec
 
@@ -119,7 +119,7 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc)
 
 
-def _fitting(trial_id: str, spec: TrialSpec, semantics: int | None) -> int | None:
+def fitting(trial_id: str, spec: TrialSpec, semantics: int | None) -> int | None:
     """Of the `SEMANTICS` given, or of all so far, the one under which the spec has the id."""
     possible = range(identities.SEMANTICS, 0, -1) if semantics is None else [semantics]
     return next((each for each in possible if spec.id_under(each) == trial_id), None)
