@@ -6,6 +6,7 @@ import pytest
 from support.cli import harness
 
 from harness.catalogue.studies import load_study
+from harness.cli.given import parse_settings
 from harness.driver.request import StudyRequest
 from harness.driver.said import said, varied_by
 from harness.driver.setup import asked_study
@@ -35,6 +36,36 @@ def test_a_setting_that_an_axis_would_override_is_refused(tmp_path, search, fiel
 def test_a_seed_that_the_studys_own_would_override_is_refused(tmp_path, search):
     line = refused(tmp_path, *SWEEP, *search, "--set", "seed=3")
     assert "seeds of its own" in line and "`--seeds N`" in line
+
+
+@pytest.mark.parametrize("search", [(), ("--search", "random")])
+@pytest.mark.parametrize(
+    "words,said",
+    [
+        (("--budget", "0.5"), "Bad budget '0.5'"),
+        (("--budget", "0.5epochs"), "Bad budget '0.5epochs'"),
+        (("--budget", ""), "Bad budget ''"),
+        (("--on-bad-image", "skip"), "--on-bad-image skip: synth-rs is drawn"),
+        (("--select-on", "test", "--set", "data.select_on=val"), "give one of them"),
+        (("--set", "recipe.lr=0.1", "--set", "recipe.lr=0.2"), "give one of them"),
+        (("--set", "recipe.lr=0.1", "--set", 'recipe={"lr":0.3}'), "give one of them"),
+        (("--set", 'options={"rank":2}', "--set", "options.rank=4"), "give one of them"),
+        (("--set", "backbone.sha256=abc"), "it is computed of the files"),
+        (("--set", "data.sha256=abc"), "it is computed of the files"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(tmp_path, search, words, said):
+    assert said in refused(tmp_path, *SWEEP, "--smoke", "--dry-run", *search, *words)
+
+
+def test_a_grids_budget_pays_for_a_trial(tmp_path):
+    line = refused(tmp_path, *SWEEP, "--dry-run", "--budget", "1epochs")
+    assert "pays for no trial: each has" in line
+
+
+def test_a_name_leaves_the_parts_beside_it_open():
+    words = ("data=folder", "data.options.split_seed=1", "backbone=vit_pico", "backbone.img_size=8")
+    assert len(parse_settings(words)) == 4 == len(parse_settings(words[::-1]))
 
 
 def test_so_it_is_of_named_variants_and_parts_of_fields():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import UserError
+from harness.errors import LONGEST_GIVEN, UserError
 
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
@@ -25,10 +25,24 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         field, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write FIELD=VALUE, as in recipe.lr=0.02.")
-        if field == "backbone.weights" and field in values:
-            raise UserError(f"--set {pair} and --set {field}={values[field]}: give one of them.")
-        values[field] = _read(field, text)
+        value = _read(field, text)
+        for other, known in values.items():
+            if _meet(field, value, other, known):
+                raise UserError(
+                    f"--set {pair[:LONGEST_GIVEN]} and --set {f'{other}={known}'[:LONGEST_GIVEN]}: "
+                    "give one of them."
+                )
+        values[field] = value
     return values
+
+
+def _meet(one: str, value: Any, other: str, known: Any) -> bool:
+    """Whether two settings are of one field, or one of a part of what the other sets whole.
+
+    A name, as in `data=folder`, leaves the parts beside it open.
+    """
+    whole, of_whole, part = (one, value, other) if len(one) < len(other) else (other, known, one)
+    return whole == part or (isinstance(of_whole, dict) and part.startswith(f"{whole}."))
 
 
 def _read(field: str, text: str) -> Any:

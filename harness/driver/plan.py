@@ -88,12 +88,17 @@ def trials_in(budget: str, study: Study) -> int:
     """Trials of a study's grid that a budget pays for, counted from the first cell.
 
     Raises:
-        UserError: it is not a budget in trials or epochs.
+        UserError: it is not a budget in trials or epochs, or pays for no trial.
     """
     limit = Budget.parse(budget)
     if limit.unit not in ("trials", "epochs"):
         raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
-    return int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
+    count = int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
+    if not count:
+        raise UserError(
+            f"--budget {budget} pays for no trial: each has {study.base.recipe.epochs} epochs."
+        )
+    return count
 
 
 def _unfinished(store: Store, trial_id: str) -> State:

@@ -82,7 +82,7 @@ def prepare(
     place.store.refuse_unmakeable()
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
-    if place.data_root is not None:  # every cell is looked at
+    if place.data_root is not None or place.on_bad_image == "skip":  # every cell is looked at
         refuse_root(place, {request.data.name for _, request in study.cell_requests()})
     runtime = make_runtime(place, study.base.backbone, file, console)
     return Prepared(
@@ -95,7 +95,7 @@ def prepare(
 
 
 def refuse_root(place: PlaceRequest, datasets: Iterable[str]) -> None:
-    """Whether a folder of images was given for datasets that are drawn, and read none.
+    """Whether a folder of images, or what to do with bad ones, was given for drawn datasets alone.
 
     Raises:
         UserError: it was; names what would read it.
@@ -105,6 +105,10 @@ def refuse_root(place: PlaceRequest, datasets: Iterable[str]) -> None:
         raise UserError(
             f"--data-root {place.data_root}: {', '.join(names)} is drawn, not read from files; "
             "name a dataset, as in --set data=folder."
+        )
+    if place.on_bad_image == "skip" and all(is_drawn(name) for name in names):
+        raise UserError(
+            f"--on-bad-image skip: {', '.join(names)} is drawn, so no image of it can be bad."
         )
 
 
@@ -119,6 +123,9 @@ def with_weights(
         UserError: two files are named, or one that cannot be read.
     """
     values = dict(settings)
+    for field in ("backbone.sha256", "data.sha256"):
+        if values.get(field) is not None:
+            raise UserError(f"--set {field}: it is computed of the files that are given.")
     named = values.get("backbone.weights")
     if named is not None:
         if weights is not None:
@@ -142,6 +149,11 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     """
     study, values = known_study(asked.study), dict(settings)
     if asked.select_on is not None:
+        if "data.select_on" in values:
+            raise UserError(
+                f"--select-on {asked.select_on} and --set data.select_on="
+                f"{values['data.select_on']}: give one of them."
+            )
         values["data.select_on"] = asked.select_on
     if "seed" in values:
         raise UserError(

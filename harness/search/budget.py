@@ -31,10 +31,11 @@ class Budget:
         """Read `24`, `24trials`, `240epochs`, `600s` or `12.5runs`.
 
         Raises:
-            UserError: none of these, or not positive.
+            UserError: none of these, not positive, or less than one trial or epoch.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(trials|epochs|s|runs)?", text.replace(" ", ""))
-        if not match or not 0 < float(match[1]) < math.inf:
+        least = 1 if match and match[2] in (None, "trials", "epochs") else 0
+        if not match or not max(least, math.ulp(0)) <= float(match[1]) < math.inf:
             raise UserError(
                 f"Bad budget {text[:40]!r}: write 24, 24trials, 240epochs, 600s or 12runs."
             )

@@ -108,7 +108,7 @@ def _optuna(
     refuse_sampler(request.name, space)
     if request.pruner not in (None, "none"):
         refuse_unscored(study.base.recipe, f"--pruner {request.pruner}")
-    budget = Budget.parse(request.budget or DEFAULT_BUDGET)
+    budget = Budget.parse(DEFAULT_BUDGET if request.budget is None else request.budget)
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
     known = request.warm_start
     warm = [] if known is None else known_points(known, space, make, study.objective)
