@@ -280,3 +280,13 @@ def test_two_exports_of_one_place_are_refused(tmp_path, flags):
     result = harness("export", "made", *words, "--out", tmp_path / "r")
     assert result.exit_code == 2 and "are both of" in result.stderr, result.output
     assert not (tmp_path / "same").exists()
+
+
+@pytest.mark.parametrize("flag", ["best", "weights", "peft", "merged"])
+def test_a_readme_of_something_else_is_kept(tmp_path, flag):
+    made_run(tmp_path / "r", study(), RESULTS)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "README.md").write_text("mine")
+    result = harness("export", "made", f"--{flag}", tmp_path / "own", "--out", tmp_path / "r")
+    assert result.exit_code == 2 and "README.md is of something else" in result.stderr
+    assert [each.read_text() for each in (tmp_path / "own").iterdir()] == ["mine"]

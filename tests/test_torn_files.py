@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 
+import pyarrow.parquet as pq
 import pytest
 from support.cli import harness
 from support.records import tiny_study
 from support.runs import made_run
+from support.sweeps import made_sweep
+from support.tables import small_study
 
 from harness.errors import UserError
 from harness.insertion.placements import read_placement
@@ -25,6 +28,7 @@ from harness.store.runs import (
 )
 from harness.store.store import Store
 from harness.store.summaries import VERSION, summaries
+from harness.store.table import read_table, tabulate
 
 RESULTS = [[(0.4, 0.3)], [(0.6, 0.5)], ["FAILED"], [None]]
 
@@ -158,3 +162,16 @@ def test_a_study_file_may_raise_whatever_it_likes(tmp_path, raised):
     result = harness("sweep", "--study", path, "--dry-run", "--out", tmp_path / "runs")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("Error: mine.py cannot be read as Python: ")
+
+
+def test_a_table_without_one_of_its_columns_is_refused(tmp_path):
+    path, torn = tmp_path / "whole.parquet", tmp_path / "torn.parquet"
+    tabulate([made_sweep(tmp_path, small_study())], path)
+    table = pq.read_table(path)
+    for column in ("cell", "seed", "status", "device_s", "select_class_mean", "test_micro"):
+        pq.write_table(table.drop_columns([column]), torn)
+        with pytest.raises(UserError, match="is no table of") as refused:
+            read_table(torn)
+        assert str(torn) in str(refused.value) and "\n" not in str(refused.value)
+    pq.write_table(table, torn)
+    assert len(read_table(torn).rows) == table.num_rows

@@ -32,6 +32,10 @@ study_option = click.option(
 )
 
 
+EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
+"""Of these files every folder has one that `export` wrote a README into."""
+
+
 @click.command(
     epilog=examples(
         "export depth_vs_position --best best/",
@@ -112,6 +116,7 @@ def export(
     if not any(given.values()):
         raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
     _refuse_same(given)
+    _refuse_others({flag: value for flag, value in tensors.items() if value is not None})
     is_trial = any(tensors.values()) and not (run is None and source.endswith(".json"))
     if not is_trial:
         skips = "skip" if on_bad_image == "skip" else None
@@ -142,6 +147,14 @@ def _refuse_same(flags: dict[str, str | None]) -> None:
         first = places.setdefault(os.path.realpath(value), flag)
         if first != flag:
             raise UserError(f"--{first} and --{flag} are both of {value}: give each its own.")
+
+
+def _refuse_others(folders: dict[str, str]) -> None:
+    """Raises `UserError` if a folder has a README that is not of an export, and would be lost."""
+    for flag, folder in folders.items():
+        there = {path.name for path in Path(folder).glob("*")}
+        if "README.md" in there and not there & EXPORTS:
+            raise UserError(f"--{flag} {folder}: its README.md is of something else; name another.")
 
 
 def _refuse(flags: dict[str, str | None], why: str) -> None:

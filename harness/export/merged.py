@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.errors import UserError
+from harness.errors import UserError, saving
 from harness.export.about import About, timm_config
 from harness.export.predict import classifier_of
 from harness.export.readme import of_merged
@@ -54,7 +54,8 @@ def export_merged(
             tensors[f"{name}.bias"] = classifier.head.get_parameter("bias").detach().clone()
     if tensors.keys() != target.state_dict().keys():
         raise UserError(f"timm's {spec.backbone.name} has other tensors than the trained one.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     config = timm_config(known, arguments.pop("model_name"), dims(spec.backbone).width)
     config["model_args"] = arguments
     save_tensors(folder / "model.safetensors", tensors)
