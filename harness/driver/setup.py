@@ -142,11 +142,11 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     study, values = known_study(asked.study), dict(settings)
     if asked.select_on is not None:
         values["data.select_on"] = asked.select_on
-    for field, value in values.items():
+    for field in values:
         axis = study.varied_by(field)
         if axis is not None:
             raise UserError(
-                f"--set {field}={in_words(value)}: study {study.name} varies {axis.field}, which "
+                f"--set {field}: study {study.name} varies {axis.field}, which "
                 f"would override it; `harness sweep --only {axis.field}=VALUE` takes some values."
             )
     if asked.only:  # a study is checked whole whenever it is made
