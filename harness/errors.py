@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_GIVEN = 120
 """Characters of a name that an error repeats."""
+ENDLESS = re.compile(r"\S{400,}")
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
 REMEDIES = {
@@ -28,7 +30,13 @@ class NotSavedError(RuntimeError):
 
 
 class UserError(ValueError):
-    """A mistake in what the user asked for: the message says what, where and the remedy; exit 2."""
+    """A mistake in what the user asked for: the message says what, where and the remedy; exit 2.
+
+    Of a word that nobody would read to its end, it repeats the beginning.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(ENDLESS.sub(lambda word: f"{word[0][:LONGEST_GIVEN]}...", message))
 
 
 class TakenOver(UserError):

@@ -76,17 +76,21 @@ def generate(chosen: int, wanted: int) -> None:
         count = -(-wanted * kind.weight // whole)
         begun = time.monotonic()
 
-        def counted(value: object, name: str = name) -> None:
-            done[name] += 1
-            KINDS[name].check(value)
-
         quiet = list(HealthCheck)
         how = settings(
             max_examples=count, deadline=None, database=None, suppress_health_check=quiet
         )
-        seed(chosen)(how(given(kind.inputs)(counted)))()
+        seed(chosen)(how(given(kind.inputs)(counting(kind.check, done, name))))()
         print(f"inputs: {name} {done[name]}, {time.monotonic() - begun:.0f} s", flush=True)
     print(f"inputs: {done.total()} in all, each a success or one sentence", flush=True)
+
+
+def counting(check, done: Counter[str], name: str):
+    def counted(value: object) -> None:
+        done[name] += 1
+        check(value)
+
+    return counted
 
 
 def disturb(rng: random.Random, wanted: int) -> None:

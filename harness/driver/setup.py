@@ -157,14 +157,14 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
         values["data.select_on"] = asked.select_on
     if "seed" in values:
         raise UserError(
-            f"--set seed={in_words(values['seed'])}: a study runs seeds of its own, which would "
-            "override it; `--seeds N` runs seeds 0 to N-1."
+            "--set seed: a study runs seeds of its own, which would override it; `--seeds N` runs "
+            "seeds 0 to N-1."
         )
-    for field, value in values.items():
+    for field in values:
         axis = study.varied_by(field)
         if axis is not None:
             raise UserError(
-                f"--set {field}={in_words(value)}: study {study.name} varies {axis.field}, which "
+                f"--set {field}: study {study.name} varies {axis.field}, which "
                 f"would override it; `harness sweep --only {axis.field}=VALUE` takes some values."
             )
     if asked.only:  # a study is checked whole whenever it is made

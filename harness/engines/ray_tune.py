@@ -299,9 +299,9 @@ class _Listener(FIFOScheduler):
         return go_on
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        kind, message = json.loads(result["problem"]) or (None, None)
-        if kind in (None, TakenOver.__name__):
-            self._events.put(Ended(_spec(trial), None, message))
+        kind, message = json.loads(result["problem"]) or ("", "")
+        if kind in ("", TakenOver.__name__):
+            self._events.put(Ended(_spec(trial), None, message or None))
         else:
             self._events.put(UserError(message) if kind == "UserError" else NotSavedError(message))
 

@@ -76,6 +76,8 @@ def sha256_of(path: Path) -> str:
         return _sha256(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise UserError(f"Weights {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # of a name that no file can have
+        raise UserError(f"Weights {str(path)!r} cannot be read: {error}.") from error
 
 
 @functools.lru_cache(maxsize=8)
