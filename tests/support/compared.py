@@ -48,7 +48,7 @@ def folder_of(tmp_path, path, logs, **changes):
         for repeat, events in enumerate(each):
             for trial, change in events:
                 log = folder.log(repeat, name)
-                ask = {"ask": {"x": trial["trial_id"]}, "cell": json.loads(trial["cell"])}
+                ask = {"ask": {"x": int(trial["trial_id"], 16)}, "cell": json.loads(trial["cell"])}
                 append_line(log, {**ask, "seed": trial["seed"], "trial": trial["trial_id"]})
                 append_line(log, tell(trial, **change))
     return folder
