@@ -19,6 +19,14 @@ from harness.errors import Interrupted, NotSavedError, TrialsFailed, UserError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def from_a_terminal():
+    """Signals mean what they do there, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def handlers():
     """Those of before, which must be back after the test."""
