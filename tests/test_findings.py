@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import harness.findings.scenario as reading
 from harness.archive.collect import archive_run
@@ -69,8 +71,14 @@ def made(spec, kind, cell, seed):
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
     """Archives of a whole scenario of seven seeds, with the replays that belong to them."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # one process makes them for all
     place = tmp_path_factory.mktemp("archives")
-    with pytest.MonkeyPatch.context() as patch:
+    if run:
+        place = tmp_path_factory.getbasetemp().parent / f"archives-{run}"
+        place.mkdir(exist_ok=True)
+    with FileLock(place.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        if any(place.iterdir()):
+            return place
         patch.setattr(reading, "load_study", few_seeds)
         patch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
         for kind in KINDS:
