@@ -20,7 +20,7 @@ from harness.data.decode import BadImage, Pixels, ReadImage
 from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.dev_set import DevSet
 from harness.data.listing import Item, Listing
-from harness.data.long_tail import Counts, LongTail, count_groups, drawn_counts, with_tail_file
+from harness.data.long_tail import Counts, drawn_counts, grouped, with_tail_file
 from harness.data.pack_format import packs_of, verify
 from harness.spec import Frozen
 
@@ -66,12 +66,10 @@ def check(
         np.bincount(np.array([item.label for item in part], dtype=np.int64), minlength=size)
         for part in (listing.train, listing.test)
     )
-    used, groups, dev = train, listing.groups, None
+    used, dev = train, None
     if isinstance(options, DevSet):
         used = drawn_counts(options, train.tolist(), listing.tail)
         dev = np.full(size, options.dev_per_class) if options.dev_per_class else None
-    if isinstance(options, LongTail):
-        groups = groups or options.groups_of(used.tolist())
     alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
     if alone and dev is None:
         note = (
@@ -84,7 +82,7 @@ def check(
         used=used,
         dev=dev,
         test=test,
-        groups=groups or count_groups(used),
+        groups=grouped(options, listing.groups, used.tolist()),
         problems=(*_problems(listing, root, test, read, console), *_damaged(packs, name)),
     )
 

@@ -90,6 +90,15 @@ def count_groups(
     return {name: tuple(members) for name, members in groups.items() if members}
 
 
+def grouped(
+    options: object, own: dict[str, tuple[int, ...]] | None, counts: Sequence[int]
+) -> dict[str, tuple[int, ...]]:
+    """A dataset's own groups; else, by its training images `[classes]`, those of its options."""
+    if own:
+        return own
+    return options.groups_of(counts) if isinstance(options, LongTail) else count_groups(counts)
+
+
 def thirds(counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The classes in three groups of one size, by their training images; of equal ones the first.
 

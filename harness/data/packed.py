@@ -20,7 +20,7 @@ from harness.data.copies import SCALES
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import BorderMask
-from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
+from harness.data.long_tail import drawn, grouped, with_tail_file
 from harness.data.pack import OnBad, pack
 from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder
 from harness.data.transfer import sent
@@ -160,9 +160,6 @@ def load_packed(spec: DataSpec, size: int, packs: str, trial: int = 0) -> Datase
     rows, chosen_on = drawn(options, labels[train], info.classes, info.tail, trial)
     dev, train = None if chosen_on is None else train[chosen_on], train[rows]
     counts = np.bincount(labels[train], minlength=len(info.classes)).tolist()
-    groups = info.groups
-    if isinstance(options, LongTail):
-        groups = groups or options.groups_of(counts)
     store = PixelStore.of(opened, options)
     rgb = info.bands is None
     return Dataset(
@@ -170,7 +167,7 @@ def load_packed(spec: DataSpec, size: int, packs: str, trial: int = 0) -> Datase
         test=PackedImages.of(store, labels, test, size),
         dev=None if dev is None else PackedImages.of(store, labels, dev, size),
         classes=info.classes,
-        groups=groups or count_groups(counts),
+        groups=grouped(options, info.groups, counts),
         mean=(0.5, 0.5, 0.5) if rgb else info.mean,
         std=(0.5, 0.5, 0.5) if rgb else info.std,
     )

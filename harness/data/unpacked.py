@@ -19,7 +19,7 @@ from harness.console import Console
 from harness.data.contract import OwnFormat, options_of
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import Item, Listing
-from harness.data.long_tail import LongTail, count_groups, drawn, with_tail_file
+from harness.data.long_tail import drawn, grouped, with_tail_file
 from harness.data.pack import OnBad, found_pack
 from harness.data.pack_format import PackInfo, packs_of
 from harness.data.packed import data_folder, file_dataset
@@ -106,9 +106,6 @@ def stand_in(spec: DataSpec, size: int, trial: int) -> Dataset:
     labels, classes = _labels(listing.train), listing.classes
     rows, chosen_on = drawn(options, labels, classes, listing.tail, trial)
     counts = np.bincount(labels[rows], minlength=len(classes)).tolist()
-    groups = listing.groups
-    if isinstance(options, LongTail):
-        groups = groups or options.groups_of(counts)
     channels = _channels(spec.name, listing)
     image = torch.arange(channels * size * size, dtype=torch.int64) % 251
     pixels = image.to(torch.uint8).view(1, channels, size, size)
@@ -122,7 +119,7 @@ def stand_in(spec: DataSpec, size: int, trial: int) -> Dataset:
         test=images(_labels(listing.test)),
         dev=None if chosen_on is None else images(labels[chosen_on]),
         classes=classes,
-        groups=groups or count_groups(counts),
+        groups=grouped(options, listing.groups, counts),
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
     )
