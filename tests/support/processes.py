@@ -49,13 +49,13 @@ class Forked:
 
     It begins where torch has long been imported, which takes most of the time of one that is
     started anew. Of its group it is the only member: killed, it leaves its workers behind, which
-    have to end by themselves.
+    have to end by themselves. `prepare` is called in it first, and not in them.
     """
 
-    def __init__(self, study, out, *arguments):
+    def __init__(self, study, out, *arguments, prepare=None):
         words = ["sweep", "--study", study, "--out", out, *arguments]
         self._said = Path(tempfile.mkstemp(suffix=".stderr")[1])
-        target = (list(map(str, words)), self._said)
+        target = (list(map(str, words)), self._said, prepare)
         self._process = context_for("cpu").Process(target=_as_a_command, args=target)
         self._process.start()
         self.pid = self._process.pid
@@ -73,12 +73,14 @@ class Forked:
         return self
 
 
-def _as_a_command(words, said):
+def _as_a_command(words, said, prepare):
     os.setsid()
     os.dup2(os.open(said, os.O_WRONLY), sys.stderr.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # Its workers come from the server that it came from, instead of from one of its own.
     forkserver._forkserver.ensure_running = forkserver.ensure_running = lambda: None
+    if prepare is not None:
+        prepare()
     from harness.cli import main
 
     main(words)
