@@ -387,11 +387,13 @@ def folders(tree: dict[str, Any]) -> None:
 def _grow(folder: Path, tree: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, what) in enumerate(tree.items()):
+        suffix = {"image": ".png", "text": ".csv"}.get(what, "") if isinstance(what, str) else ""
+        path = folder / (name if name.endswith(suffix) else f"{name}{suffix}")
+        if path.exists():
+            continue
         if isinstance(what, dict):
-            _grow(folder / name, what)
+            _grow(path, what)
         elif what == "image":
-            picture(number).save(folder / f"{name}.png")
+            picture(number).save(path)
         else:
-            (folder / name).with_suffix(".csv" if what == "text" else "").write_text(
-                "path,label\na.png,x\n" if what == "text" else ""
-            )
+            path.write_text("path,label\na.png,x\n" if what == "text" else "")
