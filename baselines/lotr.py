@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from harness.errors import UserError
 from harness.insertion.attachment import Attachment, Delta, Strength
 from harness.insertion.method import METHODS, PeftMethod
 from harness.model.blocks import Backbone, Dims, dims_of
 from harness.rng import generator
-from harness.spec import MAP_POSITIONS, Count, Frozen, Placement, Site
+from harness.spec import MAP_POSITIONS, Count, Frozen, Placement, Recipe, Site
 
 
 class LoTROptions(Frozen):
@@ -107,6 +108,13 @@ class LoTR(PeftMethod[LoTROptions]):
                 attachment.shared[group] = shared[group]
             attachment.add_delta(site, LoTRDelta(shared[group], scale), alpha, "parallel")
         return attachment
+
+    def check_recipe(self, recipe: Recipe, options: LoTROptions) -> None:
+        if recipe.layer_decay < 1:
+            raise UserError(
+                "recipe.layer_decay: the factors of LoTR are shared by layers, so that no layer's "
+                "rate is theirs: leave it out."
+            )
 
     def expected_params(self, dims: Dims, placement: Placement, options: LoTROptions) -> int:
         """r(d_in + d_out) per position (and stage, where there are stages), and r² per site."""

@@ -25,6 +25,8 @@ SHIPPED = [
     name for name, method in METHODS.working().items() if method.__module__.startswith("harness.")
 ]
 ALL = [*SHIPPED, *COMBINATIONS, *WRAPPED]
+VARIANTS = {"rslora", "lora_plus"}
+"""LoRA with other defaults, which no backbone can change."""
 DEVICES = {
     "cpu": ("cpu", "fp32", ()),
     "cuda": ("cuda", "fp32", (pytest.mark.gpu,)),
@@ -59,7 +61,7 @@ def matrix():
             for backbone in BACKBONES:
                 if not fits(name, backbone) or (kind, backbone) == ("cpu", "vit_pico"):
                     continue
-                if name not in SHIPPED and backbone in LARGE - {"CLIP"}:
+                if name in VARIANTS or (name not in SHIPPED and backbone in LARGE - {"CLIP"}):
                     continue
                 is_slow = name == "full" or backbone in LARGE or name not in ALWAYS
                 slow = (pytest.mark.slow,) if kind == "cpu" and is_slow else ()

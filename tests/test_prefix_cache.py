@@ -89,6 +89,7 @@ SHARED = {
     "recipe.lr": 0.05,
     "recipe.head": "linear",
     "recipe.tau": 0.5,
+    "recipe.optimiser": "adamw",
     "recipe.epoch_rule": "best",
     "recipe.epochs": 2,
 }

@@ -6,7 +6,7 @@ import pytest
 from support.searches import PLANE, outcome, search, study
 
 from harness.errors import UserError
-from harness.study.axes import Axis, Switches
+from harness.study.axes import Axis, Range, Switches, in_words
 from harness.study.space import SearchSpace
 
 
@@ -73,7 +73,35 @@ def test_per_site_spaces_can_be_searched(tmp_path, sampler):
     assert sizes == {0, 12, 24} or sizes == {12, 24}
 
 
-@pytest.mark.parametrize("space", [(), PLANE, (Switches(positions=("q", "mlp1"), by="position"),)])
+def test_groups_that_are_on_have_a_rank():
+    part = Switches(positions=("q", "mlp1"), by="position", ranks=(2, 8))
+    space = SearchSpace(study((part,)), 2)
+    wanted = {"q on": 0, "mlp1 on": 1, "mlp1 alpha": 3.0, "mlp1 rank": 1}
+    values = space.values(lambda name, domain: wanted[name])
+    assert values["options.rank_at"] == {"0.mlp1": 8, "1.mlp1": 8}
+    assert space.request(values, seed=0).options["rank_at"] == values["options.rank_at"]
+    assert space.params(values) == wanted
+    assert space.params({**values, "options.rank_at": {"0.mlp1": 8, "1.mlp1": 2}}) is None
+    assert space.params({**values, "options.rank_at": {"0.mlp1": 4, "1.mlp1": 4}}) is None
+    assert in_words(values["options.rank_at"]) == "8 at sites"
+
+
+def test_a_whole_range_is_of_whole_numbers():
+    part = Range(field="options.rank", low=1, high=64, log=True, label="rank", whole=True)
+    space = SearchSpace(study((part,)), 12)
+    values = space.values(lambda name, domain: 7.6)
+    assert values == {"options.rank": 8} and isinstance(values["options.rank"], int)
+    assert space.params(values) == {"options.rank": 8}
+    assert space.default() == {"options.rank": 1.0}
+    with pytest.raises(UserError, match="it is whole"):
+        Range(field="options.rank", low=1.5, high=64, label="rank", whole=True)
+
+
+SWITCHED = Switches(positions=("q", "mlp1"), by="position")
+RANKED = Switches(positions=("q", "mlp1"), by="position", ranks=(2, 8))
+
+
+@pytest.mark.parametrize("space", [(), PLANE, (SWITCHED,), (RANKED,)])
 def test_a_space_finds_the_variables_of_its_own_configurations(space):
     made = SearchSpace(study(space), 12)
     params = made.default()

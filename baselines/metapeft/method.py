@@ -36,6 +36,15 @@ LABELS: dict[Variant, str] = {
 }
 
 
+def _unlike_plain_sgd(recipe: Recipe) -> str | None:
+    """A field by which training steps are others than those that a hypergradient goes through."""
+    if recipe.optimiser != "sgd":
+        return f"recipe.optimiser={recipe.optimiser}"
+    if recipe.clip_norm is not None:
+        return f"recipe.clip_norm={recipe.clip_norm:g}"
+    return f"recipe.layer_decay={recipe.layer_decay:g}" if recipe.layer_decay < 1 else None
+
+
 @METHODS.register("metapeft")
 class MetaPEFT(PeftMethod[MetaPEFTOptions]):
     """y = f + γ·Δ at every site of another method (Eq. 6), γ learned while that method trains."""
@@ -64,6 +73,15 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
     def check_recipe(self, recipe: Recipe, options: MetaPEFTOptions) -> None:
         if recipe.precision == "fp16" and options.variant != "released":
             raise UserError("recipe.precision: γ is not learned in fp16; write bf16 or fp32.")
+        if options.variant in ("paper", "released"):
+            base = get_method(options.base)
+            option = base.unlike_plain_sgd(base.parse_options(options.base_options))
+            field = f"options.base_options.{option}" if option else _unlike_plain_sgd(recipe)
+            if field:
+                raise UserError(
+                    f"{field}: γ is learned through steps of plain SGD at one rate; leave it out, "
+                    "or give options.variant=single_level."
+                )
         if options.outer_prior == "d_val" and (recipe.loss != "logit_adjusted" or not recipe.tau):
             raise UserError(
                 "options.outer_prior=d_val has no effect without a logit-adjusted loss: leave it "

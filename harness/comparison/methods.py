@@ -45,7 +45,11 @@ def compared_methods(names: str) -> list[str]:
         UserError: an unknown method, or one that only learns the strengths of another.
     """
     trained = [name for name, method in METHODS.working().items() if not method.wraps]
-    chosen = trained if names == "all" else list(dict.fromkeys(names.split(",")))
+    chosen = (
+        [name for name in trained if METHODS.get(name).in_all]
+        if names == "all"
+        else list(dict.fromkeys(names.split(",")))
+    )
     for name in chosen:
         if name not in trained and "+" not in name:
             raise unknown("method to compare:", name, ["all", *trained])

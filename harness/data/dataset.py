@@ -52,7 +52,8 @@ class ImageSet(Protocol):
 class Images:
     """Images in memory: `pixels` uint8 `[n, c, h, w]` and `labels` int64 `[n]`.
 
-    Those that `crop_flip` has augmented are float32, in 0..255.
+    Those that `crop_flip` has augmented are float32, in 0..255. Those that are mixed
+    (`harness.data.mixing`) have shares of classes for labels, float32 `[n, classes]`.
     """
 
     pixels: Tensor

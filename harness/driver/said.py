@@ -14,6 +14,7 @@ from harness.study.axes import Axis, Range, Switches
 
 SCALES = {
     "alpha_over_r": "each Δ times α/r",
+    "alpha_over_sqrt_r": "each Δ times α/√r",
     "alpha": "each Δ times α",
     "learnable": "where the trained scale starts",
     "alpha_times_gain": "each Δ times α and a trained gain",
@@ -55,6 +56,8 @@ def varied_by(parts: Iterable[Axis | Range | Switches]) -> dict[str, str]:
             found[part.field] = part.label
         else:
             found["placement"] = "sites and their α"
+            if part.ranks:
+                found["options.rank_at"] = "their rank"
     return found
 
 

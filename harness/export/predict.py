@@ -152,7 +152,7 @@ def classifier_of(
         raise UserError(
             f"The tensors are not those of trial {known.trial_id}: export it again."
         ) from error
-    return classifier.requires_grad_(False)
+    return classifier.requires_grad_(False).eval()
 
 
 def predictions(

@@ -113,7 +113,8 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
     trained = sum(p.numel() for p in attachment.parameters())
     if trained != sum(part.down.numel() + part.up.numel() for part in factors.values()):
         raise UserError(f"peft cannot train {file.method}: its sites share tensors; LoRA's do not.")
-    return [_write_config(folder, file.backbone.name, _by_module(factors, model))]
+    dropout = float(str(file.options.get("dropout", 0.0)))
+    return [_write_config(folder, file.backbone.name, _by_module(factors, model), dropout)]
 
 
 def _like(spec: BackboneSpec) -> Backbone:
@@ -161,7 +162,9 @@ def _joined(group: dict[Site, LowRank]) -> LowRank:
     return LowRank(torch.cat(downs), torch.cat(ups, dim=1), 1.0, "parallel")
 
 
-def _write_config(folder: Path, backbone: str, modules: dict[str, LowRank]) -> Path:
+def _write_config(
+    folder: Path, backbone: str, modules: dict[str, LowRank], dropout: float = 0.0
+) -> Path:
     """peft scales by alpha / rank, both looked up by the module's name."""
     ranks = {name: len(factors.down) for name, factors in modules.items()}
     config = {
@@ -172,7 +175,7 @@ def _write_config(folder: Path, backbone: str, modules: dict[str, LowRank]) -> P
         "lora_alpha": max(ranks.values()),
         "rank_pattern": ranks,
         "alpha_pattern": {name: f.scale * ranks[name] for name, f in modules.items()},
-        "lora_dropout": 0.0,
+        "lora_dropout": dropout,
         "bias": "none",
         "inference_mode": True,
     }

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.errors import UserError
 from harness.insertion.hooks import TrainingHook
 from harness.insertion.joining import Term, added
-from harness.model.blocks import Backbone, branch_at, layer_at
+from harness.model.blocks import Backbone, blocks_of, branch_at, layer_at
 from harness.model.precision import is_full
 from harness.spec import Placement, Site
 
@@ -69,6 +69,10 @@ class Delta(nn.Module, ABC):
     def low_rank(self) -> tuple[Tensor, Tensor, float] | None:
         """A `[r, d_in]`, B `[d_out, r]` and c where Δ(x) = c·BAx, else None."""
         return None
+
+    def rate_factors(self) -> Mapping[nn.Parameter, float]:
+        """What the recipe's learning rate is multiplied by for some of its tensors."""
+        return {}
 
 
 class LowRank(NamedTuple):
@@ -225,6 +229,25 @@ class Attachment(nn.Module):
             Site.parse(key.replace(":", ".")): list(delta.parameters())
             for key, delta in self.deltas.items()
         }
+
+    def rate_factors(self) -> dict[nn.Parameter, float]:
+        """What the recipe's learning rate is multiplied by, of tensors where it is not 1."""
+        deltas = [part for part in self.modules() if isinstance(part, Delta)]
+        return {p: f for delta in deltas for p, f in delta.rate_factors().items() if f != 1}
+
+    def places(self) -> dict[nn.Parameter, str]:
+        """Where in the model each tensor stands: the name of its block, or of what it replaces.
+
+        Tensors that several blocks share, and strengths that are learned, stand nowhere.
+        """
+        names = [name for name, _ in blocks_of(self.model)]
+        found: dict[nn.Parameter, str] = {}
+        for part in (each for each in self.modules() if isinstance(each, Attachment)):
+            for key, delta in part.deltas.items():
+                found |= dict.fromkeys(delta.parameters(), names[int(key.partition(":")[0])])
+            found |= {prompt: names[int(key)] for key, prompt in part.prompts.items()}
+            found |= {tensor: key.replace("/", ".") for key, tensor in part.replaced.items()}
+        return found
 
     def training_hook(self) -> TrainingHook:
         """What this method does around the trainer's steps; by default nothing."""

@@ -40,7 +40,7 @@ class InnerProblem:
 
     parameters: Mapping[str, nn.Parameter]
     """What the trainer's optimiser trains, by name in the classifier."""
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     images: ImageSet
     loss: Loss
     batch: Callable[[Tensor, torch.Generator], Images]

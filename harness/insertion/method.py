@@ -43,6 +43,8 @@ class PeftMethod(ABC, Generic[OptionsT]):
     """It lengthens the sequence, so the backbone must pass one through all its blocks."""
     wraps: ClassVar[bool] = False
     """It trains another method and learns its strengths, so it cannot be a part of `a+b`."""
+    in_all: ClassVar[bool] = True
+    """`harness compare --methods all` has it; others are compared where they are named."""
     summary: ClassVar[str]
     """One line for `harness list methods`."""
 
@@ -66,6 +68,13 @@ class PeftMethod(ABC, Generic[OptionsT]):
         Raises:
             UserError: names the field, and what may stand there instead.
         """
+
+    def unlike_plain_sgd(self, options: OptionsT) -> str | None:
+        """An option by which its steps are not those of SGD at one rate on a fixed function.
+
+        Strengths cannot be learned through such steps. None if there is none.
+        """
+        return None
 
     def label(self, name: str, options: OptionsT) -> str:
         """`name`, with a word for what a reader must know of these options."""
@@ -169,6 +178,11 @@ class Combination(PeftMethod[Frozen]):
             part.expected_params(dims, self._share(name, placement), own[name])
             for name, part in self._parts.items()
         )
+
+    def unlike_plain_sgd(self, options: Frozen) -> str | None:
+        own = dict(options)
+        found = ((n, part.unlike_plain_sgd(own[n])) for n, part in self._parts.items())
+        return next((f"{name}.{option}" for name, option in found if option), None)
 
     def _share(self, name: str, placement: Placement) -> Placement:
         share = placement.only(self._parts[name].positions)

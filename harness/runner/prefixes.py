@@ -33,11 +33,12 @@ from harness.training.prefix import Advance, Begun, ImagesFrom
 
 NOT_OF_PASSES = {
     *("epochs", "lr", "momentum", "weight_decay", "schedule", "loss", "tau", "head", "head_scale"),
-    *("head_init", "epoch_rule", "early_stop", "score_epochs"),
+    *("head_init", "epoch_rule", "early_stop", "score_epochs", "optimiser", "warmup_epochs"),
+    *("layer_decay", "clip_norm", "label_smoothing"),
 }
 """Fields of a recipe that change nothing of what frozen blocks see and compute. (Epochs do so one
 by one, whatever their number.)"""
-NOT_OF_SCORES = {*NOT_OF_PASSES, "batch_size", "augment", "crop_scale_min"}
+NOT_OF_SCORES = NOT_OF_PASSES | {"batch_size", "augment", "crop_scale_min", "mixup", "cutmix"}
 """The same where images are seen as they are tested."""
 
 NOTHING: Spent = (0.0, 0.0)

@@ -12,6 +12,8 @@ from harness.spec.base import explain as explain
 from harness.spec.base import identity as identity
 from harness.spec.base import read_as as read_as
 from harness.spec.base import validated as validated
+from harness.spec.recipe import RECIPES as RECIPES
+from harness.spec.recipe import Recipe as Recipe
 from harness.spec.request import CHANGEABLE as CHANGEABLE
 from harness.spec.request import ChangeRequest as ChangeRequest
 from harness.spec.request import TrialRequest as TrialRequest
@@ -27,6 +29,5 @@ from harness.spec.trial import SEMANTICS as SEMANTICS
 from harness.spec.trial import BackboneSpec as BackboneSpec
 from harness.spec.trial import Change as Change
 from harness.spec.trial import DataSpec as DataSpec
-from harness.spec.trial import Recipe as Recipe
 from harness.spec.trial import TrialSpec as TrialSpec
 from harness.spec.trial import WeightDtype as WeightDtype

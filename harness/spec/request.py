@@ -11,8 +11,9 @@ from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError, unknown
 from harness.spec.base import Count, Frozen, Seed, validated
+from harness.spec.recipe import RECIPES, Recipe
 from harness.spec.sites import Placement, Position
-from harness.spec.trial import BackboneSpec, DataSpec, Recipe, nothing_held_out
+from harness.spec.trial import BackboneSpec, DataSpec, nothing_held_out
 
 CHANGEABLE = ("alpha", "placement", "recipe.lr")
 """Fields of a request that may change while a trial is trained."""
@@ -61,7 +62,8 @@ class TrialRequest(Frozen):
         """Copy with dotted fields replaced, e.g. `{"recipe.lr": 0.05, "positions": "mlp1"}`.
 
         `{"data": "mstar"}` stands for its name, and `backbone` likewise. Another dataset starts
-        with no options, another backbone so named with all its defaults.
+        with no options, another backbone so named with all its defaults. `{"recipe": "deit"}` puts
+        one of `RECIPES` in the place of the whole recipe, before its fields are replaced.
 
         `source` (a file name, or `--set`) opens the message when a field or value is wrong.
 
@@ -70,6 +72,11 @@ class TrialRequest(Frozen):
         """
         data, named = self.model_dump(mode="json"), {}
         for path, value in values.items():
+            if path == "recipe" and isinstance(value, str):
+                if value not in RECIPES:
+                    raise UserError(f"{source}: {unknown('recipe', value, RECIPES)}")
+                data[path] = RECIPES[value].model_dump(mode="json")
+                continue
             is_name = path in ("data", "backbone") and isinstance(value, str)
             if is_name and path == "backbone":
                 data[path] = BackboneSpec().model_dump(mode="json")

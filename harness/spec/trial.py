@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError
 from harness.spec.base import Added, Count, Frozen, Seed, identity
+from harness.spec.recipe import Recipe
 from harness.spec.sites import Placement
 
 SEMANTICS = 3
@@ -98,67 +98,6 @@ def nothing_held_out(fraction: object) -> UserError:
         f"data.val_fraction={fraction} has no effect beside data.options.dev_per_class, with which "
         "nothing is held out from training: leave one of them out."
     )
-
-
-class Recipe(Frozen):
-    """How a trial is trained. Defaults are those of the authors' released code."""
-
-    epochs: Count = 10
-    batch_size: Count = 128
-    lr: Annotated[float, Field(gt=0)] = 0.01
-    """At batch 128; the rate used is `lr * sqrt(batch_size / 128)`."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    loss: Literal["logit_adjusted", "cross_entropy"] = "logit_adjusted"
-    tau: Annotated[float, Field(ge=0)] = 1.0
-    head: Literal["cosine", "linear"] = "cosine"
-    head_scale: Annotated[float, Field(gt=0)] = 25.0
-    head_init: Literal["class_mean", "random"] = "class_mean"
-    augment: Literal["crop_flip", "none"] = "crop_flip"
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.08
-    """Smallest area of the random resized crop, as a share of the image. Packs keep the pixels that
-    it needs (`harness.data.copies`)."""
-    epoch_rule: Literal["last", "best"] = "last"
-    """Which epoch is tested: the last, or the best on the selection split."""
-    early_stop: bool = False
-    """The paper's rule: stop when selection accuracy gained < 0.3 points over 3 epochs."""
-    score_epochs: Annotated[Literal["all", "last"], Added] = "all"
-    """After which epochs the selection split is scored: every one, or only the last one, which is
-    cheaper where nothing stops or chooses by the scores of an earlier epoch."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` becomes bf16 on CUDA and fp32 on CPU when the trial is resolved."""
-    eval_precision: Annotated[Literal["auto", "fp32", "tf32", "bf16"], Added] = "auto"
-    """Of the forward pass when images are scored, the head aside, which stays in fp32. `auto` is
-    what training uses; `fp32` has no TF32 in it; `tf32` is of CUDA devices."""
-
-    @model_validator(mode="after")
-    def _is_scored_where_it_is_watched(self) -> Self:
-        watched = (
-            "early_stop" if self.early_stop else "epoch_rule" if self.epoch_rule == "best" else None
-        )
-        if self.score_epochs == "last" and watched:
-            raise UserError(
-                f"recipe.score_epochs=last: recipe.{watched} needs the scores of every epoch; "
-                "leave one of the two out."
-            )
-        return self
-
-    def scored(self, epochs: int) -> int:
-        """How often the selection split is scored in so many epochs."""
-        return epochs if self.score_epochs == "all" else min(epochs, 1)
-
-    @property
-    def first_rate(self) -> float:
-        """The rate that SGD starts with."""
-        return self.lr * math.sqrt(self.batch_size / 128)
-
-    @property
-    def in_words(self) -> str:
-        """Rate, with the one that SGD uses where that is another, batch and epochs."""
-        used = "" if self.first_rate == self.lr else f" (SGD at {self.first_rate:g})"
-        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
-        return f"lr {self.lr:g}{used}, batch {self.batch_size}, {epochs}"
 
 
 class Change(Frozen):

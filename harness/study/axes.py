@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from harness.errors import UserError, unknown
-from harness.spec import Frozen, Position, Site, TrialRequest
+from harness.spec import Added, Count, Frozen, Position, Site, TrialRequest
 
 
 class Axis(Frozen):
@@ -142,12 +142,20 @@ class Range(Frozen):
     high: float
     log: bool = False
     label: str
+    whole: Annotated[bool, Added] = False
+    """Its values are the whole numbers in it, such as ranks: what is proposed is rounded."""
 
     @model_validator(mode="after")
     def _has_width(self) -> Self:
         if not (0 if self.log else float("-inf")) < self.low < self.high:
             raise UserError(f"Range of {self.field}: write low < high, and low > 0 where log.")
+        if self.whole and not (self.low.is_integer() and self.high.is_integer()):
+            raise UserError(f"Range of {self.field}: it is whole, so low and high must be.")
         return self
+
+    def value(self, number: float) -> int | float:
+        """The field's value at a number of the range."""
+        return round(number) if self.whole else float(number)
 
 
 class Switches(Frozen):
@@ -161,6 +169,9 @@ class Switches(Frozen):
     blocks_per_group: Annotated[int, Field(ge=1)] = 3
     alpha_low: Annotated[float, Field(gt=0)] = 2.0**-4
     alpha_high: Annotated[float, Field(gt=0)] = 2.0**4
+    ranks: Annotated[tuple[Count, ...], Added] = ()
+    """Ranks, one of which each group that is on has at its sites (`options.rank_at`); empty: all
+    have that of the method's options."""
 
     def groups(self, num_blocks: int) -> dict[str, tuple[Site, ...]]:
         """Name -> sites of every group, on a backbone of `num_blocks`."""
@@ -182,8 +193,9 @@ def in_words(value: JsonValue) -> str:
     """A cell's value for a sentence: a placement by the number of its sites, options by name,
     changes in turn."""
     if isinstance(value, dict):
-        if all(name[:1].isdigit() for name in value):  # as in `11.mlp1`
-            return f"{len(value)} sites"
+        if value and all(name[:1].isdigit() for name in value):  # as in `11.mlp1`
+            ranks = sorted({rank for rank in value.values() if isinstance(rank, int)})
+            return f"{'+'.join(map(str, ranks))} at sites" if ranks else f"{len(value)} sites"
         return ", ".join(f"{name} {in_words(each)}" for name, each in value.items())
     if not isinstance(value, list | tuple):
         return "none" if value is None else str(value)

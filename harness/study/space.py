@@ -24,6 +24,10 @@ Values = dict[str, JsonValue]
 """Fields of the request, as in a study's cells."""
 
 
+RANKS = "options.rank_at"
+"""The field that has the ranks of single sites."""
+
+
 class Domain(NamedTuple):
     """The values of one variable: so many choices by index, or the reals from low to high."""
 
@@ -77,9 +81,9 @@ class SearchSpace:
                 values[part.field] = part.values[int(suggest(part.field, _choices(part)))]
             elif isinstance(part, Range):
                 domain = Domain(low=part.low, high=part.high, log=part.log)
-                values[part.field] = float(suggest(part.field, domain))
+                values[part.field] = part.value(suggest(part.field, domain))
             else:
-                values["placement"] = self._placement(part, suggest)
+                values |= self._switched(part, suggest)
         return values
 
     def request(self, values: Values, seed: int) -> TrialRequest:
@@ -90,21 +94,26 @@ class SearchSpace:
         named = request_values(self._parts, values)
         return base.with_values({**named, "seed": seed}, source="search space")
 
-    def _placement(self, part: Switches, suggest: Suggest) -> JsonValue:
+    def _switched(self, part: Switches, suggest: Suggest) -> Values:
         strengths: dict[str, float] = {}
+        ranks: dict[str, JsonValue] = {}
         alphas = Domain(low=part.alpha_low, high=part.alpha_high, log=True)
         for name, sites in part.groups(self._num_blocks).items():
             if suggest(f"{name} on", Domain(2)):
                 alpha = float(suggest(f"{name} alpha", alphas))
                 strengths.update({str(site): alpha for site in sites})
-        return dict(Placement(strengths).root)
+                if part.ranks:
+                    place = int(suggest(f"{name} rank", Domain(len(part.ranks), ordered=True)))
+                    ranks.update({str(site): part.ranks[place] for site in sites})
+        placement: Values = {"placement": dict(Placement(strengths).root)}
+        return placement | ({RANKS: ranks} if part.ranks else {})
 
     def params(self, values: Values) -> Params | None:
         """The variables that make a configuration; None for one that the space does not have."""
         found: Params = {}
         for part in self._parts:
             if isinstance(part, Switches):
-                if not _add_switches(found, part.groups(self._num_blocks), values):
+                if not _add_switches(found, part, part.groups(self._num_blocks), values):
                     return None
                 continue
             value = values.get(part.field)
@@ -122,6 +131,9 @@ class SearchSpace:
         """The base's own values where the space has them, else the first; every group on."""
         data = self._base.model_dump(mode="json")
         axes = {part.field: part for part in self._parts if isinstance(part, Axis)}
+        switches = [part for part in self._parts if isinstance(part, Switches)]
+        ranks = {rank: place for part in switches for place, rank in enumerate(part.ranks)}
+        rank = self._base.options.get("rank")
         params: Params = {}
 
         def suggest(name: str, domain: Domain) -> int | float:
@@ -131,7 +143,7 @@ class SearchSpace:
             if name in axes:
                 params[name] = _place(axes[name], value)
             elif domain.choices is not None:
-                params[name] = 1
+                params[name] = ranks.get(rank, 0) if name.endswith(" rank") else 1
             else:
                 inside = isinstance(value, int | float) and domain.low <= value <= domain.high
                 params[name] = value if inside and isinstance(value, int | float) else domain.low
@@ -166,12 +178,17 @@ class SearchSpace:
             yield {axis.field: index for axis, index in zip(axes, indices, strict=True)}
 
 
-def _add_switches(found: Params, groups: dict[str, tuple[Site, ...]], values: Values) -> bool:
-    """Add the variables of a placement; False if its groups are not each of one α, or off."""
-    placement = values.get("placement")
-    if not isinstance(placement, dict):
+def _add_switches(
+    found: Params, part: Switches, groups: dict[str, tuple[Site, ...]], values: Values
+) -> bool:
+    """Add the variables of a placement; False if its groups are not each of one α, or off.
+
+    The same of ranks, where groups have one.
+    """
+    placement, given = values.get("placement"), values.get(RANKS) or {}
+    if not isinstance(placement, dict) or not isinstance(given, dict):
         return False
-    left = dict(placement)
+    left, ranks = dict(placement), dict(given)
     for name, sites in groups.items():
         alphas = [left.pop(str(site), None) for site in sites]
         if len(set(alphas)) > 1:
@@ -179,7 +196,11 @@ def _add_switches(found: Params, groups: dict[str, tuple[Site, ...]], values: Va
         found[f"{name} on"] = int(alphas[0] is not None)
         if isinstance(alphas[0], int | float):
             found[f"{name} alpha"] = alphas[0]
-    return not left
+            of_group = {ranks.pop(str(site), None) for site in sites} if part.ranks else set()
+            if len(of_group) > 1 or not of_group <= set(part.ranks):
+                return False
+            found.update({f"{name} rank": part.ranks.index(rank) for rank in of_group})
+    return not left and not ranks
 
 
 def _place(axis: Axis, value: JsonValue) -> int:

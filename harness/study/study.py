@@ -70,7 +70,7 @@ class Study(Frozen):
             if isinstance(part, Range):
                 for end in (part.low, part.high):
                     source = f"space, range of {part.field}"
-                    self.base.with_values({part.field: float(end)}, source=source)
+                    self.base.with_values({part.field: part.value(end)}, source=source)
 
     @property
     def references(self) -> tuple[str, ...]:

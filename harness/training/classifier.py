@@ -22,6 +22,10 @@ class Classifier(nn.Module):
         self.attachment = attachment
         self.head = head
 
+    @property
+    def backbone(self) -> Backbone:
+        return self._backbone[0]
+
     def features(self, x: Tensor, cut: int = IMAGES) -> Tensor:
         """Images `[n, 3, h, w]`, or what lies at a later cut of the backbone, -> `[n, d]`."""
         backbone = self._backbone[0]

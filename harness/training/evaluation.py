@@ -84,6 +84,7 @@ def _features(
     part: str,
 ) -> list[Tensor]:
     """Features `[n, d]` of this process's batches."""
+    classifier.eval()
     batches = distributed.shard(_batches(images))
 
     def pixels(first: int) -> Iterator[Tensor]:

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 
 from harness.data.dataset import Dataset, Images, ImageSet, Split, epoch_batches, normalised
+from harness.data.mixing import mixed
 from harness.insertion.hooks import InnerProblem
 from harness.metrics import PER_IMAGE, SplitMetrics
+from harness.rng import generator
 from harness.spec import Change, Recipe
 from harness.training.arithmetic import autocast, evaluated_in
 from harness.training.checkpoint import Row, States, Trained
@@ -26,6 +29,7 @@ from harness.training.classifier import Classifier
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import evaluate
+from harness.training.optimiser import make_optimiser, make_schedule
 from harness.training.prefix import BegunBatch, Prefixes, begun_epoch
 
 EARLY_STOP_GAIN = 0.003
@@ -101,17 +105,11 @@ class TrainingLoop:
         self._hook.freeze(classifier)
         parameters = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
         self._first_rate = recipe.first_rate
-        self._optimiser = torch.optim.SGD(
-            parameters.values(),
-            lr=self._first_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=is_fused(self._device),
-        )
+        self._optimiser = make_optimiser(classifier, parameters, recipe)
         self._logit_shift = self._shift(split.train_counts)
         # Before the schedule is made, because the hook may add to what the optimiser trains.
         self._hook.start(self._inner_problem(parameters))
-        self._schedule = _schedule(recipe, self._optimiser)
+        self._schedule = make_schedule(recipe, self._optimiser)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
         self._model = distributed.wrap(classifier)
         self._states = States(classifier, self._optimiser, self._schedule, self._scaler)
@@ -190,6 +188,9 @@ class TrainingLoop:
             if change.after == epoch:
                 self._make(change)
         hook, result = self._hook, self._result
+        self._classifier.train()
+        # Of dropout: its masks depend on seed and epoch alone, in a resumed training too.
+        torch.manual_seed(generator(self._seed, "dropout", epoch).initial_seed())
         total, seen = torch.zeros((), device=self._device), 0
         for batch in self._batches(epoch):
             total += self._step(batch) * len(batch)
@@ -205,6 +206,10 @@ class TrainingLoop:
     def _batches(self, epoch: int) -> Iterator[Images | BegunBatch]:
         """The batches of an epoch, begun where somebody keeps how far they came before."""
         hook, images, recipe = self._hook, self._split.train, self._recipe
+        if recipe.mixes:
+            rng, classes = generator(self._seed, "mix", epoch), len(self._dataset.classes)
+            batches = epoch_batches(images, recipe, self._seed, epoch, hook.excluded)
+            return (mixed(batch, recipe, classes, rng) for batch in batches)
         prefixes = self._passing()
         if prefixes is None or not hook.leaves_batches_alone:
             return epoch_batches(images, recipe, self._seed, epoch, hook.excluded)
@@ -234,11 +239,15 @@ class TrainingLoop:
         self._lr = change.lr
 
     def _step(self, batch: Images | BegunBatch) -> Tensor:
-        """One step of SGD; returns the batch's mean loss."""
+        """One step of the optimiser; returns the batch's mean loss."""
         if isinstance(batch, Images):
             self._hook.before_step(batch)
         self._optimiser.zero_grad(set_to_none=True)
         loss = self._backward(batch)
+        if self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimiser)
+            tensors = [t for group in self._optimiser.param_groups for t in group["params"]]
+            clip_grad_norm_(tensors, self._recipe.clip_norm)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         return loss
@@ -282,7 +291,9 @@ class TrainingLoop:
                 else functional_call(self._classifier, dict(parameters), begun)
             )
         shift = self._logit_shift if counts is None else self._shift(counts.to(self._device))
-        return cross_entropy(logits.float() + shift, batch.labels)
+        return cross_entropy(
+            logits.float() + shift, batch.labels, label_smoothing=self._recipe.label_smoothing
+        )
 
     def _shift(self, counts: Tensor) -> Tensor:
         """What the loss adds to the logits `[classes]` for a prior of these counts."""
@@ -351,22 +362,6 @@ class TrainingLoop:
         self._result.test = self._evaluated(test, "test")
         self._result.images_forward += len(test)
         self._result.images_test += len(test)
-
-
-def _schedule(
-    recipe: Recipe, optimiser: torch.optim.Optimizer
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=recipe.epochs)
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-
-
-def is_fused(device: torch.device) -> bool:
-    """Whether an optimiser's step is one kernel for all tensors: on a GPU, where each has a price.
-
-    With one, fp16's check for overflow needs no answer from the GPU either.
-    """
-    return device.type == "cuda"
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:

@@ -282,6 +282,8 @@ def _axes(study: Study) -> Table:
                 f"{', '.join(part.positions)}; alpha {part.alpha_low:g} to {part.alpha_high:g}, on "
                 "a log scale"
             )
+            if part.ranks:
+                values += f"; rank {', '.join(map(str, part.ranks))}"
         name = "placement" if not isinstance(part, Axis | Range) else part.field
         rows[f"{name} (searches)"] = {"meaning": label, "role": "searched", "values": values}
     return Table(
