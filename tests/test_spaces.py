@@ -93,7 +93,7 @@ def test_a_whole_range_is_of_whole_numbers():
     assert values == {"options.rank": 8} and isinstance(values["options.rank"], int)
     assert space.params(values) == {"options.rank": 8}
     assert space.default() == {"options.rank": 1.0}
-    with pytest.raises(UserError, match="it is whole"):
+    with pytest.raises(ValueError, match="it is whole"):
         Range(field="options.rank", low=1.5, high=64, label="rank", whole=True)
 
 
