@@ -9,11 +9,13 @@ Owns: the choices and a row per search. Must not know: lines against cost.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.reports.numbers.contrasts import by_seed, contrasts
 from harness.reports.numbers.incumbents import with_incumbent
@@ -131,30 +133,32 @@ def _final(part: Part, start: float, at: float) -> pd.DataFrame:
     """The incumbents within the budget; without scores where a repeat had none by then."""
     recorded, cells = part.recorded, part.cells
     trials, groups, test = recorded.trials, recorded.groups, recorded.test
-    tests = trials[test].to_dict()
+    scored = trials[["cell", test, *_of_groups(groups)]].to_dict("index")
     elsewhere = _ElsewhereScored(trials, recorded.select)
     rows = []
-    for (name, repeat), own in part.told.groupby(["search", "repeat"], sort=False):
-        has_one = own["within"].to_numpy() & (own["incumbent"] != "").to_numpy()
-        within = np.flatnonzero(has_one)
+    # Columns as arrays: a frame for each of some thousand repeats takes most of a report's time.
+    columns = {name: part.told[name].to_numpy() for name in part.told}
+    for (name, repeat), places in _repeats(part.told):
+        own = {column: values[places] for column, values in columns.items()}
+        known = own["incumbent"] != ""
+        within = np.flatnonzero(own["within"].astype(bool) & known)
         row: dict[str, Any] = {
             "search": name,
             "repeat": repeat,
             "seed": recorded.comparison.seed(int(str(repeat))),
             "runs": own["runs"].max(),
             "flop_runs": own["flop_runs"].max(),
-            "trials": len(own),
+            "trials": len(places),
         }
-        steps = with_incumbent(own)
-        if cells is not None and len(steps):
-            costs, regrets = steps["cost"].to_numpy(float), steps["regret"].to_numpy(float)
+        if cells is not None and known.any():
+            costs, regrets = (own[c][known].astype(float) for c in ("cost", "regret"))
             row["area"] = area(costs, regrets, start, at)
             row["cost_to"] = cost_to(costs, regrets, cells.target)
         if len(within):
-            last = own.iloc[within[-1]]
-            trial = trials.loc[last["incumbent"]]
-            ended = own.iloc[within][["trial_id", "status"]].itertuples(index=False)
-            tested = [tests[trial_id] for trial_id, status in ended if status == "COMPLETE"]
+            last = {column: values[within[-1]] for column, values in own.items()}
+            trial = scored[last["incumbent"]]
+            ended = zip(own["trial_id"][within], own["status"][within], strict=True)
+            tested = [scored[i][test] for i, status in ended if status == "COMPLETE"]
             row |= {
                 "cell": trial["cell"],
                 "select": last["incumbent_select"],
@@ -167,10 +171,22 @@ def _final(part: Part, start: float, at: float) -> pd.DataFrame:
                 "luck": last["incumbent_select"] - elsewhere.mean(str(last["incumbent"])),
             }
         rows.append(row)
-    columns = ["cell", "select", "test", *groups, *(f"binomial_{g}" for g in groups)]
-    columns = [*columns, "regret", "test_regret", "missed", "luck", "area", "cost_to"]
+    names = ["cell", "select", "test", *groups, *(f"binomial_{g}" for g in groups)]
+    names = [*names, "regret", "test_regret", "missed", "luck", "area", "cost_to"]
     found = pd.DataFrame(rows)
-    return found.reindex(columns=list(dict.fromkeys([*found.columns, *columns])))
+    return found.reindex(columns=list(dict.fromkeys([*found.columns, *names])))
+
+
+def _of_groups(groups: Sequence[str]) -> list[str]:
+    """Columns of a trial's scores by group."""
+    return [f"{kind}_{group}" for kind in ("test", "binomial") for group in groups]
+
+
+def _repeats(told: pd.DataFrame) -> Iterator[tuple[tuple[str, int], NDArray[np.int64]]]:
+    """Search and repeat, in the order in which they come, and the places of their answers."""
+    places = told.groupby(["search", "repeat"], sort=False).indices
+    for name, repeat in told[["search", "repeat"]].drop_duplicates().itertuples(index=False):
+        yield (name, repeat), places[name, repeat]
 
 
 class _ElsewhereScored:
