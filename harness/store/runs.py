@@ -152,6 +152,16 @@ def read_command(folder: RunFolder) -> Command | None:
     return read_as(Command, folder.command, REMEDY) if folder.command.is_file() else None
 
 
+def command_line(folder: RunFolder) -> str | None:
+    """What was typed for a run, if that is known; see `Command.line`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    command = read_command(folder)
+    return None if command is None else command.line
+
+
 def read_environment(folder: RunFolder) -> dict[str, str]:
     """Where a run ran; empty if it was killed before that was written.
 

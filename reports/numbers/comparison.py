@@ -118,6 +118,14 @@ def load_arms(folder: RunFolder) -> Arms:
     )
 
 
+def paired_with(arms: Arms, name: str) -> dict[str, tuple[float, float]]:
+    """Every other arm -> the test score of arm `name` minus its own: mean and 95 % half-width of
+    the differences paired by seed, in points."""
+    scores = arms.scores.pivot(index="seed", columns="arm", values=f"test_{SHOWN}")
+    others = [arm for arm in arms.table["arm"] if arm != name]
+    return {arm: mean_and_half_width(scores[name] - scores[arm]) for arm in others}
+
+
 def _pairs(comparison: Comparison, scores: pd.DataFrame) -> pd.DataFrame:
     metric = scores.set_index(["arm", "seed"])[f"test_{SHOWN}"]
     rows = []
