@@ -34,6 +34,9 @@ FLAGS = {
     "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
     "--workers",
     **dict.fromkeys(("list", "data", "bench"), ""),
+    "runs": "--out",
+    # --yes: a script has nobody who could be asked.
+    "runs delete": "--out --yes",
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench overhead": "--trials --workers",
