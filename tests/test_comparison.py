@@ -307,7 +307,7 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
         *("--set", "data.val_fraction=0.8"),
     )
     assert result.exit_code == 0, result.output
-    assert "| arm | head | medium | tail | class mean |" in result.stdout
+    assert "\nChoice " in result.stdout and "\nNext       harness export " in result.stdout
     (folder,) = (tmp_path / "studies").iterdir()
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
     assert len(comparison.arms) == 18 and all(isinstance(arm, Arm) for arm in comparison.arms)
