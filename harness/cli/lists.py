@@ -56,13 +56,17 @@ def list_(kind: str, name: str | None) -> None:
         raise UserError(
             f"harness list {kind} takes no name; of {' and '.join(_SETTINGS)} one can be named."
         )
-    print_table(*_kept_settings(kind, name))
+    print_table(*_SETTINGS[kind](name))
 
 
-def _kept_settings(kind: str, name: str) -> Listed:
+def _kept_settings(kind: str, find: Callable[[str], Listed]) -> Callable[[str], Listed]:
     """The settings of one method or dataset, kept where its name makes the name of a file."""
-    find = partial(_SETTINGS[kind], name)
-    return _kept(kind, find, f"-{name}")() if re.fullmatch(r"[\w+.-]+", name) else find()
+
+    def listed(name: str) -> Listed:
+        is_plain = re.fullmatch(r"[\w+.-]+", name) is not None
+        return _kept(kind, partial(find, name), f"-{name}")() if is_plain else find(name)
+
+    return listed
 
 
 def _settings_of_method(name: str) -> Listed:
@@ -223,8 +227,8 @@ _STOPPED = {
     "median": "those below the median of the others at the same epoch",
 }
 _SETTINGS: dict[str, Callable[[str], Listed]] = {
-    "methods": _settings_of_method,
-    "datasets": _settings_of_dataset,
+    "methods": _kept_settings("methods", _settings_of_method),
+    "datasets": _kept_settings("datasets", _settings_of_dataset),
     "fields": _list_fields,
 }
 _LISTS: dict[str, Callable[[], Listed]] = {

@@ -57,7 +57,7 @@ def delete(context: click.Context, name: str, yes: bool, out: str) -> None:
     Trials stay in the store, so that other runs keep theirs and the run's command trains none of
     them again. NAME is the run's name, the beginning of it, or its folder.
     """
-    from harness.store.overview import delete_run
+    from harness.store.overview import delete_run, size_of
     from harness.store.run_folder import RunFolder
     from harness.store.runs import known_run
     from harness.store.store import Store
@@ -67,9 +67,9 @@ def delete(context: click.Context, name: str, yes: bool, out: str) -> None:
         out = context.parent.params["out"]
     there = RunFolder.of(Store(Path(out)), name)  # also one that was killed before it was written
     folder = there if there.path.is_dir() else known_run(name, Path(out))
-    held = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
     if not yes:
-        words = f"Delete the run {folder.name} ({size(held)} in {folder})? Its trials stay."
+        held = size(size_of(folder))
+        words = f"Delete the run {folder.name} ({held} in {folder})? Its trials stay."
         click.confirm(words, abort=True)
     delete_run(folder)
     click.echo(f"Deleted {folder.name}; its trials are still in {folder.store.trials}.")

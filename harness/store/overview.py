@@ -6,9 +6,14 @@ are driven, terminals.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import stat
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from filelock import FileLock
@@ -111,17 +116,30 @@ def _line(folder: RunFolder, files: _Files, ended: dict[str, Summary]) -> RunLin
     elif state is None:
         lacks = with_result < len(files.trials) if files.is_grid else files.waits
         state = "incomplete" if lacks else "done" if files.is_grid else "idle"
-    seen = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
-    latest = max((path.stat().st_mtime for path in folder.path.iterdir()), default=0.0)
+    latest = max((each.st_mtime for each in _stats(folder.path.iterdir())), default=0.0)
     return RunLine(
         name=folder.name,
         command=_command(folder),
         state=state,
         done=(with_result if files.is_grid else len(own)) if files.trials else None,
         planned=len(files.trials) if files.is_grid or files.state == "done" else None,
-        size=sum(each.st_size for each in seen),
+        size=size_of(folder),
         age_s=max(0.0, time.time() - latest),
     )
+
+
+def size_of(folder: RunFolder) -> int:
+    """Bytes of the files in a run's folder."""
+    return sum(each.st_size for each in _stats(folder.path.rglob("*")))
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Of those that are files, and still there: a run that is being driven writes anew."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield found
 
 
 def _command(folder: RunFolder) -> str:
