@@ -63,6 +63,9 @@ def store(tmp_path):
 def test_every_run_has_its_line(store):
     searched(store, "tiny+tpe", answered=True)
     searched(store, "tiny+gp", answered=False)
+    begun = RunFolder.of(Store(store), "tiny+cmaes")
+    begun.path.mkdir()
+    write_run(begun, tiny_study(), [], {})
     (store / "studies" / "broken").mkdir()
     (store / "studies" / "broken" / "study.json").write_text("{")
     (store / "studies" / "killed").mkdir()
@@ -73,6 +76,7 @@ def test_every_run_has_its_line(store):
         "tiny_half": ("incomplete", 1, 4),
         "tiny+tpe": ("idle", 1, None),
         "tiny+gp": ("incomplete", 1, None),
+        "tiny+cmaes": ("incomplete", None, None),
         "broken": ("damaged", None, None),
         "killed": ("incomplete", None, None),
     }

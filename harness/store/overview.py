@@ -7,7 +7,6 @@ are driven, terminals.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import stat
 import time
@@ -78,7 +77,7 @@ class _Files(NamedTuple):
     trials: frozenset[str]
     is_grid: bool = False
     waits: bool = False
-    """A search has asked for a trial and has not been told what became of it."""
+    """A search has asked for nothing yet, or for a trial that it has not been told of."""
 
 
 def _files(folder: RunFolder) -> _Files:
@@ -103,8 +102,8 @@ def _files(folder: RunFolder) -> _Files:
 def _of_run(state: State | None, files: RunFiles) -> _Files:
     told = {event.trial_id for log in files.searches.values() for event in tells(log)}
     trials = frozenset(each.trial_id for each in files.asked)
-    waits = bool(files.searches) and not trials <= told
-    return _Files(state, trials, is_grid=state is None and not files.searches, waits=waits)
+    is_grid = state is None and bool(trials) and not files.searches
+    return _Files(state, trials, is_grid=is_grid, waits=not trials or not trials <= told)
 
 
 def _line(folder: RunFolder, files: _Files, ended: dict[str, Summary]) -> RunLine:
@@ -147,7 +146,8 @@ def _command(folder: RunFolder) -> str:
         line = command_line(folder)
     except UserError:
         line = None
-    return COMMANDS[folder.kind] if line is None else shlex.split(line)[1]
+    words = ([] if line is None else line.split())[1:]
+    return words[0] if words else COMMANDS[folder.kind]
 
 
 def delete_run(folder: RunFolder) -> None:
