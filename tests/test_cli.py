@@ -212,7 +212,7 @@ def test_mistakes_exit_with_2_and_one_sentence(tmp_path, args, words):
         ("methods lora", ["options.rank", "whole number ≥ 1", "alpha_over_r, alpha", "q, k, v"]),
         ("methods lora+adaptformer", ["options.lora.rank", "options.adaptformer.scale"]),
         ("methods linear_probe", ["--set"]),
-        ("datasets folder", ["data.options.imbalance", "none"]),
+        ("datasets folder", ["data.options.imbalance", "null"]),
         ("fields recipe.e", ["recipe.epochs", "recipe.epoch_rule", "last, best", "true or false"]),
     ],
 )

@@ -54,9 +54,10 @@ def _with_the_field(error: click.NoSuchOption) -> click.NoSuchOption:
     fields = [name for name in names_for(error.option_name.lstrip("-")) if "." in name]
     command = None if error.ctx is None else error.ctx.command
     can_set = command is not None and any("--set" in each.opts for each in command.params)
-    if fields and can_set:
-        error.message += f" Write --set {fields[0]}=VALUE."
-    return error
+    if not fields or not can_set:
+        return error
+    words = f"{error.message} Write --set {fields[0]}=VALUE."
+    return click.NoSuchOption(error.option_name, words, ctx=error.ctx)
 
 
 @click.group(

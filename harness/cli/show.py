@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from harness.store.run_folder import RunFolder
 
 
+WIDEST = 32
+"""Characters of a first column that are not broken."""
+
+
 def print_table(header: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(header):
+        # What a row is of stays whole, where that leaves room for the others.
+        names = [len(row[0]) for row in rows] if place == 0 else []
+        widest = min(max(names, default=0), WIDEST)
+        table.add_column(name, overflow="fold", min_width=widest or None)
     for row in rows:
         table.add_row(*row)
     # What stands in brackets or between colons is a name of the user's, not ours to interpret.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -72,9 +73,7 @@ def _takes(schema: dict[str, Any]) -> str:
 
 def _default(value: object) -> str:
     """As it would be typed."""
-    if value in (None, {}, []):
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
