@@ -47,7 +47,7 @@ def test_a_sweep_says_choice_score_gap_cost_and_what_is_missing(tmp_path):
         "position = q, depth = last:1 is best of 4 cells on test: 81.0 %, 25.0 ± 0.0 points more "
         "than the choice"
     )
-    assert brief.cost == "8 trials, 0 min 08 s of device time"
+    assert brief.cost == "9 trials, 0 min 09 s of device time"
     assert brief.caveat == "1 of 12 trials failed; 3 of 12 trials not run yet"
     assert brief.next == ("sweep", "--study", "made.py", "--seeds", "2")
 

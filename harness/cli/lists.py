@@ -78,7 +78,7 @@ def _settings_of_method(name: str) -> Listed:
     method = get_method(name)
     placed = {field.name: field for field in fields_of(TrialRequest)}
     allowed, own = ", ".join(method.positions), ",".join(method.default_positions)
-    rows = []
+    rows: list[FieldWords] = []
     if method.positions:
         rows.append(placed["positions"]._replace(takes=f"some of {allowed}", default=own))
         rows.append(placed["depth"]._replace(takes=DEPTH_FORMS))

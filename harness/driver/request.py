@@ -204,8 +204,9 @@ class SweepRequest:
         Raises:
             UserError: another pruner is asked for as well.
         """
-        sampler, _, pruner = self.search.partition("+")
-        if sampler not in SAMPLERS or pruner not in PRUNERS:
+        sampler, _, stop = self.search.partition("+")
+        pruner = next((each for each in PRUNERS if each == stop), None)
+        if sampler not in SAMPLERS or pruner is None:
             return self
         if self.pruner not in (None, pruner):
             raise UserError(f"--search {self.search} and --pruner {self.pruner}: give one of them.")

@@ -161,7 +161,8 @@ def _gap(run: Run, chosen: pd.Series[Any], oracle: pd.Series[Any]) -> tuple[floa
     scores = run.trials[["seed", run.test]].dropna()
     cells = run.cell_numbers[scores.index]
     one, other = (scores[cells == row.name].set_index("seed")[run.test] for row in (oracle, chosen))
-    if one.index.is_unique and set(one.index) == set(other.index):
+    is_paired = one.index.is_unique and other.index.is_unique
+    if is_paired and set(one.index) == set(other.index):
         return mean_and_half_width(one - other)
     return float(oracle[run.test] - chosen[run.test]), float("nan")
 
