@@ -6,6 +6,7 @@ imports nothing that computes or draws.
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ OUT = "runs"
 """The store of commands that name none."""
 LABEL = 11
 """Characters of the column of labels."""
+HELD = re.compile(r" [±=] | %")
+"""What stays on the line of what it belongs to."""
 NARROWEST = 40
 """Characters of a terminal below which lines are not broken."""
 
@@ -64,10 +67,12 @@ def _lines(label: str, words: str, width: int | None) -> Iterator[str]:
     if width is None or width < NARROWEST:
         yield f"{label:<{LABEL}}{words}"
         return
-    yield from textwrap.wrap(
-        words,
+    whole = HELD.sub(lambda part: part[0].replace(" ", "\u00a0"), words)
+    for line in textwrap.wrap(
+        whole,
         width,
         initial_indent=f"{label:<{LABEL}}",
         subsequent_indent=" " * LABEL,
         break_on_hyphens=False,
-    )
+    ):
+        yield line.replace("\u00a0", " ")

@@ -109,9 +109,9 @@ def test_searches_say_what_the_rule_allows(tmp_path):
     assert done.exit_code == 0, done.output
     results = harness.load("joint_space+searches", out=tmp_path)
     name, brief = results.best().cell["search"], results.brief
-    assert brief.choice.startswith(f"{name} (its choices' best class mean on validation")
+    assert brief.choice.startswith(f"{name} (best class mean of its choices on validation")
     assert "over 2 training seeds" in brief.test and "better" not in brief.test
-    assert "beside random, expected: not informative" in brief.caveat
+    assert "not shown to differ from random, expected (2 seeds of at least 6)" in brief.caveat
     assert brief.cost.startswith("nothing was trained, a table was replayed")
     words = ("sweep", "--study", "joint_space", "--search", name, "--budget", "4")
     assert brief.next == words and is_real(words)
@@ -164,6 +164,8 @@ def test_lines_are_broken_but_for_what_is_to_be_copied():
     assert path.split() == ["Page", "y" * 100]
     assert following == f"Next       harness export {'x' * 90}"
     assert len(brief.text(Path("runs")).splitlines()) == 3
+    score = Brief("Choice", f"{'x' * 60} 56.0 ± 12.7 %")
+    assert score.text(Path("runs"), width=80).splitlines()[1].strip() == "56.0 ± 12.7 %"
 
 
 def test_a_full_disk_names_the_file_that_was_drawn(tmp_path, monkeypatch):

@@ -160,14 +160,17 @@ def searches_brief(line: str | None, compared: Searches) -> Brief:
         difference = signed(against["difference"].loc[name], against["difference_ci"].loc[name])
         if word in ("better", "worse"):
             said = f", {difference} points to {choices.reference}: {word}"
+        elif word == "equivalent":
+            caveats.append(f"equivalent to {choices.reference} ({difference})")
         else:
-            caveats.append(f"beside {choices.reference}: {word}")
+            why = against["reason"].loc[name] or word
+            caveats.append(f"not shown to differ from {choices.reference} ({why})")
     runs = f"a repeat spends {row['runs']:.1f} full runs"
     seconds = compared.answers["device_s"].sum()
     is_live = plan.table is None
     return Brief(
         title="Choice",
-        choice=f"{name} (its choices' best {scale.words} on {data.chosen_on}: {select}"
+        choice=f"{name} (best {scale.words} of its choices on {data.chosen_on}: {select}"
         f"{scale.unit}, within {plan.budget})",
         test=f"{_test(row['test'], row['test_ci'], seeds, data, 'training seed')}{said}",
         hindsight=_searches_hindsight(row),
