@@ -284,9 +284,10 @@ class SearchesResults(Results):
     def best(self) -> Best | None:
         """The search whose choices within the budget have the best mean selection score."""
         table, names = self._compared.choices.table, ("test", *self._compared.recorded.groups)
-        if table["select"].isna().all():
+        table = table[table["select"].notna()]
+        if table.empty:
             return None
-        row = table.loc[table["select"].idxmax()]
+        row = table.iloc[int(table["select"].to_numpy().argmax())]
         study, told = self._compared.recorded.study, self._compared.answers
         own = with_incumbent(told[(told["search"] == row.name) & told["within"]])
         return Best(

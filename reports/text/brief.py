@@ -147,7 +147,7 @@ def searches_brief(line: str | None, compared: Searches) -> Brief:
     table = choices.table[choices.table["select"].notna()]
     if table.empty:
         return Brief("Choice", f"{NO_TEST}: no search has a choice within {plan.budget}")
-    row = table.loc[table["select"].idxmax()]
+    row = table.iloc[int(table["select"].to_numpy().argmax())]
     name, scale, seeds = str(row.name), recorded.scale, len(plan.seeds)
     select = chosen_by(scale, row["select"], row["select_ci"])
     caveats = _seen_test(data)
