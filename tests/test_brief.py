@@ -64,6 +64,9 @@ def test_a_whole_sweep_of_one_seed_has_no_interval_and_can_be_exported(tmp_path)
     made_run(tmp_path / "b", tiny_study(), best)
     brief = harness.load("tiny", out=tmp_path / "b").brief
     assert brief.hindsight == "the choice is also the best of 4 cells on test"
+    tied = [[(0.4, 0.6)], *best[1:]]  # hindsight's first cell is another, and no better
+    made_run(tmp_path / "c", tiny_study(), tied)
+    assert harness.load("tiny", out=tmp_path / "c").brief.hindsight == brief.hindsight
 
 
 def test_nothing_is_said_of_what_is_not_there(tmp_path):

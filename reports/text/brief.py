@@ -75,14 +75,18 @@ def _sweep_hindsight(run: Run, choice: Choice) -> str | None:
     if choice.scored < 2:
         return None
     of = f"of {choice.scored} cells"
-    if choice.oracle == choice.cell:
-        return f"the choice is also the best {of} on test"
+    if choice.oracle_score <= choice.row[run.test]:
+        return _none_above(of)
     return _above(cell_words(run, choice.oracle), of, choice.oracle_score, *choice.gap)
 
 
 def _above(name: str, of: str, score: float, gap: float, half_width: float) -> str:
     more = with_interval(gap, half_width)
     return f"{name} is best {of} on test: {score:.1f} %, {more} points more than the choice"
+
+
+def _none_above(of: str) -> str:
+    return f"the choice is also the best {of} on test"
 
 
 def _sweep_caveats(
@@ -110,8 +114,8 @@ def arms_brief(arms: Arms) -> Brief:
     oracle = table.iloc[int(table[SHOWN].to_numpy().argmax())]
     differences = paired_with(arms, str(row["arm"]))
     of = f"of {len(table)} arms"
-    hindsight = f"the choice is also the best {of} on test"
-    if oracle["arm"] != row["arm"]:
+    hindsight = _none_above(of)
+    if oracle[SHOWN] > row[SHOWN]:
         mean, half = differences[str(oracle["arm"])]
         hindsight = _above(str(oracle["arm"]), of, oracle[SHOWN], -mean, half)
     count = len(compared.seeds)
