@@ -256,7 +256,7 @@ def compare(
 
 
 def load(run: str | Path, out: str | Path = "runs") -> Results:
-    """Results of a run for a notebook: `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
+    """Results of a run: `.brief`, `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
 
     `run` is its name in the store `out`, or its folder.
 

@@ -24,6 +24,54 @@ REMEDIES = {
 }
 """What helps where something cannot be written."""
 
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    # of searches
+    **dict.fromkeys(("bohb", "hyperband"), ("tpe+hyperband",)),
+    **dict.fromkeys(("asha", "successive_halving"), ("random+asha", "tpe+asha")),
+    **dict.fromkeys(("bayesian", "bayes", "bo", "bayesian_optimization"), ("gp", "tpe")),
+    **dict.fromkeys(("gaussian_process", "gpr"), ("gp",)),
+    **dict.fromkeys(("cma", "cma_es", "evolution", "es"), ("cmaes",)),
+    **dict.fromkeys(("population", "population_based_training", "genetic"), ("pbt",)),
+    **dict.fromkeys(("qmc", "quasi_random"), ("sobol",)),
+    **dict.fromkeys(("grid_search", "exhaustive"), ("grid",)),
+    **dict.fromkeys(("random_search", "rs"), ("random",)),
+    # of methods
+    **dict.fromkeys(("vpt", "prompt", "prompts", "visual_prompt_tuning"), ("vpt_deep",)),
+    **dict.fromkeys(("bias", "biases"), ("bitfit",)),
+    **dict.fromkeys(("linear", "probe", "lp"), ("linear_probe",)),
+    **dict.fromkeys(("finetune", "fine_tuning", "full_finetuning", "ft"), ("full",)),
+    **dict.fromkeys(("meta_peft", "meta"), ("metapeft",)),
+    # of positions
+    **dict.fromkeys(("query", "wq", "q_proj"), ("q",)),
+    **dict.fromkeys(("key", "wk", "k_proj"), ("k",)),
+    **dict.fromkeys(("value", "wv", "v_proj"), ("v",)),
+    **dict.fromkeys(("proj", "o", "wo", "o_proj", "attn_proj"), ("out",)),
+    "fc1": ("mlp1",),
+    "fc2": ("mlp2",),
+    "attention": ("attn",),
+    # of what choices are made by
+    **dict.fromkeys(("accuracy", "acc", "top1"), ("micro",)),
+    **dict.fromkeys(("balanced_accuracy", "macro"), ("class_mean",)),
+    "loss": ("val_loss", "recipe.loss"),
+    # of fields
+    **dict.fromkeys(("lr", "learning_rate", "rate"), ("recipe.lr",)),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), ("recipe.epochs",)),
+    **dict.fromkeys(("batch_size", "batch", "bs"), ("recipe.batch_size",)),
+    **dict.fromkeys(("weight_decay", "wd"), ("recipe.weight_decay",)),
+    "momentum": ("recipe.momentum",),
+    **dict.fromkeys(("precision", "dtype", "amp", "fp16", "bf16"), ("recipe.precision",)),
+    **dict.fromkeys(("rank", "r", "lora_r"), ("options.rank",)),
+    **dict.fromkeys(("lora_alpha", "scaling", "strength"), ("alpha",)),
+    **dict.fromkeys(("sites", "modules", "target_modules"), ("positions",)),
+    **dict.fromkeys(("layers", "layer", "blocks"), ("depth",)),
+    "dataset": ("data.name",),
+    **dict.fromkeys(("model", "arch", "network"), ("backbone.name",)),
+    **dict.fromkeys(("img_size", "image_size", "resolution"), ("backbone.img_size",)),
+    **dict.fromkeys(("val_split", "val_fraction", "validation_split"), ("data.val_fraction",)),
+    **dict.fromkeys(("imbalance", "imb_factor"), ("data.options.imbalance",)),
+}
+"""What else things are called elsewhere -> what they are called here."""
+
 
 class NotSavedError(RuntimeError):
     """A result could not be written, so nothing that follows could be either; the CLI exits 3."""
@@ -52,13 +100,45 @@ class Interrupted(RuntimeError):
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
-    """Build the error for a name that does not exist, with the nearest match and the choices."""
+    """Build the error for a name that does not exist, with the choices and what was meant: by
+    another name of it, or else the nearest."""
     choices, given = sorted(allowed), given[:LONGEST_GIVEN]
     near = difflib.get_close_matches(given, choices, n=5, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    meant = _meant(given, choices) or near[:1]
+    hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
     listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
     allowed = f"Allowed: {', '.join(listed)}" if choices else "There is none"
     return UserError(f"Unknown {kind} {given!r}.{hint} {allowed}.")
+
+
+def begun(kind: str, given: str, names: Iterable[str]) -> str | None:
+    """The one name that begins so; None where there is none.
+
+    Raises:
+        UserError: several begin so; lists them.
+    """
+    found = sorted(name for name in names if given and name.startswith(given))
+    if len(found) > 1:
+        listed = ", ".join([*found[:MOST_LISTED], *(["..."] if len(found) > MOST_LISTED else [])])
+        raise UserError(f"{len(found)} {kind}s begin with {given!r}, write more of it: {listed}.")
+    return found[0] if found else None
+
+
+def names_for(word: str) -> tuple[str, ...]:
+    """What is called so elsewhere, by its names here; fields with dots between their parts."""
+    return SYNONYMS.get(word.rpartition(".")[2].lower().replace("-", "_").replace(" ", "_"), ())
+
+
+def _meant(given: str, choices: list[str]) -> list[str]:
+    """The names of what is meant that are among the choices, or lead on from one of them."""
+    found = []
+    for name in names_for(given):
+        last, first = name.rpartition(".")[2], re.split(r"[.+]", name)[0]
+        if name in choices or last in choices:
+            found.append(name if name in choices else last)
+        elif first in choices and name != given:
+            found.append(name)
+    return found
 
 
 def remedy(error: OSError) -> str:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from harness.errors import UserError, unknown
 from harness.metrics import Objective, scale_of
+from harness.reports.brief import Brief
 from harness.reports.figures import comparison as comparison_figures
 from harness.reports.figures import searches as search_figures
 from harness.reports.figures.sweep import draw
@@ -28,12 +29,14 @@ from harness.reports.numbers.incumbents import with_incumbent
 from harness.reports.numbers.run import Run, load_run
 from harness.reports.numbers.searches import Searches, load_searches
 from harness.reports.numbers.sweep import choose, over_nuisance, summarise
+from harness.reports.text.brief import arms_brief, counts_brief, searches_brief, sweep_brief
 from harness.reports.text.captions import searches_caption
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.model import stem
 from harness.reports.text.search_answer import verdict
 from harness.reports.text.sweep import sweep_content
 from harness.store.run_folder import Kind, RunFolder
+from harness.store.runs import command_line
 from harness.study.figures import View
 
 
@@ -90,6 +93,16 @@ class Results(ABC):
         if self.folder is None:
             raise UserError(f"{self.name} is no run of its own, so it has no report.")
         return self.folder
+
+    @property
+    @abstractmethod
+    def brief(self) -> Brief:
+        """The answer in a few lines, as the commands end with; `print` of the results shows it."""
+
+    def __str__(self) -> str:
+        folder = self._run_folder()
+        page = folder.report / "index.html"
+        return self.brief.text(folder.store.root, page if page.is_file() else None)
 
     @property
     @abstractmethod
@@ -160,6 +173,10 @@ class SweepResults(Results):
             half_width={name: float(choice.row[f"test_{name}_ci"]) for name in means},
         )
 
+    @property
+    def brief(self) -> Brief:
+        return sweep_brief(self.name, command_line(self._run_folder()), self._run, self._choice)
+
     def table(self) -> pd.DataFrame:
         return self._summary.copy()
 
@@ -222,6 +239,10 @@ class ComparisonResults(Results):
             half_width={name: float(row[f"{name}_ci"]) for name in names},
         )
 
+    @property
+    def brief(self) -> Brief:
+        return arms_brief(self._arms)
+
     def table(self) -> pd.DataFrame:
         return self._arms.table.copy()
 
@@ -260,9 +281,12 @@ class SearchesResults(Results):
         self._compared: Searches = load_searches(folder)
         self.trials = self._compared.answers
 
-    def best(self) -> Best:
+    def best(self) -> Best | None:
         """The search whose choices within the budget have the best mean selection score."""
         table, names = self._compared.choices.table, ("test", *self._compared.recorded.groups)
+        table = table[table["select"].notna()]
+        if table.empty:
+            return None
         row = table.iloc[int(table["select"].to_numpy().argmax())]
         study, told = self._compared.recorded.study, self._compared.answers
         own = with_incumbent(told[(told["search"] == row.name) & told["within"]])
@@ -274,6 +298,10 @@ class SearchesResults(Results):
             test={name: float(row[name]) for name in names},
             half_width={name: float(row[f"{name}_ci"]) for name in names},
         )
+
+    @property
+    def brief(self) -> Brief:
+        return searches_brief(command_line(self._run_folder()), self._compared)
 
     def table(self) -> pd.DataFrame:
         """As described, with a row per search."""
@@ -305,6 +333,10 @@ class CountsResults(Results):
 
     def best(self) -> None:
         """Nothing is scored, so nothing is best."""
+
+    @property
+    def brief(self) -> Brief:
+        return counts_brief(self._counts)
 
     def table(self) -> pd.DataFrame:
         """The cells, as in `trials`."""

@@ -7,11 +7,13 @@ nothing.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from harness.catalogue.studies import load_study, study_names
 from harness.store.run_folder import RunFolder
@@ -58,6 +60,10 @@ gives the commands in this order. All are on the SYNTHETIC embedded benchmark, o
 `bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the
 device and with the versions that its CSV names.
 """
+
+
+LISTED = re.compile(r'^ *<li><a href="([^"#:]+)">.*</a></li>\n', re.MULTILINE)
+"""A file in a page's list of files."""
 
 
 class Entry(NamedTuple):
@@ -133,6 +139,18 @@ def _keep(run: RunFolder, name: str) -> None:
     for pattern in patterns:
         for path in run.report.glob(pattern):
             shutil.copyfile(path, folder / path.name)
+    page = folder / "index.html"
+    if page.is_file():
+        page.write_text(without_dead_links(page.read_text(), folder))
+
+
+def without_dead_links(page: str, folder: Path) -> str:
+    """A page without the items of its list of files that are not in the folder.
+
+    The gallery keeps some of a report's files, and a page lists all that were written beside it.
+    """
+    names = {name for name in LISTED.findall(page) if not (folder / unquote(name)).is_file()}
+    return LISTED.sub(lambda item: "" if item[1] in names else item[0], page)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 
 from harness.errors import UserError
 from harness.metrics import OVERALL, SHOWN, Objective, scale_of
+from harness.reports.brief import Brief
 from harness.reports.figures.comparison import gamma
 from harness.reports.notebook import Best, Results, html_of, score_words
 from harness.reports.numbers.gamma import load_learned
 from harness.reports.numbers.run import rows_of
 from harness.reports.numbers.statistics import mean_and_half_width
+from harness.reports.text.brief import train_brief
 from harness.reports.text.numbers import with_interval
 from harness.store.store import Store
 from harness.store.summaries import summaries
@@ -34,6 +36,7 @@ class TrainResults(Results):
         spec, self._ids = records[0].spec, tuple(trial_ids)
         self.name, self.records = name, tuple(records)
         self._objective, self._chosen_on = objective, spec.data.chosen_on
+        self._store = store
         self._paths = [store.trials / trial_id for trial_id in trial_ids]
         ended = summaries(store, trial_ids)
         rows, self._groups = rows_of([ended[i] for i in trial_ids], objective)
@@ -53,6 +56,14 @@ class TrainResults(Results):
             test={name: float(row[f"test_{name}"]) for name in names},
             half_width={name: float(row[f"test_{name}_ci"]) for name in names},
         )
+
+    @property
+    def brief(self) -> Brief:
+        row, name = self.table().iloc[0], f"test_{SHOWN}"
+        return train_brief(self.name, self.records, self._objective, (row[name], row[f"{name}_ci"]))
+
+    def __str__(self) -> str:
+        return self.brief.text(self._store.root)
 
     def table(self) -> pd.DataFrame:
         """As described, with one row; `n` counts the seeds that have a score."""

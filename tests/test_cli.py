@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import click
 import pytest
 from support.cli import harness
 
 from harness.cli import main
+from harness.errors import SYNONYMS, unknown
 
 FLAGS = {
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
@@ -34,6 +36,9 @@ FLAGS = {
     "verify": "--data-root --device --on-bad-image --out --sample --seed --study --weights "
     "--workers",
     **dict.fromkeys(("list", "data", "bench"), ""),
+    "runs": "--out",
+    # --yes: a script has nobody who could be asked.
+    "runs delete": "--out --yes",
     "report": "--out --paper",
     "pretrain": "--file --seed",
     "bench overhead": "--trials --workers",
@@ -147,6 +152,22 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["sweep", "--study", "k_steps", "--repeats", "3"], "--repeats is for a search"),
         (["sweep", "--study", "k_steps", "--budget", "3s"], "in trials or epochs"),
         (["sweep", "--study", "k_steps", "--search", "tpee"], "Did you mean 'tpe'"),
+        (["sweep", "--study", "k_steps", "--search", "bohb"], "Did you mean 'tpe+hyperband'"),
+        (["sweep", "--study", "k_steps", "--search", "bayesian"], "Did you mean 'gp' or 'tpe'"),
+        (
+            ["sweep", "--study", "k_steps", "--search", "tpe+asha", "--pruner", "median"],
+            "--search tpe+asha and --pruner median: give one of them",
+        ),
+        (
+            ["sweep", "--study", "depth_vs_position", "--workers", "100000"],
+            "--workers 100000: each",
+        ),
+        (
+            ["sweep", "--study", "depth_vs_position", "--only", "depth=last:1,last:1"],
+            "Values of depth: one is named twice in last:1, last:1",
+        ),
+        (["sweep", "--study", "k_steps", "--set", "learning_rate=1"], "Did you mean 'recipe.lr'"),
+        (["sweep", "--study", "k_steps", "--set", "recipe.bs=1"], "'recipe.batch_size'"),
         (["sweep", "--study", "k_steps", "--search", "metapeft", "--budget", "3s"], "restarts"),
         (["sweep", "--study", "k_steps", "--search", "tpe", "--budget", "x"], "Bad budget 'x'"),
         (["sweep", "--study", "k_steps", "--search", "cmaes"], "continuous"),
@@ -187,12 +208,71 @@ def test_mistakes_exit_with_2_and_one_sentence(tmp_path, args, words):
         ),
         ("datasets", ["synth-rs", "SYNTHETIC"]),
         ("backbones", ["vit_pico", "DINOv2", "satmae_vit_l16", "augreg_in21k_ft_in1k"]),
+        ("searches", ["SAMPLER+hyperband", "BOHB", "metapeft", "pbt"]),
+        ("methods lora", ["options.rank", "whole number ≥ 1", "alpha_over_r, alpha", "q, k, v"]),
+        ("methods lora+adaptformer", ["options.lora.rank", "options.adaptformer.scale"]),
+        ("methods linear_probe", ["--set"]),
+        ("datasets folder", ["data.options.imbalance", "null"]),
+        ("fields recipe.e", ["recipe.epochs", "recipe.epoch_rule", "last, best", "true or false"]),
     ],
 )
-def test_lists(kind, words):
-    result = harness("list", kind)
+def test_lists(kind, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = harness("list", *kind.split())
     assert result.exit_code == 0
     assert all(word in result.output for word in words)
+
+
+@pytest.mark.parametrize(
+    "args,words",
+    [
+        (["methods", "lorra"], "Did you mean 'lora'"),
+        (["searches", "tpe"], "harness list searches takes no name"),
+        (["fields", "lr"], "Did you mean 'recipe.lr'"),
+    ],
+)
+def test_a_list_of_nothing_is_one_sentence(args, words):
+    result = harness("list", *args)
+    assert result.exit_code == 2 and words in result.stderr and result.stdout == ""
+
+
+def test_a_field_is_no_flag_and_the_error_says_how_it_is_set(tmp_path):
+    result = harness("train", "--method", "lora", "--batch-size", "8", "--out", tmp_path)
+    assert result.exit_code == 2 and "Write --set recipe.batch_size=VALUE." in result.stderr
+    result = harness("status", "x", "--batch-size", "8", "--out", tmp_path)
+    assert result.exit_code == 2 and "--set" not in result.stderr
+
+
+def test_what_synonyms_stand_for_is_there():
+    from harness.insertion.method import METHODS
+    from harness.metrics import Objective
+    from harness.search.optuna_search import PRUNERS, SAMPLERS
+    from harness.spec import POSITIONS, TrialRequest
+    from harness.spec.fields import fields_of
+
+    known = {field.name for field in fields_of(TrialRequest)} | set(METHODS.names())
+    known |= {"grid", "pbt", *SAMPLERS, *POSITIONS, *get_args(Objective)}
+    known |= {f"{sampler}+{pruner}" for sampler in SAMPLERS for pruner in PRUNERS}
+    known |= {"options.rank", "data.options.imbalance"}
+    assert not {name for names in SYNONYMS.values() for name in names} - known
+    assert all(word == word.lower() and "-" not in word for word in SYNONYMS)
+
+
+@pytest.mark.parametrize(
+    "given,allowed,hint",
+    [
+        ("BOHB", ["random", "tpe", "gp"], "'tpe+hyperband'"),
+        ("asha", ["random", "gp"], "'random+asha'"),
+        ("learning-rate", ["recipe", "alpha"], "'recipe.lr'"),
+        ("options.r", ["rank", "scale"], "'rank'"),
+        ("epochs", ["head", "tail"], None),
+        ("lr", ["recipe", "data"], "'recipe.lr'"),
+    ],
+)
+def test_what_is_meant_is_said_where_it_can_be_had(given, allowed, hint):
+    said = str(unknown("word", given, allowed))
+    assert ("Did you mean" in said) == (hint is not None)
+    assert hint is None or f"Did you mean {hint}?" in said
 
 
 def test_set_reads_json_and_words():

@@ -179,8 +179,8 @@ def test_differences_are_paired_and_costs_are_whole(tmp_path):
     table = arms.table.set_index("arm")
     plain = table.loc["lora, α = 1, all 4 sites"]
     assert plain["class_mean"] == pytest.approx(50.5)
-    assert plain["first_minus_this"] == pytest.approx(10)
-    assert plain["first_minus_this_ci"] == pytest.approx(0, abs=1e-9)  # the seeds' shift cancels
+    assert plain["minus_first"] == pytest.approx(-10)
+    assert plain["minus_first_ci"] == pytest.approx(0, abs=1e-9)  # the seeds' shift cancels
     assert plain["class_mean_ci"] == pytest.approx(12.7062 * 0.5, abs=1e-3)
     assert plain["runs_per_seed"] == pytest.approx(1)
     assert arms.time_ratio == pytest.approx(1.5)
@@ -307,7 +307,7 @@ def test_the_whole_comparison_on_the_command_line(tmp_path):
         *("--set", "data.val_fraction=0.8"),
     )
     assert result.exit_code == 0, result.output
-    assert "| arm | head | medium | tail | class mean |" in result.stdout
+    assert "\nChoice " in result.stdout and "\nNext       harness export " in result.stdout
     (folder,) = (tmp_path / "studies").iterdir()
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
     assert len(comparison.arms) == 18 and all(isinstance(arm, Arm) for arm in comparison.arms)

@@ -6,8 +6,11 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+
+from harness.reports.reproduce import without_dead_links
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,6 +30,28 @@ def test_what_is_linked_or_named_exists(file):
 def exists(name):
     """Whether a name is that of a file, or of a module or package without its ending."""
     return (ROOT / name).exists() or (ROOT / f"{name}.py").is_file()
+
+
+LINK = re.compile(r'(?:href|src)="([^"#]+)"|\]\(([^)#]+)\)')
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for kind in ("*.html", "*.md") for p in sorted((ROOT / "reports").rglob(kind))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_no_published_page_has_a_dead_link(page):
+    links = [unquote(a or b) for a, b in LINK.findall(page.read_text())]
+    here = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert not [link for link in here if not (page.parent / link).exists()]
+
+
+def test_a_page_is_published_without_what_is_not_kept(tmp_path):
+    (tmp_path / "a b.csv").touch()
+    kept = '    <li><a href="a%20b.csv">a b.csv</a></li>\n'
+    lost = '    <li><a href="a.tex">a.tex</a></li>\n'
+    rest = '<li><a href="#answer">Answer</a></li>\n'
+    assert without_dead_links(f"{kept}{lost}{rest}", tmp_path) == f"{kept}{rest}"
 
 
 def test_decisions_name_tests_that_exist():

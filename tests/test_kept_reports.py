@@ -121,4 +121,4 @@ def test_the_command_draws_nothing_and_imports_nothing_that_draws(run):
     )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert again.stdout == first.output and "Wrote" in again.stdout
+    assert again.stdout == first.output and "Choice " in again.stdout

@@ -105,8 +105,8 @@ def test_the_short_html_is_short_and_escaped(tmp_path):
 
 def test_a_run_that_is_not_there(tmp_path):
     made_run(tmp_path, study(), RESULTS)
-    with pytest.raises(UserError, match=r"Unknown run 'mad'\. Did you mean 'made'"):
-        harness.load("mad", out=tmp_path)
+    with pytest.raises(UserError, match=r"Unknown run 'maed'\. Did you mean 'made'"):
+        harness.load("maed", out=tmp_path)
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -12,7 +12,7 @@ from support.hostile import InstantEngine
 from support.records import TINY
 
 from harness.driver.batch import Batch
-from harness.errors import NotSavedError, UserError, saving
+from harness.errors import NotSavedError, TrialsFailed, UserError, saving
 from harness.metrics import SHOWN
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -81,6 +81,33 @@ def test_what_cannot_be_saved_says_what_helps(tmp_path, number, helps):
         f"{os.strerror(number)}. What was saved is whole; {helps} give the command again." in said
     )
     assert ("make room" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+class Failing(InstantEngine):
+    """The second and the third trial fail, each with an error of its own."""
+
+    def next(self):
+        number = len(self.submitted) - len(self._running)
+        error = f"Traceback\nValueError: the {number}th" if number in (1, 2) else None
+        self.record = {} if error is None else {"status": "FAILED", "error": error}
+        return super().next()
+
+
+def test_a_batch_counts_what_failed_and_names_the_first(tmp_path):
+    store = Store(tmp_path)
+    specs = resolve(TINY, Runtime()).over_seeds(range(4))
+    batch = Batch(store, Runtime(), TINY, lambda store, watch: Failing(store, slots=1))
+    assert batch.problem is None
+    with batch, pytest.raises(TrialsFailed) as error:
+        batch.complete(specs, title="t", objective=SHOWN)
+    assert str(error.value) == str(batch.problem)
+    assert str(batch.problem).startswith(
+        f"2 trials failed; the first, {specs[1].trial_id}, with: ValueError: the 1th Its record"
+    )
+    again = Batch(store, Runtime(), TINY, lambda store, watch: InstantEngine(store))
+    with again:
+        again.complete(specs, title="t", objective=SHOWN)
+    assert again.problem is None
 
 
 class Removing(InstantEngine):

@@ -185,8 +185,19 @@ def curves(events):
     return found
 
 
+def test_a_table_can_be_printed(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = harness("export", "tiny", "--csv", tmp_path / "t.csv", "--out", tmp_path)
+    assert written.exit_code == 0
+    printed = harness("export", "tiny", "--csv", "-", "--out", tmp_path)
+    assert printed.exit_code == 0 and printed.stdout == (tmp_path / "t.csv").read_text()
+    assert not (tmp_path / "-").exists()
+
+
 def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
     for flags, words in (
+        (["tiny", "--csv", "-", "--parquet", "x"], "--csv - prints the table alone"),
+        (["tiny", "--parquet", "-"], "--parquet -: it cannot be printed"),
         (["abc", "--best", "x"], "--best is not for a trial"),
         (["tiny"], "Nothing to export: give --csv or"),
         (["abc", "--csv", "x"], "--csv is not for a trial"),

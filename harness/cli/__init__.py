@@ -19,13 +19,14 @@ from harness.cli import (
     exports,
     lists,
     results,
+    runs,
     sweep,
     train,
     upkeep,
 )
 from harness.cli.options import examples
 from harness.cli.terminal import ENDED, ending_when_told, exit_code_of
-from harness.errors import Interrupted
+from harness.errors import Interrupted, names_for
 from harness.version import __version__
 
 
@@ -38,9 +39,25 @@ class _Group(click.Group):
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 ctx.exit(exit_code_of(Interrupted(ENDED)))
+            except click.NoSuchOption as error:
+                raise _with_the_field(error) from error
             except Exception as error:
                 # An import that was cut off raises whatever it likes.
                 ctx.exit(exit_code_of(Interrupted(ENDED) if told.is_set() else error))
+
+
+def _with_the_field(error: click.NoSuchOption) -> click.NoSuchOption:
+    """The error for a flag such as `--epochs`, with the field that is meant, where one can be set.
+
+    Fields have no flags of their own: `--set` reaches them all.
+    """
+    fields = [name for name in names_for(error.option_name.lstrip("-")) if "." in name]
+    command = None if error.ctx is None else error.ctx.command
+    can_set = command is not None and any("--set" in each.opts for each in command.params)
+    if not fields or not can_set:
+        return error
+    words = f"{error.message} Write --set {fields[0]}=VALUE."
+    return click.NoSuchOption(error.option_name, words, ctx=error.ctx)
 
 
 @click.group(
@@ -68,6 +85,7 @@ for command in (
     *(exports.export, exports.predict),
     *(results.derive, results.tabulate, results.status, results.report),
     *(archives.archive, archives.import_, archives.verify),
+    runs.runs,
     lists.list_,
     data.data,
     *(upkeep.pretrain, bench.bench),

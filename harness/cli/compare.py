@@ -12,7 +12,7 @@ from harness.cli.options import (
     trial_options,
     workers_option,
 )
-from harness.cli.show import print_markdown, write_report
+from harness.cli.show import write_report
 from harness.cli.terminal import TERMINAL
 
 SHIPPED = ""
@@ -150,5 +150,3 @@ def compare(
     )
     folder = compared(asked, TERMINAL)
     write_report(folder)
-    if methods is not None:
-        print_markdown(folder.report / "report.md")

@@ -63,7 +63,9 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
     type=click.Path(file_okay=False),
     help="Folder for a timm checkpoint, with the trained modules merged into its weights.",
 )
-@click.option("--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial.")
+@click.option(
+    "--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial; - prints them."
+)
 @click.option("--parquet", type=click.Path(dir_okay=False), help="Of a run: the same, typed.")
 @click.option("--optuna", metavar="URL", help="Of a run: database for optuna-dashboard.")
 @click.option(
@@ -116,6 +118,7 @@ def export(
     if not any(given.values()):
         raise UserError(f"Nothing to export: give {' or '.join(f'--{flag}' for flag in given)}.")
     _refuse_same(given)
+    _refuse_mixed(given)
     _refuse_others({flag: value for flag, value in tensors.items() if value is not None})
     is_trial = any(tensors.values()) and not (run is None and source.endswith(".json"))
     if not is_trial:
@@ -136,6 +139,15 @@ def export(
         written = _export_placement(source, tensors)
     for path in written:
         click.echo(f"Wrote {path}")
+
+
+def _refuse_mixed(flags: dict[str, str | None]) -> None:
+    """Raises `UserError` if standard output would have more than the one table that goes there."""
+    for flag, value in flags.items():
+        if value == "-" and flag != "csv":
+            raise UserError(f"--{flag} -: it cannot be printed; name a place to write it to.")
+    if flags.get("csv") == "-" and sum(value is not None for value in flags.values()) > 1:
+        raise UserError("--csv - prints the table alone: give the others a command of their own.")
 
 
 def _refuse_same(flags: dict[str, str | None]) -> None:
@@ -288,7 +300,9 @@ def _export_run(folder: RunFolder, wanted: dict[str, str | None]) -> list[Path]:
     if csv is not None or parquet is not None:
         run = load_run(folder, lambda trial_id, why: TERMINAL.warn(why))
         trials = for_export(run.trials, folder.store)
-    if csv is not None:
+    if csv == "-":
+        click.echo(trials.to_csv(index=False), nl=False)
+    elif csv is not None:
         with saving(Path(csv)):
             trials.to_csv(csv, index=False)
         written.append(Path(csv))
@@ -349,6 +363,8 @@ def predict(
     from harness.export.predict import load_export, predictions, write_csv
     from harness.runner.runtime import default_device
 
+    if path == "-":
+        raise UserError("--out -: predictions are not printed; name a file.")
     if study is not None:
         known_study(study)
     name = device or default_device()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,28 +15,103 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.registry import Registry
+    from harness.spec.fields import FieldWords
 
 Listed = tuple[list[str], list[list[str]]]
 """The words above a list's columns, and its rows."""
 
 
-@click.command("list", epilog=examples("list studies", "list methods"))
-@click.argument(
-    "kind", type=click.Choice(["methods", "studies", "datasets", "backbones", "searches"])
+@click.command(
+    "list",
+    epilog=examples(
+        "list studies",
+        "list searches",
+        "list methods lora",
+        "list datasets folder",
+        "list fields recipe",
+    ),
 )
-def list_(kind: str) -> None:
-    """List what there is: methods, studies, datasets, backbones or searches.
+@click.argument(
+    "kind",
+    type=click.Choice(["methods", "studies", "datasets", "backbones", "searches", "fields"]),
+)
+@click.argument("name", required=False)
+def list_(kind: str, name: str | None) -> None:
+    """List what there is: methods, studies, datasets, backbones, searches, or fields of a trial.
 
-    What an installed package brings stands there with its name and version.
+    With the NAME of a method or a dataset: its settings, with what they take and their defaults; of
+    fields, with the beginning of their names. A study may set other defaults. What an installed
+    package brings stands there with its name and version.
 
     The time of a study is estimated from one trial that is timed for a moment on this machine, once
     for every version, and kept in the user's cache folder. It is that of one worker for all trials,
     whether or not some have been run.
     """
-    print_table(*_LISTS[kind]())
+    if name is None:
+        print_table(*_LISTS[kind]())
+        if kind in ("methods", "datasets"):
+            click.echo(f"\nThe settings of one: harness list {kind} NAME")
+        return
+    if kind not in _SETTINGS:
+        raise UserError(
+            f"harness list {kind} takes no name; of {' and '.join(_SETTINGS)} one can be named."
+        )
+    print_table(*_SETTINGS[kind](name))
 
 
-def _kept(kind: str, find: Callable[[], Listed]) -> Callable[[], Listed]:
+def _kept_settings(kind: str, find: Callable[[str], Listed]) -> Callable[[str], Listed]:
+    """The settings of one method or dataset, kept where its name makes the name of a file."""
+
+    def listed(name: str) -> Listed:
+        is_plain = re.fullmatch(r"[\w+.-]+", name) is not None
+        return _kept(kind, partial(find, name), f"-{name}")() if is_plain else find(name)
+
+    return listed
+
+
+def _settings_of_method(name: str) -> Listed:
+    from harness.insertion.method import get_method
+    from harness.spec import TrialRequest
+    from harness.spec.fields import fields_of
+    from harness.spec.sites import DEPTH_FORMS
+
+    method = get_method(name)
+    placed = {field.name: field for field in fields_of(TrialRequest)}
+    allowed, own = ", ".join(method.positions), ",".join(method.default_positions)
+    rows: list[FieldWords] = []
+    if method.positions:
+        rows.append(placed["positions"]._replace(takes=f"some of {allowed}", default=own))
+        rows.append(placed["depth"]._replace(takes=DEPTH_FORMS))
+    if method.additive:
+        rows.append(placed["alpha"])
+    rows += fields_of(method.Options, "options.")
+    return _fields(rows)
+
+
+def _settings_of_dataset(name: str) -> Listed:
+    from harness.data.contract import DATASETS
+    from harness.spec.fields import fields_of
+
+    return _fields(fields_of(DATASETS.get(name).Options, "data.options."))
+
+
+def _list_fields(beginning: str = "") -> Listed:
+    from harness.errors import unknown
+    from harness.spec import TrialRequest
+    from harness.spec.fields import fields_of
+
+    every = list(fields_of(TrialRequest))
+    rows = [field for field in every if field.name.startswith(beginning)]
+    if not rows:
+        raise unknown("field", beginning, [field.name for field in every])
+    return _fields(rows)
+
+
+def _fields(rows: Iterable[FieldWords]) -> Listed:
+    return ["--set", "takes", "default", "what it is"], [list(row) for row in rows]
+
+
+def _kept(kind: str, find: Callable[[], Listed], of_one: str = "") -> Callable[[], Listed]:
     """The same list without torch, where it was made before and all that is on it ships."""
 
     def listed() -> Listed:
@@ -43,7 +120,8 @@ def _kept(kind: str, find: Callable[[], Listed]) -> Callable[[], Listed]:
 
         if installed(f"harness.{kind}"):
             return find()
-        header, rows = kept(f"list-{kind}", find, of=machine() if kind == "studies" else None)
+        of = machine() if kind == "studies" else None
+        header, rows = kept(f"list-{kind}{of_one}", find, of=of)
         return header, rows
 
     return listed
@@ -103,10 +181,15 @@ def _list_searches() -> Listed:
     from harness.search.catalogue import POPULATION, clashing_searches, installed_searches
     from harness.search.optuna_search import PRUNERS, SAMPLERS
 
-    stops = ", ".join(name for name in PRUNERS if name != "none")
-    rows = [["grid", "every cell of the study's axes once"]]
-    rows += [[name, f"a sampler of Optuna's; --pruner {stops}"] for name in SAMPLERS]
-    rows += [[POPULATION, "population-based training"]]
+    rows = [["grid", "every cell of the study's axes once, for every seed"]]
+    rows += [[name, f"{_SAMPLED[name]} (Optuna)"] for name in SAMPLERS]
+    stops = [name for name in PRUNERS if name != "none"]
+    rows += [
+        [f"SAMPLER+{name}", f"a sampler whose bad trials are stopped early: {_STOPPED[name]}"]
+        for name in stops
+    ]
+    rows += [[POPULATION, "population-based training; --budget is its members"]]
+    rows += [["metapeft", "learns the strengths of all sites in one trial; --budget is restarts"]]
     for name, entries in installed_searches().items():
         try:
             load_entry("search", entries)
@@ -131,10 +214,28 @@ def _registered(registry: Registry[Any]) -> Iterator[tuple[str, Any, str]]:
         click.echo(sentence, err=True)
 
 
+_SAMPLED = {
+    "random": "each configuration equally likely",
+    "sobol": "quasi-random, which covers the space evenly",
+    "tpe": "tree-structured Parzen estimator, a Bayesian search",
+    "gp": "Gaussian process, a Bayesian search",
+    "cmaes": "evolution strategy, for spaces of ranges alone",
+}
+_STOPPED = {
+    "asha": "the best third goes on after 1, 3, 9, ... epochs",
+    "hyperband": "several such ladders; tpe+hyperband is BOHB",
+    "median": "those below the median of the others at the same epoch",
+}
+_SETTINGS: dict[str, Callable[[str], Listed]] = {
+    "methods": _kept_settings("methods", _settings_of_method),
+    "datasets": _kept_settings("datasets", _settings_of_dataset),
+    "fields": _list_fields,
+}
 _LISTS: dict[str, Callable[[], Listed]] = {
     "methods": _kept("methods", _list_methods),
     "studies": _kept("studies", _list_studies),
     "datasets": _kept("datasets", _list_datasets),
     "backbones": _kept("backbones", _list_backbones),
     "searches": _list_searches,
+    "fields": _list_fields,
 }

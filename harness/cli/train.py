@@ -15,7 +15,7 @@ from harness.cli.options import (
     trial_options,
     workers_option,
 )
-from harness.cli.show import print_markdown, print_table, write_report
+from harness.cli.show import print_brief, print_table, write_report
 from harness.cli.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -105,14 +105,15 @@ def train(
     )
     training = prepare_training(asked, TERMINAL)
     if controls:
-        folder = train_with_controls(training, asked.line)
-        write_report(folder)
-        print_markdown(folder.report / "report.md")
+        write_report(train_with_controls(training, asked.line))
         return
-    records = training.run()
+    records, store = training.run(), training.prepared.store
     _print_records(records)
-    trials = training.prepared.store.trials
-    _write_gamma([trials / record.trial_id for record in records])
+    _write_gamma([store.trials / record.trial_id for record in records])
+    from harness.reports.trained import TrainResults
+
+    ids, chosen_by = [record.trial_id for record in records], training.prepared.study.objective
+    print_brief(TrainResults(training.label, store, ids, chosen_by).brief, store.root)
 
 
 def _print_records(records: list[TrialRecord]) -> None:
@@ -158,7 +159,7 @@ def _print_records(records: list[TrialRecord]) -> None:
 
 
 def _write_gamma(trials: list[Path]) -> None:
-    """Say what the trials learned, if they did, and draw it beside each one's record."""
+    """Say what the trials learned, if they did, and draw it in each one's folder."""
     from harness.reports.files.anew import write_gamma
     from harness.reports.text.gamma import say_learned
 
@@ -167,4 +168,5 @@ def _write_gamma(trials: list[Path]) -> None:
         click.echo(sentence)
     for trial in trials:
         for path in write_gamma(trial):
-            click.echo(f"Wrote {path}")
+            if path.suffix == ".png":
+                click.echo(f"Picture: {path}")

@@ -18,7 +18,7 @@ from harness.search.budget import Budget
 from harness.search.catalogue import find_search, restarts
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
-from harness.store.runs import read_comparison, read_run
+from harness.store.runs import read_comparison, read_run, read_search_comparison, variant
 from harness.store.summaries import summaries
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
@@ -70,6 +70,25 @@ def budget_of(text: str, study: Study) -> Budget:
 def _words(given: str, budget: Budget) -> str:
     words = f"{Budget.parse(given).amount:g} {Budget.parse(given).unit}"
     return words if budget == Budget.parse(given) else f"{words} ({budget.amount:g} epochs)"
+
+
+def own_folder(
+    folder: RunFolder,
+    asked: SearchesRequest,
+    names: Sequence[str],
+    budget: Budget,
+    *,
+    is_replay: bool,
+) -> RunFolder:
+    """The folder, or where such a comparison of other searches or another budget lies there, one
+    named for what is asked."""
+    before = read_search_comparison(folder)
+    if before is None or (before.table is not None) != is_replay:
+        return folder
+    if (set(before.searches), before.budget) == (set(names), _words(asked.budget, budget)):
+        return folder
+    words = variant({"search": asked.searches, "budget": asked.budget})
+    return RunFolder.of(folder.store, f"{folder.name}{words}")
 
 
 def makers_of(names: Sequence[str], given: Given) -> dict[str, SearchMaker]:

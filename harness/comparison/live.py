@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.comparison.baseline import STANDING, baseline_cells, with_baseline
-from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of
+from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of, own_folder
 from harness.comparison.request import (
     REPEATS_LIVE,
     Repeats,
@@ -103,9 +103,12 @@ class LiveComparison(SweepPlan):
         refuse_other_objective(live.folder, prepared.study.objective)
         return live
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
-        return RunFolder.of(self.prepared.store, f"{self.prepared.run_name}+searches")
+        """Where it is written: found once, before anything is."""
+        named = RunFolder.of(self.prepared.store, f"{self.prepared.run_name}+searches")
+        budget = budget_of(self.asked.budget, self.prepared.study)
+        return own_folder(named, self.asked, self._names[0], budget, is_replay=False)
 
     @cached_property
     def _space(self) -> tuple[SearchSpace, Make]:
@@ -136,8 +139,7 @@ class LiveComparison(SweepPlan):
         make = with_baseline(make_point, study, runtime)
         learned = learning_methods()
         given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)
-        names, notes = self._names(learned, space)
-        names += [name for name in STANDING if name not in names]
+        names, notes = self._names
         makers = makers_of(names, given)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
         for log in folder.logs():
@@ -182,19 +184,21 @@ class LiveComparison(SweepPlan):
         write_command(folder, Command(self.asked.line, self.asked.plan))
         return Ran(folder, None)
 
-    def _names(self, learned: Sequence[str], space: SearchSpace) -> tuple[list[str], list[str]]:
-        """The searches that take part, and why one of `all` does not."""
-        study, names = self.prepared.study, self.asked.names(learned)
+    @cached_property
+    def _names(self) -> tuple[list[str], list[str]]:
+        """The searches that take part, the baseline too, and why one of `all` does not."""
+        study, names = self.prepared.study, self.asked.names(learning_methods())
+        notes: list[str] = []
         if POPULATION in names:
             budget = budget_of(self.asked.budget, study)
             try:
-                population_size(space, budget, study.base.recipe.epochs)
+                population_size(self._space[0], budget, study.base.recipe.epochs)
             except UserError as error:
                 if self.asked.searches != "all":
                     raise
                 names.remove(POPULATION)
-                return names, [f"{POPULATION}: {error}"]
-        return names, []
+                notes.append(f"{POPULATION}: {error}")
+        return names + [name for name in STANDING if name not in names], notes
 
     def _in_turns(self, contest: Contest) -> list[Path]:
         """Run every repeat of every search; their logs, in that order."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.comparison.baseline import LABEL, STANDING, recorded_baseline
-from harness.comparison.contest import budget_of, contest_fields, makers_of
+from harness.comparison.contest import budget_of, contest_fields, makers_of, own_folder
 from harness.comparison.enough import first_repeats, more_repeats, repeats_fields
 from harness.comparison.replaying import Replaying
 from harness.comparison.request import SearchesRequest
@@ -27,7 +27,6 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import (
     Command,
     choosing_by,
-    read_search_comparison,
     refuse_other_objective,
     variant,
     write_command,
@@ -112,7 +111,7 @@ def replay_searches(
         beside=beside.shown,
         notes=tuple(notes),
     )
-    folder = _own_folder(folder, asked, comparison)
+    folder = own_folder(folder, asked, names, budget, is_replay=True)
     with driving(folder.driver_mark):
         write_search_comparison(folder, comparison)
         write_run(folder, study, [], table.info.environment)
@@ -133,25 +132,12 @@ def replay_searches(
 
 def name_of(study: Study, objective: Objective | None, within: str | None = None) -> str:
     """Name of the run that compares searches on a study, or of one shown within another run, where
-    no replay of other searches or another budget has it (`_own_folder`).
+    no replay of other searches or another budget has it (`own_folder`).
 
     `objective` is what was asked for, `within` the name of the other run's study.
     """
     named = f"{study.name}{variant(choosing_by(study, objective)[1])}+searches"
     return named + ("" if within is None else f"+in={within}")
-
-
-def _own_folder(
-    folder: RunFolder, asked: SearchesRequest, comparison: SearchComparison
-) -> RunFolder:
-    """The folder, or where another replay of this name lies there, one named for what is asked."""
-    before = read_search_comparison(folder)
-    if before is None or before.table is None:
-        return folder
-    if (set(before.searches), before.budget) == (set(comparison.searches), comparison.budget):
-        return folder
-    words = variant({"search": asked.searches, "budget": asked.budget})
-    return RunFolder.of(folder.store, f"{folder.name}{words}")
 
 
 def learned_cells(table: Table) -> dict[str, Values]:

@@ -6,21 +6,25 @@ how it was typed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
 from harness.metrics import Objective
-from harness.search.optuna_search import OnRepeat, Pruner
+from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
 from harness.store.store import Store
 from harness.study.study import Study
 
 GRID = "grid"
 DEFAULT_STUDY = "depth_vs_position"
 """Study whose data, backbone and recipe are used where no other is named."""
+
+MOST_PER_CORE = 16
+"""Processes that train; even trials that wait for a GPU gain nothing from more."""
 
 DEFAULT_CACHE = "2G"
 """Disk space for activations of frozen blocks, beside the store."""
@@ -137,6 +141,7 @@ class EngineRequest:
         check("engine", self.kind, EngineKind)
         check_count("workers", self.workers)
         check_count("max-retries", self.max_retries, 0)
+        self._refuse_crowd()
         gpus = self.gpus_per_trial
         if gpus is not None and gpus <= 0:
             raise UserError(f"--gpus-per-trial {gpus:g}: it must be above 0.")
@@ -146,6 +151,16 @@ class EngineRequest:
                     raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
         elif gpus is not None and gpus > 1 and gpus % 1:
             raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
+
+    def _refuse_crowd(self) -> None:
+        """Raises `UserError` for more processes than this machine could hold."""
+        cores = len(os.sched_getaffinity(0))
+        most = MOST_PER_CORE * cores
+        if self.kind == "local" and self.workers is not None and self.workers > most:
+            raise UserError(
+                f"--workers {self.workers}: each is a process with a backbone of its own; on the "
+                f"{cores} cores of this machine give {most} at most, best {cores}."
+            )
 
     def start_ahead(self, device: str | None) -> None:
         """Begin what trials on such a device will need, before torch is imported here.
@@ -182,6 +197,20 @@ class SweepRequest:
         check("on-repeat", self.on_repeat, OnRepeat)
         check("keep", self.keep, Keep)
         check_count("repeats", self.repeats)
+
+    def with_pruner_apart(self) -> SweepRequest:
+        """The same, with `tpe+hyperband`, as comparisons have it, as a sampler and its pruner.
+
+        Raises:
+            UserError: another pruner is asked for as well.
+        """
+        sampler, _, stop = self.search.partition("+")
+        pruner = next((each for each in PRUNERS if each == stop), None)
+        if sampler not in SAMPLERS or pruner is None:
+            return self
+        if self.pruner not in (None, pruner):
+            raise UserError(f"--search {self.search} and --pruner {self.pruner}: give one of them.")
+        return replace(self, search=sampler, pruner=pruner)
 
     @property
     def of_a_search(self) -> list[str]:

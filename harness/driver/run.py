@@ -82,7 +82,7 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     Raises:
         UserError: a field makes no sense for it, or a cell cannot be run; names it.
     """
-    study = prepared.study
+    study, asked = prepared.study, asked.with_pruner_apart()
     prepared = prepared.keeping(
         keep_weights=asked.keep != "none",
         keep_features=study.needs_features,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, begun, unknown
 from harness.metrics import Objective
 from harness.spec import Frozen, TrialSpec, read_as
 from harness.spec import trial as identities
@@ -79,21 +79,33 @@ class Command(NamedTuple):
 
 
 def find_run(name: str, root: Path) -> RunFolder | None:
-    """The folder of a run, by its path or by its name in the store `root`; None without one."""
-    folders = (RunFolder(Path(name)), RunFolder.of(Store(root), name))
-    return next((folder for folder in folders if folder.exists), None)
+    """The folder of a run, by its path, or by its name in the store `root` or the beginning of it
+    that no other has; None without one.
+
+    Raises:
+        UserError: several begin so; names them.
+    """
+    for folder in (RunFolder(Path(name)), RunFolder.of(Store(root), name)):
+        if folder.exists:
+            return folder
+    whole = begun("run", name, (folder.name for folder in run_folders(root) if folder.exists))
+    return None if whole is None else RunFolder.of(Store(root), whole)
+
+
+def run_folders(root: Path) -> list[RunFolder]:
+    """The folders of all runs in the store `root`, also of those that have only just begun."""
+    return [RunFolder(path) for path in sorted((root / STUDIES).glob("*")) if path.is_dir()]
 
 
 def known_run(name: str, root: Path) -> RunFolder:
     """As `find_run`.
 
     Raises:
-        UserError: there is no such run; names the nearest.
+        UserError: there is no such run, or several begin so; names the nearest, or these.
     """
     folder = find_run(name, root)
     if folder is None:
-        known = [path.name for path in (root / STUDIES).glob("*") if path.is_dir()]
-        raise unknown("run", name, known)
+        raise unknown("run", name, [folder.name for folder in run_folders(root)])
     return folder
 
 
@@ -150,6 +162,16 @@ def read_command(folder: RunFolder) -> Command | None:
         UserError: the file is damaged, as of all files here.
     """
     return read_as(Command, folder.command, REMEDY) if folder.command.is_file() else None
+
+
+def command_line(folder: RunFolder) -> str | None:
+    """What was typed for a run, if that is known; see `Command.line`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    command = read_command(folder)
+    return None if command is None else command.line
 
 
 def read_environment(folder: RunFolder) -> dict[str, str]:
@@ -262,8 +284,8 @@ def read_comparison(folder: RunFolder) -> Comparison:
 
 def members(name: str, root: Path) -> tuple[str, ...]:
     """The ids that a name stands for: if it is a comparison, its first arm's, else itself."""
-    folder = RunFolder.of(Store(root), name)
-    if not folder.comparison.is_file():
+    folder = find_run(name, root)
+    if folder is None or not folder.comparison.is_file():
         return (name,)
     return read_comparison(folder).arms[0].trials
 

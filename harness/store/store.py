@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from harness.errors import NotSavedError, UserError, remedy, saving, unknown
+from harness.errors import NotSavedError, UserError, begun, remedy, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.checked import checked_record, checked_spec
 from harness.store.files import append_line, read_lines, save_tensors, write_atomically
@@ -201,14 +201,18 @@ class Store:
         return checked_record(str(path), trial_id, text)
 
     def known_record(self, trial_id: str) -> TrialRecord:
-        """As `record`.
+        """As `record`, by the trial's id or the beginning of it that no other has.
 
         Raises:
-            UserError: there is none; names the nearest.
+            UserError: there is none, or several begin so; names the nearest, or these.
         """
         record = self.record(trial_id)
+        if record is not None:
+            return record
+        known = [path.parent.name for path in self.trials.glob("*/record.json")]
+        whole = begun("trial", trial_id, known)
+        record = None if whole is None else self.record(whole)
         if record is None:
-            known = [path.parent.name for path in self.trials.glob("*/record.json")]
             raise unknown("trial", trial_id, known)
         return record
 

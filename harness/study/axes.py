@@ -73,9 +73,13 @@ class Axis(Frozen):
         As text they stand with commas between them, and as they do in reports (`q+v`).
 
         Raises:
-            UserError: the axis has no such value; names the nearest.
+            UserError: the axis has no such value, or one is named twice; names the nearest.
         """
-        places = {self._place(value) for value in self._parts(wanted)}
+        parts = self._parts(wanted)
+        places = {self._place(value) for value in parts}
+        if len(places) < len(parts):
+            named = ", ".join(map(in_words, parts))
+            raise UserError(f"Values of {self.field}: one is named twice in {named}.")
         kept = tuple(value for place, value in enumerate(self.values) if place in places)
         return self.model_copy(update={"values": kept})
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from harness.errors import saving
+from harness.reports.brief import Brief
 from harness.reports.figures import comparison as comparison_figures
 from harness.reports.figures import searches as search_figures
 from harness.reports.figures.style import DPI, style
@@ -29,6 +31,7 @@ from harness.reports.numbers.replicates import repeated
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.searches import load_searches
 from harness.reports.numbers.sweep import choose, over_nuisance, search_answers, summarise
+from harness.reports.text.brief import arms_brief, counts_brief, searches_brief, sweep_brief
 from harness.reports.text.captions import searches_caption
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.counts import counts_document
@@ -38,13 +41,22 @@ from harness.reports.text.searches import search_document
 from harness.reports.text.sweep import sweep_content
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
+from harness.store.runs import command_line
 from harness.store.summaries import COSTS, OnUnusable
 
 QUOTED = re.compile(r'[",\r\n]')
 
 
-def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list[Path]:
-    """Write all of `report/` in the folder of a sweep or a comparison; the files, in that order.
+class Written(NamedTuple):
+    """A report that has been written."""
+
+    files: list[Path]
+    """In the order of writing."""
+    brief: Brief
+
+
+def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Written:
+    """Write all of `report/` in the folder of a sweep or a comparison.
 
     `metrics.csv` and `trials.csv` hold no times or paths, so the same results give the same bytes.
     A sweep's records that cannot be used are told to `on_unusable`, and missing in its tables.
@@ -52,6 +64,7 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list
     Raises:
         UserError: the folder is not a run, or a record cannot be used: in a comparison, or without
             `on_unusable`.
+        NotSavedError: a file cannot be written; names it.
     """
     if folder.kind == "comparison":
         return _write_comparison(folder)
@@ -64,8 +77,7 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)
     selected_on = run.study.base.data.selected_on
-    out = folder.report
-    out.mkdir(exist_ok=True)
+    out = _made(folder.report)
     metrics = run.trials.drop(columns=list(COSTS))
     written = [
         _csv(out / "metrics.csv", everything.assign(selected_on=selected_on)),
@@ -86,7 +98,7 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
     written.append(_text(out / "index.html", sweep_page(folder, run, choice, content, written)))
-    return written
+    return Written(written, sweep_brief(folder.name, command_line(folder), run, choice))
 
 
 def write_gamma(trial: Path) -> list[Path]:
@@ -100,11 +112,10 @@ def _gamma(folder: Path, learned: Learned, title: str) -> list[Path]:
     return [table, *_save(folder / "gamma", comparison_figures.gamma(learned, title))]
 
 
-def _write_comparison(folder: RunFolder) -> list[Path]:
+def _write_comparison(folder: RunFolder) -> Written:
     arms = load_arms(folder)
     compared = arms.comparison
-    out = folder.report
-    out.mkdir(exist_ok=True)
+    out = _made(folder.report)
     trials = folder.store.trials
     learned = load_learned([trials / trial_id for trial_id in compared.arms[0].trials])
     written = [_csv(out / "arms.csv", arms.table), _csv(out / "arms_by_seed.csv", arms.scores)]
@@ -119,24 +130,22 @@ def _write_comparison(folder: RunFolder) -> list[Path]:
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))
     written.append(_text(out / "index.html", comparison_page(folder, arms, content, written)))
-    return written
+    return Written(written, arms_brief(arms))
 
 
-def _write_counts(folder: RunFolder) -> list[Path]:
+def _write_counts(folder: RunFolder) -> Written:
     """The report of a study that trains nothing."""
     counts = load_counts(folder)
-    out = folder.report
-    out.mkdir(exist_ok=True)
+    out = _made(folder.report)
     written = [_csv(out / "counts.csv", counts.cells)]
     if counts.printed is not None:
         written.append(_csv(out / "printed.csv", counts.printed))
-    return _document(folder, counts_document(counts), written)
+    return Written(_document(folder, counts_document(counts), written), counts_brief(counts))
 
 
-def _write_searches(folder: RunFolder) -> list[Path]:
+def _write_searches(folder: RunFolder) -> Written:
     compared = load_searches(folder)
-    out = folder.report
-    out.mkdir(exist_ok=True)
+    out = _made(folder.report)
     curves, choices, landscape = compared.curves, compared.choices, compared.landscape
     written = [
         _csv(out / "searches.csv", choices.judged.reset_index()),
@@ -158,7 +167,8 @@ def _write_searches(folder: RunFolder) -> list[Path]:
         written += _save(out / "controls", comparison_figures.arms(arms))
         controls = comparison_content(arms, None)
     document = search_document(compared, controls, searches_caption(compared))
-    return _document(folder, document, written)
+    brief = searches_brief(command_line(folder), compared)
+    return Written(_document(folder, document, written), brief)
 
 
 def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:
@@ -168,6 +178,12 @@ def _document(folder: RunFolder, content: Document, written: list[Path]) -> list
     written.append(_text(out / "report.md", template("document.md.jinja").render(content=content)))
     written.append(_text(out / "index.html", document_page(folder, content, written)))
     return written
+
+
+def _made(folder: Path) -> Path:
+    with saving(folder):
+        folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _csv(path: Path, table: pd.DataFrame) -> Path:
@@ -202,12 +218,13 @@ def _quoted(text: str) -> str:
 def _save(path: Path, figure: Figure) -> list[Path]:
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
     drawn = io.BytesIO()
-    with style():
+    with style(), saving(paths[1]):
         figure.savefig(drawn, format="png", dpi=DPI)
         figure.savefig(paths[1], metadata={"Date": None})
     # Drawings have few colours: 256 of them are a third of the bytes, in the page as well.
     few = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(paths[0], optimize=True, dpi=(DPI, DPI))
+    with saving(paths[0]):
+        few.save(paths[0], optimize=True, dpi=(DPI, DPI))
     return paths
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UserError
+from harness.reports.brief import Brief
 from harness.spec import read_as
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
@@ -42,6 +43,7 @@ class _Drawn(NamedTuple):
     files: dict[str, str]
     """Name -> hash, in the order of writing."""
     unusable: list[Seen]
+    brief: Brief
 
 
 def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> list[Path]:
@@ -56,6 +58,7 @@ def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> li
     Raises:
         UserError: the folder is not a run, or a record cannot be used: in a comparison, or without
             `on_unusable`.
+        NotSavedError: a file cannot be written; names it.
     """
     made_of, before = _made_of(folder), _drawn(folder)
     if before is not None and before.made_of == made_of and _is_whole(folder, before):
@@ -75,10 +78,17 @@ def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> li
 
     folder.drawn.unlink(missing_ok=True)
     written = write_anew(folder, None if on_unusable is None else told)
-    files = {path.name: _hash(path) for path in written}
-    now = _Drawn(made_of=made_of, files=files, unusable=unusable)
-    write_atomically(folder.drawn, json.dumps(now._asdict(), indent=1))
-    return written
+    files = {path.name: _hash(path) for path in written.files}
+    brief = written.brief._asdict()
+    now = {"made_of": made_of, "files": files, "unusable": unusable, "brief": brief}
+    write_atomically(folder.drawn, json.dumps(now, indent=1))
+    return written.files
+
+
+def read_brief(folder: RunFolder) -> Brief | None:
+    """The answer in brief of the report that was written last; None without one."""
+    drawn = _drawn(folder)
+    return None if drawn is None else drawn.brief
 
 
 def _made_of(folder: RunFolder) -> str:

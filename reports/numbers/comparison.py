@@ -24,9 +24,9 @@ class Arms:
     groups: tuple[str, ...]
     scores: pd.DataFrame
     table: pd.DataFrame
-    """A row per arm: means and 95 % half-widths `_ci`, differences to the first arm, costs. Of
-    `select`, higher is better: a loss is negated. What the seeds of an arm do not share, because
-    each chose for itself, is its mean over them."""
+    """A row per arm: means and 95 % half-widths `_ci`, its test score minus the first arm's
+    (`minus_first`, in points), costs. Of `select`, higher is better: a loss is negated. What the
+    seeds of an arm do not share, because each chose for itself, is its mean over them."""
     pairs: pd.DataFrame
     """A row per pair: the arm with `learned` strengths, the `plain` one, and their `difference` in
     test score with its half-width `_ci`, paired by seed, in points."""
@@ -93,8 +93,8 @@ def load_arms(folder: RunFolder) -> Arms:
             row[name], row[f"{name}_ci"] = mean_and_half_width(own[f"test_{name}"])
         metric = f"test_{SHOWN}"
         base = scores[scores["arm"] == comparison.arms[0].name]
-        difference = pd.Series(base[metric].to_numpy() - own[metric].to_numpy())
-        row["first_minus_this"], row["first_minus_this_ci"] = mean_and_half_width(difference)
+        difference = pd.Series(own[metric].to_numpy() - base[metric].to_numpy())
+        row["minus_first"], row["minus_first_ci"] = mean_and_half_width(difference)
         row["select"], row["select_ci"] = mean_and_half_width(own[select])
         row["diverged"] = int(own["diverged"].sum())
         count = len(arm.trials)
@@ -116,6 +116,14 @@ def load_arms(folder: RunFolder) -> Arms:
         swept=_swept(comparison, records, groups),
         records=records,
     )
+
+
+def paired_with(arms: Arms, name: str) -> dict[str, tuple[float, float]]:
+    """Every other arm -> the test score of arm `name` minus its own: mean and 95 % half-width of
+    the differences paired by seed, in points."""
+    scores = arms.scores.pivot(index="seed", columns="arm", values=f"test_{SHOWN}")
+    others = [arm for arm in arms.table["arm"] if arm != name]
+    return {arm: mean_and_half_width(scores[name] - scores[arm]) for arm in others}
 
 
 def _pairs(comparison: Comparison, scores: pd.DataFrame) -> pd.DataFrame:

@@ -124,6 +124,11 @@ class Choice:
     oracle: dict[str, Any]
     oracle_score: float
     """The cell with the best test score, which no honest search can know; percent."""
+    gap: tuple[float, float]
+    """That cell's test score minus the chosen one's, in points, with the half-width of the
+    differences paired by seed, which is NaN where seeds do not pair."""
+    scored: int
+    """Cells that have both scores."""
 
 
 def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
@@ -146,7 +151,20 @@ def choose(run: Run, summary: pd.DataFrame) -> Choice | None:
         at_edge=tuple(f for f in run.fields if _at_edge(run, f, cell[f])),
         oracle={field: known[field].iloc[oracle] for field in run.fields},
         oracle_score=float(known[test].iloc[oracle]),
+        gap=_gap(run, known.iloc[best], known.iloc[oracle]),
+        scored=len(known),
     )
+
+
+def _gap(run: Run, chosen: pd.Series[Any], oracle: pd.Series[Any]) -> tuple[float, float]:
+    """As `Choice.gap`."""
+    scores = run.trials[["seed", run.test]].dropna()
+    cells = run.cell_numbers[scores.index]
+    one, other = (scores[cells == row.name].set_index("seed")[run.test] for row in (oracle, chosen))
+    is_paired = one.index.is_unique and other.index.is_unique
+    if is_paired and set(one.index) == set(other.index):
+        return mean_and_half_width(one - other)
+    return float(oracle[run.test] - chosen[run.test]), float("nan")
 
 
 class BestTrial(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.searches import Searches
 from harness.reports.numbers.sweep import Choice, projected
-from harness.reports.text.names import repeats_words
+from harness.reports.text.names import data_words, repeats_words
 from harness.spec import TrialRequest
 from harness.study.figures import AnyView, Embedding, Points, View
 
@@ -30,10 +30,9 @@ def caption(run: Run, view: AnyView | None = None) -> str:
 
 def setting(base: TrialRequest, seeds: int) -> str:
     """Backbone, data, recipe and number of seeds in one sentence."""
-    data = f"{base.data.name} (SYNTHETIC)" if base.data.name == "synth-rs" else base.data.name
     chosen = f" chosen on: {base.data.chosen_on_in_full}," if base.data.dev_per_class else ""
     return (
-        f"{base.backbone.name} on {data},{chosen} {base.recipe.in_words}, "
+        f"{base.backbone.name} on {data_words(base.data)},{chosen} {base.recipe.in_words}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
 

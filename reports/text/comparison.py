@@ -22,13 +22,16 @@ from harness.reports.text.numbers import signed, with_interval
 from harness.reports.text.paper import papers_tables
 from harness.store.comparisons import Comparison
 
+MINUS_FIRST = "minus first"
+"""The column of differences, as everywhere: positive is better."""
+
 
 def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent:
     """Words for a comparison, and for the strengths that its first arm learned."""
     compared = arms.comparison
     least = arms.table["inference_gflop"].min()
     rows = [_arm_words(arms, row, least) for _, row in arms.table.iterrows()]
-    rows[0]["difference"] = "-"
+    rows[0][MINUS_FIRST] = "-"
     steps = compared.inner_steps
     of_steps = ""
     if steps:
@@ -54,8 +57,8 @@ def comparison_content(arms: Arms, learned: Learned | None) -> ComparisonContent
         notes=[
             f"Test accuracy (%), mean ± 95 % Student-t interval over {count} seeds. All arms share "
             "split, batches and initial values of their seed.",
-            "Difference: class mean of the first arm minus that of this one, paired by seed; "
-            "positive favours the first arm.",
+            "Minus first: class mean of this arm minus that of the first one, paired by seed; "
+            "positive favours this arm.",
             "Runs: cost per seed with everything that was run to find the setting, in full runs of "
             f'"{compared.unit}", by device seconds (which other work on the machine prolongs) and '
             "by FLOPs.",
@@ -90,7 +93,7 @@ def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
         "arm": row["arm"] + (f" (× {row['diverged']} diverged)" if row["diverged"] else ""),
         **{group: with_interval(row[group], row[f"{group}_ci"]) for group in arms.groups},
         SHOWN_WORDS: with_interval(row[SHOWN], row[f"{SHOWN}_ci"]),
-        "difference": with_interval(row["first_minus_this"], row["first_minus_this_ci"]),
+        MINUS_FIRST: with_interval(row["minus_first"], row["minus_first_ci"]),
         "runs": f"{row['runs_per_seed']:.1f}",
         "runs by FLOPs": f"{row['runs_by_flops']:.1f}",
         "inference": inference,
@@ -103,9 +106,9 @@ def _verdict(arms: Arms) -> str:
     first = arms.table["arm"].iloc[0]
     lists: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
     for _, row in arms.table.iloc[1:].iterrows():
-        mean, half = row["first_minus_this"], row["first_minus_this_ci"]
+        mean, half = row["minus_first"], row["minus_first_ci"]
         shown = not math.isnan(half) and abs(mean) > half
-        lists["open" if not shown else "better" if mean > 0 else "worse"].append(str(row["arm"]))
+        lists["open" if not shown else "better" if mean < 0 else "worse"].append(str(row["arm"]))
     words = {
         "better": "is better than",
         "worse": "is worse than",

@@ -27,6 +27,11 @@ def split_words(run: Run) -> str:
     return run.study.base.data.chosen_on
 
 
+def data_words(data: DataSpec) -> str:
+    """A dataset in a sentence; of one that is drawn, that it is."""
+    return f"{data.name} (SYNTHETIC)" if data.name == "synth-rs" else data.name
+
+
 def beside_test(data: DataSpec) -> str:
     """The part of the data that choices are made on, in a table that has a column of test too."""
     return "test (selected on)" if data.select_on == "test" else data.chosen_on

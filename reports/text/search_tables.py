@@ -121,8 +121,8 @@ def bias_table(compared: Searches) -> Table:
         rows[name] = {
             f"chosen: {chosen}": chosen_by(scale, own["select"], own["select_ci"]),
             "test": with_interval(own["test"], own["test_ci"]),
-            "best on test among those tried, minus chosen": with_interval(
-                own["missed"], own["missed_ci"]
+            "chosen minus the best on test among those tried": with_interval(
+                0.0 - own["missed"], own["missed_ci"]
             ),
         }
         if has_seeds:
