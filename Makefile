@@ -51,7 +51,7 @@ findings: $(VENV)/installed
 
 # The docs site, in site/: a broken link, or anything that a page would load from elsewhere, ends it.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

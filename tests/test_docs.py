@@ -122,11 +122,9 @@ def test_every_package_stands_in_the_table_and_every_decision_in_the_list():
 
 def test_the_site_turns_links_to_where_files_lie_in_it():
     pages = loaded("pages", "docs/site_hooks/pages.py")
-    text = (
-        "[a](../README.md#x) ![b](../reports/gallery/g.png) [c](gpu.md) [d](https://x.y) `[e](f)`"
-    )
+    text = "[a](../README.md#x) ![b](../reports/g.png) [c](gpu.md) [d](https://x.y) `[e](f)`"
     assert pages.turned(text, "docs/own.md") == (
-        "[a](index.md#x) ![b](repository/reports/gallery/g.png) [c](gpu.md) [d](https://x.y) `[e](f)`"
+        "[a](index.md#x) ![b](repository/reports/g.png) [c](gpu.md) [d](https://x.y) `[e](f)`"
     )
     assert pages.turned("[a](docs/gpu.md)", "README.md") == "[a](gpu.md)"
     assert pages.turned("[a](g.png)", "reports/r.md") == "[a](g.png)"

@@ -90,12 +90,14 @@ def in_words(schema: dict[str, Any], others: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         other = others[name]
-        return in_words(other, others) if other.get("type") != "object" else f"see {name}"
+        return f"see {name}" if "properties" in other else in_words(other, others)
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(in_words(part, others) for part in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     kind = WORDS.get(schema.get("type", ""), "any value")
+    if isinstance(each := schema.get("additionalProperties"), dict) and "type" in each:
+        return f"names, each with a {in_words(each, others)}"
     if kind == "list" and "$ref" not in schema.get("items", {"$ref": ""}):
         kind += f" of: {in_words(schema['items'], others)}"
     limits = [f"{sign} {limit(schema[key])}" for key, sign in LIMITS.items() if key in schema]
