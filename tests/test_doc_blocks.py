@@ -20,7 +20,7 @@ from harness.insertion.method import get_method
 from harness.spec import TrialRequest
 from harness.testing import made
 
-OTHERS = (".", "ray", "positions", "first=")
+OTHERS = (".", "ray", "pip", "sbatch", "positions", "first=")
 """What a line of a shell block may begin with that is none of ours."""
 LINES = list(harness_lines())
 PYTHON = [each for each in blocks() if each.language == "python"]
@@ -139,9 +139,9 @@ SWEEPS = list({tuple(words): (block, words) for block, words in LINES if is_chea
 def test_a_sweep_in_the_docs_would_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 1.0)
-    monkeypatch.setattr("harness.engines.base.os.sched_getaffinity", lambda pid: {0})
     words = [word for word in line[1] if word != "--dry-run"]
-    done = harness(*words, "--dry-run", "--device", "cpu", "--out", tmp_path / "runs")
+    here = ("--device", "cpu", "--workers", 1, "--out", tmp_path / "runs")
+    done = harness(*words, "--dry-run", *here)
     assert done.exit_code == 0, done.output
 
 

@@ -78,6 +78,17 @@ def test_readme_is_short_and_states_no_number_of_its_own():
     )
 
 
+BY_HAND = ("measured.md", "protocol.md")
+"""Pages that say of each number when, how and on what it was measured, or of what it is computed."""
+
+
+def test_scores_with_intervals_are_quoted_or_computed():
+    for page in PAGES:
+        if page.name not in BY_HAND:
+            rest = MEASURED.sub("", page.read_text())
+            assert not re.findall(r"\d ± \d+\.\d", rest), page.name
+
+
 def test_every_option_that_is_named_is_one():
     known = {"--help", "--version"}
     commands = [main]
