@@ -79,7 +79,7 @@ def test_readme_is_short_and_states_no_number_of_its_own():
 
 
 BY_HAND = ("measured.md", "protocol.md")
-"""Pages that say of each number when, how and on what it was measured, or of what it is computed."""
+"""Pages that say of each number when and how it was measured, or of what it is computed."""
 
 
 def test_scores_with_intervals_are_quoted_or_computed():
