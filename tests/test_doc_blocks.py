@@ -94,7 +94,8 @@ def without_training(tmp_path, monkeypatch):
     """Trials end at once with made-up scores, in a store of the test's."""
 
     def engine(*, store, runtime, workers, watch=False):
-        return made.MadeEngine(store, score, watch=watch, slots=workers)
+        kind = Keeping if runtime.keep_weights else made.MadeEngine
+        return kind(store, score, watch=watch, slots=workers)
 
     def record(spec, status="COMPLETE", value=0.5):
         whole = made_record(spec, status, value)
@@ -110,12 +111,27 @@ def without_training(tmp_path, monkeypatch):
     return tmp_path
 
 
+class Keeping(made.MadeEngine):
+    """One whose trials leave a file of weights, with none in it."""
+
+    def next(self):
+        event = super().next()
+        self._store.weights(event.spec.trial_id).touch()
+        return event
+
+
 def score(spec):
     """Grows a little with what is adapted and with the seed."""
     return 0.4 + 0.001 * len(spec.placement) + 0.01 * spec.seed
 
 
-@pytest.mark.parametrize("page", sorted({each.page for each in PYTHON}), ids=lambda p: p.name)
+def marked(page):
+    """A page as a case of a test; one that sweeps, which draws reports, is slow."""
+    sweeps = any("harness.sweep(" in each.code for each in PYTHON if each.page == page)
+    return pytest.param(page, id=page.name, marks=[pytest.mark.slow] if sweeps else [])
+
+
+@pytest.mark.parametrize("page", map(marked, sorted({each.page for each in PYTHON})))
 def test_blocks_of_python_run(page, without_training):
     """In one folder and in their order, as a reader would; nothing is trained."""
     for block in PYTHON:

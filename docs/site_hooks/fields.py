@@ -30,6 +30,8 @@ WORDS = {
     "array": "list",
     "null": "none",
 }
+OVERFLOW = 2**31 - 1
+"""Bounds from here on only keep torch and numpy from counting beyond what they can."""
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -100,18 +102,12 @@ def in_words(schema: dict[str, Any], others: dict[str, Any]) -> str:
         return f"names, each with a {in_words(each, others)}"
     if kind == "list" and "$ref" not in schema.get("items", {"$ref": ""}):
         kind += f" of: {in_words(schema['items'], others)}"
-    limits = [f"{sign} {limit(schema[key])}" for key, sign in LIMITS.items() if key in schema]
+    limits = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in LIMITS.items()
+        if abs(schema.get(key, OVERFLOW)) < OVERFLOW
+    ]
     return " ".join([kind, " and ".join(limits)]).strip()
-
-
-def limit(value: float) -> str:
-    """A number; powers of two as such, from where one counts in them."""
-    if value > 2**14:
-        for power in range(15, 65):
-            for less in (0, 1):
-                if value == 2**power - less:
-                    return f"2^{power}" + " - 1" * less
-    return f"{value:g}"
 
 
 def shown(value: Any) -> str:
