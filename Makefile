@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Four processes on two cores: tests of killed drivers and of Ray wait for others.
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: sweep test check fast smoke stress oldest reproduce findings lint clean
+.PHONY: sweep test check fast smoke stress oldest reproduce findings docs lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -49,6 +49,10 @@ reproduce: $(VENV)/installed
 findings: $(VENV)/installed
 	$(BIN)/python -m harness.findings
 
+# The docs site, in site/: a broken link, or anything that a page would load from elsewhere, ends it.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,5 +75,9 @@ $(VENV)/installed-dev: $(VENV)/installed-test
 	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test,dev]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-oldest.txt runs
+	rm -rf $(VENV) .venv-oldest .venv-oldest.txt runs site

@@ -200,7 +200,9 @@ def rows_of(path):
 def commands(root, data, tmp_path):
     """README's four, as lists of words, on a small study and in folders of the test."""
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    block = text.partition("### Search, best, use")[2].split("```")[1]
+    block = (
+        text.partition("From your own images to predictions")[2].split("```bash")[1].split("```")[0]
+    )
     ours = {
         "my_images": root,
         "folder": data,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from harness.errors import UserError
-from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, contrasts_of
+from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, Claim, contrasts_of
 from harness.findings.scenario import Scenario
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.verdict import Contrast
@@ -40,7 +40,8 @@ def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
         "headline": _headline(scenarios, found),
         "contrasts": _contrasts(scenarios, found),
         "arms": "\n".join(_arms(each, arms[each.name]) for each in whole) or NOTHING,
-        "claims": _claims(scenarios, found),
+        "claims": _claims(scenarios, found, [c for c in CLAIMS if c.key not in PRIMARY]),
+        "register": _claims(scenarios, found, CLAIMS),
     }
 
 
@@ -147,11 +148,9 @@ def _minutes(own: pd.DataFrame) -> str:
     return f"{own['device_s'].mean() / 60:.1f}" if "device_s" in own else ""
 
 
-def _claims(scenarios: Sequence[Scenario], found: Found) -> str:
+def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]) -> str:
     rows = []
-    for claim in CLAIMS:
-        if claim.key in PRIMARY:
-            continue
+    for claim in claims:
         cells = [
             f"{found[each.name][claim.key].word} ({_difference(found[each.name][claim.key])})"
             if each.name in found
