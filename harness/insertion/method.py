@@ -43,6 +43,8 @@ class PeftMethod(ABC, Generic[OptionsT]):
     """It lengthens the sequence, so the backbone must pass one through all its blocks."""
     wraps: ClassVar[bool] = False
     """It trains another method and learns its strengths, so it cannot be a part of `a+b`."""
+    extra: ClassVar[str | None] = None
+    """The extra of this package that must be installed for it."""
     summary: ClassVar[str]
     """One line for `harness list methods`."""
 
