@@ -30,7 +30,7 @@ from harness.training.arithmetic import evaluated_in
 from harness.training.checkpoint import Row, Trained
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
-from harness.training.evaluation import Flops, embed, flops_of
+from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
 from harness.training.train import train
 
 OOM_MICRO_BATCHES = 4
@@ -48,7 +48,7 @@ class _Ended:
     result: Trained = field(default_factory=Trained)
     micro_batches: int = 1
     processes: int = 1
-    flops: Flops = Flops(0, 0)
+    flops: Flops = NO_FLOPS
     trainable_params: int = 0
     head_params: int = 0
     num_classes: int = 1

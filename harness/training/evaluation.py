@@ -135,6 +135,9 @@ class Flops(NamedTuple):
         return self.backward * images + self.backward_once * passes
 
 
+NO_FLOPS = Flops(0, 0)
+
+
 def flops_of(classifier: Classifier, image: Tensor) -> Flops:
     """FLOPs by image `[1, 3, h, w]` and by pass, told apart where passes have some of their own."""
     one = flops_per_image(classifier, image)
