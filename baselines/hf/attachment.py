@@ -96,8 +96,10 @@ class Change(Delta):
         self.tuned = tuned.eval()  # in training mode some draw random numbers even for no dropout
 
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
-        changed: Tensor = self.tuned(x)
-        return strength * (changed - self.frozen.result(x))
+        changed, plain = self.tuned(x), self.frozen.result(x)
+        # Under autocast peft returns what x is stored in, and the layer itself what it computed in.
+        difference: Tensor = (changed - plain).to(plain.dtype)
+        return strength * difference
 
 
 class PeftAttachment(Attachment):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from harness.baselines.hf.attachment import ADAPTER
 from harness.insertion.hooks import InnerProblem, TrainingHook
 from harness.spec import Frozen
@@ -38,4 +40,11 @@ class RankAllocation(TrainingHook):
 
     def after_step(self) -> None:
         self._step += 1
-        self._tuner.update_and_allocate(self._step)
+        is_strict = torch.are_deterministic_algorithms_enabled()
+        # `kthvalue` may find any of several equal values, so its index is not deterministic on a
+        # GPU; peft reads the value alone.
+        torch.use_deterministic_algorithms(False)
+        try:
+            self._tuner.update_and_allocate(self._step)
+        finally:
+            torch.use_deterministic_algorithms(is_strict)
