@@ -10,9 +10,10 @@ tuner it is, training.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,27 @@ class Change(Delta):
     def __init__(self, tuned: nn.Module, frozen: nn.Module) -> None:
         super().__init__()
         self.frozen = Remembered(frozen)
-        for name, part in list(tuned._modules.items()):
-            # Frozen parts, some of them shared by all layers, are held but are not submodules, so
-            # that only what is trained is among the tensors of the attachment.
-            if part is not None and not any(p.requires_grad for p in part.parameters()):
-                del tuned._modules[name]
-                vars(tuned)[name] = part
-        if "base_layer" in vars(tuned):
-            vars(tuned)["base_layer"] = self.frozen
+        # Frozen parts, some of them shared by all layers, are held but are not submodules, so that
+        # only what is trained is among the tensors of the attachment.
+        self._held = {
+            name: part
+            for name, part in tuned._modules.items()
+            if part is not None and not any(p.requires_grad for p in part.parameters())
+        }
+        for name, part in self._held.items():
+            del tuned._modules[name]
+            vars(tuned)[name] = self.frozen if name == "base_layer" else part
         self.tuned = tuned.eval()  # in training mode some draw random numbers even for no dropout
+
+    @contextmanager
+    def as_made(self) -> Iterator[None]:
+        """For the time being, the layer is as peft has made it, its frozen parts among it."""
+        self.tuned._modules.update(self._held)
+        try:
+            yield
+        finally:
+            for name in self._held:
+                del self.tuned._modules[name]
 
     def forward(self, x: Tensor, strength: Strength) -> Tensor:
         changed, plain = self.tuned(x), self.frozen.result(x)
@@ -149,10 +162,12 @@ class PeftAttachment(Attachment):
         if getattr(config, "rank_pattern", None) and hasattr(config, "target_r"):
             saved.rank_pattern = self._kept_ranks()
         self.peft.peft_config[ADAPTER] = saved
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.peft.peft_config.__setitem__, ADAPTER, config)
+            for change in self.deltas.values():
+                assert isinstance(change, Change)
+                stack.enter_context(change.as_made())
             self.peft.save_pretrained(str(folder))
-        finally:
-            self.peft.peft_config[ADAPTER] = config
         return [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
 
     def _scales(self, config: Any) -> dict[str, object]:
@@ -217,6 +232,9 @@ def tuned(layers: Mapping[str, nn.Module], config: Any, start: Callable[[str], i
 
     PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type] = Seeded
     try:
-        return get_peft_model(shell_of(layers), config)
+        with warnings.catch_warnings():
+            # Of timm's own class of LayerNorm, whose sizes peft does not need.
+            warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+            return get_peft_model(shell_of(layers), config)
     finally:
         PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type] = kind
