@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from support.backbones import BACKBONES, fits
-from support.methods import double, fill, images, setting
+from support.methods import double, fill, images, over, setting
 
 from harness.errors import UserError
 from harness.insertion.method import METHODS
@@ -34,18 +34,20 @@ DEVICES = {
 }
 LARGE = {"ViT-S/16", "DeiT-3-S", "DINOv2-S-reg", "CLIP"}
 """Backbones of 20 million weights."""
+NOT_AT_ZERO = ("hf:fourierft", "hf:hra", "hf:boft")
+"""The last two to rounding: they begin with two steps that undo each other."""
 ALWAYS = {"lora", "adaptformer", "vpt_deep"}
 """Methods that are tried on all the others every time."""
 
 
 def case_of(name, backbone="vit_pico", **rest):
     """`a:b` is method a over the base b."""
-    method, _, base = name.partition(":")
+    method, base = over(name)
     return MethodCase(
         method=method,
         options={"base": base} if base else {},
         backbone=BACKBONES[backbone],
-        starts_at_zero=not name.startswith("vpt"),
+        starts_at_zero=not name.startswith(("vpt", *NOT_AT_ZERO)),
         **rest,
     )
 

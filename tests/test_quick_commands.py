@@ -13,7 +13,7 @@ from support.runs import made_run
 
 from harness.catalogue.answers import cache_folder, kept
 
-HEAVY = {"torch", "timm", "optuna", "ray", "pandas", "matplotlib", "pyarrow", "scipy"}
+HEAVY = {"torch", "timm", "peft", "optuna", "ray", "pandas", "matplotlib", "pyarrow", "scipy"}
 
 
 def run(*words, cache, **environment):

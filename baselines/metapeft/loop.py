@@ -150,9 +150,9 @@ class BilevelLoop(GammaLoop):
         raw.requires_grad_(False)
         self._descend(gradient, decay, loss)
         count = sum(len(batch) for batch, _ in batches)
-        count += self._hypergradient.passes * (len(self._steps[-1].batch) if self._steps else 0)
-        self.images_forward += count
-        self.images_backward += count
+        again = self._hypergradient.passes if self._steps else 0
+        count += again * len(self._steps[-1].batch) if again else 0
+        self.passed(count, count, len(batches) + again)
         self._d_val = self._sampler.draw(self._outer_steps)
 
     def _inner_loss(self, params: Params, batch: Images) -> Tensor:

@@ -6,13 +6,14 @@ Owns: γ and its forms. Must not know: how γ is learned.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from harness.insertion.attachment import Attachment, LowRank, Strength
-from harness.insertion.hooks import TrainingHook
+from harness.insertion.hooks import TrainingHook, joined
 from harness.model.blocks import Backbone, blocks_of
 from harness.spec import Placement, Site
 
@@ -108,7 +109,7 @@ class Modulated(Attachment):
         self.base.set_strengths(dict(zip(self.sites, values, strict=True)))
 
     def training_hook(self) -> TrainingHook:
-        return self.make_hook()
+        return joined([self.make_hook(), self.base.training_hook()])
 
     def learned(self) -> Placement:
         values = self.strengths_now().tolist()
@@ -124,6 +125,14 @@ class Modulated(Attachment):
         self.base.detach()
 
     def low_ranks(self) -> dict[Site, LowRank]:
+        self._settle()
+        return self.base.low_ranks()
+
+    def save_pretrained(self, folder: Path) -> list[Path] | None:
+        self._settle()
+        return self.base.save_pretrained(folder)
+
+    def _settle(self) -> None:
+        """Give the base the strengths that it has between passes."""
         strengths = self.strengths_now().tolist() if self.modulating else self._alpha
         self.base.set_strengths(dict(zip(self.sites, strengths, strict=True)))
-        return self.base.low_ranks()

@@ -95,8 +95,7 @@ class ReleasedLoop(TrainingHook):
             for name, parameter in self._attachment.base.named_parameters():
                 parameter.copy_(kept[name])  # the head, momentum and γ stay where they went
         count = self._options.inner_steps * len(train) + len(val)
-        self.images_forward += count
-        self.images_backward += count
+        self.passed(count, count, self._options.inner_steps + 1)
         self._epoch += 1
         self._note(float(loss.detach()))
 

@@ -41,15 +41,15 @@ REFERENCE = "lora"
 def compared_methods(names: str) -> list[str]:
     """The methods that `all` or a list `a,b` stands for, the reference first.
 
+    Those that need an extra of this package are compared where they are named.
+
     Raises:
         UserError: an unknown method, or one that only learns the strengths of another.
     """
-    trained = [name for name, method in METHODS.working().items() if not method.wraps]
-    chosen = (
-        [name for name in trained if METHODS.get(name).in_all]
-        if names == "all"
-        else list(dict.fromkeys(names.split(",")))
-    )
+    methods = METHODS.working()
+    trained = [name for name, method in methods.items() if not method.wraps]
+    plain = [name for name in trained if methods[name].in_all]
+    chosen = plain if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in trained and "+" not in name:
             raise unknown("method to compare:", name, ["all", *trained])

@@ -78,11 +78,11 @@ with torch.no_grad():
     logits = {logits}
 {SHOWN}"""
     holds = {
-        "adapter_config.json, adapter_model.safetensors": "the LoRA, as Hugging Face peft reads it",
+        "adapter_config.json, adapter_model.safetensors": "the adapter, as peft reads it",
         "head.safetensors": _head_words(known),
         "adapter.json": "the trial, its classes, normalisation and head",
     }
-    return _text(known, "LoRA adapter", holds, code)
+    return _text(known, "Adapter for Hugging Face peft", holds, code)
 
 
 def of_merged(known: About) -> str:

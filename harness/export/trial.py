@@ -58,7 +58,8 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
 
     peft adapts a whole `nn.Linear`, and timm fuses q, k and v into one. So the LoRAs at q, k and v
     of a block become one on `attn.qkv`, of summed rank, with zeros where they do not meet. It
-    computes the same; if it were trained further, peft would train those zeros too.
+    computes the same; if it were trained further, peft would train those zeros too. What is peft's
+    own from the start (`hf:NAME`) is written by peft.
 
     Raises:
         UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
@@ -72,18 +73,27 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
     own = {k: v for k, v in state.items() if k.startswith("attachment.")}
     attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
-    modules = _by_module(attachment.low_ranks(), model)
+    saved = attachment.save_pretrained(folder)
+    if saved is None:
+        saved = _written(attachment.low_ranks(), model, spec.backbone.name, folder)
     attachment.detach()
+    save_tensors(folder / "head.safetensors", head)
+    return [*saved, folder / "head.safetensors", *_described(known, of_peft(known), folder)]
+
+
+def _written(
+    sites: dict[Site, LowRank], model: Backbone, backbone: str, folder: Path
+) -> list[Path]:
+    """Write low-rank matrices as LoRA of peft's."""
+    modules = _by_module(sites, model)
     tensors = {}
     for name, factors in modules.items():
         # A copy, because sites may share a factor, and safetensors writes no tensor twice.
         tensors[f"base_model.model.{name}.lora_A.weight"] = factors.down.detach().clone()
         tensors[f"base_model.model.{name}.lora_B.weight"] = factors.up.detach().contiguous()
-    config = _write_config(folder, spec.backbone.name, modules)
+    config = _write_config(folder, backbone, modules)
     save_tensors(folder / "adapter_model.safetensors", tensors)
-    save_tensors(folder / "head.safetensors", head)
-    written = [config, folder / "adapter_model.safetensors", folder / "head.safetensors"]
-    return [*written, *_described(known, of_peft(known), folder)]
+    return [config, folder / "adapter_model.safetensors"]
 
 
 def _described(known: About, readme: str, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.errors import UserError
-from harness.insertion.hooks import TrainingHook
+from harness.insertion.hooks import TrainingHook, joined
 from harness.insertion.joining import Term, added
 from harness.model.blocks import Backbone, blocks_of, branch_at, layer_at
 from harness.model.precision import is_full
@@ -89,6 +90,9 @@ class Attachment(nn.Module):
 
     `parameters()` and `state_dict()` hold the PEFT tensors only, never a frozen one.
     """
+
+    computes_on_weights: ClassVar[bool] = False
+    """A pass also computes with weights alone, once for all images of its batch."""
 
     def __init__(self, model: Backbone) -> None:
         super().__init__()
@@ -243,8 +247,8 @@ class Attachment(nn.Module):
         names = [name for name, _ in blocks_of(self.model)]
         found: dict[nn.Parameter, str] = {}
         for part in (each for each in self.modules() if isinstance(each, Attachment)):
-            for key, delta in part.deltas.items():
-                found |= dict.fromkeys(delta.parameters(), names[int(key.partition(":")[0])])
+            for site, tensors in part.site_parameters().items():
+                found |= dict.fromkeys(tensors, names[site.block])
             found |= {prompt: names[int(key)] for key, prompt in part.prompts.items()}
             found |= {tensor: key.replace("/", ".") for key, tensor in part.replaced.items()}
         return found
@@ -255,6 +259,14 @@ class Attachment(nn.Module):
 
     def learned(self) -> Placement | None:
         """The strength that training found for each site; None where it was not learned."""
+        return None
+
+    def save_pretrained(self, folder: Path) -> list[Path] | None:
+        """Write the adapter as Hugging Face peft does itself; None where it is not one of peft's.
+
+        Raises:
+            UserError: peft cannot express the strengths.
+        """
         return None
 
     def detach(self) -> None:
@@ -330,6 +342,13 @@ class Union(Attachment):
             for site, tensors in part.site_parameters().items():
                 found.setdefault(site, []).extend(tensors)
         return found
+
+    def training_hook(self) -> TrainingHook:
+        hooks = []
+        for part in self.parts.values():
+            assert isinstance(part, Attachment)
+            hooks.append(part.training_hook())
+        return joined(hooks)
 
     def detach(self) -> None:
         for part in self.parts.values():

@@ -6,7 +6,7 @@ which methods do so, or what they learn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,14 @@ class TrainingHook:
         self.images_forward = 0
         self.images_backward = 0
         """Images passed through the model beside those of the trainer's own steps."""
+        self.passes = 0
+        """The forward passes that took them; as many were passed backward."""
+
+    def passed(self, forward: int, backward: int, passes: int) -> None:
+        """Count images and passes beside those of the trainer's own steps."""
+        self.images_forward += forward
+        self.images_backward += backward
+        self.passes += passes
 
     @property
     def leaves_batches_alone(self) -> bool:
@@ -95,3 +103,57 @@ class TrainingHook:
 
     def after_epoch(self) -> None:
         """An epoch of inner steps has ended; its scores are not taken yet."""
+
+
+class Several(TrainingHook):
+    """Hooks of several parts of one method, the outermost first: it says how long the training is.
+
+    The rows that are written are its own too.
+    """
+
+    def __init__(self, hooks: Sequence[TrainingHook]) -> None:
+        super().__init__()
+        self._hooks = hooks
+        self.trajectory = hooks[0].trajectory
+        self.resumable = all(hook.resumable for hook in hooks)
+
+    @property
+    def leaves_batches_alone(self) -> bool:
+        return all(hook.leaves_batches_alone for hook in self._hooks)
+
+    def freeze(self, classifier: nn.Module) -> None:
+        for hook in self._hooks:
+            hook.freeze(classifier)
+
+    def start(self, inner: InnerProblem) -> None:
+        for hook in self._hooks:
+            hook.start(inner)
+
+    def epochs(self, recipe: Recipe) -> int:
+        return self._hooks[0].epochs(recipe)
+
+    def excluded(self) -> Tensor | None:
+        masks = [mask for hook in self._hooks if (mask := hook.excluded()) is not None]
+        return torch.stack(masks).any(dim=0) if masks else None
+
+    def before_step(self, batch: Images) -> None:
+        for hook in self._hooks:
+            hook.before_step(batch)
+
+    def after_step(self) -> None:
+        for hook in self._hooks:
+            hook.after_step()
+
+    def after_epoch(self) -> None:
+        for hook in self._hooks:
+            hook.after_epoch()
+            self.passed(hook.images_forward, hook.images_backward, hook.passes)
+            hook.images_forward = hook.images_backward = hook.passes = 0
+
+
+def joined(hooks: Sequence[TrainingHook]) -> TrainingHook:
+    """One hook for all of them, without those that do nothing."""
+    acting = [hook for hook in hooks if not hook.does_nothing]
+    if len(acting) < 2:
+        return acting[0] if acting else TrainingHook()
+    return Several(acting)

@@ -36,7 +36,7 @@ class Kind:
     """Submodules that must be of these classes, or sites would mean something else."""
     layers: dict[Position, str]
     """Linear maps, mlp1 and mlp2 among them. q, k and v share one layer, as three equal slices of
-    its output."""
+    its output; as a whole it is qkv."""
     branches: dict[Position, tuple[str, str]]
     """Residual branches: the layer that the residual stream enters, and the last one."""
 
@@ -45,6 +45,7 @@ ATTENTION: dict[Position, str] = {
     "q": "attn.qkv",
     "k": "attn.qkv",
     "v": "attn.qkv",
+    "qkv": "attn.qkv",
     "out": "attn.proj",
     "mlp1": "mlp.fc1",
     "mlp2": "mlp.fc2",
@@ -163,6 +164,8 @@ class Dims:
             return block.width, block.hidden
         if site.position == "mlp2":
             return block.hidden, block.width
+        if site.position == "qkv":
+            return block.width, 3 * block.width
         return block.width, block.width
 
 

@@ -18,7 +18,7 @@ from harness.runner.runtime import Runtime
 from harness.spec import TrialSpec
 from harness.store.records import Counted
 from harness.training.clock import Stopwatch
-from harness.training.evaluation import flops_per_image
+from harness.training.evaluation import flops_of, passes_over
 from harness.training.train import train
 
 PROBE_BATCHES = 6
@@ -68,7 +68,10 @@ def full_run_flops(spec: TrialSpec, runtime: Runtime) -> int:
     with attached(spec, runtime) as (classifier, prepared):
         parts = prepared.split
         sample = normalised(one_of(parts.train), prepared.dataset)
-        forward, backward = flops_per_image(classifier, sample)
-    trained = spec.recipe.epochs * len(parts.train)
-    scored = spec.recipe.scored(spec.recipe.epochs) * len(parts.select)
-    return forward * (trained + scored) + backward * trained
+        flops = flops_of(classifier, sample)
+    epochs = spec.recipe.epochs
+    trained = epochs * len(parts.train)
+    steps = epochs * math.ceil(len(parts.train) / spec.recipe.batch_size)
+    times = spec.recipe.scored(epochs)
+    scored = flops.of(times * len(parts.select), times * passes_over(parts.select))
+    return flops.of(trained, steps) + flops.of_backward(trained, steps) + scored

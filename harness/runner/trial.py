@@ -30,7 +30,7 @@ from harness.training.arithmetic import evaluated_in
 from harness.training.checkpoint import Row, Trained
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
-from harness.training.evaluation import embed, flops_per_image
+from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
 from harness.training.train import train
 
 OOM_MICRO_BATCHES = 4
@@ -48,9 +48,7 @@ class _Ended:
     result: Trained = field(default_factory=Trained)
     micro_batches: int = 1
     processes: int = 1
-    forward_flops: int = 0
-    backward_flops: int = 0
-    """Of one image."""
+    flops: Flops = NO_FLOPS
     trainable_params: int = 0
     head_params: int = 0
     num_classes: int = 1
@@ -158,7 +156,7 @@ def _run(
     memory, watch = PeakMemory(device), Stopwatch(device)
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
-        forward, backward = flops_per_image(classifier, sample)
+        flops = flops_of(classifier, sample)
         result = train(
             classifier,
             prepared.dataset,
@@ -191,8 +189,7 @@ def _run(
         result=result,
         micro_batches=micro_batches,
         processes=distributed.size,
-        forward_flops=forward,
-        backward_flops=backward,
+        flops=flops,
         trainable_params=sum(p.numel() for p in classifier.attachment.parameters()),
         head_params=sum(p.numel() for p in classifier.head.parameters()),
         num_classes=len(prepared.dataset.classes),
@@ -229,10 +226,12 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
     saved_wall_s, saved_s = _sum(ended.saved or (0.0, 0.0), result.earlier_saved)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
-    selection = ended.forward_flops * result.images_selection
-    test = ended.forward_flops * result.images_test
-    flops = ended.forward_flops * result.images_forward
-    flops += ended.backward_flops * result.images_backward
+    of = ended.flops
+    selection = of.of(result.images_selection, result.passes_selection)
+    test = of.of(result.images_test, result.passes_test)
+    scored = result.images_selection + result.images_test
+    training = of.of(result.images_forward - scored, result.passes_training)
+    training += of.of_backward(result.images_backward, result.passes_training)
     return TrialRecord(
         trial_id=spec.trial_id,
         spec=spec,
@@ -253,11 +252,11 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
             device_s=(device_s + saved_s) * ended.processes,
             images_forward=result.images_forward,
             images_backward=result.images_backward,
-            flops=flops,
-            training_flops=flops - selection - test,
+            flops=training + selection + test,
+            training_flops=training,
             selection_flops=selection,
             test_flops=test,
-            inference_flops=ended.forward_flops,
+            inference_flops=of.of(1, 1),
             peak_memory_mb=ended.peak_memory_mb,
             actual_device_s=device_s if saved_s else None,
         ),

@@ -16,8 +16,9 @@ from harness.errors import UserError
 
 LinearPosition = Literal["q", "k", "v", "out", "mlp1", "mlp2"]
 SubBlockPosition = Literal["attn", "ffn"]
-Position = Literal["q", "k", "v", "out", "mlp1", "mlp2", "dw", "attn", "ffn", "block"]
-"""`dw` is the depthwise convolution of a ConvNeXt block. `block` is the whole block: the site of
+Position = Literal["q", "k", "v", "qkv", "out", "mlp1", "mlp2", "dw", "attn", "ffn", "block"]
+"""`qkv` is the layer that gives q, k and v together, for methods that change layers as wholes.
+`dw` is the depthwise convolution of a ConvNeXt block. `block` is the whole block: the site of
 methods without a Δ of their own (VPT-deep, BitFit)."""
 
 LINEAR_POSITIONS: tuple[Position, ...] = get_args(LinearPosition)

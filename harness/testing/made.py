@@ -54,8 +54,12 @@ def fill(module: nn.Module, seed: int = 7) -> None:
 
 
 def wake(module: nn.Module, seed: int = 7) -> None:
-    """As `fill`, but only of tensors that are zero: what starts at the strength stays there."""
-    _randomise((p for p in module.parameters() if not bool(p.any())), seed)
+    """As `fill`, but only of tensors that are zero: what starts at the strength stays there.
+
+    Of all of them where none is, as in factors that start at one.
+    """
+    zeros = [p for p in module.parameters() if not bool(p.any())]
+    _randomise(zeros or module.parameters(), seed)
 
 
 def _randomise(parameters: Iterable[nn.Parameter], seed: int) -> None:

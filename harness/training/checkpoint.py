@@ -45,6 +45,11 @@ class Trained:
     images_backward: int = 0
     images_selection: int = 0
     images_test: int = 0
+    passes_training: int = 0
+    """The passes, forward and backward, of the training and of the method's own steps; those that
+    only scored were `passes_selection` and `passes_test`."""
+    passes_selection: int = 0
+    passes_test: int = 0
     history: list[Row] = field(default_factory=list)
     trajectory: list[dict[str, float]] = field(default_factory=list)
     """What the method itself learned, step by step (`TrainingHook.trajectory`)."""

@@ -6,6 +6,7 @@ Owns: the evaluation pass. Must not know: training, records.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.data.dataset import Dataset, ImageSet, normalised
+from harness.insertion.attachment import Attachment
 from harness.metrics import SplitMetrics, split_metrics
 from harness.model.backbones import features
 from harness.model.blocks import Backbone
@@ -70,6 +72,11 @@ def embed(
     return torch.cat(_features(classifier, dataset, images, precision, ALONE, prefixes, part))
 
 
+def passes_over(images: ImageSet) -> int:
+    """How many passes scoring a split takes."""
+    return len(_batches(images))
+
+
 def _batches(images: ImageSet) -> Sequence[ImageSet]:
     return images.parts(eval_batch(images.labels.device))
 
@@ -110,12 +117,46 @@ def class_means(backbone: Backbone, dataset: Dataset, images: ImageSet) -> Tenso
     return normalize(sums.index_add_(0, images.labels, feats), dim=1)
 
 
+class Flops(NamedTuple):
+    """What a forward pass computes, and what the backward pass that training adds does."""
+
+    forward: int
+    backward: int
+    """For each image of the pass."""
+    forward_once: int = 0
+    backward_once: int = 0
+    """For the pass, however many images it has: products of weights alone."""
+
+    def of(self, images: int, passes: int) -> int:
+        """Of forward passes with so many images in all."""
+        return self.forward * images + self.forward_once * passes
+
+    def of_backward(self, images: int, passes: int) -> int:
+        """Of backward passes with so many images in all."""
+        return self.backward * images + self.backward_once * passes
+
+
+NO_FLOPS = Flops(0, 0)
+
+
+def flops_of(classifier: Classifier, image: Tensor) -> Flops:
+    """FLOPs by image `[1, 3, h, w]` and by pass, told apart where passes have some of their own."""
+    one = flops_per_image(classifier, image)
+    parts = classifier.attachment.modules()
+    if not any(isinstance(part, Attachment) and part.computes_on_weights for part in parts):
+        return Flops(*one)
+    two = flops_per_image(classifier, image.repeat(2, 1, 1, 1))
+    forward, backward = (more - less for more, less in zip(two, one, strict=True))
+    return Flops(forward, backward, one[0] - forward, one[1] - backward)
+
+
 def flops_per_image(classifier: Classifier, image: Tensor) -> tuple[int, int]:
     """FLOPs of one image `[1, 3, h, w]`: forward alone, and the backward pass that training adds.
 
     Counted on the operations that run (matrix products, 2 per multiply-add), so the backward pass
     reaches only as low as the lowest adapted site. Attention is counted unfused: torch has no
-    formula for the fused backward on every device.
+    formula for the fused backward on every device. Of several images at once, `[n, 3, h, w]`, it is
+    the sum.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         logits = classifier(image)

@@ -28,7 +28,7 @@ from harness.training.checkpoint import Row, States, Trained
 from harness.training.classifier import Classifier
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
-from harness.training.evaluation import evaluate
+from harness.training.evaluation import evaluate, passes_over
 from harness.training.optimiser import make_optimiser, make_schedule
 from harness.training.prefix import BegunBatch, Prefixes, begun_epoch
 
@@ -200,7 +200,8 @@ class TrainingLoop:
         result.epochs_run = epoch + 1
         result.images_forward += seen + hook.images_forward
         result.images_backward += seen + hook.images_backward
-        hook.images_forward = hook.images_backward = 0
+        result.passes_training += hook.passes
+        hook.images_forward = hook.images_backward = hook.passes = 0
         return float(total) / seen
 
     def _batches(self, epoch: int) -> Iterator[Images | BegunBatch]:
@@ -255,6 +256,7 @@ class TrainingLoop:
     def _backward(self, batch: Images | BegunBatch) -> Tensor:
         """Add the batch's gradient to the parameters; returns its mean loss."""
         if isinstance(batch, BegunBatch):
+            self._result.passes_training += 1
             loss = self._loss(batch)
             self._scaler.scale(loss).backward()
             return loss.detach()
@@ -263,6 +265,7 @@ class TrainingLoop:
         indices = torch.arange(len(own), device=own.labels.device)
         for index in indices.tensor_split(self._micro_batches):
             if len(index):
+                self._result.passes_training += self._distributed.size
                 part = own if self._micro_batches == 1 else own.subset(index)
                 loss = self._loss(part, through=self._model) * (weight * len(index) / len(own))
                 self._scaler.scale(loss).backward()
@@ -331,6 +334,7 @@ class TrainingLoop:
         scores = self._evaluated(self._split.select, "select")
         result.images_forward += len(self._split.select)
         result.images_selection += len(self._split.select)
+        result.passes_selection += passes_over(self._split.select)
         row["select"] = scores.model_dump(mode="json", exclude=set(PER_IMAGE))
         log(row)
         better = result.select is None or scores.class_mean > result.select.class_mean
@@ -362,6 +366,7 @@ class TrainingLoop:
         self._result.test = self._evaluated(test, "test")
         self._result.images_forward += len(test)
         self._result.images_test += len(test)
+        self._result.passes_test += passes_over(test)
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:

@@ -12,12 +12,18 @@ from harness.model.backbones import dims, load_backbone
 from harness.spec import Placement, Site
 
 
+def over(name):
+    """Method and base of `a:b`; the colon in `hf:NAME` is part of a name."""
+    method, _, base = name.partition(":")
+    return (name, "") if method == "hf" else (method, base)
+
+
 def setting(name, spec, *, blocks=None, positions=None, alpha=2.0, options=None):
     """A method with a placement on all its positions, in all blocks unless said otherwise.
 
     `a:b` is method a over the base b.
     """
-    name, _, base = name.partition(":")
+    name, base = over(name)
     method = get_method(name)
     parsed = method.parse_options({**({"base": base} if base else {}), **(options or {})})
     blocks = range(dims(spec).num_blocks) if blocks is None else blocks
