@@ -70,6 +70,11 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     assert again.exit_code == 0, again.output
     assert {path.name: path.read_bytes() for path in folder.logs()} == logs
     assert {p.name: p.stat().st_mtime_ns for p in (root / "trials").iterdir()} == trials
+    other = [*args[: args.index("--search")], "--search", "random", "--budget", 1, "--repeats", 1]
+    assert harness("compare", *other, "--workers", 1).exit_code == 0
+    assert {path.name: path.read_bytes() for path in folder.logs()} == logs
+    apart = RunFolder.of(Store(root), "tiny+searches+budget=1+search=random")
+    assert len(asks(read_log(apart.log(0, "random")))) == 1
 
 
 def test_a_replay_is_what_the_same_searches_did_live(live, tmp_path):

@@ -89,6 +89,9 @@ def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
     assert again.stdout == first.stdout
     (trial,) = (tmp_path / "trials").iterdir()
     assert trial.name in first.output
+    assert "\nTrained    lora at 11.mlp1, seed 0\n" in first.stdout
+    following = f"Next       harness export {trial.name} --weights best --out {tmp_path}\n"
+    assert first.stdout.endswith(following)
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def delete(context: click.Context, name: str, yes: bool, out: str) -> None:
         words = f"Delete the run {folder.name} ({held} in {folder})? Its trials stay."
         click.confirm(words, abort=True)
     delete_run(folder)
-    click.echo(f"Deleted {folder.name}; its trials are still in {folder.store.trials}.")
+    click.echo(f"Deleted {folder.name}; trials stay in {folder.store.trials}.")
 
 
 def _trials(done: int | None, planned: int | None) -> str:
