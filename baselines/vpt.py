@@ -1,4 +1,4 @@
-"""Visual prompt tuning: trainable tokens appended after the patch tokens.
+"""Visual prompt tuning: trainable tokens beside those of the patches.
 
 Owns: the prompts' sizes and initial values. Must not know: how they are trained.
 """

@@ -18,8 +18,9 @@ FLAGS = {
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
     "--keep --max-retries --objective --on-bad-image --on-repeat --only --out --pruner --repeats "
     "--search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
-    "train": "--alpha --base --controls --data-root --depth --device --method --objective "
-    "--on-bad-image --out "
+    # --dry-run: which layers a placement means on a backbone, before its weights are downloaded.
+    "train": "--alpha --base --controls --data-root --depth --device --dry-run --method "
+    "--objective --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
     **dict.fromkeys(("tabulate", "archive"), "--file --out"),
     "compare": "--budget --charge --confirm --controls --data-root --device --half-width --methods "

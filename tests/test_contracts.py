@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import timm
-from support.backbones import BACKBONES
+from support.backbones import BACKBONES, SMALL_FAMILIES
 
 from harness.engines.local import LocalEngine
 from harness.model.backbones import backbone_info
@@ -14,7 +14,7 @@ from harness.search.base import GridSearch
 from harness.spec import BackboneSpec, TrialRequest
 from harness.testing import BackboneContract, EngineContract, SearchContract, StoreContract
 
-FAST = ["vit_pico", "ViT, bf16", "Swin", "ConvNeXt-A"]
+FAST = ["vit_pico", "ViT, bf16", "Swin", "ConvNeXt-A", *sorted(SMALL_FAMILIES)]
 
 
 class TestBackbones(BackboneContract):

@@ -20,7 +20,21 @@ SWIN = BackboneSpec(name="swin_tiny_patch4_window7_224", weights="random")
 SWIN_WIDTHS = 2 * 96 + 2 * 192 + 6 * 384 + 2 * 768
 CONVNEXT = BackboneSpec(name="convnext_tiny", weights="random")
 CONVNEXT_WIDTHS = 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768
+DINOV3_B = BackboneSpec(name="vit_base_patch16_dinov3", weights="random")
+DINOV3_H = BackboneSpec(name="vit_huge_plus_patch16_dinov3", weights="random")
+EVA02_B = BackboneSpec(name="eva02_base_patch14_224", weights="random")
+BEIT_B = BackboneSpec(name="beit_base_patch16_224", weights="random")
+SIGLIP_SO = BackboneSpec(name="vit_so400m_patch14_siglip_224", weights="random")
 COUNTS = [
+    (DINOV3_B, "lora", {"rank": 4}, ["q", "v"], 147_456),
+    (DINOV3_B, "bitfit", {}, None, 12 * (4 * 768 + 3072)),  # no biases of q, k and v
+    (DINOV3_B, "vpt_deep", {}, None, 92_160),
+    (DINOV3_H, "lora", {"rank": 4}, ["mlp1", "mlp2"], 32 * 2 * 4 * (1280 + 5120)),
+    (EVA02_B, "lora", {"rank": 4}, ["q", "v"], 147_456),
+    (EVA02_B, "lora", {"rank": 4}, ["mlp1"], 12 * 4 * (768 + 2048)),
+    (EVA02_B, "bitfit", {}, None, 12 * (6 * 768 + 3 * 2048)),  # gate, values and their norm
+    (BEIT_B, "bitfit", {}, None, 12 * (6 * 768 + 3072)),  # q and v have one, k has none
+    (SIGLIP_SO, "lora", {"rank": 4}, ["mlp1"], 27 * 4 * (1152 + 4304)),
     (B16, "vpt_shallow", {}, None, 7_680),
     (B16, "vpt_deep", {}, None, 92_160),
     (B16, "bitfit", {}, None, 101_376),
@@ -113,12 +127,18 @@ def test_combination_explains_table_s2():
         (TrialRequest(backbone=BackboneSpec(name="swinv2_tiny_window8_256")), "supported"),
         (TrialRequest(backbone=SWIN, method="vpt_shallow"), "no sequence"),
         (TrialRequest(backbone=CONVNEXT, method="vpt_deep"), "no sequence"),
+        (TrialRequest(backbone=BEIT_B, method="vpt_deep"), "that tokens can join"),
         (TrialRequest(backbone=CONVNEXT, method="adapter"), "has dw, mlp1, mlp2, block only"),
         (TrialRequest(backbone=CONVNEXT, method="lora"), "default positions of 'lora'"),
         (TrialRequest(backbone=CONVNEXT, positions=("q",)), "Allowed: dw, mlp1, mlp2"),
         (TrialRequest(backbone=CONVNEXT, positions=("dw",), depth="last:19"), "18 blocks"),
         (TrialRequest(backbone=B16, positions=("dw",)), "Allowed: k, mlp1"),
-        (TrialRequest(backbone=BackboneSpec(name="vit_giant_patch14_dinov2")), "GluMlp"),
+        (
+            TrialRequest(backbone=BackboneSpec(name="eva02_enormous_patch14_clip_224")),
+            "Eva with EvaBlockPostNorm/EvaAttention/Mlp",
+        ),
+        (TrialRequest(backbone=BackboneSpec(name="vit_large_patch16_sapiens2")), "Eva with a k of"),
+        (TrialRequest(backbone=BackboneSpec(name="vit_base_patch16_sapiens2")), "1024 x 768"),
         (TrialRequest(backbone=BackboneSpec(name="vit_bse_patch16_224")), "vit_base_patch16_224"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from support.backbones import BACKBONES, fits
+from support.backbones import BACKBONES, SMALL_FAMILIES, fits
 from support.methods import double, fill, images, over, setting
 
 from harness.errors import UserError
@@ -36,6 +36,8 @@ LARGE = {"ViT-S/16", "DeiT-3-S", "DINOv2-S-reg", "CLIP"}
 """Backbones of 20 million weights."""
 NOT_AT_ZERO = ("hf:fourierft", "hf:hra", "hf:boft")
 """The last two to rounding: they begin with two steps that undo each other."""
+PARTS_ALONE = (LARGE | SMALL_FAMILIES) - {"CLIP", "DINOv3, gated, biases"}
+"""Backbones on which sums and learned strengths are not tried."""
 ALWAYS = {"lora", "adaptformer", "vpt_deep"}
 """Methods that are tried on all the others every time."""
 
@@ -55,15 +57,15 @@ def case_of(name, backbone="vit_pico", **rest):
 def matrix():
     """Every pair that fits, but for those that `TestEveryMethod` has.
 
-    What a large backbone changes of a sum, or under strengths that are learned, it changes of the
-    parts, so those are tried on one of them.
+    What a large or a new backbone changes of a sum, or under strengths that are learned, it changes
+    of the parts, so those are tried on one of them.
     """
     for kind, (device, precision, marks) in DEVICES.items():
         for name in ALL:
             for backbone in BACKBONES:
                 if not fits(name, backbone) or (kind, backbone) == ("cpu", "vit_pico"):
                     continue
-                if name in VARIANTS or (name not in SHIPPED and backbone in LARGE - {"CLIP"}):
+                if name in VARIANTS or (name not in SHIPPED and backbone in PARTS_ALONE):
                     continue
                 is_slow = name == "full" or backbone in LARGE or name not in ALWAYS
                 slow = (pytest.mark.slow,) if kind == "cpu" and is_slow else ()

@@ -98,6 +98,11 @@ class Change(Delta):
             vars(tuned)[name] = self.frozen if name == "base_layer" else part
         self.tuned = tuned.eval()  # in training mode some draw random numbers even for no dropout
 
+    def train(self, mode: bool = True) -> Change:
+        super().train(mode)
+        self.tuned.eval()
+        return self
+
     @contextmanager
     def as_made(self) -> Iterator[None]:
         """For the time being, the layer is as peft has made it, its frozen parts among it."""

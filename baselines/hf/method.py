@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
@@ -20,7 +21,7 @@ from harness.errors import UserError
 from harness.insertion.attachment import Attachment
 from harness.insertion.hooks import TrainingHook
 from harness.insertion.method import METHODS, PeftMethod
-from harness.model.blocks import Backbone, Dims, branch_at, layer_at
+from harness.model.blocks import Backbone, Dims, branch_at, layer_at, make_called
 from harness.rng import generator
 from harness.spec import SUB_BLOCK_POSITIONS, Frozen, Placement, Site
 
@@ -60,9 +61,14 @@ class HuggingFaceTuner(PeftMethod[Frozen]):
         def start(name: str) -> int:
             return generator(seed, "init", f"hf:{self.tuner.name}", sites[name]).initial_seed()
 
-        by_name = {name: layers[site] for name, site in sites.items()}
-        peft = tuned(by_name, self._config(sites, options), start)
-        attachment = self._attachment(model, peft, options)
+        with ExitStack() as undoing:
+            for site in layers:
+                if undo := make_called(model, site):
+                    undoing.callback(undo)
+            by_name = {name: layers[site] for name, site in sites.items()}
+            peft = tuned(by_name, self._config(sites, options), start)
+            attachment = self._attachment(model, peft, options)
+            attachment.undo_with(undoing.pop_all().close)
         for name, site in sites.items():
             attachment.join(site, name, layers[site], placement.root[str(site)])
         return attachment

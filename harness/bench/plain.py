@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from harness.data.dataset import Images, crop_flip
-from harness.model.blocks import Backbone, layer_name
+from harness.model.blocks import QKV, Backbone, layer_name
 from harness.spec import Placement, Position, Recipe, Site
 from harness.training.arithmetic import autocast
 
 RANK = 4
 ALPHA = 4.0
-QKV = ("q", "k", "v")
 
 
 class ByHand(nn.Module):

@@ -168,12 +168,13 @@ def _list_datasets() -> Listed:
 
 def _list_backbones() -> Listed:
     from harness.model.backbones import BACKBONES, EMBEDDED, PRESETS
-    from harness.model.blocks import SUPPORTED
+    from harness.model.blocks import POSITIONS_MEAN, SUPPORTED
 
     rows = [[name, "embedded, pre-trained on SYNTHETIC data"] for name in EMBEDDED]
     rows += [[name, words] for name, words in PRESETS.items()]
     rows += [[name, words] for name, _, words in _registered(BACKBONES)]
-    return ["backbone", "what it is"], [*rows, ["any timm name", SUPPORTED]]
+    rows += [["any timm name", SUPPORTED], ["(positions)", POSITIONS_MEAN]]
+    return ["backbone", "what it is"], rows
 
 
 def _list_searches() -> Listed:

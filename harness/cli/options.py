@@ -61,7 +61,8 @@ weights_option = click.option(
     "--weights",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Local weights of the backbone: safetensors, or torch's; timm, MAE, DINO or CLIP keys.",
+    help="Local weights of the backbone: safetensors, or torch's; keys of timm, MAE, DINO, CLIP, "
+    "transformers.",
 )
 
 

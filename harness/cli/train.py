@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from harness.cli.options import (
 )
 from harness.cli.show import print_brief, print_table, write_report
 from harness.cli.terminal import TERMINAL
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.store.records import TrialRecord
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "train --method lora --sites mlp1 --depth last:8 --alpha 4",
         "train --method lora+adaptformer --seeds 5",
+        "train --method lora --set backbone=vit_small_patch16_dinov3 --dry-run",
         "train --method metapeft --base lora --seeds 5 --controls",
         "train --method lora --sites placement.json",
         "train --method lora --set recipe.lr=0.05 --set options.init=released",
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also train what a learned placement must be judged against, and compare.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be trained and at which layers, then stop."
+)
 @objective_option
 @workers_option
 @click.option(
@@ -68,6 +74,7 @@ def train(
     seed: int,
     seeds: int | None,
     controls: bool,
+    dry_run: bool,
     objective: str | None,
     workers: int | None,
     study_name: str,
@@ -82,6 +89,8 @@ def train(
 
     The trained tensors are kept (see `export`), and what the method learned is drawn.
     """
+    if controls and dry_run:
+        raise UserError("--dry-run is of one configuration: leave --controls out.")
     from harness.comparison.controls import train_with_controls
     from harness.driver.cell import prepare_training
     from harness.driver.request import TrainRequest
@@ -97,13 +106,19 @@ def train(
         study=study_name,
         settings=parse_settings(settings),
         weights=weights,
-        place=place_given(out, data_root, on_bad_image, device),
+        place=replace(place_given(out, data_root, on_bad_image, device), is_dry=dry_run),
         workers=workers,
         controls=controls,
         objective=objective,  # type: ignore[arg-type]
         line=typed_command(),
     )
     training = prepare_training(asked, TERMINAL)
+    if dry_run:
+        TERMINAL.say(training.words)
+        if training.places:
+            print_table(["position", "layer in a block", "features", "sites"], training.places)
+        TERMINAL.say(training.size)
+        return
     if controls:
         write_report(train_with_controls(training, asked.line))
         return

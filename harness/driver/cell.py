@@ -19,8 +19,10 @@ from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weigh
 from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
+from harness.model.backbones import dims
+from harness.runner.cost import count_params
 from harness.runner.resolve import resolve
-from harness.spec import TrialRequest
+from harness.spec import Position, TrialRequest
 from harness.store.records import TrialRecord
 from harness.store.runs import choosing_by, note_of_older, variant
 
@@ -33,6 +35,13 @@ FLAGS = {
     "alpha": "alpha",
 }
 """Field of a request -> the flag of `harness train` that sets it."""
+
+BESIDE_LAYERS: dict[Position, str] = {
+    "attn": "the end of attention's branch",
+    "ffn": "the end of the MLP's branch",
+    "block": "the whole block",
+}
+"""What a position is that is no layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,25 @@ class Training:
     def words(self) -> str:
         """What is about to be trained, in one line."""
         return said(resolve(self.request, self.prepared.runtime), self.seeds)
+
+    @property
+    def places(self) -> list[list[str]]:
+        """A row for every position: its name, what it is in a block, features, number of sites."""
+        spec = resolve(self.request, self.prepared.runtime)
+        sizes, sites = dims(spec.backbone), [site for site, _ in spec.placement.items()]
+        rows = []
+        for position in dict.fromkeys(site.position for site in sites):
+            own = [site for site in sites if site.position == position]
+            what = sizes.layers.get(position) or BESIDE_LAYERS[position]
+            d_in, d_out = sizes.linear_io(own[0])
+            rows.append([position, what, f"{d_in} -> {d_out}", str(len(own))])
+        return rows
+
+    @property
+    def size(self) -> str:
+        """How many parameters would be trained, in words."""
+        peft, width = count_params(resolve(self.request, self.prepared.runtime))
+        return f"{peft} PEFT parameters, and a head on {width} features."
 
     @property
     def label(self) -> str:

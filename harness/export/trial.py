@@ -17,11 +17,11 @@ from harness.errors import UserError, saving
 from harness.export.about import NAME, About, about
 from harness.export.merged import export_merged as merged
 from harness.export.readme import of_peft, of_weights
-from harness.insertion.attachment import QKV, LowRank
+from harness.insertion.attachment import LowRank
 from harness.insertion.method import get_method
 from harness.insertion.placements import PlacementFile
 from harness.model.backbones import load_backbone
-from harness.model.blocks import Backbone, layer_at, layer_name
+from harness.model.blocks import Backbone, columns_at, is_passed_by, layer_at, layer_name
 from harness.spec import BackboneSpec, Site
 from harness.store.files import save_tensors, write_atomically
 from harness.store.records import TrialRecord
@@ -74,9 +74,11 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     own = {k: v for k, v in state.items() if k.startswith("attachment.")}
     attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
     saved = attachment.save_pretrained(folder)
+    factors = None if saved else attachment.low_ranks()
+    attachment.detach()  # before layers are named: what was attached may be one of them
     if saved is None:
-        saved = _written(attachment.low_ranks(), model, spec.backbone.name, folder)
-    attachment.detach()
+        assert factors is not None
+        saved = _written(factors, model, spec.backbone.name, folder)
     save_tensors(folder / "head.safetensors", head)
     return [*saved, folder / "head.safetensors", *_described(known, of_peft(known), folder)]
 
@@ -110,13 +112,14 @@ def export_lora_config(file: PlacementFile, folder: Path) -> list[Path]:
         UserError: a site at q, k or v, which peft cannot adapt separately, or modules that are not
             LoRA.
     """
-    apart = [str(site) for site, _ in file.placement.items() if site.position in QKV]
+    model = _like(file.backbone)
+    apart = [str(site) for site, _ in file.placement.items() if not _is_whole(site, model)]
     if apart:
         raise UserError(
             f"peft cannot place LoRA at {', '.join(apart[:3])}{' ...' if apart[3:] else ''}: timm "
-            "fuses q, k and v into attn.qkv, which peft adapts as a whole. Leave these sites out."
+            "fuses them with others, as in attn.qkv, which peft adapts as a whole. Leave these "
+            "sites out."
         )
-    model = _like(file.backbone)
     method = get_method(file.method)
     attachment = method.attach(model, file.placement, method.parse_options(file.options), seed=0)
     factors = attachment.low_ranks()
@@ -151,22 +154,32 @@ def _by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank
             raise UserError(f"peft cannot express LoRA on the output of its layer (site {site}).")
         if not isinstance(layer_at(model, site), nn.Linear):
             raise UserError(f"peft LoRA needs a linear layer; the one at {site} is not.")
+        if is_passed_by(model, site):
+            raise UserError(
+                f"peft cannot adapt {layer_name(model, site)} (site {site}): timm takes the weight "
+                "of this layer, which has biases of q and v beside it, without calling the layer."
+            )
         groups.setdefault(layer_name(model, site), {})[site] = factors
-    return {name: _joined(group) for name, group in groups.items()}
+    return {name: _joined(group, model) for name, group in groups.items()}
 
 
-def _joined(group: dict[Site, LowRank]) -> LowRank:
+def _is_whole(site: Site, model: Backbone) -> bool:
+    """Whether a site has all columns of its layer's output."""
+    start, stop = columns_at(model, site)
+    return stop - start == len(layer_at(model, site).weight)
+
+
+def _joined(group: dict[Site, LowRank], model: Backbone) -> LowRank:
     (first, factors), *more = group.items()
-    if first.position not in QKV:
+    if _is_whole(first, model):
         assert not more
         return factors
     downs: list[Tensor] = []
     ups: list[Tensor] = []
     for site, part in group.items():
-        width = len(part.up)
-        up = torch.zeros(3 * width, len(part.down))
-        start = QKV.index(site.position) * width
-        up[start : start + width] = part.scale * part.up.detach()
+        start, stop = columns_at(model, site)
+        up = torch.zeros(len(layer_at(model, site).weight), len(part.down))
+        up[start:stop] = part.scale * part.up.detach()
         downs.append(part.down.detach())
         ups.append(up)
     return LowRank(torch.cat(downs), torch.cat(ups, dim=1), 1.0, "parallel")

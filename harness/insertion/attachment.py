@@ -19,7 +19,15 @@ from torch.utils.hooks import RemovableHandle
 from harness.errors import UserError
 from harness.insertion.hooks import TrainingHook, joined
 from harness.insertion.joining import Term, added
-from harness.model.blocks import Backbone, blocks_of, branch_at, layer_at
+from harness.model.blocks import (
+    Backbone,
+    blocks_of,
+    branch_at,
+    columns_at,
+    layer_at,
+    make_called,
+    rotary_parts,
+)
 from harness.model.precision import is_full
 from harness.spec import Placement, Site
 
@@ -27,17 +35,6 @@ Strength = float | Tensor
 
 
 Form = Literal["parallel", "sequential"]
-
-
-QKV = ("q", "k", "v")
-
-
-def _columns(site: Site, width: int) -> tuple[int, int]:
-    """First and last column, exclusive, of a site in the output of its layer, `width` wide."""
-    if site.position not in QKV:
-        return 0, width
-    start = QKV.index(site.position) * (width // len(QKV))
-    return start, start + width // len(QKV)
 
 
 class Delta(nn.Module, ABC):
@@ -99,6 +96,7 @@ class Attachment(nn.Module):
         self._model = [model]  # in a list, so that it is not registered as a submodule
         self._undo: list[Callable[[], None]] = []
         self._forms: dict[Site, Form] = {}
+        self._columns: dict[Site, tuple[int, int]] = {}
         self._joins: dict[nn.Module, functools.partial[Tensor]] = {}
         self.strengths: dict[Site, Strength] = {}
         self.deltas = nn.ModuleDict()
@@ -116,7 +114,11 @@ class Attachment(nn.Module):
 
     def undo_by(self, handle: RemovableHandle) -> None:
         """Remove a hook on the model at `detach`."""
-        self._undo.append(handle.remove)
+        self.undo_with(handle.remove)
+
+    def undo_with(self, undo: Callable[[], None]) -> None:
+        """Call this at `detach`, after what undoes later changes."""
+        self._undo.append(undo)
 
     def add_delta(self, site: Site, delta: Delta, strength: Strength, form: Form) -> None:
         """Add Δ at a site: `y = f(x) + strength * Δ(x)`, or `Δ(f(x))` when `form` is sequential."""
@@ -139,6 +141,9 @@ class Attachment(nn.Module):
         if isinstance(layer, nn.Conv2d):
             self.undo_by(layer.register_forward_hook(add_to_map))
             return
+        self._columns[site] = columns_at(self.model, site)
+        if undo := make_called(self.model, site):
+            self._undo.append(undo)
         if layer not in self._joins:
             self._joins[layer] = functools.partial(self._add, [])
             self.undo_by(layer.register_forward_hook(self._joins[layer]))
@@ -154,7 +159,7 @@ class Attachment(nn.Module):
         is_free = is_first and type(layer) is nn.Linear and type(layer.weight) is nn.Parameter
         terms = []
         for site in sites:
-            start, stop = _columns(site, output.shape[-1])
+            start, stop = self._columns[site]
             delta, strength = self.deltas[f"{site.block}:{site.position}"], self.strengths[site]
             assert isinstance(delta, Delta)
             x = args[0]
@@ -188,9 +193,19 @@ class Attachment(nn.Module):
     def add_prompts(self, prompts: dict[int, Tensor]) -> None:
         """Append `[p, d]` prompts after the tokens that enter each block, replacing earlier ones.
 
-        They flow on until the next adapted block or the end, where they are dropped.
+        They flow on until the next adapted block or the end, where they are dropped. In a rotary
+        model they stand before all tokens instead, where, as class and register tokens, they are
+        not rotated.
         """
         first = min(prompts)
+        count = len(prompts[first])
+        rotary = rotary_parts(self.model, first)
+        for part in rotary:
+            self._undo.append(
+                functools.partial(setattr, part, "num_prefix_tokens", part.num_prefix_tokens)
+            )
+            part.num_prefix_tokens += count
+        own = slice(count, None) if rotary else slice(None, -count)
         for block, value in prompts.items():
             parameter = nn.Parameter(value.to(self._device))
             self.prompts[str(block)] = parameter
@@ -198,12 +213,12 @@ class Attachment(nn.Module):
             def enter(
                 module: nn.Module, args: tuple[Tensor], block: int = block, p: Tensor = parameter
             ) -> tuple[Tensor]:
-                x = args[0] if block == first else args[0][:, : -len(p)]
-                return (torch.cat([x, p.expand(len(x), -1, -1)], dim=1),)
+                x = args[0] if block == first else args[0][:, own]
+                joined = [x, p.expand(len(x), -1, -1)]
+                return (torch.cat(joined[::-1] if rotary else joined, dim=1),)
 
             self.undo_by(self.model.blocks[block].register_forward_pre_hook(enter))
-        count = len(prompts[first])
-        self.undo_by(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, :-count]))
+        self.undo_by(self.model.blocks[-1].register_forward_hook(lambda m, a, y: y[:, own]))
 
     def replace_parameters(self, names: Sequence[str]) -> None:
         """Put trainable copies in the places of frozen parameters until `detach`.
@@ -293,7 +308,7 @@ class Attachment(nn.Module):
         for site, factors in found.items():
             layer = layer_at(self.model, site)
             weight = layer.weight.flatten(1)  # a 1 x 1 convolution is a matrix too
-            rows = slice(*_columns(site, len(weight)))
+            rows = slice(*columns_at(self.model, site))
             update = factors.scale * factors.up @ factors.down
             if factors.form == "parallel":
                 weight[rows] += update

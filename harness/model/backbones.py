@@ -155,7 +155,13 @@ def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
         return dims_of(model), int(spec.img_size or BACKBONES.get(spec.name).input_size)
     if isinstance(model, ConvNeXt):
         return dims_of(model), int(spec.img_size or model.pretrained_cfg["input_size"][-1])
-    return dims_of(model), int(model.patch_embed.img_size[0])
+    height, width = model.patch_embed.img_size
+    if height != width:
+        raise UserError(
+            f"Backbone {spec.name!r} is made for images of {height} x {width} pixels: give "
+            "backbone.img_size, the side of square ones."
+        )
+    return dims_of(model), int(height)
 
 
 def _refuse_embedded_size(spec: BackboneSpec) -> None:
@@ -231,7 +237,7 @@ def _own(name: str) -> OwnBackbone:
         UserError: there is none of this name; suggests timm's too.
     """
     if name not in BACKBONES.names():
-        near = timm.list_models(["vit_*", "deit*", "swin_*", "convnext*"])
+        near = timm.list_models(["vit_*", "deit*", "eva*", "beit*", "swin_*", "convnext*"])
         raise unknown("backbone", name, [*near, *EMBEDDED, *FROM_FILE, *BACKBONES.names()])
     return BACKBONES.get(name)
 
@@ -307,7 +313,8 @@ def _loaded(spec: BackboneSpec, given: Path | None) -> tuple[Backbone, Fitted]:
 def features(model: Backbone, images: torch.Tensor) -> torch.Tensor:
     """Pooled features after the final norm: `[n, 3, h, w]` -> `[n, d]`.
 
-    The CLS token in a ViT, the mean over places in Swin and ConvNeXt.
+    As timm pools the model: the CLS token in a ViT, attention over all tokens in SigLIP, the mean
+    over patches in DINOv3, EVA-02 and BEiT, and over places in Swin and ConvNeXt.
     """
     with computing(model, images.device):
         tokens = model.forward_features(images)

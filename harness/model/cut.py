@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ IMAGES = -1
 """The cut before everything."""
 
 AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head")
-"""Modules of a `VisionTransformer` that come after its blocks; all others but those come before."""
+"""Modules of a plain ViT that come after its blocks; all others but those come before."""
 KNOWN_CODE = ("torch", "timm", "harness")
 """Packages whose modules compute the same in every process of one version."""
 
@@ -43,15 +45,47 @@ def advance(model: Backbone, x: Tensor, start: int, stop: int) -> Tensor:
         return x
     last = last_cut(model)
     with computing(model, x.device):
+        turned = None if start == IMAGES else _rotation(model, x)
         for cut in range(start, stop):
             if cut == IMAGES:
-                x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
+                x, turned = _entered(model, x)
             elif cut + 1 < last:
-                x = model.blocks[cut](x)
+                x = model.blocks[cut](x, **_beside(model, turned, cut))
             else:
                 x = model.forward_head(model.norm(x), pre_logits=True)
                 x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x
+
+
+def _entered(model: Backbone, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The tokens that enter block 0, and by what the blocks of a rotary model turn them."""
+    x = model.patch_embed(images)
+    if isinstance(model, Eva):
+        x, turned = model._pos_embed(x)
+        return model.norm_pre(x), turned
+    return model.norm_pre(model.patch_drop(model._pos_embed(x))), None
+
+
+def _rotation(model: Backbone, x: Tensor) -> Tensor | None:
+    """The same rotation where images have gone through the first blocks earlier.
+
+    It depends on the size of images alone, and timm makes it with the position embeddings.
+    """
+    if not isinstance(model, Eva):
+        return None
+    grid = model.patch_embed.grid_size
+    places = grid if model.dynamic_img_size else (grid[0] * grid[1],)
+    turned: Tensor | None = model._pos_embed(x.new_zeros(1, *places, x.shape[-1]))[1]
+    return turned
+
+
+def _beside(model: Backbone, turned: Tensor | None, block: int) -> dict[str, Any]:
+    """What a block is called with beside the tokens."""
+    if not isinstance(model, Eva):
+        return {}
+    if turned is not None and model.rope_mixed:  # one for each block
+        turned = turned[block]
+    return {"rope": turned}
 
 
 @dataclass(frozen=True)
@@ -81,7 +115,7 @@ class Cuts:
 def cuts_of(model: Backbone, image: Tensor) -> Cuts | None:
     """Where a frozen backbone can be cut, tried on an image `[1, c, h, w]`; None: nowhere.
 
-    Only timm's plain ViTs can, whose blocks follow each other.
+    Only timm's plain ViTs and EVA models can, whose blocks follow each other.
     """
     if not _is_plain(model):
         return None
@@ -96,11 +130,16 @@ def cuts_of(model: Backbone, image: Tensor) -> Cuts | None:
 
 def _is_plain(model: Backbone) -> bool:
     """Whether `advance` knows all that the model does on its way."""
+    family, blocks, block = (
+        (Eva, nn.ModuleList, EvaBlock)
+        if isinstance(model, Eva)
+        else (VisionTransformer, nn.Sequential, Block)
+    )
     return (
-        isinstance(model, VisionTransformer)
-        and type(model).forward_features is VisionTransformer.forward_features
-        and type(model.blocks) is nn.Sequential
-        and all(type(block) is Block for block in model.blocks)
+        isinstance(model, family)
+        and type(model).forward_features is family.forward_features
+        and type(model.blocks) is blocks
+        and all(type(each) is block for each in model.blocks)
         and not model.grad_checkpointing
         and all(type(part).__module__.split(".")[0] in KNOWN_CODE for part in model.modules())
     )

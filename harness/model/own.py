@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import nn
 
 from harness.errors import UserError
-from harness.model.blocks import KINDS, Backbone, Kind, checked
-from harness.spec import BackboneSpec
+from harness.model.blocks import KINDS, QKV, Backbone, Kind, checked, paths_of, share_a_layer
+from harness.spec import BackboneSpec, Position
 
 NEEDED = ("blocks", "num_features", "patch_embed", "forward_features", "forward_head")
 
@@ -47,8 +47,9 @@ class OwnBackbone:
     """File of its pretrained weights; None: `--weights` must name one, or weights are random. Its
     hash is part of a trial's identity, its path is not."""
     kinds: Mapping[type[nn.Module], Kind] = field(default_factory=dict)
-    """Where the positions are in blocks of its own classes. q, k and v must be three equal slices
-    of one layer's output, in this order; each branch ends in a module of its own."""
+    """Where the positions are in blocks of its own classes. q, k and v must be a layer each, or
+    three equal slices of one layer's output, in this order; each branch ends in a module of its
+    own."""
 
     def make(self, spec: BackboneSpec) -> Backbone:
         """Build the network and check it.
@@ -88,19 +89,23 @@ def _own(model: nn.Module, spec: BackboneSpec) -> Backbone:
                 f"{found} with blocks of class {type(block).__name__}, of which `kinds` says "
                 "nothing."
             )
-        modules = dict(block.named_modules())
-        paths = {**kind.layers, **{k: v for k, v in kind.branches.items()}}
+        modules, layers = dict(block.named_modules()), paths_of(block)
+        paths: dict[Position, str | tuple[str, str]] = {**layers, **kind.branches}
         for position, path in paths.items():
             for each in (path,) if isinstance(path, str) else path:
                 if each not in modules:
                     raise UserError(f"{found} without {each} (for {position}) in block {number}.")
-        for position, path in kind.layers.items():
-            layer = modules[path]
+        wanted = f"3 x {width}: q, k and v are slices of one layer"
+        gives = 3 * width
+        if not share_a_layer(layers):
+            wanted, gives = f"{width}: q, k and v have a layer each", width
+        for position, name in layers.items():
+            layer = modules[name]
             if not isinstance(layer, nn.Linear):
-                raise UserError(f"{found} whose {path} in block {number} is no nn.Linear.")
-            if position in ("q", "k", "v") and layer.out_features != 3 * width:
+                raise UserError(f"{found} whose {name} in block {number} is no nn.Linear.")
+            if position in QKV and layer.out_features != gives:
                 raise UserError(
-                    f"{found} whose {path} in block {number} gives {layer.out_features} features, "
-                    f"not 3 x {width}: q, k and v are slices of one layer."
+                    f"{found} whose {name} in block {number} gives {layer.out_features} features, "
+                    f"not {wanted}."
                 )
     return model

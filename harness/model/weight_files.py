@@ -23,12 +23,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.model.transformers_keys import TRANSFORMERS_STEMS
 
 WRAPPERS = ("teacher", "student", "state_dict", "model", "module", "encoder", "backbone")
 """Keys under which training scripts keep the weights, the preferred first; any other comes last."""
 
-OTHER_STEMS = ("conv1.weight", "downsample_layers.0.0.weight")
-"""The first convolution as CLIP and as ConvNeXt's authors call it."""
+OTHER_STEMS = ("conv1.weight", "downsample_layers.0.0.weight", *TRANSFORMERS_STEMS)
+"""The first convolution as CLIP, as ConvNeXt's authors and as transformers call it."""
 
 FOREIGN = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself: run `git lfs pull`"),

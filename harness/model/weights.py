@@ -1,7 +1,7 @@
 """Fitting weights from a file to a timm model.
 
-Owns: layouts of keys, numbers of bands, what may be missing or left over. Must not know: file
-formats, where models come from, sites, data.
+Owns: layouts of keys but transformers', numbers of bands, what may be missing or left over. Must
+not know: file formats, where models come from, sites, data.
 
 timm's own filter of the model's family renames the keys of the image tower that was found in the
 file, and resamples position embeddings to the model's input size.
@@ -9,14 +9,16 @@ file, and resamples position embeddings to the model's input size.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timm.models import adapt_input_conv, convnext, swin_transformer, vision_transformer
+from timm.models import adapt_input_conv, beit, convnext, eva, swin_transformer, vision_transformer
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.model.transformers_keys import TRANSFORMERS_STEMS, as_their_authors
 from harness.model.weight_files import (
     Misfit,
     first_of,
@@ -97,12 +99,35 @@ def _renamed(
     """
     state = {**state, first: _for_bands(state[first], stem.shape[1], path)}
     _check(state, {first: stem})
+    if first in TRANSFORMERS_STEMS:
+        state = as_their_authors(state)
+    _refuse_lost_biases(state, model)
     if "class_embedding" in state:  # timm's filter knows CLIP by the prefix of its image tower
         state = {f"visual.{name}": tensor for name, tensor in state.items()}
     try:
-        return _filter_of(model)(state, model)
+        with contextlib.redirect_stdout(None):  # it prints what it leaves out of DINOv3's files
+            return _filter_of(model)(state, model)
     except Exception as error:  # it takes what it renames to be of its family
         raise Misfit(f"timm cannot fit them ({error})") from error
+
+
+def _refuse_lost_biases(state: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raises `Misfit` if q or v have a bias for which the model has no place.
+
+    timm has DINOv3 with and without such biases, which are zero in the files of most sizes, and
+    leaves them out silently. That of k is masked in DINOv3, so it means nothing.
+    """
+    own = model.state_dict()
+    for name, bias in state.items():
+        layer, _, end = name.rpartition("qkv.bias")
+        places = (name, f"{layer}q_bias")
+        if not end and f"{layer}qkv.weight" in own and not any(each in own for each in places):
+            q, _, v = bias.chunk(3)
+            if bool(q.any()) or bool(v.any()):
+                raise Misfit(
+                    f"{name} is not zero, and it has no such bias; the one whose name ends in "
+                    "_qkvb has"
+                )
 
 
 def _for_bands(weight: Tensor, bands: int, path: Path) -> Tensor:
@@ -134,13 +159,15 @@ def _check(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
 
 def _filter_of(model: nn.Module) -> Callable[[Any, Any], dict[str, Tensor]]:
     """What timm does to checkpoints of the model's family when it downloads them."""
-    if isinstance(model, swin_transformer.SwinTransformer):
-        family: Any = swin_transformer
-    elif isinstance(model, convnext.ConvNeXt):
-        family = convnext
-    elif isinstance(model, vision_transformer.VisionTransformer):
-        family = vision_transformer
-    else:
+    families: dict[type[nn.Module], Any] = {
+        swin_transformer.SwinTransformer: swin_transformer,
+        convnext.ConvNeXt: convnext,
+        eva.Eva: eva,
+        beit.Beit: beit,
+        vision_transformer.VisionTransformer: vision_transformer,
+    }
+    family = next((module for kind, module in families.items() if isinstance(model, kind)), None)
+    if family is None:
         return lambda state, _: state  # a model of one's own: its keys are as it names them
     known: Callable[[Any, Any], dict[str, Tensor]] = family.checkpoint_filter_fn
     return known

@@ -171,7 +171,7 @@ def _placement(
     if method.adds_tokens and not sizes.is_sequence:
         raise UserError(
             f"Method {request.method!r} adds tokens, and {name!r} has no sequence that runs "
-            "through all its blocks: use it on a plain ViT."
+            "through all its blocks and that tokens can join: use it on a plain ViT."
         )
     allowed = method.positions_on(sizes, options)
     if not allowed and method.positions_with(options):

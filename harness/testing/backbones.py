@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
 
+from harness.insertion.attachment import Attachment, Delta, Strength
 from harness.insertion.method import METHODS
 from harness.model.backbones import backbone_info, dims, features, input_size, load_backbone
 from harness.model.blocks import blocks_of, branch_at, layer_at
@@ -20,6 +22,19 @@ from harness.testing.made import CPU, fill, frozen_backbone, made_images
 
 BRANCHES = ("attn", "ffn")
 NO_LAYER = ("block", *BRANCHES)
+
+
+class Seen(Delta):
+    """Adds zero, and keeps the number of features of whatever it is called with."""
+
+    def __init__(self, d_out: int) -> None:
+        super().__init__()
+        self.d_out = d_out
+        self.widths: list[int] = []
+
+    def forward(self, x: Tensor, strength: Strength) -> Tensor:
+        self.widths.append(x.shape[-1])
+        return torch.nn.functional.linear(x, x.new_zeros(self.d_out, x.shape[-1]))
 
 
 class BackboneContract:
@@ -82,6 +97,27 @@ class BackboneContract:
                 elif position not in NO_LAYER:
                     layer = layer_at(model, Site(block, position))
                     assert layer.weight.numel() > 0
+
+    def test_a_pass_calls_what_joins_at_a_site_once(self, spec: BackboneSpec) -> None:
+        """At all sites at once. A model may compute from a layer's weight without calling it."""
+        sizes, x = dims(spec), made_images(spec)
+        model = copy.deepcopy(frozen_backbone(spec))
+        frozen = features(model, x)
+        attachment = Attachment(model)
+        sites = {
+            site: Seen(sizes.linear_io(site)[1])
+            for block in range(sizes.num_blocks)
+            for position in sizes.positions
+            if (site := Site(block, position)).position != "block"
+        }
+        for site, seen in sites.items():
+            attachment.add_delta(site, seen, 1.0, "parallel")
+        assert torch.equal(features(model, x), frozen)
+        for site, seen in sites.items():
+            assert seen.widths == [sizes.linear_io(site)[0]], f"{site} is not called once"
+        attachment.detach()
+        assert torch.equal(features(model, x), frozen)
+        assert all(len(seen.widths) == 1 for seen in sites.values())
 
     def test_what_joins_at_a_position_reaches_the_features(self, spec: BackboneSpec) -> None:
         """At every position, in the first and in the last block but one."""
