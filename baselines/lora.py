@@ -67,7 +67,9 @@ class LoRAOptions(Frozen):
 
     def factor(self, rank: int) -> float:
         """What `scale` multiplies BA by, beside α."""
-        return {"alpha": 1.0, "alpha_over_r": 1 / rank, "alpha_over_sqrt_r": rank**-0.5}[self.scale]
+        if self.scale == "alpha":
+            return 1.0
+        return 1 / rank if self.scale == "alpha_over_r" else 1 / math.sqrt(rank)
 
 
 class LoRADelta(Delta):

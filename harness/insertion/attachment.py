@@ -143,7 +143,7 @@ class Attachment(nn.Module):
             return
         self._columns[site] = columns_at(self.model, site)
         if undo := make_called(self.model, site):
-            self._undo.append(undo)
+            self.undo_with(undo)
         if layer not in self._joins:
             self._joins[layer] = functools.partial(self._add, [])
             self.undo_by(layer.register_forward_hook(self._joins[layer]))

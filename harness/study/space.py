@@ -134,6 +134,7 @@ class SearchSpace:
         switches = [part for part in self._parts if isinstance(part, Switches)]
         ranks = {rank: place for part in switches for place, rank in enumerate(part.ranks)}
         rank = self._base.options.get("rank")
+        first = ranks.get(rank, 0) if isinstance(rank, int) else 0
         params: Params = {}
 
         def suggest(name: str, domain: Domain) -> int | float:
@@ -143,7 +144,7 @@ class SearchSpace:
             if name in axes:
                 params[name] = _place(axes[name], value)
             elif domain.choices is not None:
-                params[name] = ranks.get(rank, 0) if name.endswith(" rank") else 1
+                params[name] = first if name.endswith(" rank") else 1
             else:
                 inside = isinstance(value, int | float) and domain.low <= value <= domain.high
                 params[name] = value if inside and isinstance(value, int | float) else domain.low

@@ -185,8 +185,8 @@ def _of_groups(groups: Sequence[str]) -> list[str]:
 def _repeats(told: pd.DataFrame) -> Iterator[tuple[tuple[str, int], NDArray[np.int64]]]:
     """Search and repeat, in the order in which they come, and the places of their answers."""
     places = told.groupby(["search", "repeat"], sort=False).indices
-    for name, repeat in told[["search", "repeat"]].drop_duplicates().itertuples(index=False):
-        yield (name, repeat), places[name, repeat]
+    for name, repeat in told[["search", "repeat"]].drop_duplicates().to_numpy():
+        yield (name, repeat), np.asarray(places[name, repeat])
 
 
 class _ElsewhereScored:
