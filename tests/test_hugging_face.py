@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from support.backbones import BACKBONES
 from support.methods import fill, images, setting
 from support.records import TINY
 
@@ -27,6 +28,7 @@ from harness.training.evaluation import flops_of, flops_per_image
 NAMES = [f"hf:{tuner.name}" for tuner in TUNERS]
 CPU = torch.device("cpu")
 PICO = BackboneSpec(name="vit_pico", weights="random")
+GATED = BACKBONES["DINOv2, gated"]
 
 
 def attached(name, model=None, **rest):
@@ -266,6 +268,7 @@ def test_the_frozen_prefix_ends_at_the_lowest_site():
         ({"method": "hf:fourierft", "options.n_frequency": 50000}, "weights of 11.qkv"),
         ({"positions": "q"}, "Allowed: mlp1, mlp2, out, qkv"),
         ({"backbone.name": "convnext_atto", "backbone.weights": "random"}, "maps of channels"),
+        ({"backbone": GATED.model_dump(), "positions": "mlp1"}, "mlp1 is mlp.fc1"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_runs(values, message):

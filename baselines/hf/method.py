@@ -97,7 +97,11 @@ class HuggingFaceTuner(PeftMethod[Frozen]):
         return getattr(peft, self.tuner.config)(**fields)
 
     def expected_params(self, dims: Dims, placement: Placement, options: Frozen) -> int:
-        """The sum over the sites of what one has (`Tuner.count`)."""
+        """The sum over the sites of what one has (`Tuner.count`).
+
+        Raises:
+            UserError: the backbone has no linear layers of its own there.
+        """
         if "dw" in dims.positions:
             raise UserError(
                 f"Method 'hf:{self.tuner.name}' goes to the linear layers of a ViT or a Swin: "
@@ -105,6 +109,12 @@ class HuggingFaceTuner(PeftMethod[Frozen]):
             )
         total = 0
         for site, _ in placement.items():
+            layer = dims.layers.get(site.position, "")
+            if layer.endswith("]"):  # some of its columns
+                raise UserError(
+                    f"Method 'hf:{self.tuner.name}' changes whole layers, and {site.position} is "
+                    f"{layer} in this backbone: leave it out."
+                )
             total += self.tuner.count(site, *dims.linear_io(site), options)
         return total
 
