@@ -34,8 +34,8 @@ DEVICES = {
 }
 LARGE = {"ViT-S/16", "DeiT-3-S", "DINOv2-S-reg", "CLIP"}
 """Backbones of 20 million weights."""
-NOT_AT_ZERO = ("hf:fourierft", "hf:hra", "hf:boft")
-"""The last two to rounding: they begin with two steps that undo each other."""
+NEARLY = ("hf:hra", "hf:boft")
+"""They begin with two steps that undo each other to rounding."""
 PARTS_ALONE = (LARGE | SMALL_FAMILIES) - {"CLIP", "DINOv3, gated, biases"}
 """Backbones on which sums and learned strengths are not tried."""
 ALWAYS = {"lora", "adaptformer", "vpt_deep"}
@@ -49,7 +49,7 @@ def case_of(name, backbone="vit_pico", **rest):
         method=method,
         options={"base": base} if base else {},
         backbone=BACKBONES[backbone],
-        starts_at_zero=not name.startswith(("vpt", *NOT_AT_ZERO)),
+        starts_at_zero="nearly" if name in NEARLY else not name.startswith(("vpt", "hf:fourier")),
         **rest,
     )
 

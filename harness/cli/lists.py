@@ -108,7 +108,9 @@ def _list_fields(beginning: str = "") -> Listed:
 
 
 def _fields(rows: Iterable[FieldWords]) -> Listed:
-    return ["--set", "takes", "default", "what it is"], [list(row) for row in rows]
+    """Of what a field is, its first sentence."""
+    named = [[*row[:3], row.meaning.partition(". ")[0].removesuffix(".")] for row in rows]
+    return ["--set", "takes", "default", "what it is"], named
 
 
 def _kept(kind: str, find: Callable[[], Listed], of_one: str = "") -> Callable[[], Listed]:

@@ -51,24 +51,31 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[FieldWords]:
             yield from fields_of(inner, f"{prefix}{name}.")
             continue
         of = schema["properties"][name]
+        takes = _takes(of, schema.get("$defs", {}))
         default = "required" if field.is_required() else _default(of.get("default"))
-        yield FieldWords(f"{prefix}{name}", _takes(of), default, meanings.get(name, ""))
+        yield FieldWords(f"{prefix}{name}", takes, default, meanings.get(name, ""))
 
 
-def _takes(schema: dict[str, Any]) -> str:
+def _takes(schema: dict[str, Any], others: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        other = others[schema["$ref"].rpartition("/")[2]]
+        return "mapping" if "properties" in other else _takes(other, others)
     if "anyOf" in schema:
-        return " or ".join(_takes(each) for each in schema["anyOf"])
+        return " or ".join(_takes(each, others) for each in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
-    if schema.get("type") == "array" and "enum" in schema.get("items", {}):
-        return f"some of {_takes(schema['items'])}"
-    words = KINDS.get(str(schema.get("type")), "any value" if "$ref" not in schema else "mapping")
+    items, each = schema.get("items", {}), schema.get("additionalProperties")
+    if schema.get("type") == "array" and "enum" in items:
+        return f"some of {_takes(items, others)}"
+    if isinstance(each, dict) and "type" in each:
+        return f"names, each with a {_takes(each, others)}"
+    words = KINDS.get(str(schema.get("type")), "any value")
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in BOUNDS.items()
         if key in schema and schema[key] < LARGEST
     ]
-    return f"{words} {', '.join(bounds)}".rstrip()
+    return f"{words} {' and '.join(bounds)}".rstrip()
 
 
 def _default(value: object) -> str:
@@ -77,17 +84,17 @@ def _default(value: object) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> the first sentence of the words under it; nothing where there is no source."""
-    found = {}
-    try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return {}
-    body = tree.body if isinstance(tree, ast.ClassDef) else []
-    for field, words in itertools.pairwise(body):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(words, ast.Expr):
+    """Field -> the words under it, as one line; nothing where there is no source."""
+    found: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        except (OSError, TypeError, SyntaxError, ValueError):
             continue
-        if isinstance(words.value, ast.Constant):
-            text = " ".join(str(words.value.value).split())
-            found[ast.unparse(field.target)] = f"{text.partition('. ')[0].removesuffix('.')}."
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, words in itertools.pairwise(body):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(words, ast.Expr):
+                continue
+            if isinstance(words.value, ast.Constant):
+                found[ast.unparse(field.target)] = " ".join(str(words.value.value).split())
     return found
