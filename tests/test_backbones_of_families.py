@@ -177,7 +177,6 @@ def test_flops_of_a_rotary_model_with_a_gated_mlp_are_those_of_its_products():
         ("vit_huge_plus_patch16_dinov3", 256, 32, 1280, 5120),
         ("eva02_base_patch14_224", 224, 12, 768, 2048),
         ("vit_base_patch16_siglip_224", 224, 12, 768, 3072),
-        ("vit_base_patch16_siglip_256", 256, 12, 768, 3072),
         ("beit_base_patch16_224", 224, 12, 768, 3072),
     ],
 )

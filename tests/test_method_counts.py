@@ -74,11 +74,11 @@ COUNTS = [
 
 @pytest.fixture(scope="module")
 def paper_backbones():
-    """ViT-B/16, ViT-L/16, Swin-T and ConvNeXt-T without memory for their weights."""
+    """Those of `COUNTS`, without memory for their weights."""
     from harness.model.backbones import _build
 
     with torch.device("meta"):
-        return {spec: _build(spec, pretrained=False) for spec in (B16, L16, SWIN, CONVNEXT)}
+        return {spec: _build(spec, pretrained=False) for spec in {row[0] for row in COUNTS}}
 
 
 @pytest.mark.slow

@@ -42,13 +42,15 @@ def pooled(output):
 
 
 VIT_SIZES = {**SIZES, "intermediate_size": 192}
+SAME_EPSILON = {**VIT_SIZES, "layer_norm_eps": 1e-6}
+"""As timm has it; transformers' own 1e-12 gives other numbers from the fifth digit on."""
 DINOV3_SIZES = {**VIT_SIZES, "num_register_tokens": 4, "layerscale_value": 0.5}
 NO_BIASES = {"query_bias": False, "value_bias": False}
 GATE = {"use_gated_mlp": True, "hidden_act": "silu"}
 SIGLIP_SIZES = {**VIT_SIZES, "vision_use_head": True}
 CASES = {
-    "ViT": (VIT, "ViTConfig", "ViTModel", VIT_SIZES, first),
-    "ViT with a head": (VIT, "ViTConfig", "ViTForImageClassification", VIT_SIZES, first),
+    "ViT": (VIT, "ViTConfig", "ViTModel", SAME_EPSILON, first),
+    "ViT with a head": (VIT, "ViTConfig", "ViTForImageClassification", SAME_EPSILON, first),
     "DINOv3": (DINOV3, "DINOv3ViTConfig", "DINOv3ViTModel", {**DINOV3_SIZES, **NO_BIASES}, patches),
     "DINOv3, zero biases": (DINOV3, "DINOv3ViTConfig", "DINOv3ViTModel", DINOV3_SIZES, patches),
     "DINOv3, gated": (
