@@ -8,7 +8,10 @@ from collections import Counter
 import pytest
 import torch
 from support.backbones import BACKBONES
+from support.few import FewRS
+from support.here import Here
 
+from harness.data.contract import DATASETS
 from harness.model.backbones import load_backbone
 
 torch.set_num_threads(1)
@@ -21,6 +24,42 @@ def backbones():
     """name -> (spec, frozen model); shared, because attaching must leave no trace."""
     cpu = torch.device("cpu")
     return {name: (spec, load_backbone(spec, cpu)) for name, spec in BACKBONES.items()}
+
+
+LOCAL_ENGINE = "harness.driver.setup.LocalEngine"
+
+
+@pytest.fixture
+def trained_here(monkeypatch):
+    """The trials of sweeps train in the test's own process."""
+    monkeypatch.setattr(LOCAL_ENGINE, Here)
+
+
+@pytest.fixture(scope="module")
+def all_trained_here():
+    """So do those of a whole file and of its fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LOCAL_ENGINE, Here)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    """`few-rs` is a dataset, for the tests of one file."""
+    DATASETS.names()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS._entries, "few-rs", FewRS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a Ray cluster of this machine alone, with room for three workers."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    yield made.address
+    made.shutdown()
 
 
 LEFT_OUT = pytest.StashKey[Counter]()

@@ -16,7 +16,7 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
-from support.processes import records, running, start, sweep, wait_for
+from support.processes import Forked, records, running, wait_for
 from support.records import make_record, make_spec, tiny_study
 
 from harness.cli import main
@@ -53,12 +53,24 @@ STALE_S = 2.0
 WORDS = {"grid": [], "tpe": ["--search", "tpe", "--budget", "2"]}
 
 
-@pytest.fixture
-def study(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv(liveness.STALE_VARIABLE, str(STALE_S))
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "paused.py"
     path.write_text(STUDY.replace("NAME", "paused"))
     return path
+
+
+def set_stale():
+    os.environ[liveness.STALE_VARIABLE] = str(STALE_S)
+
+
+def forked(study, out, *words):
+    return Forked(study, out, "--workers", "1", *words, prepare=set_stale, in_workers=True)
+
+
+def signalled(number, *pids):
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def histories(out):
@@ -79,20 +91,18 @@ def is_one_sentence(errors, *words):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WORDS)
 def test_a_paused_run_is_taken_over_and_then_stops(study, tmp_path, kind):
-    words = ["--workers", "1", *WORDS[kind]]
-    first = start(study, tmp_path, *words)
-    wait_for(lambda: running(tmp_path))
-    os.killpg(first.pid, signal.SIGSTOP)
+    first = forked(study, tmp_path, *WORDS[kind])
+    worker = wait_for(lambda: running(tmp_path))
+    signalled(signal.SIGSTOP, first.pid, worker)
     try:
         time.sleep(STALE_S + 0.5)
-        second = sweep(study, tmp_path, *words)
+        second = forked(study, tmp_path, *WORDS[kind]).end()
         assert second.returncode == 0, second.errors
         made, logged = records(tmp_path), logs(tmp_path)
     finally:
-        os.killpg(first.pid, signal.SIGCONT)
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == 2
-    is_one_sentence(errors, "The run ", "taken over")
+        signalled(signal.SIGCONT, first.pid, worker)
+    assert first.end().returncode == 2
+    is_one_sentence(first.errors, "The run ", "taken over")
     assert records(tmp_path) == made and logs(tmp_path) == logged
     assert histories(tmp_path) == {key: list(range(EPOCHS)) for key in made}
     assert len(made) == TRIALS and len(list(tmp_path.glob("attic/*"))) == 1
@@ -107,17 +117,17 @@ def test_a_paused_run_is_taken_over_and_then_stops(study, tmp_path, kind):
 def test_a_paused_worker_leaves_its_trial_to_whoever_took_it_over(study, tmp_path):
     other = study.with_name("other.py")
     other.write_text(STUDY.replace("NAME", "other"))
-    first = start(study, tmp_path, "--workers", "1")
+    first = forked(study, tmp_path)
     worker = wait_for(lambda: running(tmp_path))
-    os.kill(worker, signal.SIGSTOP)
+    signalled(signal.SIGSTOP, worker)
     try:
         time.sleep(STALE_S + 0.5)
-        second = sweep(other, tmp_path, "--workers", "1")
+        second = forked(other, tmp_path).end()
         assert second.returncode == 0, second.errors
         made = records(tmp_path)
     finally:
-        os.kill(worker, signal.SIGCONT)
-    _, errors = first.communicate(timeout=60)
+        signalled(signal.SIGCONT, worker)
+    errors = first.end().errors
     assert first.returncode == 0 and "Traceback" not in errors, errors
     assert errors.count("taken over") == 1 and f"process {worker} was paused" in errors
     assert records(tmp_path) == made and len(made) == TRIALS

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 
 import pytest
 from support.cli import harness
+from support.few import SET
+from support.here import Here
+from support.processes import Forked, wait_for
 
 from harness.catalogue.studies import load_study, study_names
-from harness.engines.local import LocalEngine
 from harness.runner.trial import record_crash
 
+pytestmark = pytest.mark.usefixtures("all_trained_here", "few_images")
+
 FEW = ["--set", "data.val_fraction=0.8", "--set", "data.options.test_per_class=4"]
-"""One in five of the training images trains."""
+"""One in five of the training images trains. Workers do not know `few-rs`."""
 
 
-def smoke(out, *more):
-    return harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", out, *FEW, *more)
+def smoke(out, *more, few=SET):
+    words = ["--study", "depth_vs_position", "--smoke", "--out", out]
+    return harness("sweep", *words, *few, *more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, all_trained_here, few_images):
+    """The store of a finished small sweep."""
+    out = tmp_path_factory.mktemp("whole")
+    assert smoke(out).exit_code == 0
+    return out
+
+
+@pytest.fixture
+def done(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole, tmp_path / "done")
 
 
 @pytest.mark.slow
@@ -32,7 +49,7 @@ def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
     assert "Estimated cost" in dry.output
     assert not (tmp_path / "studies").exists()
 
-    first = smoke(tmp_path, "--workers", 2)
+    first = smoke(tmp_path)
     assert first.exit_code == 0, first.output
     (run,) = (tmp_path / "studies").iterdir()
     names = {path.name for path in (run / "report").iterdir()}
@@ -51,7 +68,7 @@ def test_a_small_sweep_from_plan_to_report_and_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def one_store(tmp_path_factory):
-    """For all studies: many have trials in common, and starting workers takes longest."""
+    """For all studies: many have trials in common."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -63,8 +80,10 @@ DRAWN = [name for name in study_names() if load_study(name).base.data.name == "s
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_study_runs_at_smoke_scale(one_store, name):
     study = load_study(name)
-    few = FEW[2:] if "dev_per_class" in study.base.data.options else FEW
-    options = ["--study", name, "--smoke", "--out", one_store, "--workers", 1, *few]
+    few = SET
+    if "dev_per_class" in study.base.data.options:  # all images train
+        few = [*FEW[2:], "--set", "recipe.batch_size=256"]
+    options = ["--study", name, "--smoke", "--out", one_store, *few]
     result = harness("sweep", *options)
     assert result.exit_code == 0, result.output
     (run,) = (one_store / "studies").glob(f"{name}+*")
@@ -81,7 +100,7 @@ def test_every_study_runs_at_smoke_scale(one_store, name):
 @pytest.mark.slow
 def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
     args = ["train", "--method", "lora", "--sites", "mlp1", "--depth", "last:1", "--out", tmp_path]
-    args += ["--set", "recipe.epochs=1"]
+    args += ["--set", "recipe.epochs=1", *SET]
     first = harness(*args)
     assert first.exit_code == 0, first.output
     assert all(word in first.output for word in ["head", "medium", "tail", "validation", "test"])
@@ -96,7 +115,7 @@ def test_train_prints_groups_and_reuses_the_sweeps_trials(tmp_path):
 
 @pytest.mark.slow
 def test_selecting_on_test_is_said_everywhere(tmp_path):
-    result = smoke(tmp_path, "--select-on", "test", "--workers", 2)
+    result = smoke(tmp_path, "--select-on", "test")
     assert "SELECTED ON TEST" in result.output
     (run,) = (tmp_path / "studies").iterdir()
     assert "select_on=test" in run.name
@@ -104,23 +123,22 @@ def test_selecting_on_test_is_said_everywhere(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_spends_its_budget_once_and_shares_the_store(tmp_path):
-    assert smoke(tmp_path).exit_code == 0
-    trials = {path.name for path in (tmp_path / "trials").iterdir()}
+def test_a_search_spends_its_budget_once_and_shares_the_store(done):
+    trials = {path.name for path in (done / "trials").iterdir()}
     args = ["--search", "tpe", "--budget", 3, "--repeats", 2]
-    first = smoke(tmp_path, *args)
+    first = smoke(done, *args)
     assert first.exit_code == 0, first.output
     assert "tpe over 4 configurations, budget 3 trials, 2 times" in first.output
-    assert {path.name for path in (tmp_path / "trials").iterdir()} == trials  # all were known
-    (folder,) = (tmp_path / "studies").glob("*+tpe")
+    assert {path.name for path in (done / "trials").iterdir()} == trials  # all were known
+    (folder,) = (done / "studies").glob("*+tpe")
     logs = {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")}
     assert set(logs) == {"search-0.jsonl", "search-1.jsonl"}
     table = (folder / "report" / "search.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 3 and table[0].startswith("repeat,number,trial_id")
-    again = smoke(tmp_path, *args)
+    again = smoke(done, *args)
     assert again.exit_code == 0
     assert {path.name: path.read_bytes() for path in folder.glob("search-*.jsonl")} == logs
-    more = smoke(tmp_path, "--search", "tpe", "--budget", 4, "--repeats", 1)
+    more = smoke(done, "--search", "tpe", "--budget", 4, "--repeats", 1)
     assert "4 trials" in more.output and more.exit_code == 0
 
 
@@ -137,7 +155,7 @@ def test_a_search_on_a_space_of_its_own(tmp_path):
     )
     result = harness(
         *("sweep", "--study", path, "--search", "random", "--budget", 2, "--out", tmp_path),
-        *("--set", "recipe.epochs=1", "--workers", 1),
+        *("--set", "recipe.epochs=1", *SET),
     )
     assert result.exit_code == 0, result.output
     assert "infinitely many configurations" in result.output
@@ -154,8 +172,7 @@ def out_of_luck(spec, runtime, store, should_continue):
 @pytest.mark.slow
 def test_failed_trials_are_counted_exit_with_1_and_run_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        # Not by the environment: the server that workers are forked from may have started before.
-        patch.setattr("harness.driver.setup.LocalEngine", partial(LocalEngine, run=out_of_luck))
+        patch.setattr("harness.driver.setup.LocalEngine", partial(Here, run=out_of_luck))
         result = smoke(tmp_path)
     assert result.exit_code == 1
     assert "4 trials failed" in result.stderr and "out of luck" in result.stderr
@@ -171,40 +188,38 @@ def test_a_store_that_cannot_be_written_exits_with_3(tmp_path):
     assert "Traceback" not in result.output
 
 
-def start_sweep(out):
-    command = [sys.executable, "-c", "from harness.cli import main; main()"]
-    command += ["sweep", "--study", "depth_vs_position", "--smoke", "--out", str(out)]
-    command += ["--workers", "1"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
 def finished(out):
     return {path.parent.name for path in out.glob("trials/*/record.json")}
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+LONGER = ["--set", "recipe.epochs=4"]
+"""So that a trial is running when another is seen to have ended."""
+
+
+def begun(out):
+    """A sweep in a process of its own, with one worker, of which a trial has ended."""
+    process = Forked("depth_vs_position", out, "--smoke", *FEW, *LONGER, "--workers", 1)
+    wait_for(lambda: finished(out) or None)
+    return process
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_continues_to_the_same_table(tmp_path):
+def test_a_sweep_killed_with_its_worker_continues_to_the_same_table(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert smoke(whole).exit_code == 0
-    process = start_sweep(broken)
-    wait_until(lambda: finished(broken))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = {p: p.read_bytes() for p in broken.glob("trials/*/record.json")}
+    process = begun(broken)
+    worker = json.loads(next(broken.glob("trials/*/claim.json")).read_text())["pid"]
+    for pid in (worker, process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.end()
+    before = {path: path.read_bytes() for path in broken.glob("trials/*/record.json")}
     assert 0 < len(before) < 4
-    assert smoke(broken).exit_code == 0
+    for out in (whole, broken):
+        assert smoke(out, *LONGER, few=FEW).exit_code == 0
     assert all(path.read_bytes() == text for path, text in before.items())
     tables = [
         next(out.glob("studies/*/report/metrics.csv")).read_bytes() for out in (whole, broken)
     ]
-    assert tables[0] == tables[1]
+    assert tables[0] == tables[1] and len(finished(broken)) == 4
 
 
 @pytest.mark.slow
@@ -218,23 +233,21 @@ def test_a_grid_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path):
 @pytest.mark.slow
 def test_a_method_that_learns_strengths_is_a_search(tmp_path):
     search = ["--search", "metapeft", "--budget", 2]
-    result = harness(
-        "sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, "--workers", 2, *search
-    )
+    result = harness("sweep", "--study", "joint_space", "--smoke", "--out", tmp_path, *SET, *search)
     assert result.exit_code == 0, result.output
     records = [json.loads(path.read_text()) for path in tmp_path.glob("trials/*/record.json")]
     assert sorted(record["spec"]["seed"] for record in records) == [0, 1]
     assert all(len(record["learned"]) == 72 for record in records)
-    table = (tmp_path / "studies/joint_space+smoke+metapeft/report/search.csv").read_text()
-    assert len(table.splitlines()) == 3
-    report = tmp_path / "studies/joint_space+smoke+metapeft/report/report.md"
-    assert "Searches: 1; 2 proposals, 0 of them repeats." in report.read_text()
+    (run,) = (tmp_path / "studies").glob("joint_space+*+metapeft")
+    assert len((run / "report" / "search.csv").read_text().splitlines()) == 3
+    report = (run / "report" / "report.md").read_text()
+    assert "Searches: 1; 2 proposals, 0 of them repeats." in report
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep,kept", [("none", 0), ("best", 1), ("all", 4)])
 def test_tensors_are_kept_as_asked(tmp_path, keep, kept):
-    assert smoke(tmp_path, "--keep", keep, "--workers", 2).exit_code == 0
+    assert smoke(tmp_path, "--keep", keep).exit_code == 0
     found = [path.parent.name for path in tmp_path.glob("trials/*/weights.safetensors")]
     assert len(found) == kept
     if keep == "best":
@@ -247,11 +260,9 @@ def test_tensors_are_kept_as_asked(tmp_path, keep, kept):
 
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_running_trial(tmp_path):
-    process = start_sweep(tmp_path)
-    wait_until(lambda: finished(tmp_path))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "The same command continues from here" in errors
+    process = begun(tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.end().returncode == 130
+    assert "The same command continues from here" in process.errors
     claims = {path.parent.name for path in tmp_path.glob("trials/*/claim.json")}
     assert claims == finished(tmp_path) and len(claims) < 4

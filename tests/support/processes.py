@@ -9,12 +9,16 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 
+from harness.driver import setup
+from harness.engines.local import LocalEngine
 from harness.engines.processes import context_for
+from harness.runner.trial import run_trial
 
 GUARD_S = 900
 """When to believe that something hangs, on a machine that is busy with other work."""
@@ -44,19 +48,18 @@ def sweep(study, out, *arguments, **options):
     return process
 
 
-class Forked:
-    """A sweep that is forked, with its workers, from the server of this process's own workers.
+class Fork:
+    """A function in a process that is forked from the server of this process's own workers.
 
-    It begins where torch has long been imported, which takes most of the time of one that is
+    It begins where torch has long been imported, which takes most of the time of a process that is
     started anew. Of its group it is the only member: killed, it leaves its workers behind, which
-    have to end by themselves. `prepare` is called in it first, and not in them.
+    have to end by themselves.
     """
 
-    def __init__(self, study, out, *arguments, prepare=None):
-        words = ["sweep", "--study", study, "--out", out, *arguments]
-        self._said = Path(tempfile.mkstemp(suffix=".stderr")[1])
-        target = (list(map(str, words)), self._said, prepare)
-        self._process = context_for("cpu").Process(target=_as_a_command, args=target)
+    def __init__(self, function, *args):
+        self._said = [Path(tempfile.mkstemp(suffix=kind)[1]) for kind in (".stdout", ".stderr")]
+        target = (self._said, function, args)
+        self._process = context_for("cpu").Process(target=_apart, args=target)
         self._process.start()
         self.pid = self._process.pid
 
@@ -67,23 +70,45 @@ class Forked:
     def end(self):
         """Wait for it; its exit status and what it said."""
         assert self.ends_within(GUARD_S)
-        self.errors = self._said.read_text()
-        self._said.unlink()
+        self.output, self.errors = (path.read_text() for path in self._said)
+        for path in self._said:
+            path.unlink()
         self.returncode = self._process.exitcode
         return self
 
 
-def _as_a_command(words, said, prepare):
+class Forked(Fork):
+    """A sweep. `prepare` is called in it first; in its workers, only if `in_workers`, before each
+    trial."""
+
+    def __init__(self, study, out, *arguments, prepare=None, in_workers=False):
+        words = ["sweep", "--study", study, "--out", out, *arguments]
+        super().__init__(command_line, list(map(str, words)), prepare, in_workers)
+
+
+def _apart(said, function, args):
     os.setsid()
-    os.dup2(os.open(said, os.O_WRONLY), sys.stderr.fileno())
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for path, stream in zip(said, (sys.stdout, sys.stderr), strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream.fileno())
     # Its workers come from the server that it came from, instead of from one of its own.
     forkserver._forkserver.ensure_running = forkserver.ensure_running = lambda: None
+    function(*args)
+
+
+def command_line(words, prepare=None, in_workers=False):
+    """The command line in a fork, which it ends."""
     if prepare is not None:
         prepare()
+    if in_workers:
+        setup.LocalEngine = partial(LocalEngine, run=partial(_prepared, prepare))
     from harness.cli import main
 
     main(words)
+
+
+def _prepared(prepare, *trial):
+    prepare()
+    run_trial(*trial)
 
 
 def table(out):
