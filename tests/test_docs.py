@@ -191,7 +191,7 @@ def leaves(tree):
     [
         "| `recipe.lr` | number > 0 | `0.01` | At batch 128; the rate used is",
         "| `recipe.momentum` | number ≥ 0 and < 1 | `0.9` |",
-        '| `recipe.schedule` | cosine, constant | `cosine` |',
+        "| `recipe.schedule` | cosine, constant | `cosine` |",
         "| `backbone.img_size` | whole number > 0 and ≤ 32768 or null | `null` |",
         "| `recipe.epochs` | whole number ≥ 1 | `10` |",
         "| `options.outer_lr` | number ≥ 0 | `0.01` | Of Adam on γ",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MARK = re.compile(r"<!-- (fields|options): (\S+)(?: (\S+))? -->")
 
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     return filled(markdown)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
