@@ -72,9 +72,9 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
     own = {k: v for k, v in state.items() if k.startswith("attachment.")}
     attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})
-    factors = attachment.low_ranks()
+    sites = attachment.low_ranks()
     attachment.detach()
-    modules = _by_module(factors, model)
+    modules = _by_module(sites, model)
     tensors = {}
     for name, factors in modules.items():
         # A copy, because sites may share a factor, and safetensors writes no tensor twice.
