@@ -40,9 +40,8 @@ def test_a_second_trial_begins_where_the_first_one_came_to(tmp_path, monkeypatch
 
 def on(backbone):
     """What makes the trial one on another backbone."""
-    return {
-        f"backbone.{k}": v for k, v in BACKBONES[backbone].model_dump(exclude_defaults=True).items()
-    }
+    fields = BACKBONES[backbone].model_dump(exclude_defaults=True)
+    return {f"backbone.{name}": value for name, value in fields.items()}
 
 
 METHODS = {
