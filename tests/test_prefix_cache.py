@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.backbones import BACKBONES
 from support.prefixes import LARGE, PARTS, both, cached, files, numbers, spec
 
 from harness.data import dataset as data
@@ -37,7 +38,15 @@ def test_a_second_trial_begins_where_the_first_one_came_to(tmp_path, monkeypatch
     assert record.cost.flops == plain.cost.flops
 
 
+def on(backbone):
+    """What makes the trial one on another backbone."""
+    fields = BACKBONES[backbone].model_dump(exclude_defaults=True)
+    return {f"backbone.{name}": value for name, value in fields.items()}
+
+
 METHODS = {
+    "a rotary model": (on("DINOv3, gated, biases"), 2, PARTS),
+    "one that is not cut": (on("BEiT"), None, []),
     "linear probe": ({"method": "linear_probe", "positions": None, "depth": "all"}, 13, PARTS),
     "whole depth": ({"depth": "all"}, 0, PARTS),
     "bf16": ({"recipe.precision": "bf16"}, 11, PARTS),
