@@ -40,6 +40,8 @@ def study():
 """
 TPE = ["--search", "tpe", "--budget", "2"]
 
+pytestmark = pytest.mark.usefixtures("all_trained_here")
+
 
 def run(out, *words):
     """A command's exit code and what it says."""
@@ -80,7 +82,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, all_trained_here):
     made = Made(tmp_path_factory.mktemp("finished"))
     write_study(made.study)
     for words in ([], TPE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from support.records import TINY
+from support.few import FEW
 
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -25,9 +25,9 @@ TEN = (
 )
 
 
-def test_ten_methods_train_in_one_process(tmp_path):
+def test_ten_methods_train_in_one_process(few_images, tmp_path):
     """The first, trained again after the others, has the same numbers: none leaves a trace."""
-    base = TINY.with_values({"positions": None, "depth": "all"}, source="test")
+    base = FEW.with_values({"positions": None, "depth": "all"}, source="test")
     specs = [resolve(base.with_values({"method": m}, source="test"), Runtime()) for m in TEN]
     assert len({spec.trial_id for spec in specs}) == len(TEN)
     records = {s.method: run_trial(s, Runtime(), Store(tmp_path / "once")) for s in specs}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pandas as pd
 import pytest
 from support.archives import archive, bring, change_record, made_run, rewritten
 from support.cli import harness
+from support.processes import Forked, wait_for
 
 from harness.store.store import Store
 
@@ -52,10 +50,10 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, study):
+def trained(tmp_path_factory, study, all_trained_here):
     """A store in which the grid has run undisturbed."""
     root = tmp_path_factory.mktemp("trained")
-    assert sweep(study, root, "--workers", 2).exit_code == 0
+    assert sweep(study, root).exit_code == 0
     return root
 
 
@@ -84,19 +82,19 @@ def log_of(root, run):
     return [{key: value for key, value in row.items() if key not in COSTS} for row in rows]
 
 
+def ended(root):
+    return list(root.glob("trials/*/record.json"))
+
+
 def killed_half_way(study, root, *more):
-    """A sweep that got no further than its second trial."""
-    code = "import sys; from harness.cli import main; main(sys.argv[1:])"
-    command = ["sweep", "--study", str(study), "--out", str(root), "--workers", "1", *more]
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code, *command], start_new_session=True, stderr=subprocess.DEVNULL
+    """A sweep that got no further than its second trial: it and its worker are killed."""
+    driver = Forked(study, root, "--workers", 1, *more)
+    (ended, *_) = wait_for(
+        lambda: two if len(two := [*root.glob("trials/*/record.json")]) > 1 else None
     )
-    deadline = time.monotonic() + 240
-    while len(list(root.glob("trials/*/record.json"))) < 2:
-        assert driver.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    for pid in (driver.pid, json.loads(ended.with_name("claim.json").read_text())["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    assert driver.end().returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -107,11 +105,11 @@ def test_a_killed_sweep_goes_on_elsewhere_as_if_nothing_had_been(tmp_path, study
         whole = tmp_path / "whole"
         assert sweep(study, whole, *more, "--workers", 1).exit_code == 0
     killed_half_way(study, tmp_path / "a", *more)
-    done = len(list((tmp_path / "a").glob("trials/*/record.json")))
+    done = len(ended(tmp_path / "a"))
     file = archive(tmp_path / "a", tmp_path / "half.parquet", run)
     there = tmp_path / "b"
     assert bring(there, file).exit_code == 0
-    assert len(list(there.glob("trials/*/record.json"))) == done < 4
+    assert len(ended(there)) == done < 4
     assert not list(there.rglob("claim.json")) and not list(there.rglob("driver.json"))
     assert sweep(study, there, *more, "--workers", 1).exit_code == 0
     assert tables(there, run) == tables(whole, run)
