@@ -35,7 +35,7 @@ def parsed(words):
     """The context of a command line, parsed as click does, not run."""
     command, rest = main, list(words)
     path = []
-    while isinstance(command, click.Group) and (rest or not command.invoke_without_command):
+    while isinstance(command, click.Group):
         path.append(rest.pop(0))
         command = command.commands[path[-1]]
     return command.make_context(" ".join(path), rest)
@@ -131,7 +131,7 @@ def marked(page):
     return pytest.param(page, id=page.name, marks=[pytest.mark.slow] if sweeps else [])
 
 
-@pytest.mark.parametrize("page", [*map(marked, sorted({each.page for each in PYTHON}))])
+@pytest.mark.parametrize("page", [marked(page) for page in sorted({each.page for each in PYTHON})])
 def test_blocks_of_python_run(page, without_training):
     """In one folder and in their order, as a reader would; nothing is trained."""
     for block in PYTHON:
