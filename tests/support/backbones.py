@@ -46,8 +46,9 @@ ONLY_SUB_BLOCKS = {"adapter", "adaptformer"}
 
 def fits(name: str, backbone: str) -> bool:
     """Whether a method, or all parts of one, has its places in a backbone."""
-    if name.startswith("hf:"):  # what a backbone changes, layers of other sizes are, is the same
-        return backbone in ("vit_pico", "DeiT-3-S", "Swin")
+    if name.startswith("hf:"):  # one that adds, one that changes the input, one of the norms
+        is_typical = name in ("hf:lora", "hf:oft", "hf:ln_tuning")
+        return backbone == "vit_pico" or (is_typical and backbone in ("DeiT-3-S", "Swin"))
     parts = set(name.rpartition(":")[2].split("+"))
     if backbone == "ViT, bf16":
         return name in ("lora", "adapter", "vpt_deep", "bitfit", "metapeft")  # it is slow on a CPU
