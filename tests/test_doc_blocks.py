@@ -35,7 +35,7 @@ def parsed(words):
     """The context of a command line, parsed as click does, not run."""
     command, rest = main, list(words)
     path = []
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (rest or not command.invoke_without_command):
         path.append(rest.pop(0))
         command = command.commands[path[-1]]
     return command.make_context(" ".join(path), rest)

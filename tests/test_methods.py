@@ -45,6 +45,8 @@ ALWAYS = {"lora", "adaptformer", "vpt_deep"}
 def case_of(name, backbone="vit_pico", **rest):
     """`a:b` is method a over the base b."""
     method, base = over(name)
+    if method.startswith("hf:") and method != "hf:ln_tuning":
+        rest = {"positions": ("qkv", "mlp2"), **rest}  # for the time it takes; (IA)3 differs there
     return MethodCase(
         method=method,
         options={"base": base} if base else {},

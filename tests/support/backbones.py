@@ -63,14 +63,17 @@ the last stage of Swin has more than one token, without which q and k mean nothi
 SMALL_FAMILIES = {name for name, spec in BACKBONES.items() if spec.name.startswith("small_")}
 """Those of three narrow blocks."""
 
+DINOV3 = ("DINOv3", "DINOv3, gated, biases")
 ONLY_SEQUENCES = {"vpt_shallow", "vpt_deep"}
 ONLY_SUB_BLOCKS = {"adapter", "adaptformer"}
 
 
 def fits(name: str, backbone: str) -> bool:
     """Whether a method, or all parts of one, has its places in a backbone."""
-    if name.startswith("hf:"):  # what a backbone changes, layers of other sizes are, is the same
-        return backbone in ("vit_pico", "DeiT-3-S", "DINOv3", "DINOv3, gated, biases", "Swin")
+    if name.startswith("hf:"):  # one that adds, one that changes the input, one of the norms
+        is_typical = name in ("hf:lora", "hf:oft", "hf:ln_tuning")
+        is_large = backbone in ("DeiT-3-S", "Swin")
+        return backbone in ("vit_pico", *DINOV3) or (is_typical and is_large)
     parts = set(name.rpartition(":")[2].split("+"))
     if backbone == "ViT, bf16":
         return name in ("lora", "adapter", "vpt_deep", "bitfit", "metapeft")  # it is slow on a CPU
