@@ -78,7 +78,7 @@ def test_in_a_replay_it_is_ended_in_the_same_way(tmp_path, monkeypatch, table, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NeverStops", "ExitsInAsk", "RaisesInTell", "ReportsNothing"])
-def test_live_it_is_ended_in_the_same_way(tmp_path, monkeypatch, name):
+def test_live_it_is_ended_in_the_same_way(tmp_path, monkeypatch, trained_here, name):
     install(monkeypatch)
     words = ["--study", "depth_vs_position", "--smoke", "--workers", 1, "--budget", 2]
     words += ["--set", "recipe.epochs=2"] if name == "ReportsNothing" else []
