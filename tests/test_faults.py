@@ -5,6 +5,7 @@ Whatever happens, the same command then ends in the table of a sweep that nothin
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from functools import partial
 import psutil
 import pytest
 import torch
-from support.processes import Forked, records, running, sweep, table, wait_for
+from support.processes import Forked, records, running, table, wait_for
 from support.records import TINY
 
 from harness.runner.resolve import resolve
@@ -26,6 +27,12 @@ from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
 from harness.store.store import Store
 
+FEW_IMAGES = """
+from harness.data.contract import DATASETS
+from support.few import FewRS
+
+DATASETS.add("few-rs", FewRS)
+"""
 STUDY = """
 from harness.study import Axis, View
 from harness.studies.depth_vs_position import study as base
@@ -39,13 +46,14 @@ def study():
             {
                 "depth": "last:1",
                 "recipe.epochs": 4,
+                "data": "DATA",
                 "data.options.test_per_class": 4,
-                "data.val_fraction": 0.8,
+                "data.val_fraction": FRACTION,
             },
             source="test",
         ),
         axes=(
-            Axis(field="positions", values=("mlp1", "q", "v", "out"), label="position"),
+            Axis(field="positions", values=POSITIONS, label="position"),
             Axis(field="alpha", values=(0.5, 1.0, 2.0), label="alpha"),
         ),
         views=(View(kind="heatmap", rows="positions", columns="alpha", title="t"),),
@@ -60,26 +68,40 @@ WORDS = {
 SEARCHES = {name: words.split() for name, words in WORDS.items()}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    path = tmp_path_factory.mktemp("study") / "faults.py"
-    path.write_text(STUDY)
+def written(folder, head, **values):
+    text = STUDY
+    for name, value in values.items():
+        text = text.replace(name, str(value))
+    path = folder / "faults.py"
+    path.write_text(head + text)
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(study, tmp_path_factory):
-    """Kind of search -> the folder of a sweep that nothing happens to."""
-    outs = {}
+def study(tmp_path_factory):
+    """Twelve short trials."""
+    values = {"DATA": "few-rs", "FRACTION": 0.5, "POSITIONS": ("mlp1", "q", "v", "out")}
+    return written(tmp_path_factory.mktemp("study"), FEW_IMAGES, **values)
 
-    class Outs:
-        def __getitem__(self, kind):
-            if kind not in outs:
-                outs[kind] = tmp_path_factory.mktemp("undisturbed")
-                assert Forked(study, outs[kind], *SEARCHES[kind]).end().returncode == 0
-            return outs[kind]
 
-    return Outs()
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """Three trials, each so long that it can be caught while it trains."""
+    values = {"DATA": "synth-rs", "FRACTION": 0.8, "POSITIONS": ("mlp1",)}
+    return written(tmp_path_factory.mktemp("longer"), "", **values)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Study and kind of search -> the folder of a sweep that nothing happens to."""
+
+    @functools.cache
+    def out(study, kind="grid"):
+        made = tmp_path_factory.mktemp("undisturbed")
+        assert Forked(study, made, *SEARCHES[kind]).end().returncode == 0
+        return made
+
+    return out
 
 
 @pytest.mark.slow
@@ -91,18 +113,19 @@ def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(
     seen = {}
     for _ in range(6):
         process = Forked(study, tmp_path, *SEARCHES[kind])
-        if not process.ends_within(rng.uniform(0, 5)):
+        if not process.ends_within(rng.uniform(0, 4)):
             os.kill(process.pid, signal.SIGKILL)
         process.end()
         now = records(tmp_path)
         assert all(now[trial] == content for trial, content in seen.items())
         seen = now
     assert Forked(study, tmp_path, *SEARCHES[kind]).end().returncode == 0
-    assert table(tmp_path) == table(undisturbed[kind])
-    assert set(records(tmp_path)) == set(records(undisturbed[kind]))
+    whole = undisturbed(study, kind)
+    assert table(tmp_path) == table(whole)
+    assert set(records(tmp_path)) == set(records(whole))
     assert not list(tmp_path.glob("attic/*/record.json"))
     if kind != "grid":
-        logs = [next(out.glob("studies/*/search-0.jsonl")) for out in (tmp_path, undisturbed[kind])]
+        logs = [next(out.glob("studies/*/search-0.jsonl")) for out in (tmp_path, whole)]
         assert outcomes(logs[0]) == outcomes(logs[1])
 
 
@@ -113,17 +136,17 @@ def outcomes(log):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_trial_one_retry(study, undisturbed, tmp_path):
-    process = Forked(study, tmp_path, "--workers", "1")
+def test_a_killed_worker_costs_its_trial_one_retry(longer, undisturbed, tmp_path):
+    process = Forked(longer, tmp_path, "--workers", "1")
     os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
     assert process.end().returncode == 0, process.errors
-    assert table(tmp_path) == table(undisturbed["grid"])
+    assert table(tmp_path) == table(undisturbed(longer))
     assert len(list(tmp_path.glob("attic/*"))) == 1
 
 
 @pytest.mark.slow
-def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_path):
-    process = Forked(study, tmp_path, "--workers", "1", "--max-retries", "1")
+def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(longer, tmp_path):
+    process = Forked(longer, tmp_path, "--workers", "1", "--max-retries", "1")
     first = wait_for(lambda: next(iter(tmp_path.glob("trials/*/history.jsonl")), None)).parent
 
     def worker_of_the_first():
@@ -139,18 +162,18 @@ def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(study, tmp_pat
     assert process.end().returncode == 1
     assert "1 trials failed" in process.errors and "exit code -9" in process.errors
     assert json.loads((first / "record.json").read_text())["status"] == "FAILED"
-    assert len(records(tmp_path)) == 12
+    assert len(records(tmp_path)) == 3
 
 
 @pytest.mark.slow
-def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
+def test_a_lost_node_of_a_ray_cluster_is_survived(longer, undisturbed, tmp_path):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         node = cluster.add_node(num_cpus=1)
         raylet = node.all_processes["raylet"][0].process.pid
-        process = Forked(study, tmp_path, "--engine", "ray", "--address", cluster.address)
+        process = Forked(longer, tmp_path, "--engine", "ray", "--address", cluster.address)
 
         def on_the_node():
             pid = running(tmp_path)
@@ -161,7 +184,7 @@ def test_a_lost_node_of_a_ray_cluster_is_survived(study, undisturbed, tmp_path):
         cluster.remove_node(node, allow_graceful=False)
         os.kill(trial, signal.SIGKILL)
         assert process.end().returncode == 0, process.errors
-        assert table(tmp_path) == table(undisturbed["grid"])
+        assert table(tmp_path) == table(undisturbed(longer))
         assert list(tmp_path.glob("attic/*"))
     finally:
         cluster.shutdown()
@@ -183,14 +206,14 @@ def test_a_full_disk_is_named_and_what_is_saved_is_whole(study, undisturbed, tmp
             assert Store(tmp_path).record(trial).status == "COMPLETE"
         subprocess.run(["mount", "-o", "remount,size=50m", tmp_path], check=True)
         assert Forked(study, tmp_path, "--workers", "2").end().returncode == 0
-        assert table(tmp_path) == table(undisturbed["grid"])
+        assert table(tmp_path) == table(undisturbed(study))
         assert all(records(tmp_path)[trial] == content for trial, content in saved.items())
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def no_file_beyond(most):
-    """For a process and all that it starts."""
+    """For this process."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
@@ -202,15 +225,13 @@ def no_file_beyond(most):
 def test_a_file_cut_short_by_a_full_disk_is_mended(study, undisturbed, tmp_path, kind, most, file):
     """No file may grow beyond `most` bytes, which ends the writing of `file` in its middle."""
     limit = partial(no_file_beyond, most)
-    if file == "checkpoint.pt":  # which workers write
-        cut = sweep(study, tmp_path, *SEARCHES[kind], preexec_fn=limit)
-    else:
-        cut = Forked(study, tmp_path, *SEARCHES[kind], prepare=limit).end()
+    workers_write_it = file == "checkpoint.pt"
+    cut = Forked(study, tmp_path, *SEARCHES[kind], prepare=limit, in_workers=workers_write_it).end()
     assert cut.returncode == 3, cut.errors
     assert "Results cannot be saved" in cut.errors and file in cut.errors
     assert "Traceback" not in cut.errors
     assert Forked(study, tmp_path, *SEARCHES[kind]).end().returncode == 0
-    assert table(tmp_path) == table(undisturbed[kind])
+    assert table(tmp_path) == table(undisturbed(study, kind))
 
 
 @pytest.mark.slow
