@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 from support.cli import harness as command
+from support.few import FEW
 from support.records import TINY, tiny_study
 
 import harness
@@ -27,9 +28,9 @@ class Lines(Silent):
         Lines.said.append(line)
 
 
-def study(epochs=2):
+def study(epochs=2, base=TINY):
     return tiny_study(
-        base=TINY.with_values({"recipe.epochs": epochs}, source="test"),
+        base=base.with_values({"recipe.epochs": epochs}, source="test"),
         axes=(
             Axis(field="positions", values=("mlp1", "q"), label="position"),
             Axis(field="depth", values=("last:1", "last:3", "last:12"), label="depth"),
@@ -90,17 +91,18 @@ SEARCHES = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_here", "few_images")
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_search_proposes_the_same(tmp_path, kind):
     """Also where it was stopped in between: the second command continues the first one's log."""
-    asked = SEARCHES[kind]
+    asked, made = SEARCHES[kind], study(3, FEW)
     for name, cache in (("with", "2G"), ("without", 0)):
-        harness.sweep(study(3), **asked, workers=1, out=tmp_path / name, cache=cache)
+        harness.sweep(made, **asked, workers=1, out=tmp_path / name, cache=cache)
     assert log(tmp_path / "with") == log(tmp_path / "without")
     assert trials(tmp_path / "with") == trials(tmp_path / "without")
     if kind == "pruner":
-        harness.sweep(study(3), **{**asked, "budget": 3}, workers=1, out=tmp_path / "twice")
-        harness.sweep(study(3), **asked, workers=1, out=tmp_path / "twice")
+        harness.sweep(made, **{**asked, "budget": 3}, workers=1, out=tmp_path / "twice")
+        harness.sweep(made, **asked, workers=1, out=tmp_path / "twice")
         assert log(tmp_path / "twice") == log(tmp_path / "without")
         assert trials(tmp_path / "twice") == trials(tmp_path / "without")
 

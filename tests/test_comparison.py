@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.cli import harness
 from support.fake_trials import META, Fake, cells, controls, score, written
+from support.few import SET
 from support.records import TINY, publish
 from support.runs import path, scored, texts, write_trajectory
 
@@ -299,12 +300,11 @@ def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_comparison_on_the_command_line(tmp_path):
+def test_the_whole_comparison_on_the_command_line(tmp_path, trained_here, few_images):
     result = harness(
         *("train", "--method", "metapeft", "--base", "lora", "--sites", "q,mlp1"),
-        *("--depth", "last:1", "--seeds", 2, "--controls", "--out", tmp_path, "--workers", 2),
-        *("--set", "recipe.epochs=1", "--set", "data.options.test_per_class=4"),
-        *("--set", "data.val_fraction=0.8"),
+        *("--depth", "last:1", "--seeds", 2, "--controls", "--out", tmp_path),
+        *("--set", "recipe.epochs=1", *SET),
     )
     assert result.exit_code == 0, result.output
     assert "\nChoice " in result.stdout and "\nNext       harness export " in result.stdout

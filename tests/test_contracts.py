@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import timm
 from support.backbones import BACKBONES, SMALL_FAMILIES
+from support.here import Here
 
 from harness.engines.local import LocalEngine
 from harness.model.backbones import backbone_info
@@ -73,11 +76,24 @@ class TestLocalEngine(EngineContract):
 
 @pytest.mark.slow
 class TestRayEngine(EngineContract):
+    """On a cluster that is there already, since to start one takes longest."""
+
     @pytest.fixture
-    def start_engine(self):
+    def start_engine(self, cluster):
         from harness.engines.ray_tune import RayEngine
 
-        return RayEngine
+        return partial(RayEngine, address=cluster)
+
+
+@pytest.mark.slow
+class TestHere(EngineContract):
+    """Tests trust it in the place of an engine with workers."""
+
+    @pytest.fixture
+    def start_engine(self):
+        return Here
+
+    test_a_worker_that_dies_is_said_and_the_engine_goes_on = None
 
 
 def test_a_request_builds_its_backbone_once(monkeypatch):

@@ -105,18 +105,22 @@ def results(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "search",
+    "search,is_joined",
     [
-        ["depth_vs_position"],
-        ["depth_vs_position", "--search", "tpe", "--pruner", "median", "--budget", "3"],
-        ["position_vs_alpha", "--search", "pbt", "--budget", "2", "--set", "recipe.epochs=3"],
+        (["depth_vs_position", "--search", "tpe", "--pruner", "median", "--budget", "3"], False),
+        (
+            ["position_vs_alpha", "--search", "pbt", "--budget", 2, "--set", "recipe.epochs=3"],
+            True,
+        ),
     ],
-    ids=["grid", "tpe", "pbt"],
+    ids=["tpe", "pbt"],
 )
-def test_both_engines_give_the_same_store(tmp_path, search):
-    for kind in ENGINES:
+def test_both_engines_give_the_same_store(tmp_path, request, search, is_joined):
+    """On a cluster of Ray's that is started for the sweep, and on one that it joins."""
+    address = ["--address", request.getfixturevalue("cluster")] if is_joined else []
+    for kind, more in (("local", []), ("ray", address)):
         arguments = ["--engine", kind, "--workers", 1, "--out", tmp_path / kind, *FEW]
-        run = sweep("--study", *search, "--smoke", *arguments)
+        run = sweep("--study", *search, "--smoke", *arguments, *more)
         assert run.exit_code == 0, run.output
     assert results(tmp_path / "local") == results(tmp_path / "ray") != {}
     names = ["metrics.csv", "trials.csv"]
@@ -125,32 +129,32 @@ def test_both_engines_give_the_same_store(tmp_path, search):
         assert tables[0].read_text() == tables[1].read_text()
 
 
-ONE_CELL = """
+ONE_CELL_EACH = """
 from harness.study import Axis, Points
-from harness.studies.{name} import study as base
+from harness.studies.k_steps import study as base
 
 
 def study():
-    axes = (Axis(field="alpha", values=(1.0,), label="alpha"),)
-    views = (Points(rows="alpha", title="t"),)
-    return base().derive(name="one", axes=axes, views=views, reference=None, seeds=(0,), smoke={{}})
+    axes = (Axis(field="method", values=("lora", "metapeft"), label="method"),)
+    views = (Points(rows="method", title="t"),)
+    return base().derive(name="one", axes=axes, views=views, reference=None, seeds=(0,), smoke={})
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["depth_vs_position", "k_steps"])
-def test_two_processes_that_train_one_trial_equal_one(tmp_path, name):
+def test_two_processes_that_train_one_trial_equal_one(tmp_path, cluster):
     """LoRA, and MetaPEFT on it. The last batch of an epoch does not split evenly."""
     study = tmp_path / "one.py"
-    study.write_text(ONE_CELL.format(name=name))
+    study.write_text(ONE_CELL_EACH)
     common = ["--study", study, "--device", "cpu", "--workers", 1]
     common += ["--set", "recipe.epochs=1", *FEW]
-    together = ["--engine", "ray", "--gpus-per-trial", 2]
+    together = ["--engine", "ray", "--address", cluster, "--gpus-per-trial", 2]
     for name, arguments in (("one", []), ("two", together)):
         run = sweep(*common, *arguments, "--out", tmp_path / name)
         assert run.exit_code == 0, run.output
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert set(one) == set(two)
+    assert {record["spec"]["method"] for record in one.values()} == {"lora", "metapeft"}
     for trial in one:
         for part in ("select", "test"):
             for name in ("class_mean", "micro", "loss"):

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import partial
 
 import pytest
 from support.cli import harness as command
+from support.few import VALUES
+from support.here import Here
 from support.sweeps import made_sweep
 from support.tables import compare, small_study
 
 import harness
 from harness.catalogue.studies import load_study
 from harness.console import SILENT
-from harness.engines.local import LocalEngine
 from harness.errors import TrialsFailed, UserError
 from harness.runner.trial import record_crash
 from harness.store.table import tabulate
 
-STUDY = """
+STUDY = f"""
+FEW = {VALUES}
 from harness.study import Axis, View
 from harness.studies.depth_vs_position import study as base
 
@@ -32,7 +32,7 @@ def study():
     return made.derive(
         name="small",
         base=made.base.with_values(
-            {"recipe.epochs": 1, "data.options.test_per_class": 4, "depth": "last:1"}, source="test"
+            {{**FEW, "recipe.epochs": 1, "depth": "last:1"}}, source="test"
         ),
         seeds=(0,),
         axes=(
@@ -43,8 +43,10 @@ def study():
         reference=None,
     )
 """
+pytestmark = pytest.mark.usefixtures("all_trained_here", "few_images")
+
 ONE_CORE = ("--workers", 1)
-SMALL = {"recipe.epochs": 1, "data.options.test_per_class": 4, "data.val_fraction": 0.8}
+SMALL = {"recipe.epochs": 1, **VALUES}
 SET = [word for field, value in SMALL.items() for word in ("--set", f"{field}={value}")]
 
 
@@ -290,26 +292,11 @@ def out_of_luck(spec, runtime, store, should_continue):
 
 @pytest.mark.slow
 def test_failed_trials_are_raised_after_the_report(tmp_path, study, monkeypatch, silent):
-    engine = partial(LocalEngine, run=out_of_luck)
-    monkeypatch.setattr("harness.driver.setup.LocalEngine", engine)
+    monkeypatch.setattr("harness.driver.setup.LocalEngine", partial(Here, run=out_of_luck))
     with pytest.raises(TrialsFailed, match=r"^1 trials failed; .* out of luck"):
         harness.sweep(study, budget=1, workers=1, out=tmp_path)
     silent()
     assert "1 failed" in (tmp_path / "studies/small/report/report.md").read_text()
-
-
-@pytest.mark.slow
-def test_the_four_names_stay_functions_whatever_is_imported():
-    code = (
-        "import importlib, inspect, pkgutil, harness\n"
-        "for found in pkgutil.walk_packages(harness.__path__, 'harness.'):\n"
-        "    if not found.name.endswith('__main__'): importlib.import_module(found.name)\n"
-        "names = ('train', 'sweep', 'compare', 'load')\n"
-        "assert all(inspect.isfunction(getattr(harness, name)) for name in names)\n"
-        "assert set(names) <= set(dir(harness))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_name_that_the_package_lacks_is_an_attribute_error():

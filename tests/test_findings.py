@@ -109,11 +109,18 @@ def archive(place, root, kind, without=()):
     archive_run(plan.folder, archive_of(study.name, place))
 
 
+@pytest.fixture(scope="module")
+def once_read(archives):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "load_study", few_seeds)
+        return read_scenario("synth_rs", archives)
+
+
 @pytest.fixture
-def scenario(archives, monkeypatch):
+def scenario(once_read, monkeypatch):
     monkeypatch.setattr(reading, "load_study", few_seeds)
     monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
-    return read_scenario("synth_rs", archives)
+    return once_read
 
 
 @slow

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.records import TINY
+from support.few import FEW
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,13 +27,15 @@ from harness.training.classifier import Classifier
 from harness.training.evaluation import embed, evaluate
 from harness.training.train import train
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPEC = BackboneSpec(weights="random")
 
 
 def trial(**values):
     values = {name.replace("__", "."): value for name, value in values.items()}
-    return resolve(TINY.with_values(values, source="test"), Runtime())
+    return resolve(FEW.with_values(values, source="test"), Runtime())
 
 
 def run(folder, spec):

@@ -132,7 +132,7 @@ def test_the_sdist_has_every_file_once_and_builds_the_same_wheel(built, tmp_path
 
 
 EVERY_MODULE = """
-import os, pkgutil, sys
+import inspect, os, pkgutil, sys
 import harness
 before = {name: value for name, value in vars(harness).items() if callable(value)}
 for module in pkgutil.walk_packages(harness.__path__, "harness."):
@@ -150,6 +150,9 @@ foreign = [name for each in names.values() for name in each if name.split(".")[0
 assert not foreign, foreign
 after = {name: vars(harness)[name] for name in before}
 assert after == before, "a module has taken a function's name"
+called = {"train", "sweep", "compare", "load"}
+assert all(inspect.isfunction(getattr(harness, name)) for name in called)
+assert called <= set(dir(harness))
 from harness.registry import Registry
 registries = {
     id(value): value
@@ -187,20 +190,22 @@ COMMANDS = """
 import harness, sys
 assert harness.__file__.startswith(%r), harness.__file__
 from harness.cli import main
-study = "--study depth_vs_position --smoke --set data.options.test_per_class=4".split()
+few = "--set data.options.test_per_class=4 --set data.val_fraction=0.8".split()
+study = ["--study", "depth_vs_position", "--smoke", *few]
+name = "depth_vs_position+data.options.test_per_class=4+data.val_fraction=0.8+smoke"
 for words in (
     ["list", "methods"],
     ["list", "studies"],
     ["sweep", *study, "--dry-run"],
     ["sweep", *study, "--budget", "2", "--workers", "1"],
-    ["report", "depth_vs_position+data.options.test_per_class=4+smoke"],
-    ["train", "--method", "linear_probe", "--set", "recipe.epochs=1", "--workers", "1"],
+    ["report", name],
+    ["train", "--method", "linear_probe", *few, "--set", "recipe.epochs=1", "--workers", "1"],
 ):
     try:
         main(words)
     except SystemExit as end:
         assert not end.code, (words, end.code)
-results = harness.load("depth_vs_position+data.options.test_per_class=4+smoke")
+results = harness.load(name)
 assert list(results.trials.status).count("COMPLETE") == 2
 """
 

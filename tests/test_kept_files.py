@@ -21,6 +21,8 @@ from harness.runner.trial import run_trial
 from harness.store.activations import KeptFolder
 from harness.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def corrupt(path):
     content = bytearray(path.read_bytes())

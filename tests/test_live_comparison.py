@@ -7,6 +7,7 @@ import itertools
 import pandas as pd
 import pytest
 from support.cli import harness
+from support.few import VALUES
 
 from harness.comparison.baseline import ALPHA, STANDING
 from harness.reports.numbers.searches import load_searches
@@ -19,27 +20,27 @@ pytestmark = pytest.mark.slow
 
 EVERYWHERE = Placement.of(LINEAR_POSITIONS, range(12), ALPHA)
 SEARCHES = "random,tpe+hyperband,pbt,metapeft"
-TINY = """
+TINY = f"""
+FEW = {VALUES}
 from harness.study import Axis
 from harness.studies.joint_space import study as joint
 def study():
     made = joint()
-    values = {"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}
-    axes = [axis.model_copy(update={"values": values[axis.field]}) for axis in made.axes]
-    few = {"data.val_fraction": 0.8, "data.options.test_per_class": 4}
-    base = made.base.with_values({"recipe.epochs": 3, **few}, source="tiny")
-    return made.derive(name="tiny", axes=tuple(axes), base=base, views=(), smoke={})
+    values = {{"positions": ("mlp1", "q"), "depth": ("last:1",), "alpha": (1.0, 4.0)}}
+    axes = [axis.model_copy(update={{"values": values[axis.field]}}) for axis in made.axes]
+    base = made.base.with_values({{"recipe.epochs": 3, **FEW}}, source="tiny")
+    return made.derive(name="tiny", axes=tuple(axes), base=base, views=(), smoke={{}})
 """
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory):
+def live(tmp_path_factory, all_trained_here, few_images):
     """A live comparison in the store of a finished small sweep, and its result."""
     root = tmp_path_factory.mktemp("live")
     (root / "tiny.py").write_text(TINY)
     small = ["--study", root / "tiny.py", "--out", root, "--seeds", 2]
-    assert harness("sweep", *small, "--workers", 2).exit_code == 0
     args = ["--search", SEARCHES, "--budget", 2, "--repeats", 1, "--confirm", 1, "--workers", 1]
+    assert harness("sweep", *small).exit_code == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.comparison.live.CONFIRM_SEEDS", 1)  # five would train for long
         yield root, [*small, *args], harness("compare", *small, *args)

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
+from support.few import FEW
 from support.methods import double, fill, images, setting
-from support.records import TINY
 
 from harness.baselines.metapeft.sampling import ValSampler, quotas
 from harness.data.dataset import Images, epoch_batches
@@ -21,6 +21,8 @@ from harness.runner.trial import run_trial
 from harness.spec import Placement, Recipe
 from harness.store.store import Store
 from harness.training.train import train
+
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @pytest.mark.parametrize("name", ["metapeft", "metapeft:adapter", "metapeft:lora+adaptformer"])
@@ -49,9 +51,9 @@ def test_gamma_near_zero_is_the_frozen_model_and_one_is_the_base(name, backbones
 
 
 def trial(tmp_path, **values):
-    steps = {"recipe.batch_size": 32}  # six in an epoch
+    steps = {"recipe.batch_size": 16}  # six in an epoch
     values = {"positions": None, "method": "metapeft", **steps, **values}
-    request = TINY.with_values(values, source="test")
+    request = FEW.with_values(values, source="test")
     spec = resolve(request, Runtime())
     record = run_trial(spec, Runtime(keep_weights=True), Store(tmp_path))
     assert record.error is None
@@ -140,7 +142,7 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     record, rows, _ = trial(
         tmp_path, options={"inner_steps": 2, "warmup_steps": 3}, **{"recipe.epochs": 2}
     )
-    # 183 images in batches of 32: 6 steps an epoch; outer steps after 5, 7, 9 and 11.
+    # 84 images in batches of 16: 6 steps an epoch; outer steps after 5, 7, 9 and 11.
     assert [row["inner_step"] for row in rows] == [0, 5, 7, 9, 11]
     assert [row["outer_step"] for row in rows] == [0, 1, 2, 3, 4]
     sites = [str(site) for site, _ in record.spec.placement.items()]
@@ -151,7 +153,16 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
     moves = [abs(rows[1][site] - 1) for site in sites]
     assert moves == pytest.approx([0.01 * (1 - math.exp(-1))] * 6, rel=0.02)
     cost = record.cost.images_backward
-    assert cost == 2 * 183 + 4 * 32
+    assert cost == 2 * 84 + 4 * 16
+
+
+OF_OPTIONS = {"recipe.lr": 0.1, "alpha": 2.0}
+
+
+@pytest.fixture(scope="module")
+def plain(few_images, tmp_path_factory):
+    """What comes of no option."""
+    return trial(tmp_path_factory.mktemp("plain"), **OF_OPTIONS)[0]
 
 
 @pytest.mark.slow
@@ -176,11 +187,9 @@ def test_the_trajectory_has_a_row_for_the_start_and_for_every_outer_step(tmp_pat
         {"variant": "released"},
     ],
 )
-def test_every_option_changes_the_result_and_repeats_exactly(tmp_path, options):
-    common = {"recipe.epochs": 2, "recipe.lr": 0.1, "alpha": 2.0}
-    plain, _, _ = trial(tmp_path, **common)
-    first, rows, weights = trial(tmp_path / "a", options=options, **common)
-    again, rows_again, weights_again = trial(tmp_path / "b", options=options, **common)
+def test_every_option_changes_the_result_and_repeats_exactly(tmp_path, plain, options):
+    first, rows, weights = trial(tmp_path / "a", options=options, **OF_OPTIONS)
+    again, rows_again, weights_again = trial(tmp_path / "b", options=options, **OF_OPTIONS)
     assert (first.test, weights) == (again.test, weights_again)
     assert str(rows) == str(rows_again)
     assert first.learned != plain.learned
@@ -296,7 +305,7 @@ def test_released_never_uses_gamma_but_changes_data_epochs_and_head(tmp_path):
     # γ moves, though slowly, and even below what softplus would allow nothing else depends on it.
     assert few.learned != Placement({str(s): 1.0 for s, _ in few.spec.placement.items()})
     plain, _, _ = trial(tmp_path, method="lora", positions="q,v", **{"recipe.epochs": 4})
-    assert few.cost.images_backward < 5 * 0.8 * 183 + 5 * 2 * 32 and plain.epochs_run == 4
+    assert few.cost.images_backward < 5 * 0.8 * 84 + 5 * 2 * 16 and plain.epochs_run == 4
     more, _, _ = trial(tmp_path, **common, **{"options.inner_steps": 4})
     assert more.test != few.test  # through the head alone, which the look-ahead steps keep
 

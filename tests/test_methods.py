@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from support.backbones import BACKBONES, SMALL_FAMILIES, fits
+from support.few import FEW
 from support.methods import double, fill, images, over, setting
 
 from harness.errors import UserError
@@ -75,7 +76,12 @@ def matrix():
                 yield pytest.param(case, id=f"{name}-{backbone}-{kind}", marks=(*marks, *slow))
 
 
+@pytest.mark.usefixtures("few_images")
 class TestEveryMethod(MethodContract):
+    @pytest.fixture(autouse=True)
+    def trials_on_few_images(self, monkeypatch):
+        monkeypatch.setattr("harness.testing.methods.TINY", FEW)
+
     @pytest.fixture(params=ALL)
     def case(self, request):
         return case_of(request.param)

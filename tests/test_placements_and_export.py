@@ -181,8 +181,10 @@ def test_weights_come_with_what_is_needed_to_use_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_search_then_retrain_on_the_command_line(tmp_path):
-    common = ["--out", tmp_path, "--depth", "last:2", "--set", "recipe.epochs=1"]
+def test_search_then_retrain_on_the_command_line(tmp_path, trained_here):
+    few = ["--set", "recipe.epochs=1", "--set", "data.options.test_per_class=4"]
+    few += ["--set", "data.val_fraction=0.8"]
+    common = ["--out", tmp_path, "--depth", "last:2", *few]
     searched = harness("train", "--method", "metapeft", "--sites", "q,mlp1", *common)
     assert searched.exit_code == 0, searched.output
     trial = searched.stdout.split()[0]
@@ -197,9 +199,7 @@ def test_search_then_retrain_on_the_command_line(tmp_path):
     written = PlacementFile.model_validate_json(file.read_text())
     assert written.trials == (trial,) and written == read_placement(file)
     assert (written.method, written.options["rank"]) == ("lora", 4)
-    retrained = harness(
-        "train", "--method", "lora", "--sites", file, "--out", tmp_path, "--set", "recipe.epochs=1"
-    )
+    retrained = harness("train", "--method", "lora", "--sites", file, "--out", tmp_path, *few)
     assert retrained.exit_code == 0, retrained.output
     record = Store(tmp_path).record(retrained.stdout.split()[0])
     assert record.spec.placement == written.placement

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.processes import Fork, command_line
 
 from harness.catalogue.studies import StudyFile, load_in_worker, load_study, loaded_files
 from harness.cli import main
@@ -118,9 +118,7 @@ def statuses(out):
 
 def elsewhere(*command):
     """A command in a process of its own."""
-    code = "from harness.cli import main; main()"
-    words = [sys.executable, "-c", code, *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True)
+    return Fork(command_line, list(map(str, command))).end()
 
 
 @pytest.mark.slow
@@ -128,16 +126,16 @@ def elsewhere(*command):
 def test_workers_know_what_a_study_file_registers(tmp_path, engine):
     """In a process of its own: here, other tests' files would be known already."""
     file = study_file(tmp_path, "scaling")
-    place = ["--out", tmp_path / "runs", "--device", "cpu", "--workers", 2]
+    place = ["--out", tmp_path / "runs", "--device", "cpu", "--workers", 1]
     run = elsewhere("sweep", "--study", file, "--engine", engine, *place)
-    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.returncode == 0, run.errors[-3000:]
     assert statuses(tmp_path / "runs") == ["COMPLETE"] * 2
     if engine == "local":
         refused = elsewhere("verify", "own", "--sample", 2, *place)
-        assert refused.returncode == 2 and "scaling" in refused.stderr, refused.stderr[-3000:]
+        assert refused.returncode == 2 and "scaling" in refused.errors, refused.errors[-3000:]
         again = elsewhere("verify", "own", "--sample", 2, "--study", file, *place)
-        assert again.returncode == 0, again.stderr[-3000:]
-        assert "2 of 2 trials agree" in again.stdout
+        assert again.returncode == 0, again.errors[-3000:]
+        assert "2 of 2 trials agree" in again.output
 
 
 def test_a_study_file_registers_once_however_often_it_is_loaded(tmp_path):

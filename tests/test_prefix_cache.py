@@ -16,6 +16,8 @@ from harness.runner.trial import run_trial
 from harness.store.activations import KeptFolder
 from harness.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def test_a_second_trial_begins_where_the_first_one_came_to(tmp_path, monkeypatch):
     runtime = cached(tmp_path)

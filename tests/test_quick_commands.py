@@ -16,11 +16,13 @@ from harness.catalogue.answers import cache_folder, kept
 HEAVY = {"torch", "timm", "peft", "optuna", "ray", "pandas", "matplotlib", "pyarrow", "scipy"}
 
 
-def run(*words, cache, **environment):
-    """What a command prints, and which heavy modules it has imported."""
+def run(*commands, cache, **environment):
+    """What commands print one after the other, and which heavy modules they have imported."""
     code = (
-        f"import sys\nfrom harness.cli import main\ntry: main({[str(word) for word in words]!r})\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
+        "import sys\nfrom harness.cli import main\n"
+        f"for words in {[list(map(str, words)) for words in commands]!r}:\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert not end.code, (words, end.code)\n"
         f"print('imported', *({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -35,23 +37,25 @@ def run(*words, cache, **environment):
 
 def test_status_imports_nothing_heavy(tmp_path):
     made_run(tmp_path, tiny_study(), [[(0.4, 0.3)], [(0.6, 0.5)], ["FAILED"], [None]])
-    shown, imported = run("status", "tiny", "--out", tmp_path, cache=tmp_path)
+    shown, imported = run(("status", "tiny", "--out", tmp_path), cache=tmp_path)
     assert "2 done, 1 failed, 1 waiting of 4" in shown and not imported
     shown, imported = run("runs", "--out", tmp_path, cache=tmp_path)
     assert "incomplete" in shown and "2/4" in shown and not imported
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["methods", "datasets", "backbones", "studies"])
-def test_a_list_is_made_once_and_then_known(tmp_path, kind):
-    first, imported = run("list", kind, cache=tmp_path)
+def test_lists_are_made_once_and_then_known(tmp_path):
+    lists = [("list", kind) for kind in ("methods", "datasets", "backbones", "studies")]
+    first, imported = run(*lists, cache=tmp_path)
     assert "torch" in imported
-    again, imported = run("list", kind, cache=tmp_path)
+    again, imported = run(*lists, cache=tmp_path)
     assert again == first and not imported
+    for word in ("lora", "synth-rs", "vit_pico", "joint_space"):
+        assert word in again
 
 
 def test_searches_are_listed_without_what_proposes(tmp_path):
-    shown, imported = run("list", "searches", cache=tmp_path)
+    shown, imported = run(("list", "searches"), cache=tmp_path)
     assert "tpe" in shown and not imported
 
 

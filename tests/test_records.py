@@ -271,7 +271,7 @@ def test_a_bit_is_of_the_image_at_its_place_in_its_class():
 
 
 @pytest.mark.slow
-def test_classes_of_images_of_ones_own_are_named(tmp_path):
+def test_classes_of_images_of_ones_own_are_named(tmp_path, trained_here):
     rng = np.random.default_rng(0)
     for part, count in (("train", 6), ("test", 3)):
         for name in ("a b", "ä", "z"):

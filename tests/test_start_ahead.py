@@ -9,6 +9,7 @@ import sys
 
 import psutil
 import pytest
+from support.cli import harness
 from support.processes import command, wait_for
 
 from harness.driver.request import EngineRequest
@@ -98,31 +99,27 @@ def of_session(session):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words,code",
-    [(["--set", "recipe.epochs=none"], 2), (["--device", "cpu", "--search", "tpee"], 2)],
-)
-def test_nothing_is_left_behind_where_planning_fails(tmp_path, words, code):
+def test_nothing_is_left_behind_where_planning_fails(tmp_path):
+    """At once, while the server is still importing."""
+    words = ("--smoke", "--set", "recipe.epochs=none")
     process = subprocess.Popen(
-        command("depth_vs_position", str(tmp_path / "out"), "--smoke", *words),
+        command("depth_vs_position", str(tmp_path / "out"), *words),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     said = process.communicate()[1]
-    assert process.returncode == code and said.startswith("Error: "), said
+    assert process.returncode == 2 and said.startswith("Error: "), said
     wait_for(lambda: None if of_session(process.pid) else True)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_a_dry_run_starts_no_server(tmp_path):
-    code = (
-        "import sys\nfrom multiprocessing import forkserver\nfrom harness.cli import main\n"
-        "words = ['sweep', '--study', 'depth_vs_position', '--dry-run', '--out']\n"
-        f"words += [{str(tmp_path)!r}]\n"
-        "try: main(words)\nexcept SystemExit as end: assert not end.code\n"
-        "sys.exit(forkserver._forkserver._forkserver_pid)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_starts_no_server(tmp_path, monkeypatch, started):
+    def refused(**how):
+        raise AssertionError("an engine was made")
+
+    monkeypatch.setattr("harness.driver.setup.LocalEngine", refused)
+    words = ["--study", "depth_vs_position", "--device", "cpu", "--out", tmp_path]
+    done = harness("sweep", *words, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert not started

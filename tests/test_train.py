@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.few import FEW
 from support.records import TINY
 
 from harness.errors import UserError
@@ -26,8 +27,8 @@ from harness.training.evaluation import flops_per_image
 from harness.training.train import logit_adjustment, stalled
 
 
-def run(tmp_path, **values):
-    request = TINY.with_values(values, source="test")
+def run(tmp_path, base=TINY, **values):
+    request = base.with_values(values, source="test")
     record = run_trial(resolve(request, Runtime()), Runtime(), Store(tmp_path))
     path = tmp_path / "trials" / record.trial_id / "history.jsonl"
     history = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -254,8 +255,10 @@ def killed_after(epoch):
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"recipe.epoch_rule": "best"}, {"method": "adapter"}])
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(tmp_path, values, epoch):
-    base = TINY.with_values({"positions": None, **values, "recipe.epochs": 4}, source="test")
+def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(
+    few_images, tmp_path, values, epoch
+):
+    base = FEW.with_values({"positions": None, **values, "recipe.epochs": 4}, source="test")
     spec = resolve(base, Runtime())
     whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
     store = Store(tmp_path / "parts")
@@ -277,9 +280,9 @@ def test_a_watched_trial_continues_from_its_last_epoch_as_if_never_stopped(tmp_p
 
 
 @pytest.mark.slow
-def test_a_method_with_a_state_of_its_own_starts_again(tmp_path):
+def test_a_method_with_a_state_of_its_own_starts_again(few_images, tmp_path):
     values = {"method": "metapeft", "recipe.epochs": 3}
-    spec = resolve(TINY.with_values(values, source="test"), Runtime())
+    spec = resolve(FEW.with_values(values, source="test"), Runtime())
     whole = run_trial(spec, Runtime(), Store(tmp_path / "whole"))
     store = Store(tmp_path / "parts")
     with pytest.raises(Killed):
@@ -294,11 +297,13 @@ LATER = [{"after": 2, "values": {"alpha": 3.0, "recipe.lr": 0.02}}]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp_path, schedule):
+def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(
+    few_images, tmp_path, schedule
+):
     """Stopped, copied, killed once more on the way; against one that was trained from its spec."""
     values = {"recipe.epochs": 5, "recipe.schedule": schedule}
-    parent = resolve(TINY.with_values(values, source="test"), Runtime())
-    child = resolve(TINY.with_values({**values, "changes": LATER}, source="test"), Runtime())
+    parent = resolve(FEW.with_values(values, source="test"), Runtime())
+    child = resolve(FEW.with_values({**values, "changes": LATER}, source="test"), Runtime())
     assert child.parent.trial_id == parent.trial_id != child.trial_id
     whole = run_trial(child, Runtime(), Store(tmp_path / "whole"))
     store = Store(tmp_path / "parts")
@@ -322,13 +327,13 @@ def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(tmp
     rates = [row["lr"] for row in store.history(child.trial_id)]
     shape = [(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]
     factors = shape if schedule == "cosine" else [1] * 5
-    start = [TINY.recipe.lr] * 2 + [0.02] * 3
-    scale = math.sqrt(TINY.recipe.batch_size / 128)
+    start = [FEW.recipe.lr] * 2 + [0.02] * 3
+    scale = math.sqrt(FEW.recipe.batch_size / 128)
     assert rates == pytest.approx([scale * a * b for a, b in zip(start, factors, strict=True)])
 
 
 @pytest.mark.slow
-def test_strengths_change_when_they_are_to(tmp_path):
+def test_strengths_change_when_they_are_to(few_images, tmp_path):
     """Alpha 0 to the end is the linear probe; alpha 0 after one epoch is not, nor is alpha 1."""
     scores = {}
     for name, alpha, changes in (
@@ -338,18 +343,18 @@ def test_strengths_change_when_they_are_to(tmp_path):
         ("as it was", 1.0, [{"after": 1, "values": {"alpha": 1.0}}]),
     ):
         values = {"recipe.epochs": 2, "recipe.lr": 1.0, "alpha": alpha, "changes": changes}
-        record, _ = run(tmp_path / name, **values)
+        record, _ = run(tmp_path / name, FEW, **values)
         scores[name] = record.select.loss
     assert scores["as it was"] == scores["on"]
     assert len(set(scores.values())) == 3
 
 
 @pytest.mark.slow
-def test_the_state_of_another_training_is_not_gone_on_from(tmp_path):
+def test_the_state_of_another_training_is_not_gone_on_from(few_images, tmp_path):
     """The parent went on beyond the change before its copy began."""
     values = {"recipe.epochs": 5}
-    parent = resolve(TINY.with_values(values, source="test"), Runtime())
-    child = resolve(TINY.with_values({**values, "changes": LATER}, source="test"), Runtime())
+    parent = resolve(FEW.with_values(values, source="test"), Runtime())
+    child = resolve(FEW.with_values({**values, "changes": LATER}, source="test"), Runtime())
     store = Store(tmp_path)
     run_trial(parent, Runtime(keep_checkpoints=True), store, lambda done, scores: done < 3)
     store.branch(child)
@@ -378,8 +383,8 @@ def test_changes_that_make_no_sense_are_refused(values, words):
 
 
 @pytest.mark.slow
-def test_a_stopped_trial_is_pruned_without_a_test_and_is_no_answer_to_others(tmp_path):
-    spec = resolve(TINY.with_values({"recipe.epochs": 4}, source="test"), Runtime())
+def test_a_stopped_trial_is_pruned_without_a_test_and_is_no_answer_to_others(few_images, tmp_path):
+    spec = resolve(FEW.with_values({"recipe.epochs": 4}, source="test"), Runtime())
     store = Store(tmp_path)
     record = run_trial(spec, Runtime(), store, lambda done, scores: done < 2)
     assert (record.status, record.epochs_run, record.test) == ("PRUNED", 2, None)

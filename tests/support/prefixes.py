@@ -8,14 +8,14 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import ActivationCache, Runtime
 from harness.runner.trial import run_trial
 from harness.store.store import Store
-from support.records import TINY
+from support.few import FEW
 
 TIMES = {"wall_s", "device_s", "actual_device_s", "peak_memory_mb"}
 LARGE = 2**30
 
 
 def spec(**values):
-    return resolve(TINY.with_values(values, source="test"), Runtime())
+    return resolve(FEW.with_values(values, source="test"), Runtime())
 
 
 def cached(tmp_path, budget=LARGE, uses=None):
