@@ -154,7 +154,9 @@ SWEEPS = list({tuple(words): (block, words) for block, words in LINES if is_chea
 @pytest.mark.parametrize("line", SWEEPS, ids=name_of)
 def test_a_sweep_in_the_docs_would_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 1.0)
+    for module in ("run", "plan"):
+        place = f"harness.driver.{module}.probe_seconds"
+        monkeypatch.setattr(place, lambda spec, runtime: 1.0)
     words = [word for word in line[1] if word != "--dry-run"]
     here = ("--device", "cpu", "--workers", 1, "--out", tmp_path / "runs")
     done = harness(*words, "--dry-run", *here)
