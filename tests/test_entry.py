@@ -279,7 +279,7 @@ def test_a_console_is_told_what_the_command_prints(study, tmp_path):
 
     told = Told()
     harness.sweep(study, budget=1, workers=1, out=tmp_path, console=told)
-    assert len(told.lines) == 3 and told.lines[1].startswith("Trains: vit_pico on synth-rs")
+    assert len(told.lines) == 3 and told.lines[1].startswith("Trains: vit_pico on few-rs")
     assert told.lines[2].startswith("Trials: 0 done, 0 running")
     ((title, total, unit, note),) = told.counted
     assert (title, total, unit) == ("small", 1, "trials") and note.startswith("best val ")

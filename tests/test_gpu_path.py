@@ -172,7 +172,7 @@ def test_weights_keep_their_bits_where_a_pass_is_in_fp32():
 def test_a_fused_optimiser_takes_the_same_steps(tmp_path, monkeypatch, values):
     spec = trial(**values)
     apart = run(tmp_path / "apart", spec)
-    monkeypatch.setattr("harness.training.train.is_fused", lambda device: True)
+    monkeypatch.setattr("harness.training.optimiser.is_fused", lambda device: True)
     fused = run(tmp_path / "fused", spec)
     assert fused.status == "COMPLETE", fused.error
     assert fused.test.loss == pytest.approx(apart.test.loss, rel=1e-3)

@@ -39,7 +39,7 @@ def test_status_imports_nothing_heavy(tmp_path):
     made_run(tmp_path, tiny_study(), [[(0.4, 0.3)], [(0.6, 0.5)], ["FAILED"], [None]])
     shown, imported = run(("status", "tiny", "--out", tmp_path), cache=tmp_path)
     assert "2 done, 1 failed, 1 waiting of 4" in shown and not imported
-    shown, imported = run("runs", "--out", tmp_path, cache=tmp_path)
+    shown, imported = run(("runs", "--out", tmp_path), cache=tmp_path)
     assert "incomplete" in shown and "2/4" in shown and not imported
 
 

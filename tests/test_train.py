@@ -333,7 +333,7 @@ def test_a_changed_trial_goes_on_from_the_one_it_changes_as_if_trained_whole(
 
 
 @pytest.mark.slow
-def test_strengths_change_when_they_are_to(few_images, tmp_path):
+def test_strengths_change_when_they_are_to(tmp_path):
     """Alpha 0 to the end is the linear probe; alpha 0 after one epoch is not, nor is alpha 1."""
     scores = {}
     for name, alpha, changes in (
@@ -343,7 +343,7 @@ def test_strengths_change_when_they_are_to(few_images, tmp_path):
         ("as it was", 1.0, [{"after": 1, "values": {"alpha": 1.0}}]),
     ):
         values = {"recipe.epochs": 2, "recipe.lr": 1.0, "alpha": alpha, "changes": changes}
-        record, _ = run(tmp_path / name, FEW, **values)
+        record, _ = run(tmp_path / name, TINY, **values)
         scores[name] = record.select.loss
     assert scores["as it was"] == scores["on"]
     assert len(set(scores.values())) == 3

@@ -158,6 +158,8 @@ def test_a_group_without_a_validation_image_has_no_score_there(tmp_path):
     for _ in range(2):  # trained, and from the store
         result = harness(*words)
         assert result.exit_code == 0, result.output
-        header, validation, test = result.stdout.splitlines()[-3:]
+        lines = result.stdout.splitlines()
+        at = next(place for place, line in enumerate(lines) if "medium" in line)
+        header, validation, test = lines[at : at + 3]
         assert header.split()[2:4] == ["medium", "tail"]
         assert validation.split()[2] == "-" and test.split()[2] != "-"

@@ -27,19 +27,21 @@ class RankAllocation(TrainingHook):
     def __init__(self, tuner: Any, options: Frozen) -> None:
         super().__init__()
         self._tuner, self._options = tuner, options
-        self._step = 0
+        self._step = self._steps = 0
 
     def start(self, inner: InnerProblem) -> None:
         """Turn shares of the training into steps."""
         per_epoch = math.ceil(len(inner.images) / inner.recipe.batch_size)
         steps = per_epoch * inner.recipe.epochs
         config = self._tuner.peft_config[ADAPTER]
-        config.total_step = steps
+        config.total_step = self._steps = steps
         for name in ("tinit", "tfinal"):
             setattr(config, name, int(getattr(self._options, name) * steps))
 
     def after_step(self) -> None:
         self._step += 1
+        if self._steps < 2:
+            return  # the last step allocates by what those before it have shown
         is_strict = torch.are_deterministic_algorithms_enabled()
         # `kthvalue` may find any of several equal values, so its index is not deterministic on a
         # GPU; peft reads the value alone.

@@ -71,9 +71,10 @@ ONLY_SUB_BLOCKS = {"adapter", "adaptformer"}
 def fits(name: str, backbone: str) -> bool:
     """Whether a method, or all parts of one, has its places in a backbone."""
     if name.startswith("hf:"):  # one that adds, one that changes the input, one of the norms
+        if backbone in DINOV3:  # blocks of 48 features: fewer than a rank, and no whole OFT block
+            return name not in ("hf:miss", "hf:oft")
         is_typical = name in ("hf:lora", "hf:oft", "hf:ln_tuning")
-        is_large = backbone in ("DeiT-3-S", "Swin")
-        return backbone in ("vit_pico", *DINOV3) or (is_typical and is_large)
+        return backbone == "vit_pico" or (is_typical and backbone == "DeiT-3-S")
     parts = set(name.rpartition(":")[2].split("+"))
     if backbone == "ViT, bf16":
         return name in ("lora", "adapter", "vpt_deep", "bitfit", "metapeft")  # it is slow on a CPU
