@@ -94,7 +94,7 @@ class TestHere(EngineContract):
         return Here
 
     test_a_worker_that_dies_is_said_and_the_engine_goes_on = None
-    test_trials_that_report_wait_and_obey = None  # they get processes as ever
+    test_trials_that_report_wait_and_obey = None  # of two at a time
 
 
 def test_a_request_builds_its_backbone_once(monkeypatch):
