@@ -73,8 +73,11 @@ def fits(name: str, backbone: str) -> bool:
     if name.startswith("hf:"):  # one that adds, one that changes the input, one of the norms
         if backbone in DINOV3:  # blocks of 48 features: fewer than a rank, and no whole OFT block
             return name not in ("hf:miss", "hf:oft")
-        is_typical = name in ("hf:lora", "hf:oft", "hf:ln_tuning")
-        return backbone == "vit_pico" or (is_typical and backbone == "DeiT-3-S")
+        typical = {
+            "DeiT-3-S": ("hf:lora", "hf:oft", "hf:ln_tuning"),
+            "Swin": ("hf:lora", "hf:ln_tuning"),
+        }
+        return backbone == "vit_pico" or name in typical.get(backbone, ())
     parts = set(name.rpartition(":")[2].split("+"))
     if backbone == "ViT, bf16":
         return name in ("lora", "adapter", "vpt_deep", "bitfit", "metapeft")  # it is slow on a CPU
