@@ -40,7 +40,6 @@ class HuggingFaceTuner(PeftMethod[Frozen]):
 
     tuner: ClassVar[Tuner]
     additive = True
-    extra = "hf"
     in_all = False
 
     def parse_options(self, options: dict[str, JsonValue]) -> Frozen:

@@ -45,8 +45,6 @@ class PeftMethod(ABC, Generic[OptionsT]):
     """It trains another method and learns its strengths, so it cannot be a part of `a+b`."""
     in_all: ClassVar[bool] = True
     """`harness compare --methods all` has it; others are compared where they are named."""
-    extra: ClassVar[str | None] = None
-    """The extra of this package that must be installed for it."""
     summary: ClassVar[str]
     """One line for `harness list methods`."""
 

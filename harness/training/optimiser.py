@@ -79,11 +79,9 @@ def _layers_above(classifier: Classifier) -> dict[nn.Parameter, int]:
         name: next(layer for each, layer in layers.items() if each.startswith(f"{name}."))
         for name, _ in blocks_of(backbone)
     }
-    top = max(of_blocks.values()) + 1
+    top, layers = max(of_blocks.values()) + 1, {**layers, **of_blocks}
     places = classifier.attachment.places()
-    return {
-        tensor: max(top - {**layers, **of_blocks}[place], 0) for tensor, place in places.items()
-    }
+    return {tensor: max(top - layers[place], 0) for tensor, place in places.items()}
 
 
 def make_schedule(recipe: Recipe, optimiser: torch.optim.Optimizer) -> LRScheduler:
