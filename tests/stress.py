@@ -31,7 +31,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 from hypothesis import HealthCheck, given, seed, settings  # noqa: E402
 from support.fuzz import KINDS  # noqa: E402
-from support.processes import records, running, start, sweep, table  # noqa: E402
+from support.processes import one_running, records, start, sweep, table  # noqa: E402
 from support.records import TINY  # noqa: E402
 from test_faults import STUDY, outcomes  # noqa: E402
 
@@ -138,7 +138,7 @@ def one_disturbance(rng: random.Random, study: Path, out: Path, words: list[str]
     if process.poll() is not None:
         return f"{what} too late"
     if what == "worker killed":
-        pid = running(out)
+        pid = one_running(out)
         if pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

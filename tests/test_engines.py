@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from threading import Event
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -163,9 +165,14 @@ def test_two_processes_that_train_one_trial_equal_one(tmp_path, cluster):
         assert 0 < costs["device_s"] <= 2 * costs["wall_s"]
 
 
-def test_what_a_cluster_lacks_is_said(tmp_path):
+def test_what_a_cluster_lacks_is_said(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"--address .*no Ray cluster answers"):
         start("ray", tmp_path, address="127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setattr("ray.init", Mock(side_effect=ConnectionError))
+        with pytest.raises(UserError, match=r"--address .*asks for its token"):
+            start("ray", tmp_path, address=address)
     run = sweep("--study", "depth_vs_position", "--address", "auto", "--out", tmp_path)
     assert run.exit_code == 2 and "--engine ray" in run.output
     run = sweep("--study", "depth_vs_position", "--engine", "ray", "--gpus-per-trial", "2.5")

@@ -160,7 +160,10 @@ def test_images_without_classes_have_no_label(exported, tmp_path):
         "3 images. Right are" in result.stdout and "of the 1 whose class is known" in result.stdout
     )
     result, table = predict(exported, tmp_path, tmp_path / "d" / "holiday" / "1.png")
-    assert rows_of(table) == [{**rows[1], "path": "1.png"}]
+    (alone,) = rows_of(table)
+    for name in rows[1].keys() - {"path"}:  # in a batch of its own, so equal but for rounding
+        same = alone[name] == rows[1][name]
+        assert same or float(alone[name]) == pytest.approx(float(rows[1][name]), rel=1e-4), name
 
 
 def test_an_image_that_cannot_be_read_stops_or_is_left_out(exported, tmp_path):

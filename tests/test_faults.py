@@ -17,7 +17,7 @@ from functools import partial
 import psutil
 import pytest
 import torch
-from support.processes import Forked, records, running, table, wait_for
+from support.processes import Forked, one_running, records, running, table, wait_for
 from support.records import TINY
 
 from harness.runner.resolve import resolve
@@ -138,7 +138,7 @@ def outcomes(log):
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_trial_one_retry(longer, undisturbed, tmp_path):
     process = Forked(longer, tmp_path, "--workers", "1")
-    os.kill(wait_for(lambda: running(tmp_path)), signal.SIGKILL)
+    os.kill(wait_for(lambda: one_running(tmp_path), process), signal.SIGKILL)
     assert process.end().returncode == 0, process.errors
     assert table(tmp_path) == table(undisturbed(longer))
     assert len(list(tmp_path.glob("attic/*"))) == 1
@@ -147,21 +147,16 @@ def test_a_killed_worker_costs_its_trial_one_retry(longer, undisturbed, tmp_path
 @pytest.mark.slow
 def test_a_trial_whose_worker_always_dies_is_recorded_and_counted(longer, tmp_path):
     process = Forked(longer, tmp_path, "--workers", "1", "--max-retries", "1")
-    first = wait_for(lambda: next(iter(tmp_path.glob("trials/*/history.jsonl")), None)).parent
-
-    def worker_of_the_first():
-        pid = running(tmp_path)
-        return pid if pid and json.loads((first / "claim.json").read_text())["pid"] == pid else None
-
+    first = wait_for(lambda: next(iter(running(tmp_path)), None), process)
     killed = []
     while len(killed) < 2:
-        pid = wait_for(worker_of_the_first)
+        pid = wait_for(lambda: running(tmp_path).get(first), process)
         if pid not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
     assert process.end().returncode == 1
     assert "1 trials failed" in process.errors and "exit code -9" in process.errors
-    assert json.loads((first / "record.json").read_text())["status"] == "FAILED"
+    assert Store(tmp_path).record(first).status == "FAILED"
     assert len(records(tmp_path)) == 3
 
 
@@ -176,10 +171,10 @@ def test_a_lost_node_of_a_ray_cluster_is_survived(longer, undisturbed, tmp_path)
         process = Forked(longer, tmp_path, "--engine", "ray", "--address", cluster.address)
 
         def on_the_node():
-            pid = running(tmp_path)
-            return pid if pid and psutil.Process(pid).ppid() == raylet else None
+            children = {child.pid for child in psutil.Process(raylet).children()}
+            return next((pid for pid in running(tmp_path).values() if pid in children), None)
 
-        trial = wait_for(on_the_node)
+        trial = wait_for(on_the_node, process)
         os.kill(trial, signal.SIGSTOP)  # it shall not end before its node is gone
         cluster.remove_node(node, allow_graceful=False)
         os.kill(trial, signal.SIGKILL)

@@ -16,7 +16,7 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
-from support.processes import Forked, records, running, wait_for
+from support.processes import Forked, one_running, records, wait_for
 from support.records import make_record, make_spec, tiny_study
 
 from harness.cli import main
@@ -92,7 +92,7 @@ def is_one_sentence(errors, *words):
 @pytest.mark.parametrize("kind", WORDS)
 def test_a_paused_run_is_taken_over_and_then_stops(study, tmp_path, kind):
     first = forked(study, tmp_path, *WORDS[kind])
-    worker = wait_for(lambda: running(tmp_path))
+    worker = wait_for(lambda: one_running(tmp_path), first)
     signalled(signal.SIGSTOP, first.pid, worker)
     try:
         time.sleep(STALE_S + 0.5)
@@ -118,7 +118,7 @@ def test_a_paused_worker_leaves_its_trial_to_whoever_took_it_over(study, tmp_pat
     other = study.with_name("other.py")
     other.write_text(STUDY.replace("NAME", "other"))
     first = forked(study, tmp_path)
-    worker = wait_for(lambda: running(tmp_path))
+    worker = wait_for(lambda: one_running(tmp_path), first)
     signalled(signal.SIGSTOP, worker)
     try:
         time.sleep(STALE_S + 0.5)

@@ -199,7 +199,7 @@ LONGER = ["--set", "recipe.epochs=4"]
 def begun(out):
     """A sweep in a process of its own, with one worker, of which a trial has ended."""
     process = Forked("depth_vs_position", out, "--smoke", *FEW, *LONGER, "--workers", 1)
-    wait_for(lambda: finished(out) or None)
+    wait_for(lambda: finished(out) or None, process)
     return process
 
 

@@ -90,7 +90,7 @@ def killed_half_way(study, root, *more):
     """A sweep that got no further than its second trial: it and its worker are killed."""
     driver = Forked(study, root, "--workers", 1, *more)
     (ended, *_) = wait_for(
-        lambda: two if len(two := [*root.glob("trials/*/record.json")]) > 1 else None
+        lambda: two if len(two := [*root.glob("trials/*/record.json")]) > 1 else None, driver
     )
     for pid in (driver.pid, json.loads(ended.with_name("claim.json").read_text())["pid"]):
         os.kill(pid, signal.SIGKILL)

@@ -34,6 +34,7 @@ import ray
 from ray import tune
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
+from ray.exceptions import AuthenticationError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -198,13 +199,17 @@ def _connect(address: str | None, cpus: int | None) -> None:
                 logging_level="ERROR",
             )
         return
+    what = "no Ray cluster answers there; start one with `ray start --head`"
     try:
         _knock(address)
+        if address != "auto":  # then somebody is there
+            what = (
+                "who answers there is no Ray cluster, or asks for its token (RAY_AUTH_MODE=token "
+                "with RAY_AUTH_TOKEN, or the head's ~/.ray/auth_token)"
+            )
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError) as error:  # a ConnectionError among them
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there; start one with `ray start --head`."
-        ) from error
+    except (OSError, ValueError, AuthenticationError) as error:  # a ConnectionError among them
+        raise UserError(f"--address {address}: {what}.") from error
 
 
 def _say_nothing(*_: object, **__: object) -> None:

@@ -58,7 +58,7 @@ class Fork:
 
     def __init__(self, function, *args):
         self._said = [Path(tempfile.mkstemp(suffix=kind)[1]) for kind in (".stdout", ".stderr")]
-        target = (self._said, function, args)
+        target = (self._said, dict(os.environ), function, args)
         self._process = context_for("cpu").Process(target=_apart, args=target)
         self._process.start()
         self.pid = self._process.pid
@@ -86,8 +86,9 @@ class Forked(Fork):
         super().__init__(command_line, list(map(str, words)), prepare, in_workers)
 
 
-def _apart(said, function, args):
+def _apart(said, environment, function, args):
     os.setsid()
+    os.environ.update(environment)  # the server has that of its own start
     for path, stream in zip(said, (sys.stdout, sys.stderr), strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream.fileno())
     # Its workers come from the server that it came from, instead of from one of its own.
@@ -120,20 +121,30 @@ def records(out):
 
 
 def running(out):
-    """The process of a trial that has begun to train; None if there is none."""
+    """The process of each trial that has begun to train, by trial."""
+    found = {}
     for claim in Path(out).glob("trials/*/claim.json"):
         begun = (claim.parent / "history.jsonl").exists()
         if begun and not (claim.parent / "record.json").exists():
             with suppress(FileNotFoundError):  # released meanwhile
                 pid = json.loads(claim.read_text())["pid"]
                 if psutil.pid_exists(pid):
-                    return pid
-    return None
+                    found[claim.parent.name] = pid
+    return found
 
 
-def wait_for(find):
+def one_running(out):
+    """The process of a trial that has begun to train; None if there is none."""
+    return next(iter(running(out).values()), None)
+
+
+def wait_for(find, process=None):
+    """What `find` finds, once it is not None; not after the end of the process that makes it."""
     deadline = time.monotonic() + GUARD_S
     while (found := find()) is None:
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        if process is None:
+            time.sleep(0.02)
+        else:
+            assert not process.ends_within(0.02), process.end().errors
     return found
