@@ -54,6 +54,7 @@ def test_other_budgets_cost_so_many_whole_trials(tmp_path, monkeypatch, search, 
     assert f"Estimated cost: {trials} min 00 s of cpu" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["--search", "random", "--budget", "3"]])
 def test_images_are_not_packed_and_still_counted_and_timed(tmp_path, monkeypatch, search):
     """The estimate is by trials of the sizes that are listed, whatever their pixels show."""

@@ -260,6 +260,7 @@ def test_no_step_waits_for_the_device(on_shapes, augment):
     assert waits(3, augment=augment) == waits(1, augment=augment) > 0
 
 
+@pytest.mark.slow
 def test_a_step_that_waits_would_be_counted(on_shapes, monkeypatch):
     """So that the test above can fail: constants made at every step, indices sent the slow way."""
     import harness.data.dataset as module

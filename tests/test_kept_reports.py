@@ -70,6 +70,7 @@ def test_what_has_not_changed_is_kept_and_what_has_is_drawn(run):
     assert not is_drawn(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.html", "metrics.csv"])
 def test_a_file_that_was_edited_or_removed_is_written_again(run, name):
     whole = content(run)
@@ -81,6 +82,7 @@ def test_a_file_that_was_edited_or_removed_is_written_again(run, name):
     assert content(run) == whole
 
 
+@pytest.mark.slow
 def test_another_state_of_the_code_or_of_a_library_draws_all(run, monkeypatch):
     for name, value in (
         ("harness.reports.files.write.source_hash", lambda: "edited"),
@@ -93,6 +95,7 @@ def test_another_state_of_the_code_or_of_a_library_draws_all(run, monkeypatch):
             assert all(now > before[file] for file, now in times(run).items())
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_record_is_said_each_time(run):
     trial = next(run.store.trials.glob("*/record.json"))
     trial.write_text("{")

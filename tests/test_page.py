@@ -228,6 +228,7 @@ def test_everything_is_there_without_scripts(visit):
     assert page.locator("#trial-list code").first.inner_text().startswith("harness train ")
 
 
+@pytest.mark.slow
 @browsers
 def test_hostile_text_is_text(visit, folders):
     page = visit("hostile")
@@ -300,6 +301,7 @@ def test_landmarks_headers_and_labels(visit, name):
     assert set(targets) <= set(ids)
 
 
+@pytest.mark.slow
 @browsers
 def test_figures_are_readable_on_a_phone(visit):
     page = visit("sweep", 390)
@@ -312,6 +314,7 @@ def text_of(folder):
     return html.unescape((folder.report / "index.html").read_text())
 
 
+@pytest.mark.slow
 def test_a_comparison_lists_its_trials_and_what_they_cost(folders):
     text = text_of(folders["comparison"])
     store = folders["comparison"].store
@@ -321,6 +324,7 @@ def test_a_comparison_lists_its_trials_and_what_they_cost(folders):
     assert "metapeft, one shot is better than" in text and 'src="data:image/png;base64,' in text
 
 
+@pytest.mark.slow
 def test_the_page_states_what_the_report_states(folders):
     words = re.sub(r"<[^>]+>", "", text_of(folders["sweep"]))
     report = (folders["sweep"].report / "report.md").read_text()
@@ -342,6 +346,7 @@ def test_same_results_same_page(folders):
     assert path.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_long_list_is_cut_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.reports.text.trials.MOST_TRIALS", 4)
     monkeypatch.setattr("harness.reports.text.trials.MOST_ERRORS", 1)

@@ -191,6 +191,7 @@ def test_with_both_a_batch_gets_either():
     assert {*pasted} == {True, False}
 
 
+@pytest.mark.slow
 def test_a_deit_like_recipe_trains_and_gives_the_same_again(tmp_path):
     values = {"recipe": "deit", "recipe.epochs": 2, "recipe.clip_norm": 1.0}
     values |= {"recipe.layer_decay": 0.75, "options": {"dropout": 0.1}}
@@ -200,6 +201,7 @@ def test_a_deit_like_recipe_trains_and_gives_the_same_again(tmp_path):
     assert without.test.loss != one.test.loss
 
 
+@pytest.mark.slow
 def test_a_small_clip_keeps_what_is_trained_where_it_was(tmp_path):
     values = {"recipe.weight_decay": 0.0, "recipe.lr": 0.5}
     still = run(tmp_path, **values, **{"recipe.clip_norm": 1e-12})
@@ -209,6 +211,7 @@ def test_a_small_clip_keeps_what_is_trained_where_it_was(tmp_path):
     assert abs(free.test.loss - slow.test.loss) > 1e-3
 
 
+@pytest.mark.slow
 def test_smoothing_spreads_the_label(tmp_path):
     """The loss of a training that does not move is linear in the share, up to that of chance."""
     losses = []

@@ -114,6 +114,7 @@ def test_nothing_is_left_behind_where_planning_fails(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_starts_no_server(tmp_path, monkeypatch, started):
     def refused(**how):
         raise AssertionError("an engine was made")
