@@ -131,7 +131,7 @@ class _GeoSet(FileDataset):
         if importlib.util.find_spec("torchgeo") is None:
             raise UserError(
                 f"Dataset {FAMILY}:{cls.row.name} is listed by torchgeo, which is not installed: "
-                "`pip install torchgeo`."
+                "`pip install 'peft-hpo-harness[geo]'`."
             )
         return listed(cls.row, FAMILY, options, root, functools.partial(cls._part, root))
 

@@ -153,7 +153,7 @@ def _notes(task: Task, lists: Mapping[str, tuple[Item, ...]]) -> list[str]:
     )
     notes.append(
         "pixels are normalised with mean and std 0.5, as AugReg's ViTs were trained; published "
-        "results differ in this, and many use ImageNet's (0.485, ...), which costs accuracy there."
+        "results differ in this, and many use ImageNet's (0.485, ...)."
     )
     if task.moved:
         notes.append(
