@@ -252,7 +252,7 @@ class TestUCMerced(DatasetContract):
 
 def test_without_torchgeo_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="peft-hpo-harness.geo"):
+    with pytest.raises(UserError, match=r"peft-hpo-harness\[geo\]"):
         listing("torchgeo:UCMerced", ucmerced(tmp_path))
 
 
