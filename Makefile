@@ -9,13 +9,17 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Four processes on two cores: tests of killed drivers and of Ray wait for others.
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: sweep test check fast smoke stress oldest reproduce findings docs lint clean
+.PHONY: sweep test integrations check fast smoke stress oldest reproduce findings docs lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
 
 test: $(VENV)/installed-test
 	$(PYTEST)
+
+# Tests that take minutes or need packages that the others do not.
+integrations: $(VENV)/installed-test
+	$(PYTEST) -m integration
 
 # What can be said in three minutes, side by side: lint, types, every test that is not marked slow or
 # gpu, and a sweep. The tests print what they leave out.

@@ -104,7 +104,8 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     another name of it, or else the nearest."""
     choices, given = sorted(allowed), given[:LONGEST_GIVEN]
     near = difflib.get_close_matches(given, choices, n=5, cutoff=0.5)
-    meant = _meant(given, choices) or near[:1]
+    same = [name for name in choices if name.casefold() == given.casefold()]
+    meant = _meant(given, choices) or same or near[:1]
     hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
     listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
     allowed = f"Allowed: {', '.join(listed)}" if choices else "There is none"

@@ -125,6 +125,7 @@ class Registry(Generic[T]):
         self._sources: dict[str, _Loading | None] = {}
         """Of entries that do not ship: the study file they are from; None for other code."""
         self._said: set[str] = set()
+        self._refused: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that adds an implementation under `name`; see `add`."""
@@ -178,6 +179,13 @@ class Registry(Generic[T]):
         if source is not None:
             source.added.append((self._entries, self._sources, name))
 
+    def refuse(self, name: str, sentence: str) -> None:
+        """Say why there is none of this name, though somebody who knows the field may ask for it.
+
+        Such a name is not listed.
+        """
+        self._refused[name] = sentence
+
     def _misfit(self, name: str, entry: object) -> str:
         found = getattr(entry, "__qualname__", None) or type(entry).__qualname__
         return f"{self._kind.capitalize()} {name!r} is {found}, not {self._expected}."
@@ -223,6 +231,8 @@ class Registry(Generic[T]):
         self._import_package()
         if name not in self._entries:
             found = self._installed().get(name)
+            if found is None and name in self._refused:
+                raise UserError(self._refused[name])
             if found is None:
                 raise unknown(self._kind, name, self.names())
             entry: T = load_entry(self._kind, found)
