@@ -27,7 +27,7 @@ check: $(VENV)/installed-dev
 	$(MAKE) -j3 --output-sync lint fast smoke
 
 fast: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu and not integration"
 
 smoke: $(VENV)/installed
 	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
