@@ -158,11 +158,11 @@ def test_searches_of_one_objective_are_not_gone_on_with_by_another(tmp_path):
     folder = RunFolder.of(Store(tmp_path), "made+tpe")
     folder.path.mkdir(parents=True)
     write_run(folder, study(), [], {})
-    refuse_other_objective(folder, "micro")  # nothing was told yet
+    refuse_other_objective(folder, study(objective="micro"))  # nothing was told yet
     append_event(folder.log(0), Ask(params={}, cell={}, seed=0, trial_id="0"))
-    refuse_other_objective(folder, "class_mean")
+    refuse_other_objective(folder, study())
     with pytest.raises(UserError, match="made\\+tpe has searches that chose by class_mean"):
-        refuse_other_objective(folder, "micro")
+        refuse_other_objective(folder, study(objective="micro"))
     asked = StudyRequest(study=study(objective="micro"))
     place = PlaceRequest(out=str(tmp_path), device="cpu")
     with pytest.raises(UserError, match="chose by class_mean, and not by micro"):

@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes"]
+Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 SEQUENTIAL = ("sobol", "cmaes")
 """Samplers whose next point depends on state that only asking again rebuilds."""
+SEVERAL: tuple[Sampler, ...] = ("random", "tpe", "nsga2")
+"""Samplers that take several objectives; TPE is then Optuna's multi-objective one."""
+GENERATION = 10
+"""Trials of an NSGA-II generation: as many as other models draw at random before they begin. With
+Optuna's 50, a search of some dozens of trials would never come to a second one."""
 Pruner = Literal["none", "asha", "hyperband", "median"]
 PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 REDUCTION = 3
@@ -60,7 +65,8 @@ class OptunaSearch:
     its next seed (`next-seed`). `name` tells this search's chance from that of others. It goes on
     until its space is used up; the budget is the driver's. With a pruner, trials report and are
     stopped early; TPE with Hyperband is what is known as BOHB. `warm` are configurations whose
-    score is known from an earlier run: they are learned from, and counted apart.
+    score is known from an earlier run: they are learned from, and counted apart. With several
+    `objectives`, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020) seeks their Pareto front.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class OptunaSearch:
         log: Path,
         pruner: Pruner = "none",
         epochs: int = 1,
+        objectives: int = 1,
         warm: Sequence[tuple[Params, float]] = (),
     ) -> None:
         import optuna
@@ -92,15 +99,16 @@ class OptunaSearch:
         self.needs_epoch_reports = pruner != "none"
         self._asks = 0
         # Hyperband reads the name: it decides which trial goes into which bracket.
+        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * objectives
         self._study = optuna.create_study(
-            direction="maximize",
+            directions=self._directions,
             study_name=name,
             sampler=self._sampler(sampler),
             pruner=_pruner(pruner, epochs),
         )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
-        self._told: dict[str, tuple[Status, float | None]] = {}
+        self._told: dict[str, tuple[Status, tuple[float, ...] | None]] = {}
         self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._last: Params = {}
@@ -157,8 +165,10 @@ class OptunaSearch:
             self._study.enqueue_trial(dict(params))
         if self._kind not in SEQUENTIAL:
             # A sampler of its own for every ask: a resumed search goes on as if never stopped.
-            # For given variables it is a cheap one, because Optuna fits it all the same.
-            self._study.sampler = self._sampler("random" if params else self._kind)
+            # For given variables it is a cheap one, because Optuna fits it all the same; but
+            # NSGA-II's own, which writes down what generation the trial is of.
+            is_given = params is not None and self._kind != "nsga2"
+            self._study.sampler = self._sampler("random" if is_given else self._kind)
         self._asks += 1
         trial = self._study.ask()
         with warnings.catch_warnings():
@@ -180,9 +190,9 @@ class OptunaSearch:
 
         trials = self._study.get_trials(deepcopy=False)
         scored = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
-        best = {t.number for t in sorted(scored, key=lambda t: -(t.value or 0.0))[: FITTED // 2]}
+        best = {t.number for t in sorted(scored, key=lambda t: -t.values[0])[: FITTED // 2]}
         latest = {t.number for t in trials[-(FITTED - len(best)) :]}
-        few = optuna.create_study(direction="maximize", sampler=self._sampler(self._kind))
+        few = optuna.create_study(directions=self._directions, sampler=self._sampler(self._kind))
         few.add_trials([trial for trial in trials if trial.number in best | latest])
         trial = few.ask()
         with warnings.catch_warnings():
@@ -216,22 +226,23 @@ class OptunaSearch:
         return not first.should_prune()
 
     def _learn(self, event: Tell) -> None:
-        trial_id, status, objective = event.trial_id, event.status, event.objective
+        trial_id, status = event.trial_id, event.status
+        worths = None if event.objective is None else (event.objective, *event.beside)
         for trial in self._running.pop(trial_id, []):
-            self._tell_study(trial, status, objective)
+            self._tell_study(trial, status, worths)
         # A failed one is not tried again before the next command.
-        self._told[trial_id] = (status, objective)
+        self._told[trial_id] = (status, worths)
 
-    def _tell_study(self, trial: Trial, status: Status, objective: float | None) -> None:
+    def _tell_study(self, trial: Trial, status: Status, worths: tuple[float, ...] | None) -> None:
         """A pruned trial is told as one, never as complete with a part of its score."""
         from optuna.trial import TrialState
 
-        if objective is None:
+        if worths is None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif status == "PRUNED":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, objective)
+            self._study.tell(trial, list(worths))
 
     def _warm(self, event: Warm) -> None:
         from optuna.trial import create_trial
@@ -254,7 +265,7 @@ class OptunaSearch:
         )
         self._seen[_key(params)] = 1
         self._last = params
-        self._told[spec.trial_id] = ("COMPLETE", event.objective)
+        self._told[spec.trial_id] = ("COMPLETE", (event.objective,))
         self.warm += 1
 
     def _replay(self, log: Path) -> None:
@@ -295,6 +306,10 @@ class OptunaSearch:
                 group=True,
                 constant_liar=True,
                 n_startup_trials=10,
+            )
+        if kind == "nsga2":
+            return samplers.NSGAIISampler(
+                seed=self._number("nsga2", self._asks), population_size=GENERATION
             )
         if kind == "gp":
             return quick_gp_sampler()(

@@ -69,6 +69,8 @@ class Tell:
     """The epoch at which the stretch ends, for a search that trains in stretches."""
     total: Spent | None = None
     """What the trial has cost since its first epoch, for such a search."""
+    beside: tuple[float, ...] = ()
+    """What its further objectives are worth, better when higher, for a search with several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ def _as_row(event: Event) -> dict[str, Any]:
         "flops": event.flops,
     }
     row |= {} if event.until is None else {"until": event.until}
+    row |= {"beside": list(event.beside)} if event.beside else {}
     total = {} if event.total is None else event.total._asdict()
     return row | {f"total_{name}": value for name, value in total.items()}
 
@@ -186,8 +189,8 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
             "flops": int() as flops,
         }:
             total = [row.get(f"total_{name}") for name in Spent._fields]
-            until = row.get("until")
-            if until is None or isinstance(until, int):
+            until, beside = row.get("until"), row.get("beside", [])
+            if (until is None or isinstance(until, int)) and _are_worths(beside):
                 return Tell(
                     trial_id=trial_id,
                     status=status,
@@ -197,6 +200,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
                     flops=flops,
                     until=until,
                     total=None if None in total else Spent(*total),  # type: ignore[arg-type]
+                    beside=tuple(beside),
                 )
     kind = next((kind for kind in KINDS if kind in row), None)
     if kind is not None:
@@ -211,3 +215,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
 
 def _are_numbers(params: dict[str, Any]) -> bool:
     return all(isinstance(value, int | float) for value in params.values())
+
+
+def _are_worths(beside: Any) -> bool:
+    return isinstance(beside, list) and all(isinstance(each, int | float) for each in beside)
