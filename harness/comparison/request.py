@@ -154,14 +154,14 @@ class SearchesRequest:
 
     def names(self, learned: Sequence[str], *, several: bool = False) -> list[str]:
         """The searches, each once; `all` stands for those here and the learned ones, or with
-        `several` objectives for those that take them."""
+        `several` objectives for those that seek a front."""
         return names_of(self.searches, learned, several=several)
 
 
 def names_of(searches: str, learned: Sequence[str], *, several: bool = False) -> list[str]:
     """The searches that names with commas between them, or `all`, stand for."""
     if searches == "all":
-        return [*(SEVERAL if several else ALL), *learned]
+        return [*SEVERAL] if several else [*ALL, *learned]
     return list(dict.fromkeys(name.strip() for name in searches.split(",")))
 
 
