@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 SEQUENTIAL = ("sobol", "cmaes")
-"""Samplers whose next point depends on state that only asking again rebuilds."""
+"""Samplers whose next point depends on how often they were asked."""
+ASKED_AGAIN = (*SEQUENTIAL, "nsga2")
+"""Samplers whose state only asking again rebuilds: of NSGA-II a trial's generation, which a trial
+with given values has none of."""
 SEVERAL: tuple[Sampler, ...] = ("random", "tpe", "nsga2")
 """Samplers that take several objectives; TPE is then Optuna's multi-objective one."""
 GENERATION = 10
@@ -165,17 +168,15 @@ class OptunaSearch:
             self._study.enqueue_trial(dict(params))
         if self._kind not in SEQUENTIAL:
             # A sampler of its own for every ask: a resumed search goes on as if never stopped.
-            # For given variables it is a cheap one, because Optuna fits it all the same; but
-            # NSGA-II's own, which writes down what generation the trial is of.
-            is_given = params is not None and self._kind != "nsga2"
-            self._study.sampler = self._sampler("random" if is_given else self._kind)
+            # For given variables it is a cheap one, because Optuna fits it all the same.
+            self._study.sampler = self._sampler("random" if params else self._kind)
         self._asks += 1
         trial = self._study.ask()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a variable that only some trials have
             values = self._space.values(lambda name, domain: _suggest(trial, name, domain))
         self._last = trial.params
-        return self._settle(trial, values)
+        return self._settle(trial, values, drawn=params is not None and self._kind in ASKED_AGAIN)
 
     def _has_too_many(self) -> bool:
         """Whether the model would be slow with all trials."""
@@ -200,14 +201,21 @@ class OptunaSearch:
             self._space.values(lambda name, domain: _suggest(trial, name, domain))
         return trial.params
 
-    def _settle(self, trial: Trial, values: Values) -> TrialSpec | None:
+    def _settle(self, trial: Trial, values: Values, *, drawn: bool) -> TrialSpec | None:
         key = _key(trial.params)
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
         self._made = spec.trial_id
-        self._write(Ask(params=trial.params, cell=values, seed=spec.seed, trial_id=spec.trial_id))
+        event = Ask(
+            params=trial.params,
+            cell=values,
+            seed=spec.seed,
+            trial_id=spec.trial_id,
+            drawn=drawn,
+        )
+        self._write(event)
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
             return None
@@ -275,7 +283,8 @@ class OptunaSearch:
             if isinstance(event, Warm):
                 self._warm(event)
             elif isinstance(event, Ask):
-                self._propose(None if self._kind in SEQUENTIAL else event.params)
+                is_again = self._kind in ASKED_AGAIN and not event.drawn
+                self._propose(None if is_again else event.params)
                 if (self._last, self._made) != (event.params, event.trial_id):
                     raise UserError(f"{log} belongs to another search or space; move it away.")
             elif isinstance(event, Report):

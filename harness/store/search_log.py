@@ -33,6 +33,9 @@ class Ask:
     """The configuration's values, field by field."""
     seed: int
     trial_id: str
+    drawn: bool = False
+    """Not the sampler's, but drawn from what was untried, and the sampler is asked again to be
+    rebuilt, so that it would propose another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,7 @@ def _as_row(event: Event) -> dict[str, Any]:
             "cell": event.cell,
             "seed": event.seed,
             "trial": event.trial_id,
+            **({"drawn": True} if event.drawn else {}),
         }
     if isinstance(event, Report):
         return {"report": event.trial_id, "epoch": event.epoch, "score": event.score}
@@ -169,7 +173,8 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
             "seed": int() as seed,
             "trial": str() as trial_id,
         } if _are_numbers(params):
-            return Ask(params=params, cell=cell, seed=seed, trial_id=trial_id)
+            drawn = row.get("drawn") is True
+            return Ask(params=params, cell=cell, seed=seed, trial_id=trial_id, drawn=drawn)
         case {
             "report": str() as trial_id,
             "epoch": int() as epoch,

@@ -9,11 +9,12 @@ import textwrap
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.metrics import COSTS, Goal, scale_of
-from harness.reports.figures.style import COLOURS, MARKERS, line_look, style
+from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.fronts import Fronts
 from harness.reports.text.fronts import fronts_caption, goal_words
 
@@ -40,51 +41,41 @@ def fronts(found: Fronts) -> Figure:
 
 
 def _front(axis: Axes, found: Fronts, goal: Goal) -> None:
-    first = found.goals[0]
-    known = found.points if found.space is None else found.space
-    axis.scatter(known[goal], known[first], s=9, lw=0, color="0.75", zorder=1)
-    front = found.front.sort_values(goal)
-    if len(found.goals) == 2 and len(front):
-        # From one point to the next both objectives that either reaches are met by the earlier.
-        where: Any = "post" if goal in COSTS else "pre"
-        axis.step(front[goal], front[first], where=where, color="black", lw=1.2, zorder=2)
-    axis.scatter(front[goal], front[first], s=34, color="black", zorder=3)
-    if len(front):
-        last = front.iloc[-1]
-        whole = f"{len(known)} cells" if found.space is not None else f"{len(known)} trials"
-        axis.annotate(
-            f"front of all {whole}",
-            (last[goal], last[first]),
-            xytext=(8, 4),
-            textcoords="offset points",
-            fontsize=8,
-        )
-    if found.space is not None:
-        _found_first(axis, found, goal)
-    axis.margins(x=0.12, y=0.1)
+    first, is_table = found.goals[0], found.space is not None
+    known = found.space if found.space is not None else found.points
+    axis.scatter(known[goal], known[first], s=9, lw=0, color="0.78", zorder=1)
+    if is_table:
+        for index, arm in enumerate(found.volumes.index):
+            look = line_look(index, COLOURS[index % len(COLOURS)])
+            _steps(axis, found, goal, found.fronts[str(arm)], look)
+    look = {"color": "black", "lw": 1.6, "marker": "o", "markersize": 6}
+    _steps(axis, found, goal, found.front, look)
+    axis.margins(x=0.06, y=0.08)
     axis.set_xlabel(_axis_words(found, goal))
     axis.set_ylabel(_axis_words(found, first))
-    axis.set_title(f"{len(front)} trials on the front")
+    what = "cells of the table" if is_table else "trials"
+    names = {f"all {len(known)} {what}": "0.45", "their front": "black"}
+    names |= {
+        f"front of {arm}, its first repeat": COLOURS[index % len(COLOURS)]
+        for index, arm in enumerate(found.volumes.index if is_table else ())
+    }
+    for line, (name, colour) in enumerate(names.items()):
+        axis.text(
+            0.98, 0.03 + 0.045 * (len(names) - 1 - line), name, color=colour, fontsize=8,
+            ha="right", transform=axis.transAxes,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+        )  # fmt: skip
+    axis.set_title(f"{len(found.front)} of {len(known)} {what} are on the front")
     axis.grid(alpha=0.3)
 
 
-def _found_first(axis: Axes, found: Fronts, goal: Goal) -> None:
-    """The trials of each search's first repeat, where all cells are grey."""
-    first = found.goals[0]
-    for index, arm in enumerate(found.volumes.index):
-        own = found.points[(found.points["arm"] == arm) & (found.points["repeat"] == 0)]
-        axis.scatter(
-            own[goal],
-            own[first],
-            s=26,
-            marker=MARKERS[index % len(MARKERS)],
-            facecolor="none",
-            edgecolor=COLOURS[index % len(COLOURS)],
-            linewidth=1.0,
-            zorder=4,
-            label=f"{arm}, its first repeat",
-        )
-    axis.legend(fontsize=7, loc="lower right")
+def _steps(axis: Axes, found: Fronts, goal: Goal, front: pd.DataFrame, look: Any) -> None:
+    """A front's points; of two objectives with what lies between them: the better of its ends."""
+    line = front.sort_values(goal)
+    is_line = len(found.goals) == 2
+    where = "steps-post" if goal in COSTS or scale_of(goal).sign < 0 else "steps-pre"  # type: ignore[arg-type]
+    drawn = {"drawstyle": where} if is_line else {"linestyle": "none"}
+    axis.plot(line[goal], line[found.goals[0]], **(look | drawn), zorder=3)
 
 
 def _volumes(axis: Axes, found: Fronts) -> None:
@@ -92,12 +83,12 @@ def _volumes(axis: Axes, found: Fronts) -> None:
     for index, arm in enumerate(found.volumes.index):
         own = found.points[found.points["arm"] == arm]
         by = own.pivot_table(index="number", columns="repeat", values="volume").ffill()
-        look = line_look(index, COLOURS[index % len(COLOURS)]) | {"markersize": 3}
+        look = line_look(index, COLOURS[index % len(COLOURS)])
         mean = by.mean(axis=1)
-        axis.plot(mean.index, mean, **look)
+        axis.plot(mean.index, mean, **look, markevery=max(1, len(mean) // 8))
         if by.shape[1] > 1:
             low, high = by.quantile(0.25, axis=1), by.quantile(0.75, axis=1)
-            axis.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, lw=0)
+            axis.fill_between(mean.index, low, high, color=look["color"], alpha=0.1, lw=0)
         ends.append((float(mean.index[-1]), float(mean.iloc[-1]), str(arm), look["color"]))
     if found.random is not None and len(found.random):
         numbers = np.arange(1, len(found.random) + 1)
@@ -107,29 +98,25 @@ def _volumes(axis: Axes, found: Fronts) -> None:
     axis.set_xlabel("trials trained")
     axis.set_ylabel("hypervolume (%)")
     times = int(found.volumes["repeats"].max())
-    spread = f", mean and quartiles of {times} repeats" if times > 1 else ""
-    axis.set_title(f"what has been dominated{spread}")
+    spread = f": mean and quartiles of {times} repeats" if times > 1 else ""
+    axis.set_title(f"hypervolume{spread}")
     axis.grid(alpha=0.3)
 
 
 def _label_ends(axis: Axes, ends: list[tuple[float, float, str, Any]]) -> None:
-    """Names at the lines' ends, pushed apart where they would lie on each other."""
+    """Names beside the lines' ends, apart where they would lie on each other."""
     low, high = axis.get_ylim()
-    least, below = 0.045 * (high - low), -np.inf
+    ends = sorted(ends, key=lambda end: end[1])
+    places: list[float] = []
+    for _, y, *_ in ends:
+        places.append(y if not places else max(y, places[-1] + 0.045 * (high - low)))
+    shift = float(np.mean([y for _, y, *_ in ends]) - np.mean(places))
     far = max(x for x, *_ in ends)
-    axis.set_xlim(right=1.32 * far)
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        place = max(y, below + least)
-        below = place
-        axis.annotate(
-            name,
-            (x, y),
-            xytext=(far * (1.03 if x == far else 1.03 * x / far), place),
-            textcoords="data",
-            fontsize=8,
-            color=colour,
-            va="center",
-        )
+    ticks = [tick for tick in axis.get_xticks() if 0 <= tick <= far]
+    axis.set_xlim(0, 1.45 * far)
+    axis.set_xticks(ticks)
+    for (_, _, name, colour), place in zip(ends, places, strict=True):
+        axis.text(1.03 * far, place + shift, name, fontsize=8, color=colour, va="center")
 
 
 def _axis_words(found: Fronts, goal: Goal) -> str:

@@ -60,6 +60,8 @@ class Fronts:
     """The front of that, or of all trials of the run: a row per trial by falling first goal, with
     `cell`, `trial_id`, a column per goal, test scores, and a column per arm: the share of its
     repeats that had found the trial."""
+    fronts: dict[str, pd.DataFrame]
+    """Search -> the front of its first repeat, with a column per goal."""
     volumes: pd.DataFrame
     """A row per arm: `repeats`, `trials` of each, `volume`, `volume_ci` and `front`, all means over
     repeats."""
@@ -170,7 +172,8 @@ def load_fronts(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Fro
     if space is not None and read.draws is not None:
         places = [normalised(_worths(own, goals), corner) for _, own in space.groupby("seed")]
         expected = 100 * np.mean([expected_volume(each, read.draws) for each in places], axis=0)
-    for frame in (points, front, *([] if first is None else [first])):
+    fronts = _first_fronts(points, goals, corner)
+    for frame in (points, front, *fronts.values(), *([] if first is None else [first])):
         for goal in goals:
             frame[goal] = as_read(goal, frame[goal])
     return Fronts(
@@ -182,6 +185,7 @@ def load_fronts(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Fro
         points=points,
         space=first,
         front=front,
+        fronts=fronts,
         volumes=volumes,
         random=expected,
         corner=tuple(float(as_read(g, each)) for g, each in zip(goals, corner, strict=True)),
@@ -308,6 +312,15 @@ def _front(
         repeats = found.groupby("trial_id")["repeat"].nunique() / found["repeat"].nunique()
         front[f"found_by_{arm}"] = repeats.reindex(front["trial_id"]).fillna(0.0).to_numpy()
     return front.reset_index(drop=True)
+
+
+def _first_fronts(
+    points: pd.DataFrame, goals: Sequence[Goal], corner: Array
+) -> dict[str, pd.DataFrame]:
+    found = {}
+    for arm, own in points[points["repeat"] == 0].groupby("arm", sort=False):
+        found[str(arm)] = own[is_on_front(_worths(own, goals), corner)].copy()
+    return found
 
 
 def _summary(

@@ -121,17 +121,21 @@ def _span(found: Fronts, goal: Goal) -> str:
     return f"{goal_words(goal)} {low}" + ("" if low == high else f" to {high}")
 
 
+def _tests(found: Fronts) -> str:
+    tests = found.front[f"test_{SHOWN}"]
+    low, high = f"{tests.min():.1f}", f"{tests.max():.1f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
 def _front_sentence(found: Fronts) -> str:
     if found.front.empty:
         return "No trial is better than chance, so the front is empty."
     whole = found.points["trial_id"].nunique() if found.space is None else len(found.space)
     what = "trials" if found.space is None else "cells of the table"
     spans = ", ".join(_span(found, goal) for goal in found.goals)
-    tests = found.front[f"test_{SHOWN}"]
     return (
         f"The front on {found.study.base.data.chosen_on} has {len(found.front)} of {whole} {what}: "
-        f"{spans}. On test, which nothing was chosen by, its {SHOWN_WORDS} is {tests.min():.1f} to "
-        f"{tests.max():.1f} %."
+        f"{spans}. On test, which nothing was chosen by, its {SHOWN_WORDS} is {_tests(found)}."
     )
 
 
@@ -240,7 +244,6 @@ def _notes(found: Fronts) -> list[str]:
 def fronts_brief(found: Fronts) -> Brief:
     """What the command ends with."""
     front = _front_sentence(found).partition(". On test")[0]
-    tests = found.front[f"test_{SHOWN}"]
     means = [
         f"{arm} {with_interval(row['volume'], row['volume_ci'])} %"
         for arm, row in found.volumes.iterrows()
@@ -263,7 +266,7 @@ def fronts_brief(found: Fronts) -> Brief:
         choice=f"{front[:1].lower()}{front[1:].removesuffix('.')}; {volumes}",
         test=None
         if found.front.empty
-        else f"{tests.min():.1f} to {tests.max():.1f} % {SHOWN_WORDS} along the front, on "
+        else f"{_tests(found)} {SHOWN_WORDS} along the front, on "
         f"{data_words(found.study.base.data)}",
         cost="nothing was trained, a table was replayed" if found.space is not None else trained,
         caveat="; ".join(caveats) or None,
