@@ -1,28 +1,46 @@
 """Scores of one trial on one split, what choices are made by, and which images were right.
 
 All accuracies are shares in [0, 1]; reports print them in percent. Owns: these scores; an
-objective's value of them, better when higher, and its words. Must not know: models, stores.
+objective's value of them, better when higher, and its words; which objectives go together. Must not
+know: models, stores.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.spec import Frozen
 
 OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
 
 Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
-Objective = Literal["class_mean", "group_mean", "flat_mean", "micro", "val_loss"]
-"""What choices are made by, on the split that they are made on; `val_loss` is its mean loss."""
+Objective = Literal["class_mean", "group_mean", "flat_mean", "micro", "tail", "val_loss"]
+"""What choices are made by, on the split that they are made on; `tail` is the mean over the classes
+of the group of that name, `val_loss` the split's mean loss."""
+Goal = Literal[
+    "class_mean",
+    "group_mean",
+    "flat_mean",
+    "micro",
+    "tail",
+    "val_loss",
+    "trainable_params",
+    "inference_flops",
+]
+"""What a search with several objectives may be told: an `Objective`, or what the configuration
+costs, the less the better: trainable parameters beside the head's, or FLOPs of one image."""
+COSTS: tuple[Goal, ...] = ("trainable_params", "inference_flops")
+MOST_GOALS = 3
+"""Of one search: with more, most trials are better than the others in something."""
 LOSS: Objective = "val_loss"
+TAIL: Objective = "tail"
 SHOWN: Metric = "class_mean"
 """What is shown of the test split, whatever choices are made by."""
 
@@ -90,8 +108,10 @@ def worth(objective: Objective, scores: Mapping[str, Any]) -> float:
     A loss that is not finite is worth less than any other.
 
     Raises:
-        UserError: the scores have no loss, and the objective is one.
+        UserError: the scores have no loss, or no classes called tail, and the objective is that.
     """
+    if objective == TAIL:
+        return _of_tail(scores.get("groups") or {})
     if objective != LOSS:
         return float(scores[objective])
     if scores.get("loss") is None:
@@ -100,6 +120,46 @@ def worth(objective: Objective, scores: Mapping[str, Any]) -> float:
         )
     loss = float(scores["loss"])
     return -loss if math.isfinite(loss) else -math.inf
+
+
+def _of_tail(groups: Mapping[str, float]) -> float:
+    if TAIL not in groups:
+        raise no_tail(groups)
+    return float(groups[TAIL])
+
+
+def no_tail(groups: Iterable[str]) -> UserError:
+    """Why nothing can be chosen by the tail of a split whose classes are grouped otherwise."""
+    named = ", ".join(groups) or "none"
+    return UserError(
+        f"--objective {TAIL}: the split that choices are made on has no group of this name "
+        f"(its groups: {named}); choose by another."
+    )
+
+
+def goals_of(text: str) -> tuple[Objective, tuple[Goal, ...]]:
+    """Objectives by their names with commas between them: the first, which is a score, and the
+    others, in one order however they are given.
+
+    Raises:
+        UserError: an unknown name, one that is given twice, too many, or none that is a score.
+    """
+    every: tuple[Goal, ...] = get_args(Goal)
+    named = [name.strip() for name in text.split(",")]
+    for name in named:
+        if name not in every:
+            raise unknown("value of --objective:", name, every)
+        if named.count(name) > 1:
+            raise UserError(f"--objective {text}: {name} is given twice.")
+    if len(named) > MOST_GOALS:
+        raise UserError(f"--objective {text}: it takes {MOST_GOALS} at most.")
+    first, *others = (goal for goal in every if goal in named)
+    if first in COSTS:
+        raise UserError(
+            f"--objective {text}: costs alone are least where nothing is trained; give a score "
+            f"as well, as in class_mean,{first}."
+        )
+    return first, tuple(others)  # type: ignore[return-value]
 
 
 def worth_of_chance(objective: Objective, num_classes: int) -> float:
@@ -132,7 +192,7 @@ def scale_of(objective: Objective) -> Scale:
     """The one place where an objective is put into words."""
     if objective == LOSS:
         return Scale("select_negated_loss", 1.0, "loss", "", "of the loss", 3, -1)
-    words = objective.replace("_", " ")
+    words = "tail mean" if objective == TAIL else objective.replace("_", " ")
     return Scale(f"select_{objective}", 100.0, words, " %", "points", 1, 1)
 
 

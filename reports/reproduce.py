@@ -32,6 +32,8 @@ KEPT = (
     "printed.csv",
     "searches.csv",
     "choices.csv",
+    "front.csv",
+    "volumes.csv",
     "seeds.csv",
     "contrasts.csv",
     "pairs.csv",
@@ -55,7 +57,8 @@ gives the commands in this order. All are on the SYNTHETIC embedded benchmark, o
 |---|---|
 {rows}
 
-`searches` was replayed from the table that ships with the harness, which `harness {table}` wrote.
+`searches` and `several_objectives` were replayed from the table that ships with the harness, which
+`harness {table}` wrote; its parameters and inference FLOPs were added from its trials' specs.
 
 `bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the
 device and with the versions that its CSV names.
@@ -100,6 +103,11 @@ def entries() -> dict[str, Entry]:
         "searches": Entry(
             f"compare --search all --replay --controls {CONTROLS} {charged}",
             "joint_space+searches",
+        ),
+        "several_objectives": Entry(
+            "compare --search all --replay --objective class_mean,trainable_params --budget 48 "
+            "--repeats 100",
+            "joint_space+objective=class_mean,trainable_params+searches",
         ),
     }
 

@@ -58,6 +58,18 @@ class TestTPEWithHyperband(SearchContract):
     search = "tpe+hyperband"
 
 
+class TestNSGA2(SearchContract):
+    search = "nsga2"
+    budget = "12"
+    further = ("micro",)
+
+
+class TestTPEWithTwoObjectives(SearchContract):
+    search = "tpe"
+    budget = "12"
+    further = ("micro",)
+
+
 class TestPopulation(SearchContract):
     search = "pbt"
     budget = "4"

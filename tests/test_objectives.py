@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -25,16 +27,24 @@ from harness.metrics import scale_of, worth
 from harness.reports.files.write import write_report
 from harness.reports.notebook import results_of
 from harness.reports.numbers.comparison import load_arms
+from harness.reports.numbers.fronts import (
+    expected_volume,
+    hypervolume,
+    is_on_front,
+    load_fronts,
+)
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.trials import list_arms
+from harness.runner.cost import count_params
 from harness.runner.runtime import Runtime
 from harness.search.replay import Recording
+from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, refuse_other_objective, write_run
 from harness.store.search_log import Ask, append_event, read_log, tells
 from harness.store.store import Store
 from harness.store.summaries import summaries
-from harness.store.table import read_table, tabulate
+from harness.store.table import TABLE, read_table, tabulate
 
 
 def with_loss(value, loss, micro=None):
@@ -158,11 +168,11 @@ def test_searches_of_one_objective_are_not_gone_on_with_by_another(tmp_path):
     folder = RunFolder.of(Store(tmp_path), "made+tpe")
     folder.path.mkdir(parents=True)
     write_run(folder, study(), [], {})
-    refuse_other_objective(folder, "micro")  # nothing was told yet
+    refuse_other_objective(folder, study(objective="micro"))  # nothing was told yet
     append_event(folder.log(0), Ask(params={}, cell={}, seed=0, trial_id="0"))
-    refuse_other_objective(folder, "class_mean")
+    refuse_other_objective(folder, study())
     with pytest.raises(UserError, match="made\\+tpe has searches that chose by class_mean"):
-        refuse_other_objective(folder, "micro")
+        refuse_other_objective(folder, study(objective="micro"))
     asked = StudyRequest(study=study(objective="micro"))
     place = PlaceRequest(out=str(tmp_path), device="cpu")
     with pytest.raises(UserError, match="chose by class_mean, and not by micro"):
@@ -249,3 +259,82 @@ def test_arms_are_chosen_by_the_loss_and_shown_by_the_class_mean(tmp_path):
     assert any("by its own loss on validation" in note for note in notes)
     listed = list_arms(arms, "cells")
     assert listed.columns[3].name == "validation (loss)" and listed.rows[0].words[3] == "1.000"
+
+
+def test_a_front_is_replayed_from_the_table_that_ships(tmp_path):
+    args = ("--search", "nsga2,random", "--repeats", 2, "--budget", 12)
+    goals = ("--objective", "trainable_params,class_mean")
+    result = compare(tmp_path, TABLE, *args, *goals)
+    assert result.exit_code == 0, result.output
+    name = "joint_space+objective=class_mean,trainable_params+searches"
+    folder = RunFolder.of(Store(tmp_path), name)
+    known = {row.trial_id: row for row in read_table(TABLE).trials.itertuples()}
+    for log in folder.logs():
+        for tell in tells(read_log(log)):
+            spec = TrialSpec.model_validate_json(known[tell.trial_id].spec)
+            assert tell.beside == (-float(count_params(spec).trainable_params),)
+    found = load_fronts(folder)
+    cells = [known[trial_id] for trial_id in found.space["trial_id"]]
+    best: dict[float, float] = {}  # of so many parameters
+    for row in cells:
+        cost = row.trainable_params
+        best[cost] = max(best.get(cost, 0.0), row.final_class_mean)
+    front = {c: s for c, s in best.items() if all(s > best[less] for less in best if less < c)}
+    assert len(cells) == 864 and len(front) > 3
+    told = dict(zip(found.front["trainable_params"], found.front["class_mean"] / 100, strict=True))
+    assert told == pytest.approx(front)
+    tests = [100 * known[trial_id].test_class_mean for trial_id in found.front["trial_id"]]
+    assert found.front["test_class_mean"].tolist() == pytest.approx(tests)
+    text = (folder.report / "report.md").read_text()
+    assert "random search is expected to dominate" in text and "![The front](front.png)" in text
+    assert f"random search of equal cost, in closed form, {found.random[-1]:.1f} %" in result.stdout
+    before = {path: path.read_bytes() for path in folder.logs()}
+    folder.log(0, "nsga2").write_bytes(
+        b"".join(before[folder.log(0, "nsga2")].splitlines(True)[:9])
+    )
+    assert compare(tmp_path, TABLE, *args, *goals).exit_code == 0
+    assert {path: path.read_bytes() for path in folder.logs()} == before
+
+
+@pytest.mark.parametrize("goals", [2, 3])
+def test_the_volume_of_random_search_is_the_mean_over_all_draws(goals):
+    places = np.random.default_rng(goals).random((6, goals)).round(1)
+    places[0] = places[1]  # equal ones, and one on the edge of the box
+    places[2, 0] = 0.0
+    expected = expected_volume(places, 6)
+    for drawn in range(1, 7):
+        every = [hypervolume(places[list(s)]) for s in itertools.combinations(range(6), drawn)]
+        assert expected[drawn - 1] == pytest.approx(np.mean(every))
+    assert hypervolume(np.array([[0.5, 1.0], [1.0, 0.25], [0.4, 0.9]])) == pytest.approx(0.625)
+
+
+def test_a_front_has_no_point_that_another_beats_or_a_guess_equals():
+    worths = np.array([[0.9, -5], [0.8, -2], [0.8, -2], [0.7, -4], [0.1, -1]])
+    found = is_on_front(worths, np.array([0.1, -5.5]))
+    assert found.tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("search", "objective", "words"),
+    [
+        ("nsga2", "class_mean", "--search nsga2 takes several objectives, and class_mean is one"),
+        ("gp", "class_mean,tail", "--search gp takes one objective"),
+        ("grid", "class_mean,tail", "--search grid takes one objective"),
+        ("tpe", "trainable_params", "costs alone are least where nothing is trained"),
+        ("tpe", "micro,micro", "micro is given twice"),
+        ("tpe", "micro,tail,val_loss,trainable_params", "it takes 3 at most"),
+    ],
+)
+def test_a_search_is_given_as_many_objectives_as_it_takes(tmp_path, search, objective, words):
+    with pytest.raises(UserError, match=words):
+        asked = StudyRequest(study=study(), objective=objective)
+        place = PlaceRequest(out=str(tmp_path), device="cpu")
+        plan_any_sweep(
+            SweepRequest(study=asked, place=place, search=search, line="harness sweep"), SILENT
+        )
+
+
+def test_a_tail_that_the_data_lacks_is_said():
+    assert worth("tail", {"groups": {"head": 0.9, "tail": 0.25}}) == 0.25
+    with pytest.raises(UserError, match=r"no group of this name \(its groups: head\)"):
+        worth("tail", {"groups": {"head": 0.9}})

@@ -140,7 +140,7 @@ def compare(
         confirm=confirm,
         charge=charge,
         controls=controls,
-        objective=objective,  # type: ignore[arg-type]
+        objective=objective,
         smoke=smoke,
         workers=workers,
         settings=parse_settings(settings),

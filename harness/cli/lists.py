@@ -222,6 +222,7 @@ _SAMPLED = {
     "sobol": "quasi-random, which covers the space evenly",
     "tpe": "tree-structured Parzen estimator, a Bayesian search",
     "gp": "Gaussian process, a Bayesian search",
+    "nsga2": "genetic search for the Pareto front of several objectives",
     "cmaes": "evolution strategy, for spaces of ranges alone",
 }
 _STOPPED = {

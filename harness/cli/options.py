@@ -38,8 +38,10 @@ bad_image_option = click.option(
 )
 objective_option = click.option(
     "--objective",
-    type=click.Choice(["class_mean", "group_mean", "flat_mean", "micro", "val_loss"]),
-    help="What choices are made by, on the selection split.  [default: study's, class_mean]",
+    metavar="NAME[,NAME]",
+    help="What choices are made by, on the selection split: class_mean, group_mean, flat_mean, "
+    "micro, tail or val_loss; two or three for random, tpe and nsga2, which also take "
+    "trainable_params and inference_flops.  [default: study's, class_mean]",
 )
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"

@@ -37,8 +37,9 @@ from harness.cli.terminal import TERMINAL
     "--search",
     default="grid",
     show_default=True,
-    help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes, pbt (population-based "
-    "training); or a method that learns strengths, such as metapeft.",
+    help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes, nsga2 (several "
+    "objectives), pbt (population-based training); or a method that learns strengths, such as "
+    "metapeft.",
 )
 @click.option("--budget", help="24, 240epochs, 600s or 12runs.  [default: 24; a grid: all]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
@@ -145,7 +146,7 @@ def sweep(
             smoke=smoke,
             seeds=seeds,
             select_on=select_on,  # type: ignore[arg-type]
-            objective=objective,  # type: ignore[arg-type]
+            objective=objective,
         ),
         place=replace(
             place_given(out, data_root, on_bad_image, device), cache=cache, is_dry=dry_run

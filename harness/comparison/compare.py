@@ -68,6 +68,8 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
     for flag, value in of_searches.items():
         if value is not None:
             raise UserError(f"--{flag} is for --search; methods all spend the same.")
+    if "," in (asked.objective or ""):
+        raise UserError(f"--objective {asked.objective}: methods are chosen by one; give one.")
     engine = EngineRequest(workers=asked.workers)
     engine.start_ahead(asked.place.device)
     # Imported here and below, because a replay needs no torch.

@@ -13,9 +13,10 @@ from typing import Any
 from harness.comparison.baseline import STANDING
 from harness.comparison.request import SearchesRequest
 from harness.errors import UserError
+from harness.metrics import Goal
 from harness.search.base import Make, Search, SearchMaker, SearchTask
 from harness.search.budget import Budget
-from harness.search.catalogue import find_search, restarts
+from harness.search.catalogue import find_search, refuse_objectives, restarts
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_comparison, read_run, read_search_comparison, variant
@@ -54,6 +55,7 @@ class Contest:
             budget=self.budget,
             full_run_flops=self.comparison.reference.flops,
             epochs=self.study.base.recipe.epochs,
+            objectives=len(self.study.objectives),
             log=self.folder.log(repeat, name),
         )
 
@@ -91,12 +93,39 @@ def own_folder(
     return RunFolder.of(folder.store, f"{folder.name}{words}")
 
 
-def makers_of(names: Sequence[str], given: Given) -> dict[str, SearchMaker]:
+def refuse_for_several(
+    asked: SearchesRequest, study: Study, *, is_one_of_many: bool = False
+) -> None:
+    """Raises `UserError` for what judges a single choice, which several objectives do not make."""
+    if not study.further:
+        return
+    wanted = {
+        "confirm": asked.confirm,
+        "half-width": asked.half_width,
+        "charge": asked.tuning or None,
+        "controls": asked.controls,
+        "replay of several tables": is_one_of_many or None,
+    }
+    for flag, value in wanted.items():
+        if value is not None:
+            raise UserError(
+                f"--{flag} is for one objective, and {', '.join(study.objectives)} are several; "
+                "leave it out."
+            )
+
+
+def makers_of(
+    names: Sequence[str], given: Given, objectives: Sequence[Goal]
+) -> dict[str, SearchMaker]:
     """How each search is started; one whose configurations are given tries them in turn.
 
     Raises:
-        UserError: there is no search of a name.
+        UserError: there is no search of a name, or it does not take so many objectives.
     """
+    for name in names:
+        if name not in given:
+            find_search(name, [*given])
+            refuse_objectives(name, objectives)
     return {
         name: restarts(name, given[name]) if name in given else find_search(name, [*given])
         for name in names

@@ -14,7 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.comparison.baseline import STANDING, baseline_cells, with_baseline
-from harness.comparison.contest import Contest, budget_of, contest_fields, makers_of, own_folder
+from harness.comparison.contest import (
+    Contest,
+    budget_of,
+    contest_fields,
+    makers_of,
+    own_folder,
+    refuse_for_several,
+)
 from harness.comparison.request import (
     REPEATS_LIVE,
     Repeats,
@@ -97,10 +104,12 @@ class LiveComparison(SweepPlan):
         Raises:
             UserError: the folder holds a comparison made under another `SEMANTICS`.
         """
-        kept = prepared.keeping(keep_checkpoints=POPULATION in asked.names([]))
+        kept = prepared.keeping(
+            keep_checkpoints=POPULATION in asked.names([], several=bool(prepared.study.further))
+        )
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
         refuse_older(live.folder)
-        refuse_other_objective(live.folder, prepared.study.objective)
+        refuse_other_objective(live.folder, prepared.study)
         return live
 
     @cached_property
@@ -140,7 +149,8 @@ class LiveComparison(SweepPlan):
         learned = learning_methods()
         given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)
         names, notes = self._names
-        makers = makers_of(names, given)
+        makers = makers_of(names, given, study.objectives)
+        refuse_for_several(self.asked, study)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
         for log in folder.logs():
             refuse_another(log, space, make, beyond=[*itertools.chain(*given.values())])
@@ -187,7 +197,8 @@ class LiveComparison(SweepPlan):
     @cached_property
     def _names(self) -> tuple[list[str], list[str]]:
         """The searches that take part, the baseline too, and why one of `all` does not."""
-        study, names = self.prepared.study, self.asked.names(learning_methods())
+        study = self.prepared.study
+        names = self.asked.names(learning_methods(), several=bool(study.further))
         notes: list[str] = []
         if POPULATION in names:
             budget = budget_of(self.asked.budget, study)
@@ -210,8 +221,14 @@ class LiveComparison(SweepPlan):
                 search = contest.start(name, repeat)
                 title = f"{name} {repeat + 1}/{comparison.repeats_of(name)}"
                 logs.append(contest.folder.log(repeat, name))
-                objective = self.prepared.study.objective
-                self.batch.run(search, count=None, title=title, objective=objective)
+                study = self.prepared.study
+                self.batch.run(
+                    search,
+                    count=None,
+                    title=title,
+                    objective=study.objective,
+                    further=study.further,
+                )
                 if self.batch.problem is not None:
                     raise self.batch.problem
         if POPULATION in comparison.searches:

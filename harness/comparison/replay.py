@@ -13,13 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.comparison.baseline import LABEL, STANDING, recorded_baseline
-from harness.comparison.contest import budget_of, contest_fields, makers_of, own_folder
+from harness.comparison.contest import (
+    budget_of,
+    contest_fields,
+    makers_of,
+    own_folder,
+    refuse_for_several,
+)
 from harness.comparison.enough import first_repeats, more_repeats, repeats_fields
 from harness.comparison.replaying import Replaying
 from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError, saving
-from harness.metrics import Objective
 from harness.search.catalogue import POPULATION
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
@@ -79,18 +84,23 @@ def replay_searches(
     if study_name is not None and study.name != study_name:
         raise UserError(f"{path} is a table of study {study.name}, not of {study_name}.")
     beside = beside or Beside(reference=table.info.reference)
-    table.refuse_unscored(asked.objective or study.objective, path)
     folder = RunFolder.of(store, name_of(study, asked.objective, beside.within))
     study, _ = choosing_by(study, asked.objective)
-    refuse_other_objective(folder, study.objective)
+    for goal in study.objectives:
+        table.refuse_unscored(goal, path)
+    refuse_other_objective(folder, study)
     if asked.seeds is not None and asked.seeds > len(study.seeds):
         raise UserError(f"--seeds {asked.seeds}: {path} has {len(study.seeds)} of every cell.")
     study = study.derive(seeds=study.seeds[: asked.seeds])
     learned, given = learned_cells(table), given_cells(table)
-    names, notes = _names(asked, learned, given, beside, f"{study.name}+metapeft")
-    makers_of(names, given)  # an unknown one is refused before anything is written
+    refuse_for_several(asked, study, is_one_of_many=bool(beside.within or beside.shown))
+    names, notes = _names(asked, study, learned, given, beside)
+    makers_of(
+        names, given, study.objectives
+    )  # an unknown one is refused before anything is written
     budget = budget_of(asked.budget, study)
     confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
+    confirm = 0 if study.further else confirm
     if confirm and len(study.seeds) < 2:
         notes.append("No confirmation: the table has no other seeds than the one searched on.")
         confirm = 0
@@ -130,7 +140,7 @@ def replay_searches(
     return folder
 
 
-def name_of(study: Study, objective: Objective | None, within: str | None = None) -> str:
+def name_of(study: Study, objective: str | None, within: str | None = None) -> str:
     """Name of the run that compares searches on a study, or of one shown within another run, where
     no replay of other searches or another budget has it (`own_folder`).
 
@@ -159,19 +169,20 @@ def given_cells(table: Table) -> dict[str, list[Values]]:
 
 def _names(
     asked: SearchesRequest,
+    study: Study,
     learned: dict[str, Values],
     given: dict[str, list[Values]],
     beside: Beside,
-    run: str,
 ) -> tuple[list[str], list[str]]:
-    """The searches that take part, and what was left out and why; `run` would have a learned one.
+    """The searches that take part, and what was left out and why.
 
     Those whose cells are given take part where their trials are, the baseline without being asked.
 
     Raises:
         UserError: there is none of them.
     """
-    names = [n for n in asked.names(list(learned)) if n in given or n not in beside.given]
+    named = asked.names(list(learned), several=bool(study.further))
+    names = [n for n in named if n in given or n not in beside.given]
     notes = []
     if POPULATION in names:
         names.remove(POPULATION)
@@ -179,7 +190,7 @@ def _names(
     if not learned and beside.given <= {*STANDING}:
         notes.append(
             "The table has no method that learns strengths: tabulate a run of one with it, such as "
-            f"{run}."
+            f"{study.name}+metapeft."
         )
     standing = [name for name in STANDING if name in given]
     if not {*STANDING} & {*given, *beside.given}:

@@ -70,11 +70,11 @@ class Replaying:
     def begin(self, table: Table | None = None) -> Begun:
         """Make the searches ready to be started; None: the table is to be read."""
         table = table or read_table(self.path)
-        recording = Recording(table, self.study.objective)
+        recording = Recording(table, self.study.objective, self.study.further)
         contest = Contest(
             folder=self.folder,
             comparison=self.comparison,
-            makers=makers_of(self.comparison.searches, self.given),
+            makers=makers_of(self.comparison.searches, self.given, self.study.objectives),
             space=table.space(),
             make=recording.make,
             budget=self.budget,

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.driver.request import PlaceRequest, check, check_count
+from harness.driver.request import PlaceRequest, check_count
 from harness.errors import UserError, unknown
-from harness.metrics import Objective
+from harness.metrics import goals_of
 from harness.search.catalogue import POPULATION
+from harness.search.optuna_search import SEVERAL
 from harness.store.run_folder import RunFolder
 from harness.study.study import Study
 
@@ -93,8 +94,9 @@ class ComparisonRequest:
     half_width: float | None = None
     """Points that a replay's search chance may leave to each mean, instead of `repeats`."""
     seeds: int | None = None
-    objective: Objective | None = None
-    """What choices are made by; None: what the study chooses by."""
+    objective: str | None = None
+    """What choices are made by; for searches also several, with commas between them; None: what the
+    study chooses by."""
     confirm: int | None = None
     charge: tuple[str, ...] = ()
     """Runs that tuned the methods that learn strengths."""
@@ -113,7 +115,8 @@ class ComparisonRequest:
         check_count("seeds", self.seeds)
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
-        check("objective", self.objective, Objective)
+        if self.objective is not None:
+            goals_of(self.objective)
         if self.half_width is not None and not 0 < self.half_width < math.inf:
             raise UserError(
                 f"--half-width {self.half_width:g}: write points of test accuracy above 0, as in "
@@ -132,7 +135,7 @@ class SearchesRequest:
     half_width: float | None = None
     """As of `ComparisonRequest`."""
     seeds: int | None = None
-    objective: Objective | None = None
+    objective: str | None = None
     """Of a replay, where the table's study would choose by another; None: by that."""
     workers: int = 1
     """Simulated ones in a replay; live, as many as the engine has."""
@@ -149,15 +152,16 @@ class SearchesRequest:
         """What will be done, in one sentence."""
         return f"Each search to a budget of {self.budget}."
 
-    def names(self, learned: Sequence[str]) -> list[str]:
-        """The searches, each once; `all` stands for those here and the learned ones."""
-        return names_of(self.searches, learned)
+    def names(self, learned: Sequence[str], *, several: bool = False) -> list[str]:
+        """The searches, each once; `all` stands for those here and the learned ones, or with
+        `several` objectives for those that seek a front."""
+        return names_of(self.searches, learned, several=several)
 
 
-def names_of(searches: str, learned: Sequence[str]) -> list[str]:
+def names_of(searches: str, learned: Sequence[str], *, several: bool = False) -> list[str]:
     """The searches that names with commas between them, or `all`, stand for."""
     if searches == "all":
-        return [*ALL, *learned]
+        return [*SEVERAL] if several else [*ALL, *learned]
     return list(dict.fromkeys(name.strip() for name in searches.split(",")))
 
 

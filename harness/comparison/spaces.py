@@ -15,7 +15,6 @@ from harness.comparison.replay import Beside, given_cells, replay_searches
 from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError
-from harness.metrics import Objective
 from harness.search.budget import Budget
 from harness.store.run_folder import RunFolder
 from harness.store.store import Store
@@ -71,7 +70,7 @@ def replay_spaces(
 
 
 def _refuse_apart(
-    first_path: Path, first: Table, path: Path, table: Table, objective: Objective | None
+    first_path: Path, first: Table, path: Path, table: Table, objective: str | None
 ) -> None:
     """Raises `UserError` unless two tables differ in their spaces alone; names a field."""
     one, other = dict(_shared(first, objective)), dict(_shared(table, objective))
@@ -83,7 +82,7 @@ def _refuse_apart(
             )
 
 
-def _shared(table: Table, objective: Objective | None) -> Iterator[tuple[str, Any]]:
+def _shared(table: Table, objective: str | None) -> Iterator[tuple[str, Any]]:
     """What tables must have in common, by field; one that an axis varies has all its values."""
     study, info = table.info.study, table.info
     yield "SEMANTICS", info.environment.get("semantics")

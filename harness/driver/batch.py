@@ -19,7 +19,7 @@ from harness.driver.request import Keep
 from harness.driver.start import StartEngine
 from harness.engines.base import Engine
 from harness.errors import Interrupted, NotSavedError, TrialsFailed
-from harness.metrics import SHOWN, Objective, scale_of
+from harness.metrics import SHOWN, Goal, Objective, scale_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import GridSearch, Search
@@ -77,6 +77,7 @@ class Batch:
         count: int | None,
         title: str,
         objective: Objective,
+        further: tuple[Goal, ...] = (),
         done: Sequence[Summary] = (),
     ) -> None:
         """Run what `search` asks for, `count` trials if that is known.
@@ -120,6 +121,7 @@ class Batch:
                 store=self.store,
                 runtime=self.runtime,
                 objective=objective,
+                further=further,
                 max_retries=self.max_retries,
                 stop=self._stop,
                 on_end=ended,

@@ -14,7 +14,7 @@ from threading import Event
 
 from harness.engines.base import Ended, Engine, Reported
 from harness.errors import UserError
-from harness.metrics import Objective, worth
+from harness.metrics import Goal, Objective, worth
 from harness.runner.runtime import Runtime
 from harness.runner.trial import record_crash
 from harness.search.base import Decision, Outcome, Search
@@ -39,11 +39,14 @@ def drive(
     store: Store,
     runtime: Runtime,
     objective: Objective,
+    further: tuple[Goal, ...] = (),
     max_retries: int,
     stop: Event,
     on_end: OnEnd,
 ) -> None:
     """Keep the engine full of what the search asks for, until the search or its budget ends.
+
+    It is told what a trial is worth by `objective`, and by those `further` ones.
 
     A trial whose worker died is tried again, `max_retries` times at most, and then recorded as
     failed. Once `stop` is set nothing new starts, and the trials that run are finished.
@@ -53,7 +56,8 @@ def drive(
             first, and are in the store.
         TakenOver: this process was paused, and another drives the run by now.
     """
-    loop = _Loop(bounded(search), engine, store, runtime, objective, max_retries, stop, on_end)
+    goals = (objective, further)
+    loop = _Loop(bounded(search), engine, store, runtime, *goals, max_retries, stop, on_end)
     while loop.step():
         pass
     if loop.problem is not None:
@@ -69,6 +73,7 @@ class _Loop:
     store: Store
     runtime: Runtime
     objective: Objective
+    further: tuple[Goal, ...]
     max_retries: int
     stop: Event
     on_end: OnEnd
@@ -179,14 +184,11 @@ class _Loop:
 
     def _tell(self, record: TrialRecord, *, is_fresh: bool) -> None:
         """Tell the search how a trial ended, and whoever listens."""
-        outcome = Outcome(
-            trial_id=record.trial_id,
-            status=record.status,
-            objective=None if record.status == "FAILED" else record.objective(self.objective),
-            epochs=record.epochs_run,
-            device_s=record.cost.device_s,
-            flops=record.cost.charged_flops,
-        )
+        try:
+            outcome = self._outcome(record)
+        except UserError as error:  # what it is to be chosen by was not scored
+            self.problem = self.problem or error
+            return
         if self.search.needs_epoch_reports and not is_fresh:
             outcome = self._as_reported(record, outcome)
         if self.problem is None:
@@ -195,6 +197,18 @@ class _Loop:
             except UserError as error:
                 self.problem = error
         self.on_end(record, is_fresh)
+
+    def _outcome(self, record: TrialRecord) -> Outcome:
+        has_failed = record.status == "FAILED"
+        return Outcome(
+            trial_id=record.trial_id,
+            status=record.status,
+            objective=None if has_failed else record.objective(self.objective),
+            epochs=record.epochs_run,
+            device_s=record.cost.device_s,
+            flops=record.cost.charged_flops,
+            beside=() if has_failed else tuple(map(record.worth, self.further)),
+        )
 
     def _as_reported(self, record: TrialRecord, outcome: Outcome) -> Outcome:
         """What a search would have seen of a trial that ran without its reports.

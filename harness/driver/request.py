@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
-from harness.metrics import Objective
+from harness.metrics import Objective, goals_of
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
 from harness.store.store import Store
 from harness.study.study import Study
@@ -95,12 +95,14 @@ class StudyRequest:
     seeds: int | None = None
     """Run seeds 0 to this one, exclusive; None: the study's own."""
     select_on: Split | None = None
-    objective: Objective | None = None
-    """What choices are made by; None: the study's own."""
+    objective: str | None = None
+    """What choices are made by; several, with commas between them, for a search that takes them;
+    None: the study's own."""
 
     def __post_init__(self) -> None:
         check("select-on", self.select_on, Split)
-        check("objective", self.objective, Objective)
+        if self.objective is not None:
+            goals_of(self.objective)
         check_count("seeds", self.seeds)
 
 

@@ -22,7 +22,7 @@ from harness.metrics import SHOWN, scale_of
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
-from harness.search.catalogue import POPULATION
+from harness.search.catalogue import POPULATION, refuse_objectives
 from harness.search.plan import SearchPlan, SearchRequest, plan_searches
 from harness.spec import TrialSpec
 from harness.store.differences import why_another
@@ -90,6 +90,8 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     )
     if asked.search != GRID:
         return _plan_search(asked, prepared)
+    if study.further:
+        refuse_objectives(GRID, study.objectives)
     given = asked.of_a_search + (["repeats"] if asked.repeats is not None else [])
     if given:
         raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
@@ -120,7 +122,7 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
     for run in filter(None, (folder, request.warm_start)):
         refuse_older(run)
-    refuse_other_objective(folder, study.objective)
+    refuse_other_objective(folder, study)
     planned = plan_searches(study, prepared.runtime, folder, request)
     return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
 
@@ -160,7 +162,13 @@ class OneSearchPlan(SweepPlan):
             for number, start in enumerate(self.planned.starts):
                 title = study.name if not repeats else f"{study.name} {number + 1}/{repeats}"
                 count = self.planned.count
-                batch.run(start(), count=count, title=title, objective=study.objective)
+                batch.run(
+                    start(),
+                    count=count,
+                    title=title,
+                    objective=study.objective,
+                    further=study.further,
+                )
                 if batch.problem is not None:
                     break
             batch.say_what_was_saved()

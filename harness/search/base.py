@@ -35,6 +35,8 @@ class Outcome:
     device_s: float
     flops: int
     """Without those of the test, which no choice needs."""
+    beside: tuple[float, ...] = ()
+    """What the further objectives are worth, better when higher, where a search has several."""
 
 
 class Decision(Enum):
@@ -91,6 +93,8 @@ class SearchTask:
     """What a budget in `runs` counts."""
     epochs: int
     """Of a whole trial."""
+    objectives: int = 1
+    """How many the search is told; more than one only to those that take several."""
     log: Path
     """Where the search writes what it asked and was told, and what it is rebuilt from."""
 
@@ -109,6 +113,7 @@ def tell_event(outcome: Outcome) -> Tell:
         epochs=outcome.epochs,
         device_s=outcome.device_s,
         flops=outcome.flops,
+        beside=outcome.beside,
     )
 
 

@@ -13,15 +13,26 @@ from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from harness.errors import unknown
+from harness.errors import UserError, unknown
+from harness.metrics import Goal
 from harness.registry import installed, load_entry, origin
 from harness.search.base import Restarts, Search, SearchMaker, SearchTask
 from harness.search.bounded import start_search
-from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, OptunaSearch, Pruner, Sampler
+from harness.search.optuna_search import (
+    PRUNERS,
+    SAMPLERS,
+    SEVERAL,
+    OnRepeat,
+    OptunaSearch,
+    Pruner,
+    Sampler,
+)
 from harness.search.population import PopulationSearch, population_budget, population_size
 from harness.study.space import Params, Values
 
 POPULATION = "pbt"
+ONLY_SEVERAL = ("nsga2",)
+"""Searches that take no single objective."""
 GROUP = "harness.searches"
 
 
@@ -62,8 +73,28 @@ def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
     if sampler in SAMPLERS and (not plus or pruner in stops):
         known: Any = (sampler, pruner or "none")
         return optuna_search(*known)
-    pruned = [f"{each}+{stop}" for each in SAMPLERS for stop in stops] if plus else []
+    stopped = [each for each in SAMPLERS if each not in ONLY_SEVERAL]
+    pruned = [f"{each}+{stop}" for each in stopped for stop in stops] if plus else []
     raise unknown("search", name, [*SAMPLERS, *pruned, POPULATION, *users, *beside])
+
+
+def refuse_objectives(name: str, objectives: Sequence[Goal]) -> None:
+    """Whether a search takes so many objectives.
+
+    Raises:
+        UserError: it takes only one, or only several.
+    """
+    named = ",".join(objectives)
+    if len(objectives) > 1 and name not in SEVERAL:
+        raise UserError(
+            f"--objective {named}: --search {name} takes one objective; give one, or search by "
+            f"{', '.join(SEVERAL[:-1])} or {SEVERAL[-1]}."
+        )
+    if len(objectives) == 1 and name.partition("+")[0] in ONLY_SEVERAL:
+        raise UserError(
+            f"--search {name} takes several objectives, and {named} is one; give more, as in "
+            f"--objective {named},trainable_params."
+        )
 
 
 def restarts(name: str, cells: Sequence[Values], count: int = 1) -> SearchMaker:
@@ -99,6 +130,7 @@ def optuna_search(
             log=task.log,
             pruner=pruner,
             epochs=task.epochs,
+            objectives=task.objectives,
             warm=warm,
         )
 

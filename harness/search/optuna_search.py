@@ -27,10 +27,18 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes"]
+Sampler = Literal["random", "sobol", "tpe", "gp", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 SEQUENTIAL = ("sobol", "cmaes")
-"""Samplers whose next point depends on state that only asking again rebuilds."""
+"""Samplers whose next point depends on how often they were asked."""
+ASKED_AGAIN = (*SEQUENTIAL, "nsga2")
+"""Samplers whose state only asking again rebuilds: of NSGA-II a trial's generation, which a trial
+with given values has none of."""
+SEVERAL: tuple[Sampler, ...] = ("random", "tpe", "nsga2")
+"""Samplers that take several objectives; TPE is then Optuna's multi-objective one."""
+GENERATION = 10
+"""Trials of an NSGA-II generation: as many as other models draw at random before they begin. With
+Optuna's 50, a search of some dozens of trials would never come to a second one."""
 Pruner = Literal["none", "asha", "hyperband", "median"]
 PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 REDUCTION = 3
@@ -60,7 +68,8 @@ class OptunaSearch:
     its next seed (`next-seed`). `name` tells this search's chance from that of others. It goes on
     until its space is used up; the budget is the driver's. With a pruner, trials report and are
     stopped early; TPE with Hyperband is what is known as BOHB. `warm` are configurations whose
-    score is known from an earlier run: they are learned from, and counted apart.
+    score is known from an earlier run: they are learned from, and counted apart. With several
+    `objectives`, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020) seeks their Pareto front.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class OptunaSearch:
         log: Path,
         pruner: Pruner = "none",
         epochs: int = 1,
+        objectives: int = 1,
         warm: Sequence[tuple[Params, float]] = (),
     ) -> None:
         import optuna
@@ -92,15 +102,16 @@ class OptunaSearch:
         self.needs_epoch_reports = pruner != "none"
         self._asks = 0
         # Hyperband reads the name: it decides which trial goes into which bracket.
+        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * objectives
         self._study = optuna.create_study(
-            direction="maximize",
+            directions=self._directions,
             study_name=name,
             sampler=self._sampler(sampler),
             pruner=_pruner(pruner, epochs),
         )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
-        self._told: dict[str, tuple[Status, float | None]] = {}
+        self._told: dict[str, tuple[Status, tuple[float, ...] | None]] = {}
         self._reported: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._last: Params = {}
@@ -165,7 +176,7 @@ class OptunaSearch:
             warnings.simplefilter("ignore")  # a variable that only some trials have
             values = self._space.values(lambda name, domain: _suggest(trial, name, domain))
         self._last = trial.params
-        return self._settle(trial, values)
+        return self._settle(trial, values, drawn=params is not None and self._kind in ASKED_AGAIN)
 
     def _has_too_many(self) -> bool:
         """Whether the model would be slow with all trials."""
@@ -180,9 +191,9 @@ class OptunaSearch:
 
         trials = self._study.get_trials(deepcopy=False)
         scored = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
-        best = {t.number for t in sorted(scored, key=lambda t: -(t.value or 0.0))[: FITTED // 2]}
+        best = {t.number for t in sorted(scored, key=lambda t: -t.values[0])[: FITTED // 2]}
         latest = {t.number for t in trials[-(FITTED - len(best)) :]}
-        few = optuna.create_study(direction="maximize", sampler=self._sampler(self._kind))
+        few = optuna.create_study(directions=self._directions, sampler=self._sampler(self._kind))
         few.add_trials([trial for trial in trials if trial.number in best | latest])
         trial = few.ask()
         with warnings.catch_warnings():
@@ -190,14 +201,21 @@ class OptunaSearch:
             self._space.values(lambda name, domain: _suggest(trial, name, domain))
         return trial.params
 
-    def _settle(self, trial: Trial, values: Values) -> TrialSpec | None:
+    def _settle(self, trial: Trial, values: Values, *, drawn: bool) -> TrialSpec | None:
         key = _key(trial.params)
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
         spec = self._make(values, self._first_seed + step)
         self._made = spec.trial_id
-        self._write(Ask(params=trial.params, cell=values, seed=spec.seed, trial_id=spec.trial_id))
+        event = Ask(
+            params=trial.params,
+            cell=values,
+            seed=spec.seed,
+            trial_id=spec.trial_id,
+            drawn=drawn,
+        )
+        self._write(event)
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
             return None
@@ -216,22 +234,23 @@ class OptunaSearch:
         return not first.should_prune()
 
     def _learn(self, event: Tell) -> None:
-        trial_id, status, objective = event.trial_id, event.status, event.objective
+        trial_id, status = event.trial_id, event.status
+        worths = None if event.objective is None else (event.objective, *event.beside)
         for trial in self._running.pop(trial_id, []):
-            self._tell_study(trial, status, objective)
+            self._tell_study(trial, status, worths)
         # A failed one is not tried again before the next command.
-        self._told[trial_id] = (status, objective)
+        self._told[trial_id] = (status, worths)
 
-    def _tell_study(self, trial: Trial, status: Status, objective: float | None) -> None:
+    def _tell_study(self, trial: Trial, status: Status, worths: tuple[float, ...] | None) -> None:
         """A pruned trial is told as one, never as complete with a part of its score."""
         from optuna.trial import TrialState
 
-        if objective is None:
+        if worths is None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif status == "PRUNED":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, objective)
+            self._study.tell(trial, list(worths))
 
     def _warm(self, event: Warm) -> None:
         from optuna.trial import create_trial
@@ -254,7 +273,7 @@ class OptunaSearch:
         )
         self._seen[_key(params)] = 1
         self._last = params
-        self._told[spec.trial_id] = ("COMPLETE", event.objective)
+        self._told[spec.trial_id] = ("COMPLETE", (event.objective,))
         self.warm += 1
 
     def _replay(self, log: Path) -> None:
@@ -264,7 +283,8 @@ class OptunaSearch:
             if isinstance(event, Warm):
                 self._warm(event)
             elif isinstance(event, Ask):
-                self._propose(None if self._kind in SEQUENTIAL else event.params)
+                is_again = self._kind in ASKED_AGAIN and not event.drawn
+                self._propose(None if is_again else event.params)
                 if (self._last, self._made) != (event.params, event.trial_id):
                     raise UserError(f"{log} belongs to another search or space; move it away.")
             elif isinstance(event, Report):
@@ -295,6 +315,10 @@ class OptunaSearch:
                 group=True,
                 constant_liar=True,
                 n_startup_trials=10,
+            )
+        if kind == "nsga2":
+            return samplers.NSGAIISampler(
+                seed=self._number("nsga2", self._asks), population_size=GENERATION
             )
         if kind == "gp":
             return quick_gp_sampler()(

@@ -24,6 +24,7 @@ from harness.search.catalogue import (
     find_search,
     installed_searches,
     optuna_search,
+    refuse_objectives,
     restarts,
 )
 from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner, refuse_sampler
@@ -93,8 +94,26 @@ def plan_searches(
     others = [POPULATION, *installed_searches()]
     if request.name not in (*SAMPLERS, *others):
         raise unknown("search", request.name, ["grid", *SAMPLERS, *others, *learning])
+    refuse_objectives(request.name, study.objectives)
+    if study.further:
+        _refuse_for_several(request, study)
     planned = _from_name if request.name in others else _optuna
     return planned(study, runtime, folder, request, *live_space(study, runtime))
+
+
+def _refuse_for_several(request: SearchRequest, study: Study) -> None:
+    """Raises `UserError` for what has no meaning where trials are not better or worse by one."""
+    named = ",".join(study.objectives)
+    if request.pruner not in (None, "none"):
+        raise UserError(
+            f"--pruner {request.pruner}: a trial that is judged by several objectives ({named}) is "
+            "not stopped early; leave it out, or give one objective."
+        )
+    if request.warm_start is not None:
+        raise UserError(
+            f"--warm-start: a search with several objectives ({named}) starts without; leave it "
+            "out, or give one objective."
+        )
 
 
 def _optuna(
@@ -269,6 +288,7 @@ def _tasks(
             budget=budget,
             full_run_flops=flops,
             epochs=study.base.recipe.epochs,
+            objectives=len(study.objectives),
             log=folder.log(repeat),
         )
         for repeat in range(repeats)

@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.metrics import Objective
+from harness.metrics import Goal, Objective
 from harness.search.base import Decision, Outcome, Search
 from harness.search.bounded import bounded
 from harness.spec import TrialSpec
@@ -31,12 +31,14 @@ class _Recorded:
     flops: int
     curve: tuple[float, ...]
     """Selection score after every epoch, better when higher; NaN after one that diverged."""
+    beside: tuple[float, ...]
+    """What the further objectives are worth."""
 
 
 class Recording:
     """A table's trials, made ready to be asked for thousands of times."""
 
-    def __init__(self, table: Table, objective: Objective) -> None:
+    def __init__(self, table: Table, objective: Objective, further: tuple[Goal, ...] = ()) -> None:
         self._specs: dict[tuple[str, int], TrialSpec] = {}
         self._ids: dict[tuple[str, int], str] = {}
         self._texts: dict[str, str] = {}
@@ -44,7 +46,8 @@ class Recording:
         worths = table.worths(objective)
         curves = worths.groupby(table.rows["trial_id"], sort=False).agg(tuple)
         last = table.trials
-        for cell, seed, trial_id, status, score, device_s, flops, spec in zip(
+        beside = [table.goal_worths(goal) for goal in further]
+        for cell, seed, trial_id, status, score, device_s, flops, spec, *others in zip(
             last["cell"],
             last["seed"],
             last["trial_id"],
@@ -53,6 +56,7 @@ class Recording:
             last["device_s"],
             last["flops"],
             last["spec"],
+            *beside,
             strict=True,
         ):
             self._ids[cell, int(seed)] = trial_id
@@ -63,6 +67,7 @@ class Recording:
                 device_s=float(device_s),
                 flops=int(flops),
                 curve=curves[trial_id],
+                beside=tuple(map(float, others)),
             )
 
     def trial_id(self, values: Values, seed: int) -> str | None:
@@ -146,4 +151,5 @@ def _outcome(trial_id: str, trial: _Recorded, epoch: int) -> Outcome:
         epochs=epoch,
         device_s=share * trial.device_s,
         flops=trial.flops if whole else round(share * trial.flops),
+        beside=trial.beside,
     )

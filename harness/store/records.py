@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from harness.metrics import Objective, SplitMetrics, worth, worth_of_chance
+from harness.errors import UserError
+from harness.metrics import Goal, Objective, SplitMetrics, worth, worth_of_chance
 from harness.spec import Frozen, Placement, TrialSpec
 
 SCHEMA = 1
@@ -116,3 +117,20 @@ class TrialRecord(Frozen):
         if self.select is None:
             return worth_of_chance(objective, self.num_classes)
         return worth(objective, vars(self.select))
+
+    def worth(self, goal: Goal) -> float:
+        """As `objective`, and minus the cost where that is the goal: so many parameters, or FLOPs.
+
+        Raises:
+            UserError: the record is from before inference was counted, and that is the goal.
+        """
+        if goal == "trainable_params":
+            return -float(self.trainable_params)
+        if goal != "inference_flops":
+            return self.objective(goal)
+        if not self.cost.inference_flops:
+            raise UserError(
+                f"--objective inference_flops: trial {self.trial_id} was recorded before they were "
+                "counted; give another --out."
+            )
+        return -float(self.cost.inference_flops)

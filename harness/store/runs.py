@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError, begun, unknown
-from harness.metrics import Objective
+from harness.metrics import goals_of
 from harness.spec import Frozen, TrialSpec, read_as
 from harness.spec import trial as identities
 from harness.store.comparisons import Comparison, SearchComparison
@@ -125,15 +125,20 @@ def variant(values: dict[str, Any]) -> str:
     return whole[: LONGEST_VARIANT - len(end)].decode(errors="ignore") + end
 
 
-def choosing_by(study: Study, objective: Objective | None) -> tuple[Study, dict[str, Any]]:
-    """The study with what choices are to be made by; what of that its run's name has to say.
+def choosing_by(study: Study, objective: str | None) -> tuple[Study, dict[str, Any]]:
+    """The study with what choices are to be made by, as `goals_of` reads it; what of that its run's
+    name has to say.
 
     Trials are the same by whatever they are chosen, but a search's log is not, and neither is a
     report: so another objective than the study's own makes a run of its own.
     """
-    if objective is None or objective == study.objective:
+    if objective is None:
         return study, {}
-    return study.derive(objective=objective), {"objective": objective}
+    first, further = goals_of(objective)
+    if (first, further) == (study.objective, study.further):
+        return study, {}
+    named = ",".join([first, *further])
+    return study.derive(objective=first, further=further), {"objective": named}
 
 
 def _write(folder: RunFolder, path: Path, text: str) -> None:
@@ -230,13 +235,13 @@ def refuse_older(folder: RunFolder) -> None:
         raise UserError(not_gone_on_with(folder.name, semantics))
 
 
-def refuse_other_objective(folder: RunFolder, objective: Objective) -> None:
-    """Raises `UserError` if a run has searches that were told what another objective says."""
+def refuse_other_objective(folder: RunFolder, study: Study) -> None:
+    """Raises `UserError` if a run has searches that were told what other objectives say."""
     if folder.study.is_file() and folder.logs():
-        before = read_run(folder).study.objective
-        if before != objective:
+        before, now = (",".join(each.objectives) for each in (read_run(folder).study, study))
+        if before != now:
             raise UserError(
-                f"{folder.name} has searches that chose by {before}, and not by {objective}; undo "
+                f"{folder.name} has searches that chose by {before}, and not by {now}; undo "
                 "that, or give another --out."
             )
 

@@ -33,6 +33,9 @@ class Ask:
     """The configuration's values, field by field."""
     seed: int
     trial_id: str
+    drawn: bool = False
+    """Not the sampler's, but drawn from what was untried, and the sampler is asked again to be
+    rebuilt, so that it would propose another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class Tell:
     """The epoch at which the stretch ends, for a search that trains in stretches."""
     total: Spent | None = None
     """What the trial has cost since its first epoch, for such a search."""
+    beside: tuple[float, ...] = ()
+    """What its further objectives are worth, better when higher, for a search with several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +144,7 @@ def _as_row(event: Event) -> dict[str, Any]:
             "cell": event.cell,
             "seed": event.seed,
             "trial": event.trial_id,
+            **({"drawn": True} if event.drawn else {}),
         }
     if isinstance(event, Report):
         return {"report": event.trial_id, "epoch": event.epoch, "score": event.score}
@@ -153,6 +159,7 @@ def _as_row(event: Event) -> dict[str, Any]:
         "flops": event.flops,
     }
     row |= {} if event.until is None else {"until": event.until}
+    row |= {"beside": list(event.beside)} if event.beside else {}
     total = {} if event.total is None else event.total._asdict()
     return row | {f"total_{name}": value for name, value in total.items()}
 
@@ -166,7 +173,8 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
             "seed": int() as seed,
             "trial": str() as trial_id,
         } if _are_numbers(params):
-            return Ask(params=params, cell=cell, seed=seed, trial_id=trial_id)
+            drawn = row.get("drawn") is True
+            return Ask(params=params, cell=cell, seed=seed, trial_id=trial_id, drawn=drawn)
         case {
             "report": str() as trial_id,
             "epoch": int() as epoch,
@@ -186,8 +194,8 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
             "flops": int() as flops,
         }:
             total = [row.get(f"total_{name}") for name in Spent._fields]
-            until = row.get("until")
-            if until is None or isinstance(until, int):
+            until, beside = row.get("until"), row.get("beside", [])
+            if (until is None or isinstance(until, int)) and _are_worths(beside):
                 return Tell(
                     trial_id=trial_id,
                     status=status,
@@ -197,6 +205,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
                     flops=flops,
                     until=until,
                     total=None if None in total else Spent(*total),  # type: ignore[arg-type]
+                    beside=tuple(beside),
                 )
     kind = next((kind for kind in KINDS if kind in row), None)
     if kind is not None:
@@ -211,3 +220,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
 
 def _are_numbers(params: dict[str, Any]) -> bool:
     return all(isinstance(value, int | float) for value in params.values())
+
+
+def _are_worths(beside: Any) -> bool:
+    return isinstance(beside, list) and all(isinstance(each, int | float) for each in beside)

@@ -16,7 +16,15 @@ from dataclasses import astuple, dataclass
 from typing import Literal
 
 from harness.errors import UserError
-from harness.metrics import LOSS, OVERALL, Objective, SplitMetrics, worth_of_chance
+from harness.metrics import (
+    LOSS,
+    OVERALL,
+    TAIL,
+    Objective,
+    SplitMetrics,
+    no_tail,
+    worth_of_chance,
+)
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Store
 
@@ -90,7 +98,12 @@ class Summary:
 
     def objective(self, objective: Objective) -> float:
         """As `TrialRecord.objective`."""
-        score = self.score("select", "loss" if objective == LOSS else objective)
+        if objective == TAIL:
+            score = self.score("select", "groups", TAIL)
+            if score is None and self.select is not None:
+                raise no_tail(self.groups)
+        else:
+            score = self.score("select", "loss" if objective == LOSS else objective)
         if score is None:
             return worth_of_chance(objective, self.num_classes)
         return -score if objective == LOSS else score

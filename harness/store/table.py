@@ -6,10 +6,11 @@ and FLOPs up to it (the trial's in proportion to its epochs; FLOPs without those
 the records tell them apart). A trial's last row also has its test scores (`test_*`), its selection
 scores as recorded (`final_*`, those of the tested epoch), the `hits` and `class_counts` of both as
 the record has them, and its `spec`. Scores are shares in [0, 1]; what a diverged trial does not
-have is null. Of the selection split there is also the `loss`, which older tables lack. The schema's
-metadata says which study this is, on which versions and devices it ran, what the classes are
-called, what one full run costs, and the commands that made it. Owns: this format. Must not know:
-torch, how a search is replayed or shown.
+have is null. Its `trainable_params` (beside the head's) and `inference_flops` (of one image) stand
+there, too, and of the selection split the `loss`; older tables lack these. The schema's metadata
+says which study this is, on which versions and devices it ran, what the classes are called, what
+one full run costs, and the commands that made it. Owns: this format. Must not know: torch, how a
+search is replayed or shown.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from harness.errors import UserError, saving
-from harness.metrics import LOSS, OVERALL, Objective, worth_of_chance
+from harness.metrics import (
+    COSTS,
+    LOSS,
+    OVERALL,
+    TAIL,
+    Goal,
+    Objective,
+    no_tail,
+    worth_of_chance,
+)
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
 from harness.store.run_folder import RunFolder
@@ -91,8 +101,16 @@ class Table:
         """Whether it has the selection loss; tables from before it was written down lack it."""
         return {"select_loss", "final_loss"} <= set(self.rows.columns)
 
-    def refuse_unscored(self, objective: Objective, path: Path) -> None:
+    def refuse_unscored(self, goal: Goal, path: Path) -> None:
         """Raises `UserError` if the table does not have what is to be chosen by."""
+        objective = goal
+        if goal in COSTS and (goal not in self.rows or self.trials[goal].isna().any()):
+            raise UserError(
+                f"--objective {goal}: {path} was tabulated without; tabulate its runs again, or "
+                "choose by another."
+            )
+        if goal == TAIL and f"final_{TAIL}" not in self.rows:
+            raise no_tail(self.info.groups)
         if objective == LOSS and not self.has_loss:
             raise UserError(
                 f"--objective {LOSS}: {path} was tabulated without the selection loss; tabulate "
@@ -108,6 +126,10 @@ class Table:
         last = self.trials
         final = -last["final_loss"] if objective == LOSS else last[f"final_{objective}"]
         return final.fillna(worth_of_chance(objective, self.info.num_classes))
+
+    def goal_worths(self, goal: Goal) -> pd.Series[float]:
+        """As `final_worths`, or minus the cost where that is the goal."""
+        return -self.trials[goal] if goal in COSTS else self.final_worths(goal)  # type: ignore[arg-type]
 
     def space(self) -> SearchSpace:
         """What a search ranges over: the table's axes."""
@@ -264,6 +286,8 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
         rows.append(row)
     rows[-1] |= _named(trial, "select", "final") | _named(trial, "test", "test")
     rows[-1]["final_loss"] = trial.score("select", "loss")
+    rows[-1]["trainable_params"] = trial.trainable_params
+    rows[-1]["inference_flops"] = trial.cost("inference_flops") or None
     record = json.loads((store.trials / asked.trial_id / "record.json").read_bytes())
     rows[-1]["spec"] = json.dumps(record["spec"])
     for part, prefix in (("select", "final"), ("test", "test")):
@@ -311,7 +335,7 @@ def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:
     frame = frame.astype(dict.fromkeys(texts, object))
     parts = ("select", "final", "test")
     scores = [c for c in frame.columns if c.split("_")[0] in parts and c not in texts]
-    frame = frame.astype(dict.fromkeys(scores, "float64"))
+    frame = frame.astype(dict.fromkeys([*scores, *COSTS], "float64"))
     for name in {field for row in rows for field in json.loads(row["cell"])}:
         values = frame[name].dropna()
         if len({isinstance(value, str) for value in values}) > 1:  # a column has one type

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, model_validator
 
 from harness.errors import UserError, unknown
-from harness.metrics import Objective
+from harness.metrics import Goal, Objective, goals_of
 from harness.spec import Frozen, TrialRequest
 from harness.study.axes import Axis, Range, Switches, request_values
 from harness.study.figures import AnyView, Embedding, View
@@ -32,6 +32,8 @@ class Study(Frozen):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     objective: Objective = "class_mean"
     """What choices are made by, on the selection split; the test split's class mean is shown."""
+    further: tuple[Goal, ...] = ()
+    """Objectives beside that one, of a sweep or a comparison of searches that take several."""
     views: tuple[AnyView, ...]
     fixed: str
     """What was held fixed and why, for the captions."""
@@ -56,6 +58,10 @@ class Study(Frozen):
             _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
         for view in self.views:
             _refuse_view(view, self.axes)
+        if goals_of(",".join(self.objectives)) != (self.objective, self.further):
+            raise UserError(
+                f"objectives: {', '.join(self.objectives)} stand in another order; use goals_of."
+            )
         list(self.cell_requests())  # a cell that makes no valid request is refused here
         self._refuse_ranges()
         return self
@@ -71,6 +77,11 @@ class Study(Frozen):
                 for end in (part.low, part.high):
                     source = f"space, range of {part.field}"
                     self.base.with_values({part.field: part.value(end)}, source=source)
+
+    @property
+    def objectives(self) -> tuple[Goal, ...]:
+        """All that a search is told, the one that choices are made by first."""
+        return (self.objective, *self.further)
 
     @property
     def references(self) -> tuple[str, ...]:

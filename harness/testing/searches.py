@@ -14,6 +14,7 @@ from threading import Event
 import pytest
 
 from harness.driver.drive import drive
+from harness.metrics import Goal
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import Outcome, SearchMaker, SearchTask
@@ -59,6 +60,8 @@ class SearchContract:
     search: str
     """Its name, as after `--search`."""
     budget: str = "8"
+    further: tuple[Goal, ...] = ()
+    """Objectives that it is told beside the class mean."""
     is_continuous: bool = False
     """It takes spaces of numbers alone."""
     learns_from_its_log: bool = True
@@ -95,6 +98,7 @@ class SearchContract:
             budget=Budget.parse(budget or self.budget),
             full_run_flops=1,
             epochs=EPOCHS,
+            objectives=1 + len(self.further),
             log=log,
         )
         search = maker(task)
@@ -118,6 +122,7 @@ class SearchContract:
             store=store,
             runtime=Runtime(),
             objective="class_mean",
+            further=self.further,
             max_retries=0,
             stop=stop,
             on_end=ended,
@@ -199,6 +204,7 @@ class SearchContract:
                     epochs=0 if fails else EPOCHS,
                     device_s=1.0,
                     flops=1,
+                    beside=() if fails else (1 / 15,) * len(self.further),
                 )
             )
         assert len(ids) > 1, "it asked for nothing after a trial that went wrong"
@@ -219,6 +225,7 @@ class SearchContract:
                     epochs=record.epochs_run,
                     device_s=record.cost.device_s,
                     flops=record.cost.flops,
+                    beside=tuple(map(record.worth, self.further)),
                 )
             )
         raise AssertionError("it proposes nothing new")

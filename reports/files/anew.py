@@ -18,6 +18,7 @@ from harness.errors import saving
 from harness.reports.brief import Brief
 from harness.reports.figures import comparison as comparison_figures
 from harness.reports.figures import searches as search_figures
+from harness.reports.figures.fronts import fronts
 from harness.reports.figures.style import DPI, style
 from harness.reports.figures.sweep import draw
 from harness.reports.files.html import comparison_page, document_page, sweep_page
@@ -25,6 +26,7 @@ from harness.reports.files.latex import to_latex
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import load_arms
 from harness.reports.numbers.counts import load_counts
+from harness.reports.numbers.fronts import load_fronts
 from harness.reports.numbers.gamma import Learned, load_learned
 from harness.reports.numbers.pairs import cell_pairs
 from harness.reports.numbers.replicates import repeated
@@ -36,12 +38,13 @@ from harness.reports.text.captions import searches_caption
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.counts import counts_document
 from harness.reports.text.document import Document
+from harness.reports.text.fronts import fronts_brief, fronts_document
 from harness.reports.text.model import Table, stem
 from harness.reports.text.searches import search_document
 from harness.reports.text.sweep import sweep_content
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
-from harness.store.runs import command_line
+from harness.store.runs import command_line, read_run
 from harness.store.summaries import COSTS, OnUnusable
 
 QUOTED = re.compile(r'[",\r\n]')
@@ -70,6 +73,8 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Writ
         return _write_comparison(folder)
     if folder.kind == "counts":
         return _write_counts(folder)
+    if read_run(folder).study.further:
+        return _write_fronts(folder, on_unusable)
     if folder.kind == "searches":
         return _write_searches(folder)
     run = load_run(folder, on_unusable)
@@ -169,6 +174,19 @@ def _write_searches(folder: RunFolder) -> Written:
     document = search_document(compared, controls, searches_caption(compared))
     brief = searches_brief(command_line(folder), compared)
     return Written(_document(folder, document, written), brief)
+
+
+def _write_fronts(folder: RunFolder, on_unusable: OnUnusable | None) -> Written:
+    """The report of a search, or of several, with more than one objective."""
+    found = load_fronts(folder, on_unusable)
+    out = _made(folder.report)
+    written = [
+        _csv(out / "front.csv", found.front),
+        _csv(out / "points.csv", found.points),
+        _csv(out / "volumes.csv", found.volumes.reset_index(names="search")),
+    ]
+    written += _save(out / "front", fronts(found))
+    return Written(_document(folder, fronts_document(found), written), fronts_brief(found))
 
 
 def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.errors import UserError
-from harness.metrics import LOSS, OVERALL, SHOWN, scale_of
+from harness.metrics import OVERALL, SHOWN, scale_of
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
@@ -73,12 +73,13 @@ def load_arms(folder: RunFolder) -> Arms:
     first = next(r for r in records.values() if r.test is not None)
     assert first.test is not None
     groups = tuple(first.test.groups)
-    rows, select = [], scale_of(comparison.objective).column
+    rows, scale = [], scale_of(comparison.objective)
+    select = scale.column
     for arm in comparison.arms:
         for seed, trial_id in zip(comparison.seeds, arm.trials, strict=True):
             record = records[trial_id]
-            loss = {select: record.objective(LOSS)} if comparison.objective == LOSS else {}
-            rows.append({"arm": arm.name, "seed": seed, **_scores(record, groups), **loss})
+            worth = {select: scale.factor * record.objective(comparison.objective)}
+            rows.append({"arm": arm.name, "seed": seed, **_scores(record, groups), **worth})
     scores = pd.DataFrame(rows)
     unit = next(arm for arm in comparison.arms if arm.name == comparison.unit)
     seconds = {key: record.cost.device_s for key, record in records.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.metrics import LOSS, OVERALL, SHOWN, Objective, Scale, scale_of
+from harness.metrics import LOSS, OVERALL, SHOWN, TAIL, Objective, Scale, scale_of
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run
 from harness.store.search_log import Event
@@ -205,6 +205,8 @@ def _results(
     results = pd.DataFrame(columns, columns=_columns(groups))
     if objective == LOSS:
         results.insert(1, scale_of(LOSS).column, _negated_losses(ended))
+    if objective == TAIL and scale_of(TAIL).column not in results:  # nothing has finished
+        results.insert(1, scale_of(TAIL).column, nan)
     return results
 
 
