@@ -15,14 +15,14 @@ from harness.data.dataset import Dataset, Images, Split, epoch_batches, normalis
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment
 from harness.insertion.method import METHODS, PeftMethod, get_method
-from harness.model.blocks import dims_of
+from harness.model.blocks import columns_at, dims_of, layer_at
 from harness.model.heads import make_head
 from harness.rng import generator
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import LINEAR_POSITIONS, Placement, Recipe, TrialRequest
 from harness.training.classifier import Classifier
-from harness.training.evaluation import class_means
+from harness.training.evaluation import class_means, flops_of
 from harness.training.train import train
 
 COUNTS = (40, 20, 12)
@@ -221,6 +221,42 @@ def test_the_gradient_norm_is_that_of_the_mean_loss_and_finds_the_planted_site(m
     assert result.epochs_run == 1 and result.images_backward == 72 and not result.trajectory
     for one, other in zip(problem.tensors, untouched.tensors, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("variant", ["snip", "fisher"])
+def test_snip_and_fisher_are_what_their_formulas_say(variant):
+    options = {"variant": variant}
+    problem, untouched = Problem(options, alpha=2.0), Problem(options, alpha=2.0)
+    result = problem.train(epochs=3, batch_size=1 if variant == "fisher" else 16)
+    scores, images = problem.attachment.learned().root, untouched.images
+    for site, own in untouched.attachment.base.site_parameters().items():
+        if variant == "snip":
+            layer = layer_at(untouched.classifier.backbone, site)
+            (gradient,) = torch.autograd.grad(untouched.loss(images), layer.weight)
+            first, last = columns_at(untouched.classifier.backbone, site)
+            wanted = (layer.weight * gradient)[first:last].abs().sum()
+        else:
+            wanted = torch.zeros(())
+            for index in range(len(images)):
+                loss = untouched.loss(images.subset(torch.tensor([index])))
+                wanted += sum(g.square().sum() for g in torch.autograd.grad(loss, own)) / 72
+        assert scores[str(site)] == pytest.approx(float(wanted.detach()), rel=1e-3)
+    assert result.epochs_run == 1 and result.images_backward == 72
+    for one, other in zip(problem.tensors, untouched.tensors, strict=True):
+        assert torch.equal(one, other)
+    backbone = problem.classifier.backbone
+    problem.attachment.detach()
+    assert not any(p.requires_grad or p.grad is not None for p in backbone.parameters())
+
+
+def test_snip_is_charged_for_the_gradients_of_the_frozen_maps():
+    def backward(variant):
+        problem = Problem({"variant": variant})
+        return flops_of(problem.classifier, torch.zeros(1, 3, 8, 8)).backward
+
+    tokens = 5
+    maps = 2 * tokens * (16 * 48 + 16 * 64) * 2  # qkv as a whole and mlp1, of two blocks
+    assert backward("snip") - backward("gradient_norm") == maps
 
 
 def test_the_gradient_norm_counts_every_part_of_a_sum():

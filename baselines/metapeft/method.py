@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from pydantic import JsonValue
 
-from harness.baselines.metapeft.gradient_norm import GradientNorm
 from harness.baselines.metapeft.loop import BilevelLoop, SingleLevelLoop
 from harness.baselines.metapeft.modulator import Modulated, shared_by
-from harness.baselines.metapeft.options import OF_D_VAL, MetaPEFTOptions, Variant
+from harness.baselines.metapeft.options import OF_D_VAL, RANKING, MetaPEFTOptions, Variant
 from harness.baselines.metapeft.released import ReleasedLoop
+from harness.baselines.metapeft.saliency import Fisher, GradientNorm, Snip, with_gradients
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment
 from harness.insertion.hooks import TrainingHook
@@ -26,13 +26,17 @@ LOOPS: dict[Variant, Callable[[Modulated, MetaPEFTOptions], TrainingHook]] = {
     "released": ReleasedLoop,
     "single_level": SingleLevelLoop,
     "gradient_norm": GradientNorm,
+    "snip": Snip,
+    "fisher": Fisher,
 }
-UNMODULATED: tuple[Variant, ...] = ("released", "gradient_norm")
+UNMODULATED: tuple[Variant, ...] = ("released", *RANKING)
 """Variants in whose training and test every Δ has its fixed α."""
 LABELS: dict[Variant, str] = {
     "released": "as released",
     "single_level": "single-level",
     "gradient_norm": "gradient norm",
+    "snip": "SNIP",
+    "fisher": "Fisher information",
 }
 
 
@@ -82,6 +86,11 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
                     f"{field}: γ is learned through steps of plain SGD at one rate; leave it out, "
                     "or give options.variant=single_level."
                 )
+        if options.variant == "fisher" and recipe.batch_size != 1:
+            raise UserError(
+                f"recipe.batch_size={recipe.batch_size}: Fisher information is of single images; "
+                "give recipe.batch_size=1."
+            )
         if options.outer_prior == "d_val" and (recipe.loss != "logit_adjusted" or not recipe.tau):
             raise UserError(
                 "options.outer_prior=d_val has no effect without a logit-adjusted loss: leave it "
@@ -92,7 +101,14 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
         return options.base, options.base_options
 
     def ranks(self, options: MetaPEFTOptions) -> bool:
-        return options.variant == "gradient_norm"
+        return options.variant in RANKING
+
+    def rankings(self) -> dict[str, tuple[dict[str, JsonValue], dict[str, JsonValue]]]:
+        return {
+            "gradnorm": ({"variant": "gradient_norm"}, {}),
+            "snip": ({"variant": "snip"}, {}),
+            "fisher": ({"variant": "fisher"}, {"recipe.batch_size": 1}),
+        }
 
     def controls(self, options: MetaPEFTOptions) -> list[dict[str, JsonValue]]:
         """γ by the training loss, γ shared by sites, and the gradient at the start."""
@@ -130,6 +146,8 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
             per=options.gamma_per,
         )
         attachment.modulating = modulating
+        if options.variant == "snip":
+            with_gradients(attachment)
         attachment.make_hook = lambda: LOOPS[options.variant](attachment, options)
         return attachment
 

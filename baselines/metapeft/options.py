@@ -15,13 +15,15 @@ from harness.baselines.metapeft.sampling import Sampling
 from harness.errors import UserError
 from harness.spec import Added, Count, Frozen
 
-Variant = Literal["paper", "released", "single_level", "gradient_norm"]
+Variant = Literal["paper", "released", "single_level", "gradient_norm", "snip", "fisher"]
+RANKING: tuple[Variant, ...] = ("gradient_norm", "snip", "fisher")
+"""Variants that train nothing and rank the sites by what is seen at the start."""
 
 OF_D_VAL = {"ratio", "sampling", "d_val", "outer_batches", "outer_prior", "hypergradient"}
 """Options of the outer problem."""
 HEEDED: dict[Variant, set[str]] = {
     "released": {"base", "base_options", "inner_steps", "ratio"},
-    "gradient_norm": {"base", "base_options"},
+    **{variant: {"base", "base_options"} for variant in RANKING},
 }
 """Of a variant that is nearly fixed: its only options."""
 
@@ -35,8 +37,8 @@ class MetaPEFTOptions(Frozen):
     variant: Variant = "paper"
     """`released`: what the published code does instead (`released.py`); LoRA at q and v only.
     `single_level`: γ descends the training loss (`SingleLevelLoop`), the control of the bi-level
-    problem. `gradient_norm`: nothing is trained, and the gradient at the start ranks the sites
-    (`gradient_norm.py`)."""
+    problem. `gradient_norm`, `snip`, `fisher`: nothing is trained, and what is seen at the start
+    ranks the sites (`saliency.py`)."""
     gamma_per: Annotated[GammaPer, Added] = "site"
     """What has a γ of its own: every site (Eq. 6), every position in all blocks, every group of
     three blocks at all positions, or the model as a whole."""

@@ -193,6 +193,7 @@ def _list_searches() -> Listed:
     ]
     rows += [[POPULATION, "population-based training; --budget is its members"]]
     rows += [["metapeft", "learns the strengths of all sites in one trial; --budget is restarts"]]
+    rows += [[name, f"trains once the half of the sites that {words}"] for name, words in _RANKED]
     for name, entries in installed_searches().items():
         try:
             load_entry("search", entries)
@@ -225,6 +226,11 @@ _SAMPLED = {
     "nsga2": "genetic search for the Pareto front of several objectives",
     "cmaes": "evolution strategy, for spaces of ranges alone",
 }
+_RANKED = (
+    ("gradnorm", "have the largest gradient norm before training"),
+    ("snip", "have the largest |weight x gradient| before training (SNIP)"),
+    ("fisher", "have the most Fisher information before training"),
+)
 _STOPPED = {
     "asha": "the best third goes on after 1, 3, 9, ... epochs",
     "hyperband": "several such ladders; tpe+hyperband is BOHB",

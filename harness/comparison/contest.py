@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.metrics import Goal
 from harness.search.base import Make, Search, SearchMaker, SearchTask
 from harness.search.budget import Budget
-from harness.search.catalogue import find_search, refuse_objectives, restarts
+from harness.search.catalogue import find_search, ranking, refuse_objectives, restarts
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_comparison, read_run, read_search_comparison, variant
@@ -115,21 +115,27 @@ def refuse_for_several(
 
 
 def makers_of(
-    names: Sequence[str], given: Given, objectives: Sequence[Goal]
+    names: Sequence[str],
+    given: Given,
+    objectives: Sequence[Goal],
+    rankings: Mapping[str, Values] | None = None,
 ) -> dict[str, SearchMaker]:
-    """How each search is started; one whose configurations are given tries them in turn.
+    """How each search is started; one whose configurations are given tries them in turn, one of the
+    `rankings` begins with its configuration.
 
     Raises:
         UserError: there is no search of a name, or it does not take so many objectives.
     """
+    rankings, makers = rankings or {}, {}
     for name in names:
-        if name not in given:
-            find_search(name, [*given])
+        if name in given:
+            makers[name] = restarts(name, given[name])
+        elif name in rankings:
+            makers[name] = ranking(name, rankings[name])
+        else:
+            makers[name] = find_search(name, [*given, *rankings])
             refuse_objectives(name, objectives)
-    return {
-        name: restarts(name, given[name]) if name in given else find_search(name, [*given])
-        for name in names
-    }
+    return makers
 
 
 def contest_fields(

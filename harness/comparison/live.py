@@ -39,8 +39,15 @@ from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
 from harness.search.base import Make
 from harness.search.catalogue import POPULATION
-from harness.search.plan import default_trial, learning_cell, learning_methods, live_space
+from harness.search.plan import (
+    default_trial,
+    learning_cell,
+    learning_methods,
+    live_space,
+    ranking_cells,
+)
 from harness.search.population import population_size
+from harness.search.ranking import Rankable
 from harness.search.resumed import refuse_another
 from harness.spec import TrialSpec
 from harness.store.comparisons import Reference, SearchComparison
@@ -149,11 +156,14 @@ class LiveComparison(SweepPlan):
         learned = learning_methods()
         given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)
         names, notes = self._names
-        makers = makers_of(names, given, study.objectives)
+        rankings = ranking_cells(study)
+        makers = makers_of(names, given, study.objectives, rankings)
         refuse_for_several(self.asked, study)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
+        cells = (*itertools.chain(*given.values()), *rankings.values())
         for log in folder.logs():
-            refuse_another(log, space, make, beyond=[*itertools.chain(*given.values())])
+            beyond = Rankable(cells) if {*names} & {*rankings} else cells
+            refuse_another(log, space, make, beyond=beyond)
         unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
         with driving(folder.driver_mark), self.batch:
             default = space.default()

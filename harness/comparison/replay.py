@@ -26,6 +26,7 @@ from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError, saving
 from harness.search.catalogue import POPULATION
+from harness.search.ranking import NAMES as RANKINGS
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
 from harness.store.run_folder import RunFolder
@@ -187,6 +188,9 @@ def _names(
     if POPULATION in names:
         names.remove(POPULATION)
         notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
+    for name in [name for name in names if name in RANKINGS]:
+        names.remove(name)
+        notes.append(f"{name} trains sites that it chooses itself, which no table has: left out.")
     if not learned and beside.given <= {*STANDING}:
         notes.append(
             "The table has no method that learns strengths: tabulate a run of one with it, such as "

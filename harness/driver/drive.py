@@ -207,6 +207,7 @@ class _Loop:
             epochs=record.epochs_run,
             device_s=record.cost.device_s,
             flops=record.cost.charged_flops,
+            learned=record.learned,
             beside=() if has_failed else tuple(map(record.worth, self.further)),
         )
 

@@ -88,6 +88,11 @@ class PeftMethod(ABC, Generic[OptionsT]):
         """Whether what it learns only ranks the sites, so that it makes no strengths of them."""
         return False
 
+    def rankings(self) -> dict[str, tuple[dict[str, JsonValue], dict[str, JsonValue]]]:
+        """Searches that rank the sites by a trial in which nothing is trained, and then train the
+        better half: name -> options of such a trial beside its base's, and its other fields."""
+        return {}
+
     def controls(self, options: OptionsT) -> list[dict[str, JsonValue]]:
         """Other options of a method that `wraps` one, against which these are to be judged."""
         return []

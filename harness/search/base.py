@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.search.budget import Budget
-from harness.spec import TrialSpec
+from harness.spec import Placement, TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Tell, append_event, asks, read_log, tells
 from harness.study.space import SearchSpace, Values
@@ -35,6 +35,8 @@ class Outcome:
     device_s: float
     flops: int
     """Without those of the test, which no choice needs."""
+    learned: Placement | None = None
+    """Strengths, or ranks, that the trial itself found for its sites, by the training images."""
     beside: tuple[float, ...] = ()
     """What the further objectives are worth, better when higher, where a search has several."""
 

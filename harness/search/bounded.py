@@ -8,7 +8,7 @@ or one sentence (`UserError`) that names the search; it is not asked again after
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -177,7 +177,7 @@ def bounded(search: Search) -> BoundedSearch:
 
 
 def start_search(
-    name: str, maker: SearchMaker, task: SearchTask, *, beyond: Sequence[Values] = ()
+    name: str, maker: SearchMaker, task: SearchTask, *, beyond: Container[object] = ()
 ) -> BoundedSearch:
     """Start a search, or go on with the one in the task's log, whose spending counts.
 
@@ -228,7 +228,7 @@ def _spending(task: SearchTask) -> Spending:
 
 
 def _checked(
-    name: str, task: SearchTask, beyond: Sequence[Values], made: dict[str, TrialSpec]
+    name: str, task: SearchTask, beyond: Container[object], made: dict[str, TrialSpec]
 ) -> Make:
     """The task's `make`, which refuses what is not in the space and notes what it makes."""
     fields = fields_of(task.space)

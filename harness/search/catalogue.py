@@ -28,6 +28,7 @@ from harness.search.optuna_search import (
     Sampler,
 )
 from harness.search.population import PopulationSearch, population_budget, population_size
+from harness.search.ranking import NAMES, Rankable, RankingSearch
 from harness.study.space import Params, Values
 
 POPULATION = "pbt"
@@ -52,7 +53,7 @@ def clashing_searches() -> list[str]:
 
 
 def _is_built_in(name: str) -> bool:
-    return name in (*SAMPLERS, POPULATION, "grid")
+    return name in (*SAMPLERS, POPULATION, *NAMES, "grid")
 
 
 def find_search(name: str, beside: Sequence[str] = ()) -> SearchMaker:
@@ -109,6 +110,15 @@ def restarts(name: str, cells: Sequence[Values], count: int = 1) -> SearchMaker:
         return Restarts(trials, task.log)
 
     return partial(start_search, name, start, beyond=cells)
+
+
+def ranking(name: str, cell: Values) -> SearchMaker:
+    """A trial of a configuration that ranks the sites, then one of their better half."""
+
+    def start(task: SearchTask) -> Search:
+        return RankingSearch(task, cell)
+
+    return partial(start_search, name, start, beyond=Rankable((cell,)))
 
 
 def optuna_search(

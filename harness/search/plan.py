@@ -5,7 +5,7 @@ Owns: which searches there are, and what each takes. Must not know: how they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,11 +24,13 @@ from harness.search.catalogue import (
     find_search,
     installed_searches,
     optuna_search,
+    ranking,
     refuse_objectives,
     restarts,
 )
 from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner, refuse_sampler
 from harness.search.population import population_size
+from harness.search.ranking import Rankable
 from harness.search.resumed import refuse_another
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
@@ -88,12 +90,14 @@ def plan_searches(
     Raises:
         UserError: an unknown search, or one that does not take what is asked of it.
     """
-    learning = learning_methods()
+    learning, rankings = learning_methods(), ranking_cells(study)
     if request.name in learning:
         return _restarts(study, runtime, folder, request)
+    if request.name in rankings:
+        return _ranking(study, runtime, folder, request, rankings[request.name])
     others = [POPULATION, *installed_searches()]
     if request.name not in (*SAMPLERS, *others):
-        raise unknown("search", request.name, ["grid", *SAMPLERS, *others, *learning])
+        raise unknown("search", request.name, ["grid", *SAMPLERS, *others, *learning, *rankings])
     refuse_objectives(request.name, study.objectives)
     if study.further:
         _refuse_for_several(request, study)
@@ -210,6 +214,39 @@ def _restarts(
     )
 
 
+def _ranking(
+    study: Study, runtime: Runtime, folder: RunFolder, request: SearchRequest, cell: Values
+) -> SearchPlan:
+    request.refuse("budget", "pruner", "on_repeat", "warm_start")
+    budget = Budget.parse("2")
+    space, make = live_space(study, runtime)
+    make(cell, study.seeds[0])  # refused here if it makes no trial
+    tasks = _tasks(study, folder, request.repeats, space, make, budget, 1, beyond=Rankable((cell,)))
+    tasks = [replace(task, seed=task.seed + repeat) for repeat, task in enumerate(tasks)]
+    return SearchPlan(
+        words=(
+            f"Search: {request.name} ranks the sites of {study.base.method} before any training, "
+            f"then their better half is trained, {_times(request.repeats)}."
+        ),
+        starts=[partial(ranking(request.name, cell), task) for task in tasks],
+        count=2,
+        full=default_trial(study, space, make),
+        budget=budget,
+    )
+
+
+def ranking_cells(study: Study) -> dict[str, Values]:
+    """Training-free searches: name -> the configuration that ranks the sites of the study's method,
+    at the strength of its base."""
+    base: Values = {"base": study.base.method, "base_options": study.base.options}
+    cells: dict[str, Values] = {}
+    for method_name, method in METHODS.working().items():
+        for name, (options, fields) in method().rankings().items():
+            named: Values = {"method": method_name, "alpha": study.base.alpha}
+            cells[name] = {**named, "options": {**base, **options}, **fields}
+    return cells
+
+
 def learning_cell(study: Study, method: str) -> Values:
     """The configuration in which a method finds the strengths of the study's own."""
     return {
@@ -269,7 +306,7 @@ def _tasks(
     make: Make,
     budget: Budget,
     flops: int,
-    beyond: Sequence[Values] = (),
+    beyond: Container[object] = (),
 ) -> list[SearchTask]:
     """What each repeat is started with.
 

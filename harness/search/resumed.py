@@ -5,7 +5,7 @@ Owns: this comparison, and which configurations are of a space. Must not know: w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from pathlib import Path
 
 from harness.errors import UserError
@@ -18,7 +18,7 @@ from harness.study.space import SearchSpace, Values
 
 
 def refuse_another(
-    log: Path, space: SearchSpace, make: Make, *, beyond: Sequence[Values] = ()
+    log: Path, space: SearchSpace, make: Make, *, beyond: Container[object] = ()
 ) -> None:
     """See that a log, if it is there, is of the trials that the same proposals make now.
 

@@ -74,6 +74,8 @@ class Tell:
     """What the trial has cost since its first epoch, for such a search."""
     beside: tuple[float, ...] = ()
     """What its further objectives are worth, better when higher, for a search with several."""
+    learned: dict[str, float] | None = None
+    """Site -> the score that the trial gave it, for a search that goes on from that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,7 @@ def _as_row(event: Event) -> dict[str, Any]:
     }
     row |= {} if event.until is None else {"until": event.until}
     row |= {"beside": list(event.beside)} if event.beside else {}
+    row |= {"learned": event.learned} if event.learned else {}
     total = {} if event.total is None else event.total._asdict()
     return row | {f"total_{name}": value for name, value in total.items()}
 
@@ -194,8 +197,10 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
             "flops": int() as flops,
         }:
             total = [row.get(f"total_{name}") for name in Spent._fields]
-            until, beside = row.get("until"), row.get("beside", [])
-            if (until is None or isinstance(until, int)) and _are_worths(beside):
+            until, beside, learned = row.get("until"), row.get("beside", []), row.get("learned")
+            is_until = until is None or isinstance(until, int)
+            is_learned = learned is None or (isinstance(learned, dict) and _are_numbers(learned))
+            if is_until and is_learned and _are_worths(beside):
                 return Tell(
                     trial_id=trial_id,
                     status=status,
@@ -206,6 +211,7 @@ def _as_event(row: dict[str, Any], where: str) -> Event:
                     until=until,
                     total=None if None in total else Spent(*total),  # type: ignore[arg-type]
                     beside=tuple(beside),
+                    learned=learned,
                 )
     kind = next((kind for kind in KINDS if kind in row), None)
     if kind is not None:

@@ -38,8 +38,9 @@ def beside_test(data: DataSpec) -> str:
 
 
 def cell_words(run: Run, cell: dict[str, Any]) -> str:
-    """A configuration in a sentence."""
-    return ", ".join(f"{run.label(field)} = {run.words(value)}" for field, value in cell.items())
+    """A configuration in a sentence; of a search whose cells differ in their fields, its own."""
+    own = {f: v for f, v in cell.items() if run.on_axes or not (v is None or v != v)}
+    return ", ".join(f"{run.label(field)} = {run.words(value)}" for field, value in own.items())
 
 
 def corner_words(run: Run, view: View) -> str:
