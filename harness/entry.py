@@ -176,13 +176,15 @@ def sweep(
     )
     asked.engine.start_ahead(device)
     from harness.comparison.live import plan_any_sweep
+    from harness.reports.files.live import live_page
     from harness.reports.files.write import write_report
     from harness.reports.notebook import results_of
 
     plan = plan_any_sweep(asked, console)
     for words in plan.words():
         console.say(words)
-    ran = plan.run()
+    with live_page(plan.watched, console.say):
+        ran = plan.run()
     write_report(ran.folder)
     if ran.problem is not None:
         raise ran.problem

@@ -39,12 +39,9 @@ class Brief(NamedTuple):
     next: tuple[str, ...] = ()
     """Words of the next command, after `harness` and without the store; none: there is none."""
 
-    def text(self, store: Path, page: Path | None = None, width: int | None = None) -> str:
-        """The lines, each under its label; `page` is where there is more of it.
-
-        Those of more than `width` characters are broken, but for a path and a command, which are
-        to be copied.
-        """
+    @property
+    def said(self) -> dict[str, str]:
+        """Label -> words of every line that there is, but for what to do next."""
         said = {
             self.title: self.choice,
             "Test": self.test,
@@ -52,9 +49,17 @@ class Brief(NamedTuple):
             "Cost": self.cost,
             "Caveat": self.caveat,
         }
+        return {label: words for label, words in said.items() if words}
+
+    def text(self, store: Path, page: Path | None = None, width: int | None = None) -> str:
+        """The lines, each under its label; `page` is where there is more of it.
+
+        Those of more than `width` characters are broken, but for a path and a command, which are
+        to be copied.
+        """
         lines: list[str] = []
-        for label, words in said.items():
-            lines += _lines(label, words, width) if words else ()
+        for label, words in self.said.items():
+            lines += _lines(label, words, width)
         if page is not None:
             lines.append(f"{'Page':<{LABEL}}{page}")
         if self.next:

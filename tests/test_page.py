@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 
 import pytest
 from support.fake_trials import Fake, controls, score, written
+from support.pages import browser, browsers  # noqa: F401 - a fixture
 from support.records import TINY, publish
 from support.runs import EVIL, RESULTS, made_run, scored, study
 from support.sweeps import made_sweep
@@ -25,24 +25,7 @@ from harness.study.axes import Axis
 from harness.study.figures import View
 from harness.study.study import Study
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
-browsers = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: apt-get install chromium (as .ci/run does)"
-)
 WIDTHS = (1280, 390)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +85,7 @@ def hostile_run(root):
 
 
 @pytest.fixture
-def visit(browser, folders):
+def visit(browser, folders):  # noqa: F811
     """Opens a run's page; checks at the end that it asked for nothing and complained of nothing."""
     problems, contexts = [], []
 
@@ -234,7 +217,7 @@ def test_hostile_text_is_text(visit, folders):
     page = visit("hostile")
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate("window.hacked") is None
-    assert page.locator("script").count() == 1 and page.locator("[onerror]").count() == 0
+    assert page.locator("script").count() == 2 and page.locator("[onerror]").count() == 0
     words = page.locator("body").inner_text()
     for part in ("Which? ", "note ", "head ", "harness sweep --set x="):
         assert f"{part}{EVIL}" in words

@@ -179,7 +179,10 @@ def sweep(
         TERMINAL.say(estimate)
     if dry_run:
         return
-    ran = plan.run()
+    from harness.reports.files.live import live_page
+
+    with live_page(plan.watched, TERMINAL.say):
+        ran = plan.run()
     write_report(ran.folder)
     if ran.problem is not None:
         raise ran.problem

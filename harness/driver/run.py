@@ -55,6 +55,11 @@ class Ran(NamedTuple):
 class SweepPlan(ABC):
     """What would run. Nothing has been written yet."""
 
+    @property
+    def watched(self) -> RunFolder | None:
+        """The folder to watch while trials end one by one; None: there is nothing to be seen."""
+        return None
+
     @abstractmethod
     def words(self) -> Iterator[str]:
         """Lines on what will be done."""
@@ -136,6 +141,10 @@ class OneSearchPlan(SweepPlan):
     folder: RunFolder
     planned: SearchPlan
 
+    @property
+    def watched(self) -> RunFolder:
+        return self.folder
+
     def words(self) -> Iterator[str]:
         study = self.prepared.study
         yield f"{study.name}: {study.question}"
@@ -185,6 +194,10 @@ class GridPlan(SweepPlan):
     asked: SweepRequest
     prepared: Prepared
     plan: Plan
+
+    @property
+    def watched(self) -> RunFolder:
+        return self.plan.folder
 
     def words(self) -> Iterator[str]:
         plan, study = self.plan, self.plan.study

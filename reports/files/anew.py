@@ -21,7 +21,7 @@ from harness.reports.figures import searches as search_figures
 from harness.reports.figures.fronts import fronts
 from harness.reports.figures.style import DPI, style
 from harness.reports.figures.sweep import draw
-from harness.reports.files.html import comparison_page, document_page, sweep_page
+from harness.reports.files.html import Live, comparison_page, document_page, sweep_page
 from harness.reports.files.latex import to_latex
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import load_arms
@@ -102,8 +102,28 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Writ
     content = sweep_content(run, summary, choice, pairs)
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
-    written.append(_text(out / "index.html", sweep_page(folder, run, choice, content, written)))
-    return Written(written, sweep_brief(folder.name, command_line(folder), run, choice))
+    brief = sweep_brief(folder.name, command_line(folder), run, choice)
+    page = sweep_page(folder, run, choice, content, written, brief)
+    written.append(_text(out / "index.html", page))
+    return Written(written, brief)
+
+
+def write_live(folder: RunFolder, live: Live) -> None:
+    """Write the page of a sweep that goes on, without figures and the report's other files.
+
+    Records that cannot be used are missing in it, without a word: the report tells them.
+
+    Raises:
+        UserError: the folder is not a run.
+        NotSavedError: the file cannot be written.
+    """
+    run = load_run(folder, lambda trial_id, why: None)
+    everything = summarise(run)
+    choice = choose(run, everything)
+    content = sweep_content(run, over_nuisance(run, everything), choice, cell_pairs(run))
+    brief = sweep_brief(folder.name, command_line(folder), run, choice)
+    page = sweep_page(folder, run, choice, content, (), brief, live)
+    _text(_made(folder.report) / "index.html", page)
 
 
 def write_gamma(trial: Path) -> list[Path]:
@@ -134,8 +154,10 @@ def _write_comparison(folder: RunFolder) -> Written:
     written += [_latex(out, table) for table in (content.arms, *content.papers)]
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))
-    written.append(_text(out / "index.html", comparison_page(folder, arms, content, written)))
-    return Written(written, arms_brief(arms))
+    brief = arms_brief(arms)
+    page = comparison_page(folder, arms, content, written, brief)
+    written.append(_text(out / "index.html", page))
+    return Written(written, brief)
 
 
 def _write_counts(folder: RunFolder) -> Written:
@@ -145,7 +167,8 @@ def _write_counts(folder: RunFolder) -> Written:
     written = [_csv(out / "counts.csv", counts.cells)]
     if counts.printed is not None:
         written.append(_csv(out / "printed.csv", counts.printed))
-    return Written(_document(folder, counts_document(counts), written), counts_brief(counts))
+    brief = counts_brief(counts)
+    return Written(_document(folder, counts_document(counts), written, brief), brief)
 
 
 def _write_searches(folder: RunFolder) -> Written:
@@ -173,9 +196,10 @@ def _write_searches(folder: RunFolder) -> Written:
         controls = comparison_content(arms, None)
     document = search_document(compared, controls, searches_caption(compared))
     brief = searches_brief(command_line(folder), compared)
-    return Written(_document(folder, document, written), brief)
+    return Written(_document(folder, document, written, brief), brief)
 
 
+<<<<<<< HEAD
 def _write_fronts(folder: RunFolder, on_unusable: OnUnusable | None) -> Written:
     """The report of a search, or of several, with more than one objective."""
     found = load_fronts(folder, on_unusable)
@@ -190,11 +214,16 @@ def _write_fronts(folder: RunFolder, on_unusable: OnUnusable | None) -> Written:
 
 
 def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:
+=======
+def _document(
+    folder: RunFolder, content: Document, written: list[Path], brief: Brief
+) -> list[Path]:
+>>>>>>> s30-page
     """Write a document in every format, beside the files written so far."""
     out = folder.report
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("document.md.jinja").render(content=content)))
-    written.append(_text(out / "index.html", document_page(folder, content, written)))
+    written.append(_text(out / "index.html", document_page(folder, content, written, brief)))
     return written
 
 

@@ -9,32 +9,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shlex
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from harness.catalogue.rerun import places
-from harness.metrics import SHOWN
+from harness.metrics import SHOWN, Objective, scale_of
+from harness.reports.brief import Brief
 from harness.reports.figures.style import DPI
+from harness.reports.files.details import compact, read_details
+from harness.reports.files.facts import axes_of, base_of, places_of, precision_of
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import Arms, front
+from harness.reports.numbers.importance import Importance, importances
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
 from harness.reports.text.comparison import choosing
 from harness.reports.text.document import Document
 from harness.reports.text.model import ComparisonContent, Section, SweepContent, Table
 from harness.reports.text.names import metric_words, split_words
+from harness.reports.text.terms import TERMS, WORDS
 from harness.reports.text.trials import TrialList, list_arms, list_sweep
-from harness.spec import TrialRequest, TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Command, read_command
-from harness.study.axes import Axis, Range, in_words
-from harness.study.study import Study
+from harness.study.figures import View
 
 NUMBER = re.compile(
     r"([-+]?\d+(\.\d+)?(e[-+]?\d+)?( ± \d+(\.\d+)?| \[[^\]]*\])?( [×%])?|-|never|chosen|one seed)?"
@@ -67,11 +67,26 @@ class Part:
     notes: list[str] = field(default_factory=list)
 
 
+SCRIPTS = ("state", "tables", "charts", "trial", "map", "lines", "live")
+"""`templates/page_<name>.js` in the order of running; they are one script."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A page of a run that goes on."""
+
+    every_s: int
+    """How often the page loads itself anew; 0: never, because what wrote it was ended."""
+    written: str
+    """When, for the reader."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """Everything that the page's template prints."""
 
     run: str
+    brief: Brief
     content: SweepContent | ComparisonContent | Document
     parts: list[Part]
     definition: dict[str, str]
@@ -86,6 +101,23 @@ class Page:
     places: dict[str, str]
     """Flags of the commands -> the word where a path of the reader's machine belongs."""
     files: list[str]
+    data: str | None = None
+    """JSON for the script: what it draws of the trials; None where there are none."""
+    left_out: int = 0
+    """Trials that `data` has no details of, for want of room."""
+    importances: list[tuple[str, Importance]] = field(default_factory=list)
+    """With the words for each axis."""
+    live: Live | None = None
+
+    @property
+    def next(self) -> str | None:
+        """The command that goes on, in the store that the run's own command named."""
+        if not self.brief.next:
+            return None
+        given = shlex.split(self.command.line) if self.command else []
+        is_named = "--out" in given and "--out" not in self.brief.next
+        place = given[given.index("--out") :][:2] if is_named else []
+        return shlex.join(["harness", *self.brief.next, *place])
 
 
 def sweep_page(
@@ -94,59 +126,128 @@ def sweep_page(
     choice: Choice | None,
     content: SweepContent,
     written: Sequence[Path],
+    brief: Brief,
+    live: Live | None = None,
 ) -> str:
-    """The page of a sweep; `written` are the files of its report so far."""
+    """The page of a sweep; `written` are the files of its report so far.
+
+    A `live` one has no figures, which take longer to draw than all else.
+    """
     trials = list_sweep(run, choice)
     parts = [
         Part(
             anchor=f"view-{number}",
             title=section.view.title,
-            figure=_picture(folder, section.figure, section.alt, section.caption),
+            figure=None if live else _picture(folder, section.figure, section.alt, section.caption),
             tables=sorted(section.tables, key=lambda table: not _is_first(section, table)),
         )
         for number, section in enumerate(content.sections)
     ]
     study, command = run.study, read_command(folder)
-    split = split_words(run)
-    metric = metric_words(study.objective)
-    rule = (
-        f"The cell with the best {metric} on {split}, averaged over seeds; ties go to the first. "
-        "Nuisance axes are chosen by the same rule. "
-    )
-    rule += (
-        "The test set was seen by every choice."
-        if run.selected_on_test
-        else "The test set is scored once per trial and enters no choice."
-    )
+    data, left_out = _data(folder, trials, study.objective, split_words(run), _first_map(run))
     definition = {
         "Seeds": ", ".join(map(str, run.seeds)),
-        "Selection rule": rule,
+        "Selection rule": _rule(run),
         "Search and budget": command.plan if command else "not recorded",
         "Held fixed": study.fixed or "-",
     }
     varied = {axis.field for axis in study.axes}
     page = Page(
         run=folder.name,
+        brief=brief,
         content=content,
         parts=[*parts, Part(anchor="cost", title="Cost", tables=[content.costs])],
         definition=definition,
-        axes=_axes(study),
-        base=_base(study.base, trials.example, varied),
+        axes=axes_of(study),
+        base=base_of(study.base, trials.example, varied),
         trials=trials,
         command=command,
-        precision=_precision(study.base, trials.example),
-        places=_places(trials.example),
+        precision=precision_of(study.base, trials.example),
+        places=places_of(trials.example),
         files=[path.name for path in written],
+        data=data,
+        left_out=left_out,
+        importances=[(run.label(each.field), each) for each in importances(run)],
+        live=live,
     )
     return _rendered(page)
 
 
+def _rule(run: Run) -> str:
+    """How the choice was made, and whether it has seen the test set."""
+    metric, split = metric_words(run.study.objective), split_words(run)
+    rule = (
+        f"The cell with the best {metric} on {split}, averaged over seeds; ties go to the first. "
+        "Nuisance axes are chosen by the same rule. "
+    )
+    return rule + (
+        "The test set was seen by every choice."
+        if run.selected_on_test
+        else "The test set is scored once per trial and enters no choice."
+    )
+
+
+def _first_map(run: Run) -> list[str]:
+    """The axes of the study's first map, by their words, which the page's map starts with."""
+    views = [view for view in run.figures if isinstance(view, View)]
+    return [run.label(name) for view in views[:1] for name in (view.rows, view.columns)]
+
+
+def _data(
+    folder: RunFolder, trials: TrialList, objective: Objective, split: str, view: list[str]
+) -> tuple[str, int]:
+    """JSON for the script, and how many trials it has no details of."""
+    details, scale = read_details(folder.store, trials, objective), scale_of(objective)
+    data = {
+        "axes": trials.axes,
+        "select": trials.select_column,
+        "less_is_better": scale.sign < 0,
+        "score": f"{split} {scale.words}{' (%)' if scale.unit else ''}",
+        "view": view,
+        "classes": details.classes,
+        "trials": details.trials,
+    }
+    return compact(data), details.left_out
+
+
 def comparison_page(
-    folder: RunFolder, arms: Arms, content: ComparisonContent, written: Sequence[Path]
+    folder: RunFolder,
+    arms: Arms,
+    content: ComparisonContent,
+    written: Sequence[Path],
+    brief: Brief,
 ) -> str:
     """The page of a comparison; `written` are the files of its report so far."""
     compared, command = arms.comparison, read_command(folder)
     trials = list_arms(arms, study=folder.name.split("+")[0])
+    split = compared.request.data.chosen_on
+    data, left_out = _data(folder, trials, compared.objective, split, [])
+    definition = {
+        "Seeds": ", ".join(map(str, compared.seeds)),
+        "Selection rule": f"Settings {choosing(compared)}",
+        "Budget": command.plan if command else "not recorded",
+        "Unit of cost": compared.unit,
+    }
+    page = Page(
+        run=folder.name,
+        brief=brief,
+        content=content,
+        parts=_arms_parts(folder, arms, content),
+        definition=definition,
+        axes=None,
+        base=base_of(compared.request, trials.example, set()),
+        trials=trials,
+        command=command,
+        precision=precision_of(compared.request, trials.example),
+        places=places_of(trials.example),
+        files=[path.name for path in written],
+        data=data,
+        left_out=left_out,
+    )
+    return _rendered(page)
+
+
+def _arms_parts(folder: RunFolder, arms: Arms, content: ComparisonContent) -> list[Part]:
     alt = (
         "Points with intervals: test accuracy of every arm, all classes and by group, a dot for "
         "every seed. Its numbers are in the table below."
@@ -181,29 +282,12 @@ def comparison_page(
             beside = _picture(folder, "gamma_and_sweep", alt, "")
             title = "Learned beside swept"
             parts.append(Part(anchor="beside", title=title, figure=beside))
-    definition = {
-        "Seeds": ", ".join(map(str, compared.seeds)),
-        "Selection rule": f"Settings {choosing(compared)}",
-        "Budget": command.plan if command else "not recorded",
-        "Unit of cost": compared.unit,
-    }
-    page = Page(
-        run=folder.name,
-        content=content,
-        parts=parts,
-        definition=definition,
-        axes=None,
-        base=_base(compared.request, trials.example, set()),
-        trials=trials,
-        command=command,
-        precision=_precision(compared.request, trials.example),
-        places=_places(trials.example),
-        files=[path.name for path in written],
-    )
-    return _rendered(page)
+    return parts
 
 
-def document_page(folder: RunFolder, content: Document, written: Sequence[Path]) -> str:
+def document_page(
+    folder: RunFolder, content: Document, written: Sequence[Path], brief: Brief
+) -> str:
     """The page of a document; `written` are the files of its report so far."""
     study, command = content.study, read_command(folder)
     parts = [
@@ -219,11 +303,12 @@ def document_page(folder: RunFolder, content: Document, written: Sequence[Path])
     ]
     page = Page(
         run=folder.name,
+        brief=brief,
         content=content,
         parts=parts,
         definition=content.definition,
-        axes=_axes(study),
-        base=_base(study.base, None, {axis.field for axis in study.axes}),
+        axes=axes_of(study),
+        base=base_of(study.base, None, {axis.field for axis in study.axes}),
         trials=None,
         command=command,
         precision=None,
@@ -234,7 +319,9 @@ def document_page(folder: RunFolder, content: Document, written: Sequence[Path])
 
 
 def _rendered(page: Page) -> str:
-    script = (resources.files("harness.reports") / "templates" / "page.js").read_text()
+    folder = resources.files("harness.reports") / "templates"
+    parts = [(folder / f"page_{name}.js").read_text() for name in SCRIPTS]
+    script = "\n".join(['"use strict";', *parts])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template("page.html.jinja").render(
         page=page,
@@ -242,6 +329,9 @@ def _rendered(page: Page) -> str:
         is_sweep=isinstance(page.content, SweepContent),
         is_document=isinstance(page.content, Document),
         is_number=_is_number,
+        terms=TERMS,
+        words=WORDS,
+        script=script,
         script_hash=digest,
     )
 
@@ -263,62 +353,3 @@ def _picture(folder: RunFolder, name: str, alt: str, caption: str) -> Picture:
 def _is_number(words: Sequence[object]) -> bool:
     """Whether a column, or rows' names, sort as numbers."""
     return all(NUMBER.fullmatch(str(word)) for word in words)
-
-
-def _axes(study: Study) -> Table:
-    rows: dict[str, dict[str, str]] = {}
-    for axis in study.axes:
-        values = ", ".join(in_words(value) for value in axis.values)
-        rows[axis.field] = {"meaning": axis.label, "role": axis.role, "values": values}
-    for part in study.space:
-        if isinstance(part, Axis):
-            values, label = ", ".join(in_words(value) for value in part.values), part.label
-        elif isinstance(part, Range):
-            scale = ", on a log scale" if part.log else ""
-            values, label = f"{part.low:g} to {part.high:g}{scale}", part.label
-        else:
-            label = f"sites on or off, by {part.by}"
-            values = (
-                f"{', '.join(part.positions)}; alpha {part.alpha_low:g} to {part.alpha_high:g}, on "
-                "a log scale"
-            )
-            if part.ranks:
-                values += f"; rank {', '.join(map(str, part.ranks))}"
-        name = "placement" if not isinstance(part, Axis | Range) else part.field
-        rows[f"{name} (searches)"] = {"meaning": label, "role": "searched", "values": values}
-    return Table(
-        stem="axes", caption="Axes", corner="field", words=pd.DataFrame.from_dict(rows, "index")
-    )
-
-
-def _base(request: TrialRequest, example: TrialSpec | None, varied: set[str]) -> dict[str, str]:
-    """Every field of the base, with what a trial's spec made of defaults."""
-    fields = request.model_dump(mode="json", exclude={"seed", "changes"})
-    if example is not None:
-        spec = example.model_dump(mode="json", include={"options", "backbone", "data", "recipe"})
-        if example.method != request.method:
-            del spec["options"]
-        fields |= spec
-    return {
-        name: "varied" if name in varied else in_words(value)
-        for name, value in _leaves(fields)
-        if value not in (None, {}) or name in varied
-    }
-
-
-def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, dict) and value and name != "placement":
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _places(example: TrialSpec | None) -> dict[str, str]:
-    return {} if example is None else places(example)
-
-
-def _precision(request: TrialRequest, example: TrialSpec | None) -> str | None:
-    if request.recipe.precision != "auto" or example is None:
-        return None
-    return example.recipe.precision

@@ -60,8 +60,8 @@ def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> li
             `on_unusable`.
         NotSavedError: a file cannot be written; names it.
     """
-    made_of, before = _made_of(folder), _drawn(folder)
-    if before is not None and before.made_of == made_of and _is_whole(folder, before):
+    now_of, before = made_of(folder), _drawn(folder)
+    if before is not None and before.made_of == now_of and _is_whole(folder, before):
         for seen in before.unusable:
             if on_unusable is None:
                 raise UserError(seen[1])
@@ -80,7 +80,7 @@ def write_report(folder: RunFolder, on_unusable: OnUnusable | None = None) -> li
     written = write_anew(folder, None if on_unusable is None else told)
     files = {path.name: _hash(path) for path in written.files}
     brief = written.brief._asdict()
-    now = {"made_of": made_of, "files": files, "unusable": unusable, "brief": brief}
+    now = {"made_of": now_of, "files": files, "unusable": unusable, "brief": brief}
     write_atomically(folder.drawn, json.dumps(now, indent=1))
     return written.files
 
@@ -91,7 +91,7 @@ def read_brief(folder: RunFolder) -> Brief | None:
     return None if drawn is None else drawn.brief
 
 
-def _made_of(folder: RunFolder) -> str:
+def made_of(folder: RunFolder) -> str:
     """Hash of everything that the report's bytes follow from."""
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     found = hashlib.sha256(f"{source_hash()} {versions} {folder.name}".encode())

@@ -67,6 +67,7 @@ class TrialList:
     """Listed trials of a run."""
 
     columns: list[Column]
+    """What a trial is of, its seed, its status, its selection score, then what else is known."""
     rows: list[Row]
     count: int
     """Of all trials, listed or not."""
@@ -75,6 +76,13 @@ class TrialList:
     """Of all failed trials, with a traceback here or not."""
     example: TrialSpec | None
     """Any listed trial, for what a request left to be resolved."""
+    axes: int
+    """So many of the first columns say what a trial is of."""
+
+    @property
+    def select_column(self) -> int:
+        """Which column has the selection score; the one behind it has the test score."""
+        return self.axes + 2
 
 
 def list_sweep(run: Run, choice: Choice | None) -> TrialList:
@@ -122,6 +130,7 @@ def list_sweep(run: Run, choice: Choice | None) -> TrialList:
         failures=[_failure(run, store, index) for index in failed.index[:MOST_ERRORS]],
         failed=len(failed),
         example=example,
+        axes=len(fields),
     )
 
 
@@ -158,6 +167,7 @@ def list_arms(arms: Arms, study: str) -> TrialList:
         failures=[],
         failed=0,
         example=arms.records[compared.arms[0].trials[0]].spec,
+        axes=1,
     )
 
 
