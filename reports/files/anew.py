@@ -199,7 +199,6 @@ def _write_searches(folder: RunFolder) -> Written:
     return Written(_document(folder, document, written, brief), brief)
 
 
-<<<<<<< HEAD
 def _write_fronts(folder: RunFolder, on_unusable: OnUnusable | None) -> Written:
     """The report of a search, or of several, with more than one objective."""
     found = load_fronts(folder, on_unusable)
@@ -210,15 +209,13 @@ def _write_fronts(folder: RunFolder, on_unusable: OnUnusable | None) -> Written:
         _csv(out / "volumes.csv", found.volumes.reset_index(names="search")),
     ]
     written += _save(out / "front", fronts(found))
-    return Written(_document(folder, fronts_document(found), written), fronts_brief(found))
+    brief = fronts_brief(found)
+    return Written(_document(folder, fronts_document(found), written, brief), brief)
 
 
-def _document(folder: RunFolder, content: Document, written: list[Path]) -> list[Path]:
-=======
 def _document(
     folder: RunFolder, content: Document, written: list[Path], brief: Brief
 ) -> list[Path]:
->>>>>>> s30-page
     """Write a document in every format, beside the files written so far."""
     out = folder.report
     written += [_latex(out, table) for table in content.tables]
