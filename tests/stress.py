@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, given, seed, settings  # noqa: E402
 from support.fuzz import KINDS  # noqa: E402
 from support.processes import one_running, records, start, sweep, table  # noqa: E402
 from support.records import TINY  # noqa: E402
-from test_faults import STUDY, outcomes  # noqa: E402
+from test_faults import outcomes, written  # noqa: E402
 
 from harness.runner.resolve import resolve  # noqa: E402
 from harness.runner.runtime import Runtime  # noqa: E402
@@ -97,8 +97,8 @@ def disturb(rng: random.Random, wanted: int) -> None:
     """Sweeps that are disturbed `ROUNDS` times each, then end as one that was not."""
     done: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="stress-") as place:
-        study = Path(place, "faults.py")
-        study.write_text(STUDY)
+        positions = ("mlp1", "q", "v", "out")
+        study = written(Path(place), "", DATA="synth-rs", FRACTION=0.8, POSITIONS=positions)
         whole = {}
         for number in range(-(-wanted // ROUNDS)):
             name = list(CASES)[number % len(CASES)]
