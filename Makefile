@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Four processes on two cores: tests of killed drivers and of Ray wait for others.
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: sweep test check fast smoke stress oldest reproduce findings docs lint clean
+.PHONY: sweep test check fast smoke stress oldest integrations reproduce findings docs lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
@@ -23,7 +23,7 @@ check: $(VENV)/installed-dev
 	$(MAKE) -j3 --output-sync lint fast smoke
 
 fast: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu and not integration"
 
 smoke: $(VENV)/installed
 	out=$$(mktemp -d) && $(BIN)/harness sweep --study depth_vs_position --smoke --workers 2 \
@@ -40,6 +40,12 @@ oldest: .venv-oldest.txt
 
 .venv-oldest.txt: pyproject.toml tests/support/oldest.py
 	$(PYTHON) tests/support/oldest.py pyproject.toml > $@
+
+# `--log` with the real libraries, in an environment of its own: CI has none of them.
+integrations:
+	$(MAKE) .venv-integrations/installed-test VENV=.venv-integrations
+	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[mlflow,wandb]'
+	.venv-integrations/bin/pytest -m integration
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed
@@ -80,4 +86,4 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-oldest.txt runs site
+	rm -rf $(VENV) .venv-integrations .venv-oldest .venv-oldest.txt runs site

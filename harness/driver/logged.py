@@ -2,7 +2,8 @@
 
 A thread of the driver's reads the epochs that trials add to the store, wherever their workers
 are, so that no worker needs a logger's package, and a logger has one writer. Owns: what is read
-when, and that a logger which fails loses no trial. Must not know: which loggers there are, or engines.
+when, and that a logger which fails loses no trial. Must not know: which loggers or
+engines there are.
 """
 
 from __future__ import annotations
