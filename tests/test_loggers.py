@@ -38,6 +38,7 @@ class Kept:
             raise OSError("the server is gone")
 
 
+@pytest.mark.slow
 def test_trials_are_logged_and_a_logger_that_breaks_loses_none(tmp_path, monkeypatch):
     whole, broken = Kept(), Kept(breaks_at="log")
     made = {"tensorboard:a": whole, "tensorboard:b": broken}
