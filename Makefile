@@ -9,17 +9,13 @@ SOURCES := pyproject.toml $(CONSTRAINTS)
 # Four processes on two cores: tests of killed drivers and of Ray wait for others.
 PYTEST := $(BIN)/pytest -n 4 --dist worksteal
 
-.PHONY: sweep test integrations check fast smoke stress oldest reproduce findings docs lint clean
+.PHONY: sweep test check fast smoke stress oldest integrations reproduce findings docs lint clean
 
 sweep: $(VENV)/installed
 	$(BIN)/harness sweep --study depth_vs_position
 
 test: $(VENV)/installed-test
 	$(PYTEST)
-
-# Tests that take minutes or need packages that the others do not.
-integrations: $(VENV)/installed-test
-	$(PYTEST) -m integration
 
 # What can be said in three minutes, side by side: lint, types, every test that is not marked slow or
 # gpu, and a sweep. The tests print what they leave out.
@@ -44,6 +40,12 @@ oldest: .venv-oldest.txt
 
 .venv-oldest.txt: pyproject.toml tests/support/oldest.py
 	$(PYTHON) tests/support/oldest.py pyproject.toml > $@
+
+# Real libraries that CI has not, in an environment of their own, and every hf:NAME on three backbones.
+integrations:
+	$(MAKE) .venv-integrations/installed-test VENV=.venv-integrations
+	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[mlflow,wandb,geo]'
+	.venv-integrations/bin/pytest -n 2 --dist worksteal -m integration
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.
 reproduce: $(VENV)/installed
@@ -84,4 +86,4 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-oldest.txt runs site
+	rm -rf $(VENV) .venv-integrations .venv-oldest .venv-oldest.txt runs site

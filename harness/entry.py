@@ -47,6 +47,7 @@ def train(
     data_root: str | Path | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     device: str | None = None,
+    log: str | Sequence[str] = (),
     out: str | Path = "runs",
     console: Console = SILENT,
 ) -> TrainResults | ComparisonResults:
@@ -82,7 +83,7 @@ def train(
         study=_study(study),
         settings=settings or {},
         weights=_path(weights),
-        place=_place(out, data_root, on_bad_image, device),
+        place=_place(out, data_root, on_bad_image, device, log),
         workers=workers,
         controls=controls,
         objective=objective,
@@ -126,6 +127,7 @@ def sweep(
     data_root: str | Path | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     device: str | None = None,
+    log: str | Sequence[str] = (),
     out: str | Path = "runs",
     console: Console = SILENT,
 ) -> Results:
@@ -157,7 +159,7 @@ def sweep(
             select_on=select_on,
             objective=objective,
         ),
-        place=replace(_place(out, data_root, on_bad_image, device), cache=cache),
+        place=replace(_place(out, data_root, on_bad_image, device, log), cache=cache),
         engine=EngineRequest(
             kind=engine,
             workers=workers,
@@ -212,6 +214,7 @@ def compare(
     data_root: str | Path | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     device: str | None = None,
+    log: str | Sequence[str] = (),
     out: str | Path = "runs",
     console: Console = SILENT,
 ) -> ComparisonResults | SearchesResults:
@@ -249,7 +252,7 @@ def compare(
         workers=workers,
         settings=settings or {},
         weights=_path(weights),
-        place=_place(out, data_root, on_bad_image, device),
+        place=_place(out, data_root, on_bad_image, device, log),
         line=line,
     )
     folder = run(asked, console)
@@ -276,11 +279,16 @@ def _place(
     data_root: str | Path | None,
     on_bad_image: Literal["stop", "skip"],
     device: str | None,
+    log: str | Sequence[str],
 ) -> PlaceRequest:
     from harness.driver.request import PlaceRequest
 
     return PlaceRequest(
-        out=str(out), data_root=_path(data_root), on_bad_image=on_bad_image, device=device
+        out=str(out),
+        data_root=_path(data_root),
+        on_bad_image=on_bad_image,
+        device=device,
+        log=(log,) if isinstance(log, str) else tuple(log),
     )
 
 

@@ -15,17 +15,18 @@ from harness.cli import main
 from harness.errors import SYNONYMS, unknown
 
 FLAGS = {
+    # --log, of what trains: where curves go live, which no trial or study knows.
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
-    "--keep --max-retries --objective --on-bad-image --on-repeat --only --out --pruner --repeats "
-    "--search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
+    "--keep --log --max-retries --objective --on-bad-image --on-repeat --only --out --pruner "
+    "--repeats --search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
     # --dry-run: which layers a placement means on a backbone, before its weights are downloaded.
-    "train": "--alpha --base --controls --data-root --depth --device --dry-run --method "
-    "--objective --on-bad-image --out "
+    "train": "--alpha --base --controls --data-root --depth --device --dry-run "
+    "--log --method --objective --on-bad-image --out "
     "--seed --seeds --set --sites --study --weights --workers",
     **dict.fromkeys(("tabulate", "archive"), "--file --out"),
-    "compare": "--budget --charge --confirm --controls --data-root --device --half-width --methods "
-    "--objective --on-bad-image --out --repeats --replay --search --seeds --set --smoke --study "
-    "--weights --workers",
+    "compare": "--budget --charge --confirm --controls --data-root --device --half-width "
+    "--log --methods --objective --on-bad-image --out --repeats --replay --search --seeds --set "
+    "--smoke --study --weights --workers",
     "derive": "--file --out --rule --value",
     # A search's best, in use: which trial (--best), in which form (--merged), with what one that
     # kept no weights is trained again (--backbone, and what every command that trains has).

@@ -116,6 +116,7 @@ def compare(
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
+    log: tuple[str, ...],
     out: str,
 ) -> None:
     """Judge methods or searches against each other at equal cost, and say what the figures show.
@@ -145,7 +146,7 @@ def compare(
         workers=workers,
         settings=parse_settings(settings),
         weights=weights,
-        place=place_given(out, data_root, on_bad_image, device),
+        place=place_given(out, data_root, on_bad_image, device, log),
         line=typed_command(),
     )
     folder = compared(asked, TERMINAL)

@@ -71,7 +71,11 @@ def parse_only(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def place_given(
-    out: str, data_root: str | None, on_bad_image: str, device: str | None
+    out: str,
+    data_root: str | None,
+    on_bad_image: str,
+    device: str | None,
+    log: tuple[str, ...] = (),
 ) -> PlaceRequest:
     """The options that every command which runs trials ends with."""
     from harness.driver.request import PlaceRequest
@@ -81,6 +85,7 @@ def place_given(
         data_root=data_root,
         on_bad_image=on_bad_image,  # type: ignore[arg-type]
         device=device,
+        log=log,
     )
 
 

@@ -68,6 +68,15 @@ weights_option = click.option(
 )
 
 
+log_option = click.option(
+    "--log",
+    multiple=True,
+    metavar="TOOL[:WHERE]",
+    help="Also write trials, while they run, to tensorboard:FOLDER, mlflow:URI or wandb[:PROJECT]; "
+    "repeatable.",
+)
+
+
 def trial_options(command: Any) -> Any:
     """The options that every command which runs trials ends with."""
     in_help = (
@@ -76,6 +85,7 @@ def trial_options(command: Any) -> Any:
         data_root_option,
         bad_image_option,
         device_option,
+        log_option,
         out_option,
     )
     for option in reversed(in_help):  # click puts the last one first

@@ -128,6 +128,7 @@ def sweep(
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
+    log: tuple[str, ...],
     out: str,
 ) -> None:
     """Run every trial of a study that has not finished yet, then draw its report.
@@ -149,7 +150,7 @@ def sweep(
             objective=objective,
         ),
         place=replace(
-            place_given(out, data_root, on_bad_image, device), cache=cache, is_dry=dry_run
+            place_given(out, data_root, on_bad_image, device, log), cache=cache, is_dry=dry_run
         ),
         engine=EngineRequest(
             kind=engine,  # type: ignore[arg-type]

@@ -83,6 +83,7 @@ def train(
     data_root: str | None,
     on_bad_image: str,
     device: str | None,
+    log: tuple[str, ...],
     out: str,
 ) -> None:
     """Train one configuration and print its scores; finished trials are shown from the store.
@@ -106,7 +107,7 @@ def train(
         study=study_name,
         settings=parse_settings(settings),
         weights=weights,
-        place=replace(place_given(out, data_root, on_bad_image, device), is_dry=dry_run),
+        place=replace(place_given(out, data_root, on_bad_image, device, log), is_dry=dry_run),
         workers=workers,
         controls=controls,
         objective=objective,  # type: ignore[arg-type]

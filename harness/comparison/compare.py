@@ -94,10 +94,10 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
     from harness.store.table import TABLE
 
     live = (asked.settings, asked.weights, asked.smoke, asked.place.device, asked.place.data_root)
-    if any(live):
+    if any(live) or asked.place.log:
         raise UserError(
-            "--set, --weights, --smoke, --device and --data-root are for live trials; a table "
-            "has its own."
+            "--set, --weights, --smoke, --device, --data-root and --log are for live trials; a "
+            "table has its own."
         )
     if asked.half_width is not None and asked.repeats is not None:
         raise UserError("Give either --repeats or --half-width, which finds the number of repeats.")

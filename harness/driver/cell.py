@@ -13,6 +13,7 @@ from typing import Any
 from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
+from harness.driver.logged import Logs
 from harness.driver.request import EngineRequest, TrainRequest
 from harness.driver.said import said
 from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weights
@@ -151,6 +152,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     if "placement" in chosen:
         chosen["placement"] = Path(str(asked.sites)).stem
     words = "_".join([asked.method, asked.base] if asked.base else [asked.method])
+    run_name = f"{study.name}+{words}" + variant({**chosen, **values, **chosen_by})
     return Training(
         prepared=Prepared(
             study=study,
@@ -158,10 +160,11 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
             store=asked.place.store,
             runtime=runtime,
             engine=EngineRequest(workers=asked.workers),
+            logs=Logs.of(asked.place.log, run_name, console, is_dry=asked.place.is_dry),
         ),
         request=request,
         seeds=seeds,
-        run_name=f"{study.name}+{words}" + variant({**chosen, **values, **chosen_by}),
+        run_name=run_name,
         title=asked.method,
     )
 

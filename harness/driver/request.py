@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
+from harness.export.loggers import check_logs
 from harness.metrics import Objective, goals_of
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
 from harness.store.store import Store
@@ -38,7 +39,7 @@ EngineKind = Literal["local", "ray"]
 NO_IDENTITY = frozenset(
     {
         *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries"),
-        *("keep", "dry_run", "cache"),
+        *("keep", "dry_run", "cache", "log"),
     }
 )
 """Parameters of commands that cannot change a trial's numbers."""
@@ -118,10 +119,13 @@ class PlaceRequest:
     """Nothing is to be written: images are not packed."""
     cache: str | int = DEFAULT_CACHE
     """Bytes, as `parse_size` reads them, for what frozen blocks compute (`<out>/cache`)."""
+    log: tuple[str, ...] = ()
+    """Loggers that trials are written to while they run, as `--log` has them."""
 
     def __post_init__(self) -> None:
         check("on-bad-image", self.on_bad_image, OnBad)
         parse_size(self.cache)
+        check_logs(self.log)
 
     @property
     def store(self) -> Store:

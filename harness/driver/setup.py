@@ -18,7 +18,9 @@ import torch
 from harness.catalogue.studies import known_study
 from harness.console import SILENT, Console
 from harness.data.contract import is_drawn
+from harness.driver.again import AGAIN
 from harness.driver.batch import Batch
+from harness.driver.logged import LoggedEngine, Logs
 from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest, parse_size
 from harness.driver.start import StartEngine
 from harness.engines.base import Engine, local_workers
@@ -44,6 +46,8 @@ class Prepared:
     store: Store
     runtime: Runtime
     engine: EngineRequest
+    logs: Logs | None = None
+    """Where the trials are written to while they run."""
 
     @property
     def workers(self) -> int:
@@ -55,7 +59,7 @@ class Prepared:
         return Batch(
             store=self.store,
             base=base or self.study.base,
-            start_engine=engine_starter(self.engine, self.runtime),
+            start_engine=engine_starter(self.engine, self.runtime, self.logs),
             runtime=self.runtime,
             max_retries=self.engine.max_retries,
             keep=keep,
@@ -91,6 +95,7 @@ def prepare(
         store=place.store,
         runtime=runtime,
         engine=engine,
+        logs=Logs.of(place.log, run_name, console, is_dry=place.is_dry),
     )
 
 
@@ -253,8 +258,21 @@ def packs_folder(out: str) -> Path:
     return Path(out).resolve() / "packs"
 
 
-def engine_starter(asked: EngineRequest, runtime: Runtime) -> StartEngine:
-    """How to start the engine on a store, for trials that report or not."""
+def engine_starter(asked: EngineRequest, runtime: Runtime, logs: Logs | None = None) -> StartEngine:
+    """How to start the engine on a store, for trials that report or not; followed by loggers."""
+    start = _starter(asked, runtime)
+    if logs is None:
+        return start
+
+    def logged(store: Store, watch: bool) -> Engine:
+        engine = start(store, watch)
+        # What is trained again for its tensors has been written when it was trained.
+        return engine if store.root.name == AGAIN else LoggedEngine(engine, store, logs)
+
+    return logged
+
+
+def _starter(asked: EngineRequest, runtime: Runtime) -> StartEngine:
     theirs = runtime.of_workers()
     if asked.kind == "local":
 

@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError, saving
+from harness.export.loggers import TensorBoard
+from harness.export.scalars import finals, scalars, settings
 from harness.metrics import OVERALL, SplitMetrics, scale_of, worth
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
@@ -160,32 +162,23 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
 
 
 def export_tensorboard(folder: RunFolder, store: Store, out: Path) -> Path:
-    """Write every trial's curves, a folder of events for each; the folder of all.
+    """Write every trial's curves and final numbers, as `--log tensorboard` does; the folder.
 
     Raises:
         NotSavedError: it cannot be written.
     """
-    from tensorboardX import SummaryWriter
-
-    for asked in read_run(folder).asked:
-        rows = store.history(asked.trial_id)
-        if not rows:
-            continue
-        words = [f"{field}={_choice(value)}" for field, value in asked.cell.items()]
-        name = ",".join([*words, f"seed={asked.seed}"]).replace("/", "_")
-        with saving(out), SummaryWriter(str(out / name[:200])) as writer:
+    with saving(out):
+        logger = TensorBoard(out)
+        for asked in read_run(folder).asked:
+            rows, record = store.history(asked.trial_id), store.record(asked.trial_id)
+            if not rows:
+                continue
+            words = [f"{field}={_choice(value)}" for field, value in asked.cell.items()]
+            name = ",".join([*words, f"seed={asked.seed}"])
+            logger.begin(asked.trial_id, name, {} if record is None else settings(record.spec))
             for row in rows:
-                for key, score in _scalars(row).items():
-                    writer.add_scalar(key, score, row["epoch"] + 1)
+                logger.log(asked.trial_id, row["epoch"] + 1, scalars(row))
+            status = "UNFINISHED" if record is None else record.status
+            last = {} if record is None else finals(record)
+            logger.end(asked.trial_id, status, rows[-1]["epoch"] + 1, last)
     return out
-
-
-def _scalars(row: dict[str, Any]) -> dict[str, float]:
-    select = row.get("select", {})
-    shares = {name: select[name] for name in OVERALL if name in select}
-    shares |= select.get("groups", {})
-    scores = {f"select/{name}": 100 * share for name, share in shares.items()}
-    if "loss" in select:
-        scores["select/loss"] = select["loss"]
-    plain = {k: row[k] for k in ("train_loss", "lr") if isinstance(row.get(k), float)}
-    return {**plain, **scores}
