@@ -109,7 +109,7 @@ def _scores(record: TrialRecord, classes: list[dict[str, list[Any]]]) -> dict[st
     if test is None or record.status == "PRUNED":
         return {}
     names = list(record.class_names) or [f"class {n}" for n in range(len(test.per_class))]
-    known = {"names": names, "counts": list(test.class_counts)}
+    known: dict[str, list[Any]] = {"names": names, "counts": list(test.class_counts)}
     if known not in classes:
         classes.append(known)
     shares = [None if share is None else _short(100 * share) for share in test.per_class]

@@ -69,7 +69,7 @@ def _end(timer: Timer) -> None:
 
 def _started(folder: RunFolder) -> subprocess.Popen[bytes]:
     """The process; the end of its standard input tells it that this one has ended."""
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", __name__, str(folder.path.absolute())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
