@@ -1,6 +1,6 @@
 """A sweep's page while it runs: written anew as trials end, by a process of its own.
 
-Owns: when that process begins and ends, and how often it writes. It has the lowest priority, writes
+Owns: when that process begins and ends, and how often it writes. It has a low priority, writes
 only if something has ended, and works for a small share of the time, so that the sweep is not
 slowed; it ends with the sweep, however that ends. Must not know: what is on the page.
 """
@@ -28,6 +28,11 @@ EVERY_S = 10
 """The page is written, and loads itself, no more often than this."""
 MOST_SHARE = 0.05
 """Of the time that passes, for writing pages."""
+LAST_S = 2.0
+"""How long a sweep that fails or is stopped waits for the page that says so; it is written then
+even if that takes longer."""
+NICENESS = 10
+"""On cores that all train it gets a tenth of one, and not so little that the page comes late."""
 
 
 @contextmanager
@@ -54,12 +59,14 @@ def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[
     except BaseException:
         _end(timer)
         for process in started:
-            process.communicate()  # it writes the page once more
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=LAST_S)
         raise
     _end(timer)
     for process in started:
         process.terminate()
         process.communicate()
+        (folder.report / f"index.html.{process.pid}.part").unlink(missing_ok=True)
 
 
 def _end(timer: Timer) -> None:
@@ -109,7 +116,7 @@ def keep_up(folder: RunFolder, ended: Event, *, every_s: float = EVERY_S) -> Non
 def main(path: str) -> None:
     """The process's life."""
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(19)
+        os.nice(NICENESS)
     ended = Event()
 
     def listen() -> None:

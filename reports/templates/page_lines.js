@@ -21,7 +21,7 @@ function scaleOf(column, height, top) {
 
 function tickLabel(column, x, [name, y], isLast, place) {
   const select = filters.querySelector(`select[data-column="${column}"]`);
-  const text = draw("text", { x: isLast ? x + 8 : x - 8, y: y + 4, class: isLast ? "tick" : "tick end" }, name);
+  const text = draw("text", { x: isLast ? x + 8 : x - 6, y: isLast ? y + 4 : y - 6, class: isLast ? "tick" : "tick end" }, name);
   if (!select || ![...select.options].some((each) => each.value === name)) return text;
   const toggle = () => {
     select.value = select.value === name ? "" : name;
