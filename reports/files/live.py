@@ -36,8 +36,10 @@ NICENESS = 10
 
 
 @contextmanager
-def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep the run's page up to date within the context; None: there is no such run.
+def live_page(folder: RunFolder | None, say: Callable[[str], None] | None) -> Iterator[None]:
+    """Keep the run's page up to date within the context; no folder: there is no such run.
+
+    `say` is told where the page is, once there is one.
 
     Where the context ends with an error, the page says that the run stopped; else the report, which
     is to be written then, takes its place.
@@ -49,7 +51,8 @@ def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[
 
     def start() -> None:
         started.append(_started(folder))
-        say(f"Page of the run so far: {folder.report / 'index.html'}")
+        if say is not None:
+            say(f"Page of the run so far: {folder.report / 'index.html'}")
 
     timer = Timer(FIRST_S, start)
     timer.daemon = True
