@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import click
@@ -182,7 +183,9 @@ def sweep(
         return
     from harness.reports.files.live import live_page
 
-    with live_page(plan.watched, TERMINAL.say):
+    # Of a sweep that is slow enough, which is nothing that what reads a pipe should see.
+    is_read = sys.stdout.isatty()
+    with live_page(plan.watched, TERMINAL.say if is_read else None):
         ran = plan.run()
     write_report(ran.folder)
     if ran.problem is not None:

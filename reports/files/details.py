@@ -19,6 +19,8 @@ from harness.store.store import Store
 
 MOST_BYTES = 1_500_000
 """Of all trials' details together."""
+MOST_DETAILED = 500
+"""Trials with details: more records and histories take longer to read than the rest of a report."""
 MOST_POINTS = 60
 """Of a learning curve."""
 
@@ -44,7 +46,7 @@ def read_details(store: Store, listed: TrialList, objective: Objective) -> Detai
     classes: list[dict[str, list[Any]]] = []
     room, left_out = MOST_BYTES, 0
     for trial_id in _by_interest(listed):
-        if room <= 0:
+        if room <= 0 or len(trials) >= MOST_DETAILED:
             left_out += 1
             continue
         found = _detail(store, trial_id, objective, classes)
@@ -109,7 +111,7 @@ def _scores(record: TrialRecord, classes: list[dict[str, list[Any]]]) -> dict[st
     if test is None or record.status == "PRUNED":
         return {}
     names = list(record.class_names) or [f"class {n}" for n in range(len(test.per_class))]
-    known = {"names": names, "counts": list(test.class_counts)}
+    known: dict[str, list[Any]] = {"names": names, "counts": list(test.class_counts)}
     if known not in classes:
         classes.append(known)
     shares = [None if share is None else _short(100 * share) for share in test.per_class]

@@ -1,6 +1,6 @@
 """A sweep's page while it runs: written anew as trials end, by a process of its own.
 
-Owns: when that process begins and ends, and how often it writes. It has the lowest priority, writes
+Owns: when that process begins and ends, and how often it writes. It has a low priority, writes
 only if something has ended, and works for a small share of the time, so that the sweep is not
 slowed; it ends with the sweep, however that ends. Must not know: what is on the page.
 """
@@ -28,11 +28,18 @@ EVERY_S = 10
 """The page is written, and loads itself, no more often than this."""
 MOST_SHARE = 0.05
 """Of the time that passes, for writing pages."""
+LAST_S = 2.0
+"""How long a sweep that fails or is stopped waits for the page that says so; it is written then
+even if that takes longer."""
+NICENESS = 10
+"""On cores that all train it gets a tenth of one, and not so little that the page comes late."""
 
 
 @contextmanager
-def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep the run's page up to date within the context; None: there is no such run.
+def live_page(folder: RunFolder | None, say: Callable[[str], None] | None) -> Iterator[None]:
+    """Keep the run's page up to date within the context; no folder: there is no such run.
+
+    `say` is told where the page is, once there is one.
 
     Where the context ends with an error, the page says that the run stopped; else the report, which
     is to be written then, takes its place.
@@ -44,7 +51,8 @@ def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[
 
     def start() -> None:
         started.append(_started(folder))
-        say(f"Page of the run so far: {folder.report / 'index.html'}")
+        if say is not None:
+            say(f"Page of the run so far: {folder.report / 'index.html'}")
 
     timer = Timer(FIRST_S, start)
     timer.daemon = True
@@ -54,12 +62,14 @@ def live_page(folder: RunFolder | None, say: Callable[[str], None]) -> Iterator[
     except BaseException:
         _end(timer)
         for process in started:
-            process.communicate()  # it writes the page once more
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=LAST_S)
         raise
     _end(timer)
     for process in started:
         process.terminate()
         process.communicate()
+        (folder.report / f"index.html.{process.pid}.part").unlink(missing_ok=True)
 
 
 def _end(timer: Timer) -> None:
@@ -69,7 +79,7 @@ def _end(timer: Timer) -> None:
 
 def _started(folder: RunFolder) -> subprocess.Popen[bytes]:
     """The process; the end of its standard input tells it that this one has ended."""
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", __name__, str(folder.path.absolute())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -109,7 +119,7 @@ def keep_up(folder: RunFolder, ended: Event, *, every_s: float = EVERY_S) -> Non
 def main(path: str) -> None:
     """The process's life."""
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(19)
+        os.nice(NICENESS)
     ended = Event()
 
     def listen() -> None:

@@ -19,9 +19,9 @@ function scaleOf(column, height, top) {
   return { y, ticks: ticks.map((tick) => [short(tick), y(tick)]) };
 }
 
-function tickLabel(column, x, [name, y], isLast) {
+function tickLabel(column, x, [name, y], isLast, place) {
   const select = filters.querySelector(`select[data-column="${column}"]`);
-  const text = draw("text", { x: isLast ? x + 8 : x - 8, y: y + 4, class: isLast ? "tick" : "tick end" }, name);
+  const text = draw("text", { x: isLast ? x + 8 : x - 6, y: isLast ? y + 4 : y - 6, class: isLast ? "tick" : "tick end" }, name);
   if (!select || ![...select.options].some((each) => each.value === name)) return text;
   const toggle = () => {
     select.value = select.value === name ? "" : name;
@@ -30,7 +30,7 @@ function tickLabel(column, x, [name, y], isLast) {
   const isOn = select.value === name;
   for (const [key, value] of Object.entries({
     role: "button", tabindex: "0", "aria-pressed": isOn, "aria-label": `${columns[column]} = ${name}: filter`,
-    id: `tick-${column}-${name}`,
+    id: `tick-${column}-${place}`,
   })) text.setAttribute(key, value);
   text.classList.add("choice-tick");
   text.addEventListener("click", toggle);
@@ -38,7 +38,7 @@ function tickLabel(column, x, [name, y], isLast) {
     if (event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
     toggle();
-    document.getElementById(`tick-${column}-${name}`)?.focus();
+    document.getElementById(`tick-${column}-${place}`)?.focus();
   });
   return text;
 }
@@ -77,7 +77,7 @@ function drawLines() {
     const at = x.get(column);
     drawing.append(draw("line", { x1: at, x2: at, y1: top, y2: top + height, class: "axis" }));
     drawing.append(draw("text", { x: at, y: 16, class: "name" }, columns[column]));
-    for (const tick of scales.get(column).ticks) drawing.append(tickLabel(column, at, tick, column === score));
+    scales.get(column).ticks.forEach((tick, n) => drawing.append(tickLabel(column, at, tick, column === score, n)));
   }
   document.getElementById("lines").replaceChildren(drawing);
   const left = scored.length - drawn.length;

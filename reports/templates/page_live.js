@@ -1,5 +1,9 @@
 // Starts the view, and loads the page anew while the run goes on, with filters and place kept.
 const PLACE = `place ${location.pathname}`;
+const REST_MS = 2000; // after a key or a click, in which nothing moves under the reader's hands
+const scrolled = () => [...document.querySelectorAll(".scroll")];
+let touched = -REST_MS;
+let waiting = null;
 const every = Number(document.documentElement.dataset.every ?? 0);
 
 function remembered() {
@@ -22,9 +26,13 @@ function showView() {
 }
 
 function loadAnew() {
-  const typing = document.activeElement?.matches("input, select") || String(getSelection()) !== "";
-  if (document.hidden || typing) return setTimeout(loadAnew, 1000);
-  const place = { x: scrollX, y: scrollY, focus: document.activeElement?.id ?? "" };
+  const isBusy = performance.now() - touched < REST_MS || String(getSelection()) !== "";
+  if (document.hidden || isBusy) {
+    waiting = setTimeout(loadAnew, 500);
+    return;
+  }
+  const boxes = scrolled().map((box) => [box.scrollLeft, box.scrollTop]);
+  const place = { x: scrollX, y: scrollY, boxes, focus: document.activeElement?.id ?? "" };
   try {
     sessionStorage.setItem(PLACE, JSON.stringify(place));
   } catch {
@@ -42,10 +50,15 @@ addEventListener("hashchange", () => {
 const place = remembered();
 if (place) {
   if (place.focus) document.getElementById(place.focus)?.focus({ preventScroll: true });
+  const boxes = scrolled();
+  if (boxes.length === place.boxes.length) boxes.forEach((box, n) => box.scrollTo(...place.boxes[n]));
   scrollTo({ left: place.x, top: place.y, behavior: "instant" });
 }
 if (every > 0) {
-  let waiting = setTimeout(loadAnew, 1000 * every);
+  for (const kind of ["keydown", "pointerdown", "input"]) {
+    addEventListener(kind, () => (touched = performance.now()), true);
+  }
+  waiting = setTimeout(loadAnew, 1000 * every);
   const pause = document.getElementById("pause");
   pause.hidden = false;
   pause.addEventListener("click", () => {

@@ -115,7 +115,7 @@ function drawMap() {
 }
 
 function chooser(label, key, among, current) {
-  const select = make("select", {}, ...among.map((column) => make("option", {}, columns[column])));
+  const select = make("select", { id: `map-${key}` }, ...among.map((column) => make("option", {}, columns[column])));
   select.value = columns[current];
   select.addEventListener("change", () => { keep({ [key]: select.value }); refreshMap(); });
   return make("label", {}, `${label} `, select);
@@ -124,12 +124,12 @@ function chooser(label, key, among, current) {
 function refreshMap() {
   const view = mapView();
   const bar = document.getElementById("map-choosers");
-  const at = [...bar.querySelectorAll("select")].indexOf(document.activeElement);
+  const focused = document.activeElement?.id ?? "";
   const others = candidates.filter((column) => column !== view.rows);
   bar.replaceChildren(chooser("rows", "rows", candidates, view.rows),
     ...(others.length ? [chooser("columns", "across", others, view.across)] : []),
     chooser("value", "value", valueColumns, view.value));
-  if (at >= 0) bar.querySelectorAll("select")[at]?.focus();
+  if (focused.startsWith("map-")) document.getElementById(focused)?.focus();
   drawMap();
   showOpened(false);
 }

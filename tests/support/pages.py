@@ -44,6 +44,7 @@ def three_axes(root, *, missing=()):
             Axis(field="depth", values=("last:1", "last:2"), label="depth"),
             Axis(field="alpha", values=(1.0, 2.0), label="alpha"),
         ),
+        views=(),
         reference=None,
     )
     store = Store(root)
