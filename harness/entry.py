@@ -136,8 +136,9 @@ def sweep(
     `study` is a shipped one's name, a path, or a `Study`. A study that names searches has each of
     them run and compared instead. The report is written as well; see `Results.report`. `cache` is
     the disk space for what frozen blocks compute, which trials share; 0: none. `objective` is what
-    choices are made by, on the selection split; another than the study's makes a run of its own.
-    `only` leaves some values of axes, as in `{"positions": ["q", "v"]}`.
+    choices are made by, on the selection split; another than the study's makes a run of its own,
+    and two or three with commas between them are for random, tpe and nsga2. `only` leaves some
+    values of axes, as in `{"positions": ["q", "v"]}`.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.

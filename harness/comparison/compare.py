@@ -68,8 +68,6 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
     for flag, value in of_searches.items():
         if value is not None:
             raise UserError(f"--{flag} is for --search; methods all spend the same.")
-    if "," in (asked.objective or ""):
-        raise UserError(f"--objective {asked.objective}: methods are chosen by one; give one.")
     engine = EngineRequest(workers=asked.workers)
     engine.start_ahead(asked.place.device)
     # Imported here and below, because a replay needs no torch.
@@ -84,6 +82,9 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
         objective=asked.objective,
     )
     prepared = prepare(study, asked.place, engine, console)
+    if prepared.study.further:
+        named = ",".join(prepared.study.objectives)
+        raise UserError(f"--objective {named}: methods are chosen by one; give one.")
     return run_methods(prepared, methods, asked.seeds, asked.line)
 
 

@@ -139,7 +139,9 @@ class LiveComparison(SweepPlan):
         yield said(full, study.seeds, varied_by(study.space or study.axes))
         times = asked.repeats.count or REPEATS_LIVE
         yield f"Searches: {asked.searches}, each to a budget of {asked.budget}, {times}×."
-        if study.objective != SHOWN:
+        if study.further:
+            yield f"Objectives: {', '.join(study.objectives)}; sought is their front."
+        elif study.objective != SHOWN:
             yield f"Chosen by: the best {scale_of(study.objective).words}."
 
     def run(self) -> Ran:

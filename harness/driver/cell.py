@@ -129,6 +129,9 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
         UserError: it cannot be run, or names something that is not there.
     """
     study, chosen_by = choosing_by(known_study(asked.study), asked.objective)
+    if asked.controls and study.further:
+        goals = ", ".join(study.objectives)
+        raise UserError(f"--controls takes one objective, and {study.name} has {goals}; give one.")
     request = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )

@@ -150,6 +150,8 @@ class OneSearchPlan(SweepPlan):
         yield f"{study.name}: {study.question}"
         yield said(self.planned.full, study.seeds[:1], varied_by(study.space or study.axes))
         yield self.planned.words
+        if study.further:
+            yield f"Objectives: {', '.join(study.objectives)}; sought is their front."
 
     def estimate(self, *, probing: bool) -> str | None:
         if not probing:

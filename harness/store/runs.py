@@ -314,15 +314,24 @@ def read_counts(folder: RunFolder) -> dict[str, Counted]:
     return read_as(dict[str, Counted], folder.counts, REMEDY)
 
 
+def _read_study(folder: RunFolder) -> _StudyFile:
+    if not folder.study.is_file():
+        raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
+    return read_as(_StudyFile, folder.study, REMEDY)
+
+
+def read_study(folder: RunFolder) -> Study:
+    """The study of a run, without its trials' logs; as `read_run`."""
+    return _read_study(folder).study
+
+
 def read_run(folder: RunFolder) -> RunFiles:
     """Read the folder of a sweep or of a comparison of searches, also while it is being driven.
 
     Raises:
         UserError: the folder is of neither, or one of its files is damaged.
     """
-    if not folder.study.is_file():
-        raise UserError(f"{folder} is not a run: it has no study.json; start one with a sweep.")
-    content = read_as(_StudyFile, folder.study, REMEDY)
+    content = _read_study(folder)
     asked = list(content.cells)
     searches = {number: read_log(log) for number, log in enumerate(folder.logs())}
     for events in searches.values():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.metrics import COSTS, Goal, scale_of
 from harness.reports.figures.style import COLOURS, line_look, style
@@ -43,6 +44,7 @@ def fronts(found: Fronts) -> Figure:
 def _front(axis: Axes, found: Fronts, goal: Goal) -> None:
     first, is_table = found.goals[0], found.space is not None
     known = found.space if found.space is not None else found.points
+    known = known.drop_duplicates("trial_id")
     axis.scatter(known[goal], known[first], s=9, lw=0, color="0.78", zorder=1)
     if is_table:
         for index, arm in enumerate(found.volumes.index):
@@ -65,7 +67,7 @@ def _front(axis: Axes, found: Fronts, goal: Goal) -> None:
             ha="right", transform=axis.transAxes,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
         )  # fmt: skip
-    axis.set_title(f"{len(found.front)} of {len(known)} {what} are on the front")
+    axis.set_title(f"on the front: {len(found.front)} of {len(known)} {what}")
     axis.grid(alpha=0.3)
 
 
@@ -112,6 +114,7 @@ def _label_ends(axis: Axes, ends: list[tuple[float, float, str, Any]]) -> None:
         places.append(y if not places else max(y, places[-1] + 0.045 * (high - low)))
     shift = float(np.mean([y for _, y, *_ in ends]) - np.mean(places))
     far = max(x for x, *_ in ends)
+    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ticks = [tick for tick in axis.get_xticks() if 0 <= tick <= far]
     axis.set_xlim(0, 1.45 * far)
     axis.set_xticks(ticks)

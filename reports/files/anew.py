@@ -44,7 +44,7 @@ from harness.reports.text.searches import search_document
 from harness.reports.text.sweep import sweep_content
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
-from harness.store.runs import command_line, read_run
+from harness.store.runs import command_line, read_study
 from harness.store.summaries import COSTS, OnUnusable
 
 QUOTED = re.compile(r'[",\r\n]')
@@ -73,11 +73,12 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Writ
         return _write_comparison(folder)
     if folder.kind == "counts":
         return _write_counts(folder)
-    if read_run(folder).study.further:
-        return _write_fronts(folder, on_unusable)
     if folder.kind == "searches":
-        return _write_searches(folder)
+        several = bool(read_study(folder).further)
+        return _write_fronts(folder, on_unusable) if several else _write_searches(folder)
     run = load_run(folder, on_unusable)
+    if run.study.further:
+        return _write_fronts(folder, on_unusable)
     everything = summarise(run)
     choice = choose(run, everything)
     summary = over_nuisance(run, everything)
