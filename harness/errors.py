@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,9 +107,17 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     same = [name for name in choices if name.casefold() == given.casefold()]
     meant = _meant(given, choices) or same or near[:1]
     hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-    listed = choices if len(choices) <= MOST_LISTED else [*near, f"{len(choices)} in all"]
+    listed = _in_families(choices) if len(choices) > MOST_LISTED else choices
+    if len(listed) > MOST_LISTED:
+        listed = [*near, f"{len(choices)} in all"]
     allowed = f"Allowed: {', '.join(listed)}" if choices else "There is none"
     return UserError(f"Unknown {kind} {given!r}.{hint} {allowed}.")
+
+
+def _in_families(choices: Sequence[str]) -> list[str]:
+    """`torchvision:CIFAR10` and its like as one `torchvision:NAME`."""
+    families = {f"{name.split(':')[0]}:NAME" if ":" in name else name for name in choices}
+    return sorted(families)
 
 
 def begun(kind: str, given: str, names: Iterable[str]) -> str | None:

@@ -100,7 +100,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         "harness/assets/joint_space.parquet",
         "harness/assets/vit_pico.safetensors",
         "harness/baselines/paper/fig1c.csv",
-        "harness/reports/templates/page.js",
+        "harness/reports/templates/page_map.js",
         "harness/reports/templates/report.md.jinja",
     }
     assert not [name for name, info in files.items() if stat.S_ISLNK(info.external_attr >> 16)]

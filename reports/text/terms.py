@@ -8,6 +8,8 @@ from __future__ import annotations
 TERMS = {
     "Choice": "What a user without the test set would take: best on the split that choices are "
     "made on, averaged over seeds.",
+    "Front": "The configurations that no other is better than in one objective without being worse "
+    "in another, on the split that choices are made on.",
     "Trained": "The one configuration that was trained.",
     "Counted": "What was counted; nothing was trained.",
     "Test": "Its score on images that entered no choice. With ±: the 95 % Student-t interval of "
