@@ -12,7 +12,7 @@ import pytest
 from support.cli import harness
 from support.few import SET
 from support.here import Here
-from support.processes import Forked, wait_for
+from support.processes import Forked, one_running, wait_for
 
 from harness.catalogue.studies import load_study, study_names
 from harness.runner.trial import record_crash
@@ -207,7 +207,7 @@ def begun(out):
 def test_a_sweep_killed_with_its_worker_continues_to_the_same_table(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     process = begun(broken)
-    worker = json.loads(next(broken.glob("trials/*/claim.json")).read_text())["pid"]
+    worker = wait_for(lambda: one_running(broken), process)
     for pid in (worker, process.pid):
         os.kill(pid, signal.SIGKILL)
     process.end()
