@@ -264,3 +264,22 @@ def test_the_figure_has_every_arm_of_a_scenario(scenario):
     assert list(rows["arm"]) == list(arms[scenario.name]) and set(rows["seeds"]) == {len(SEEDS)}
     [panel] = draw_arms(rows, WORDS).axes
     assert [tick.get_text() for tick in panel.get_yticklabels()] == list(rows["arm"])
+
+
+@slow
+def test_replays_go_on_where_they_stopped_and_before_nothing_is_concluded(
+    archives, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reading, "load_study", few_seeds)
+    monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+    for path in archives.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    scenario = read_scenario("synth_rs", tmp_path)
+    path = searched.kept_at(scenario)
+    whole = path.read_bytes()
+    kept = pd.read_csv(path)
+    kept[kept["seed"] != 103].to_csv(path, index=False)
+    said = command.make([scenario]).texts[command.ROOT / "README.md"]
+    assert "7 of 7 seeds are trained, and searches are replayed in 6" in said
+    searched.replay(scenario)
+    assert path.read_bytes() == whole

@@ -228,7 +228,7 @@ _SAMPLED = {
 }
 _RANKED = (
     ("gradnorm", "have the largest gradient norm before training"),
-    ("snip", "have the largest |weight x gradient| before training (SNIP)"),
+    ("snip", "have the largest weight times gradient before training (SNIP)"),
     ("fisher", "have the most Fisher information before training"),
 )
 _STOPPED = {

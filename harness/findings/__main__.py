@@ -18,7 +18,7 @@ from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, SCENARIOS
 from harness.findings.figure import arms_table, draw_arms, draw_validation
 from harness.findings.scenario import Scenario, read_scenario
-from harness.findings.searched import replay
+from harness.findings.searched import replay, replayed
 from harness.findings.validation import validation_table
 from harness.reports.figures.style import DPI
 
@@ -41,9 +41,9 @@ def make(scenarios: Sequence[Scenario], root: Path = ROOT) -> Made:
     """Compute all that README.md and FINDINGS.md say was measured.
 
     Raises:
-        UserError: replays are missing, or of other scores.
+        UserError: replays are of other scores.
     """
-    whole = [each for each in scenarios if each.is_whole]
+    whole = [each for each in scenarios if each.is_whole and replayed(each) == each.seeds]
     arms = {each.name: arms_of(each) for each in whole}
     by_name = blocks(scenarios, arms)
     texts = {root / name: fill((root / name).read_text(), by_name) for name in DOCUMENTS}

@@ -15,6 +15,7 @@ import pandas as pd
 from harness.errors import UserError
 from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, Claim, contrasts_of
 from harness.findings.scenario import Scenario
+from harness.findings.searched import replayed
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.verdict import Contrast
 from harness.reports.text.numbers import with_interval
@@ -80,15 +81,19 @@ def _trials(scenario: Scenario) -> int:
 
 
 def _not_run(scenario: Scenario) -> str:
-    return f"not run ({len(scenario.seeds)} of {len(scenario.wanted)} seeds)"
+    return f"not run ({_so_far(scenario)})"
+
+
+def _so_far(scenario: Scenario) -> str:
+    seeds = f"{len(scenario.seeds)} of {len(scenario.wanted)} seeds"
+    if not scenario.is_whole:
+        return seeds
+    return f"{seeds} are trained, and searches are replayed in {len(replayed(scenario))}"
 
 
 def _headline(scenarios: Sequence[Scenario], found: Found) -> str:
     if not found:
-        seeds = ", ".join(
-            f"{WORDS[each.name]} {len(each.seeds)} of {len(each.wanted)} seeds"
-            for each in scenarios
-        )
+        seeds = ", ".join(f"{WORDS[each.name]} {_so_far(each)}" for each in scenarios)
         return f"No scenario is complete ({seeds}), so nothing is concluded yet.\n"
     sentences = []
     for claim in CLAIMS:

@@ -33,6 +33,7 @@ from harness.store.table import Table, read_table, tabulate
 
 REPEATS = {"gp": 200, "tpe": 500}
 """Search -> times that it is replayed within every seed."""
+COLUMNS = ["seed", "search", "trial_id", "times", "runs"]
 
 
 class Choice(NamedTuple):
@@ -66,21 +67,32 @@ def searched_by_seed(scenario: Scenario, name: str) -> pd.DataFrame:
 
 
 def replay(scenario: Scenario) -> Path:
-    """Replay every search within every seed, and keep what they chose; the file."""
+    """Replay every search within every seed, and keep what they chose; the file.
+
+    It is written after every seed, and seeds that it has of these scores are not replayed again.
+    """
+    path, scores, kept = kept_at(scenario), _digest(scenario), _kept(scenario)
+    rows = kept[kept["scores"] == scores].drop(columns="scores")
     with TemporaryDirectory() as place:
         table = table_of(scenario, Path(place))
-        rows = []
         for seed in scenario.seeds:
-            for name, repeats in REPEATS.items():
-                ends = list(replays(table, name, seed, range(repeats), Path(place)))
-                times = Counter(each.trial_id for each in ends)
-                for trial_id, count in sorted(times.items()):
-                    paid = [each.runs for each in ends if each.trial_id == trial_id]
-                    rows.append((seed, name, trial_id, count, round(float(np.mean(paid)), 4)))
-    frame = pd.DataFrame(rows, columns=["seed", "search", "trial_id", "times", "runs"])
-    path = kept_at(scenario)
-    frame.assign(scores=_digest(scenario)).to_csv(path, index=False, lineterminator="\n")
+            if seed in set(rows["seed"]):
+                continue
+            own = pd.DataFrame(_choices(table, seed, Path(place)), columns=COLUMNS)
+            rows = pd.concat([rows, own] if len(rows) else [own])
+            rows = rows.sort_values("seed", kind="stable")
+            rows.assign(scores=scores).to_csv(path, index=False, lineterminator="\n")
     return path
+
+
+def _choices(table: Table, seed: int, place: Path) -> Iterator[tuple[int, str, str, int, float]]:
+    """What each search chose in a seed, how often, and what was paid for it on average."""
+    for name, repeats in REPEATS.items():
+        ends = list(replays(table, name, seed, range(repeats), place))
+        times = Counter(each.trial_id for each in ends)
+        for trial_id, count in sorted(times.items()):
+            paid = [each.runs for each in ends if each.trial_id == trial_id]
+            yield seed, name, trial_id, count, round(float(np.mean(paid)), 4)
 
 
 def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> Iterator[Choice]:
@@ -120,17 +132,32 @@ def table_of(scenario: Scenario, place: Path) -> Table:
     return read_table(place / "table.parquet")
 
 
-def _read(scenario: Scenario) -> pd.DataFrame:
-    path = kept_at(scenario)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: make it with `python -m harness.findings --replay`.")
-    kept = pd.read_csv(path)
-    if set(kept["scores"]) != {_digest(scenario)}:
+def replayed(scenario: Scenario) -> tuple[int, ...]:
+    """The seeds in which the searches were replayed.
+
+    Raises:
+        UserError: the replays that are kept are of other scores.
+    """
+    kept = _kept(scenario)
+    if set(kept["scores"]) - {_digest(scenario)}:
         raise UserError(
-            f"{path} was made from other scores than the archive of {scenario.name} has now: make "
-            "it again with `python -m harness.findings --replay`."
+            f"{kept_at(scenario)} was made from other scores than the archive of {scenario.name} "
+            "has now: make it again with `python -m harness.findings --replay`."
         )
-    return kept
+    return tuple(sorted(map(int, set(kept["seed"]))))
+
+
+def _read(scenario: Scenario) -> pd.DataFrame:
+    if replayed(scenario) != scenario.seeds:
+        raise UserError(
+            f"{kept_at(scenario)} lacks seeds: make it with `python -m harness.findings --replay`."
+        )
+    return _kept(scenario)
+
+
+def _kept(scenario: Scenario) -> pd.DataFrame:
+    path = kept_at(scenario)
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[*COLUMNS, "scores"])
 
 
 def kept_at(scenario: Scenario) -> Path:
