@@ -88,7 +88,7 @@ def _so_far(scenario: Scenario) -> str:
     seeds = f"{len(scenario.seeds)} of {len(scenario.wanted)} seeds"
     if not scenario.is_whole:
         return seeds
-    return f"{seeds} are trained, and searches are replayed in {len(replayed(scenario))}"
+    return f"{seeds} trained, {len(replayed(scenario))} replayed"
 
 
 def _headline(scenarios: Sequence[Scenario], found: Found) -> str:
