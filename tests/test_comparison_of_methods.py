@@ -167,12 +167,20 @@ def test_all_methods_are_all_that_train(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "names,words", [("lora,lorra", "Did you mean 'lora'"), ("metapeft,lora", "'metapeft'")]
-)
-def test_methods_that_cannot_be_compared_are_refused(tmp_path, names, words):
-    with pytest.raises(UserError, match=words):
-        compared_methods(names)
+def test_metapeft_by_name_is_over_its_own_base_alone(tmp_path):
+    store = Store(tmp_path)
+    compared = methods(store, Fake(store, rated), "metapeft,adaptformer,lora", seeds=(0,))
+    learned = [arm.name for arm in compared.arms if "MetaPEFT" in arm.name]
+    assert learned == ["lora with MetaPEFT (× 2)"]
+    assert compared.pairs == (("lora with MetaPEFT (× 2)", "lora, all positions (× 2)"),)
+    alone = methods(store, Fake(store, rated), "metapeft,bitfit", seeds=(0,))
+    assert "lora with MetaPEFT (× 2)" in [arm.name for arm in alone.arms]
+    assert not alone.pairs
+
+
+def test_methods_that_cannot_be_compared_are_refused(tmp_path):
+    with pytest.raises(UserError, match="Did you mean 'lora'"):
+        compared_methods("lora,lorra")
 
 
 def test_one_method_is_nothing_to_compare(tmp_path):

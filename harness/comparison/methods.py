@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from harness.comparison.arms import Arms
 from harness.comparison.baseline import LABEL, baseline
 from harness.driver.batch import TrialRunner, trial_runner
@@ -32,6 +34,8 @@ RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
 FURTHER = 4
 """Rates tried beyond them, a factor of four each, by a seed of an arm whose best is at an end: full
 fine-tuning needs a small one, a few parameters a large one. It is charged for them."""
+LEARNER = "metapeft"
+"""What learns the strengths of every additive method, where no method that does is named."""
 SEEDS = 3
 """How many where no other number is asked for."""
 REFERENCE = "lora"
@@ -41,18 +45,18 @@ REFERENCE = "lora"
 def compared_methods(names: str) -> list[str]:
     """The methods that `all` or a list `a,b` stands for, the reference first.
 
-    Those that need an extra of this package are compared where they are named.
+    Those that need an extra of this package, or that learn the strengths of another, are compared
+    where they are named.
 
     Raises:
-        UserError: an unknown method, or one that only learns the strengths of another.
+        UserError: an unknown method.
     """
     methods = METHODS.working()
-    trained = [name for name, method in methods.items() if not method.wraps]
-    plain = [name for name in trained if methods[name].in_all]
+    plain = [name for name, method in methods.items() if method.in_all and not method.wraps]
     chosen = plain if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in chosen:
-        if name not in trained and "+" not in name:
-            raise unknown("method to compare:", name, ["all", *trained])
+        if name not in methods and "+" not in name:
+            raise unknown("method to compare:", name, ["all", *methods])
     return sorted(chosen, key=lambda name: name != REFERENCE)
 
 
@@ -103,7 +107,8 @@ def compare_methods(
 ) -> Comparison:
     """Train each method at its own sites, an additive one at all its sites too and with MetaPEFT.
 
-    The baseline of every comparison stands beside them with its rate tuned, and in one run at the
+    Where a method that learns strengths is named, it is compared over its own base alone. The
+    baseline of every comparison stands beside them with its rate tuned, and in one run at the
     recipe's; so does the best cell of the study's sweep, if it is in the store.
 
     Raises:
@@ -114,26 +119,7 @@ def compare_methods(
     base = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
-    sizes = dims(base.backbone)
-    requests: dict[str, TrialRequest] = {}
-    pairs: dict[str, str] = {}
-    for name in names:
-        method = get_method(name)
-        options = method.parse_options({})
-        own = base.model_copy(update={"method": name})
-        label = _label(name, method.default_positions_on(sizes, options))
-        requests[label] = own
-        if not method.additive:
-            continue
-        positions = method.positions_on(sizes, options)
-        if set(positions) != set(method.default_positions_on(sizes, options)):
-            label = _label(name, ("all positions",))
-            requests[label] = own.model_copy(update={"positions": positions})
-        learned = f"{name} with MetaPEFT"
-        pairs[learned] = label
-        requests[learned] = base.with_values(
-            {"method": "metapeft", "options.base": name}, source="MetaPEFT"
-        )
+    requests, pairs = _requests(names, base)
     arms = Arms(
         seeds=seeds,
         study=study,
@@ -161,6 +147,48 @@ def compare_methods(
         pairs=tuple((named[learned], named[plain]) for learned, plain in pairs.items()),
         notes=tuple(arms.notes),
     )
+
+
+def _requests(
+    names: Sequence[str], base: TrialRequest
+) -> tuple[dict[str, TrialRequest], dict[str, str]]:
+    """Label -> request of every arm at the recipe's rate; learned strengths -> their plain arm."""
+    sizes = dims(base.backbone)
+    learners = {_base_of(name): name for name in names if get_method(name).wraps}
+    requests: dict[str, TrialRequest] = {}
+    pairs: dict[str, str] = {}
+
+    def learn(over: str) -> str:
+        learner = learners.get(over, LEARNER)
+        label = f"{over} with {'MetaPEFT' if learner == LEARNER else learner}"
+        changes: dict[str, JsonValue] = {"method": learner, "options.base": over}
+        requests[label] = base.with_values(changes, source=label)
+        return label
+
+    for name in names:
+        method = get_method(name)
+        if method.wraps:
+            if _base_of(name) not in names:
+                learn(_base_of(name))
+            continue
+        options = method.parse_options({})
+        own = base.model_copy(update={"method": name})
+        label = _label(name, method.default_positions_on(sizes, options))
+        requests[label] = own
+        if not method.additive:
+            continue
+        positions = method.positions_on(sizes, options)
+        if set(positions) != set(method.default_positions_on(sizes, options)):
+            label = _label(name, ("all positions",))
+            requests[label] = own.model_copy(update={"positions": positions})
+        if name in learners or not learners:
+            pairs[learn(name)] = label
+    return requests, pairs
+
+
+def _base_of(name: str) -> str:
+    method = get_method(name)
+    return method.unwrapped(method.parse_options({}))[0]
 
 
 def _label(name: str, positions: Sequence[str]) -> str:
