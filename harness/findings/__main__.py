@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from harness.findings.claims import arms_of
 from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, SCENARIOS
 from harness.findings.figure import arms_table, draw_arms, draw_validation
+from harness.findings.methods import methods_table
 from harness.findings.scenario import Scenario, read_scenario
 from harness.findings.searched import replay, replayed
 from harness.findings.validation import validation_table
@@ -37,15 +39,15 @@ class Made(NamedTuple):
     """By path without a suffix."""
 
 
-def make(scenarios: Sequence[Scenario], root: Path = ROOT) -> Made:
-    """Compute all that README.md and FINDINGS.md say was measured.
+def make(scenarios: Sequence[Scenario], root: Path = ROOT, archives: Path = ARCHIVES) -> Made:
+    """Compute all that README.md and FINDINGS.md say was measured; `archives` as of scenarios.
 
     Raises:
         UserError: replays are of other scores.
     """
     whole = [each for each in scenarios if each.is_whole and replayed(each) == each.seeds]
     arms = {each.name: arms_of(each) for each in whole}
-    by_name = blocks(scenarios, arms)
+    by_name = blocks(scenarios, arms, methods_table(archives))
     texts = {root / name: fill((root / name).read_text(), by_name) for name in DOCUMENTS}
     if not whole:
         return Made(texts, {})
@@ -76,9 +78,10 @@ def main() -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         print(path.relative_to(ROOT))
-    for path, figure in made.figures.items():
-        figure.savefig(path.with_suffix(".png"), dpi=DPI)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "findings"}):  # or else ids in the file would be drawn
+        for path, figure in made.figures.items():
+            figure.savefig(path.with_suffix(".png"), dpi=DPI)
+            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -30,8 +30,10 @@ ByScenario = Mapping[str, Mapping[str, pd.DataFrame]]
 """Scenario -> arm -> a row per seed; of whole scenarios."""
 
 
-def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
-    """Name -> Markdown of every block."""
+def blocks(
+    scenarios: Sequence[Scenario], arms: ByScenario, methods: pd.DataFrame | None = None
+) -> dict[str, str]:
+    """Name -> Markdown of every block; `methods` as of `methods_table`."""
     whole = [each for each in scenarios if each.name in arms]
     found = {each.name: contrasts_of(each, arms[each.name]) for each in whole}
     return {
@@ -43,6 +45,7 @@ def blocks(scenarios: Sequence[Scenario], arms: ByScenario) -> dict[str, str]:
         "arms": "\n".join(_arms(each, arms[each.name]) for each in whole) or NOTHING,
         "claims": _claims(scenarios, found, [c for c in CLAIMS if c.key not in PRIMARY]),
         "register": _claims(scenarios, found, CLAIMS),
+        "methods": "Not run.\n" if methods is None else _methods(methods),
     }
 
 
@@ -167,6 +170,29 @@ def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]
         [key, words, "", *["not asked here"] * len(scenarios)] for key, words in NOT_ASKED.items()
     ]
     return _table(["", "claim", "paper", *(WORDS[each.name] for each in scenarios)], rows)
+
+
+def _methods(rows: pd.DataFrame) -> str:
+    lines = []
+    for _, row in rows.iterrows():
+        is_judged = pd.notna(row["mean"])
+        lines.append(
+            [
+                row["arm"],
+                with_interval(row["test"], row["ci"]),
+                f"{row['mean']:+.2f} ± {row['half_width']:.2f}" if is_judged else "",
+                f"{row['p_holm']:.3f}" if is_judged else "",
+                row["verdict"] if is_judged else "",
+                f"{row['runs']:.1f}",
+                str(row["parameters"]),
+            ]
+        )
+    judged = rows.dropna(subset="mean")
+    better = int((judged["verdict"] == "better").sum())
+    seeds = int(judged["seeds"].min())
+    said = f"**{better} of {len(judged)}** beat LoRA at every linear map ({seeds} seeds)."
+    header = ["arm", "class mean", "minus LoRA (95 %)", "p (Holm)", "verdict", "runs", "parameters"]
+    return f"{said}\n\n{_table(header, lines)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

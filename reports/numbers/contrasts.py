@@ -35,8 +35,12 @@ def by_seed(final: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return means.reset_index()
 
 
-def contrasts(seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...]) -> pd.DataFrame:
+def contrasts(
+    seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...], against: str | None = None
+) -> pd.DataFrame:
     """Every pair of arms, the later one minus the earlier, by `test` in percent.
+
+    With `against`, one of the arms, only the others minus that one.
 
     `seeds` as of `by_seed`; `certain` are those without chance of their own within a seed. A row
     has the arms' names (`first` minus `second`), the number of `seeds` that both have, the `mean`
@@ -56,7 +60,10 @@ def contrasts(seeds: pd.DataFrame, arms: list[str], certain: tuple[str, ...]) ->
     }
     rows: list[dict[str, Any]] = []
     found: list[Array] = []
-    for second, first in itertools.combinations(arms, 2):
+    pairs = list(itertools.combinations(arms, 2))
+    if against is not None:
+        pairs = [(against, arm) for arm in arms if arm != against]
+    for second, first in pairs:
         differences = values[first] - values[second]
         differences = differences[np.isfinite(differences)]
         if len(differences):

@@ -1,0 +1,72 @@
+"""Newer methods against LoRA at every linear map, each at a rate of its own: how many beat it.
+
+Owns: which arms of the archived comparison are judged, and their table. Must not know: documents.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from harness.archive.importing import import_archives
+from harness.comparison.baseline import LABEL
+from harness.findings.evidence import ARCHIVES
+from harness.metrics import SHOWN
+from harness.reports.numbers.comparison import Arms, load_arms
+from harness.reports.numbers.contrasts import contrasts
+from harness.store.store import Store
+
+ARCHIVE = "methods.parquet"
+"""Of `harness compare --methods lora,hf:dora,hf:adalora,hf:ia3,lora_plus,rslora,metapeft`, with
+`--seeds 6`: with fewer the rule says nothing."""
+EVERYWHERE = (", all positions", " with MetaPEFT")
+"""How the arms are called that are placed at every linear map."""
+ITSELF = "lora, all positions"
+"""LoRA with another strength is no other method."""
+
+
+def methods_table(archives: Path = ARCHIVES) -> pd.DataFrame | None:
+    """A row per method at every linear map, as of `contrasts`, minus LoRA there; None: not run.
+
+    Beside them `arm`, `test` class mean in percent and its 95 % half-width `ci`, `runs` by FLOPs
+    that a seed paid, `parameters`, and the number of `seeds`. The first row is LoRA's own, without
+    a contrast.
+
+    Raises:
+        UserError: the archive is damaged.
+    """
+    path = archives / ARCHIVE
+    if not path.is_file():
+        return None
+    with TemporaryDirectory() as place:
+        [imported] = import_archives([path], Store(Path(place)))
+        arms = load_arms(imported.run)
+    labels = {name: label_of(name) for name in arms.table["arm"]}
+    [reference] = [name for name, label in labels.items() if label == LABEL]
+    rivals = [n for n, label in labels.items() if label.endswith(EVERYWHERE) and label != ITSELF]
+    judged = [reference, *rivals]
+    found = contrasts(_scores(arms, judged), judged, tuple(judged), reference)
+    own = arms.table.set_index("arm").loc[judged]
+    beside = pd.DataFrame(
+        {
+            "arm": [labels[name] for name in own.index],
+            "test": own[SHOWN],
+            "ci": own[f"{SHOWN}_ci"],
+            "runs": own["runs_by_flops"],
+            "parameters": own["trainable_params"],
+        }
+    )
+    return beside.join(found.set_index("first").drop(columns="second")).reset_index(drop=True)
+
+
+def label_of(name: str) -> str:
+    """An arm's name without the rates that its seeds chose."""
+    return name.split(" (×")[0]
+
+
+def _scores(arms: Arms, judged: list[str]) -> pd.DataFrame:
+    rows = arms.scores[arms.scores["arm"].isin(judged)]
+    rows = rows.rename(columns={"arm": "search", f"test_{SHOWN}": "test"})
+    return rows[["search", "seed", "test"]]
