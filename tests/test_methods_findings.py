@@ -1,4 +1,4 @@
-"""How many methods beat LoRA at every linear map, from an archive of a comparison that is made up."""
+"""How many methods beat LoRA at every linear map, from a made-up archive of a comparison."""
 
 from __future__ import annotations
 
