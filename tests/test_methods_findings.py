@@ -45,6 +45,7 @@ def test_each_method_is_judged_once_at_every_linear_map(archives):
     table = methods_table(archives)
     words = dict(zip(table["arm"], table["verdict"], strict=True))
     assert words.pop("lora, α = 4, all linear maps") is np.nan
+    assert words.pop("lora, α = 4, all linear maps, one run") is np.nan
     assert words == {
         "lora with MetaPEFT": "worse",
         "adapter, all positions": "better",
