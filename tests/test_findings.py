@@ -242,7 +242,7 @@ def git(*words):
 def test_every_archived_trial_is_of_a_commit_that_has_the_protocol():
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
         pytest.skip("needs the history of a whole clone")
-    files = sorted(ARCHIVES.glob("*.parquet"))
+    files = sorted(ARCHIVES.glob("protocol_*.parquet"))
     assert files
     for file in files:
         commits = {trial.record["provenance"]["git"] for trial in read_archive(file).trials}
