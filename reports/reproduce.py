@@ -67,6 +67,8 @@ device and with the versions that its CSV names.
 
 LISTED = re.compile(r'^ *<li><a href="([^"#:]+)">.*</a></li>\n', re.MULTILINE)
 """A file in a page's list of files."""
+NAMED = re.compile(r'<a href="([^"#:]+)">([^<]*)</a>')
+"""A file that is named elsewhere, as below a figure."""
 
 
 class Entry(NamedTuple):
@@ -153,12 +155,17 @@ def _keep(run: RunFolder, name: str) -> None:
 
 
 def without_dead_links(page: str, folder: Path) -> str:
-    """A page without the items of its list of files that are not in the folder.
+    """A page without the items of its list of files that are not in the folder, and with the mere
+    names of those that it links to elsewhere.
 
     The gallery keeps some of a report's files, and a page lists all that were written beside it.
     """
-    names = {name for name in LISTED.findall(page) if not (folder / unquote(name)).is_file()}
-    return LISTED.sub(lambda item: "" if item[1] in names else item[0], page)
+
+    def is_here(link: re.Match[str]) -> bool:
+        return (folder / unquote(link[1])).is_file()
+
+    page = LISTED.sub(lambda item: item[0] if is_here(item) else "", page)
+    return NAMED.sub(lambda link: link[0] if is_here(link) else f"<code>{link[2]}</code>", page)
 
 
 if __name__ == "__main__":

@@ -294,8 +294,17 @@ def test_pictures_of_learned_strengths_say_what_they_show(tmp_path):
     from harness.reports.figures.comparison import gamma
 
     learned = load_learned([write_trajectory(tmp_path / "a", path(0.0, 1.0, 2.0, 3.0))])
-    words = texts(gamma(learned, "Learned"))
-    for word in ("Learned", "start", "end", "outer step", "mlp1", "strength γ", "block"):
+    words = texts(gamma(learned, "Learned", "On what."))
+    for word in (
+        "Learned",
+        "On what.",
+        "start",
+        "end",
+        "outer step",
+        "mlp1",
+        "strength γ",
+        "block",
+    ):
         assert word in words
 
 

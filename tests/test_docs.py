@@ -69,7 +69,11 @@ def test_a_page_is_published_without_what_is_not_kept(tmp_path):
     kept = '    <li><a href="a%20b.csv">a b.csv</a></li>\n'
     lost = '    <li><a href="a.tex">a.tex</a></li>\n'
     rest = '<li><a href="#answer">Answer</a></li>\n'
-    assert without_dead_links(f"{kept}{lost}{rest}", tmp_path) == f"{kept}{rest}"
+    (tmp_path / "f.png").touch()
+    below = 'Files: <a href="f.png">f.png</a>, '
+    page = f'{kept}{lost}{rest}{below}<a href="f.svg">f.svg</a>.'
+    wanted = f"{kept}{rest}{below}<code>f.svg</code>."
+    assert without_dead_links(page, tmp_path) == wanted
 
 
 def test_a_link_to_a_heading_that_there_is_not_is_found(tmp_path):

@@ -157,7 +157,7 @@ def test_nuisance_is_chosen_on_selection_scores(tmp_path):
 def test_grids_keep_every_cell_of_the_axes(folder):
     run = load_run(folder)
     table = grid(run, summarise(run), "positions", "depth", "test_class_mean")
-    assert table.index.tolist() == ["mlp1", "q"]
+    assert table.index.tolist() == ["q", "mlp1"]
     assert table.columns.tolist() == ["last:1", "last:2", "last:3"]
     assert np.isnan(table.loc["q", "last:3"])
 

@@ -142,7 +142,7 @@ def scaling(
 
     Seconds of a step against adapted blocks and against the batch, of trials that one process runs
     one after the other, and of a plan, a status and a report against the trials in a store. Writes
-    bench/scaling.csv and scaling.png into --out.
+    bench/scaling.csv, scaling.png and scaling.svg into --out.
     """
     from harness.bench import scaling as growth
     from harness.bench.files import facts, write_rows
@@ -163,8 +163,8 @@ def scaling(
     known = facts(name)
     what = f"{setting.backbone.name}, batch {setting.recipe.batch_size}, LoRA at q and v"
     caption = f"{what}; {', '.join(f'{k} {v}' for k, v in known.items())}"
-    draw_scaling(folder / "scaling.png", panels, caption)
-    click.echo(f"Wrote {path} and {folder / 'scaling.png'}")
+    drawn = draw_scaling(folder / "scaling", panels, caption)
+    click.echo(f"Wrote {', '.join(map(str, [path, *drawn]))}")
 
 
 @bench.command(epilog=examples("bench overhead", "bench overhead --workers 8 --trials 1000"))

@@ -15,6 +15,9 @@ from harness.reports.numbers.sweep import Choice
 from harness.reports.text.captions import caption, legend
 from harness.study.figures import AnyView
 
+LETTERS_PER_INCH = 12
+"""Of a figure's width, in its foot."""
+
 
 def panel_name(metric: Metric) -> str:
     """The title of the panel of an average of ours."""
@@ -28,10 +31,15 @@ def average_words(metric: Metric) -> str:
 
 
 def finish(figure: Figure, run: Run, view: AnyView, choice: Choice | None) -> None:
-    """Put the title above a figure and its caption and legend below."""
+    """Put the title above a view's figure and its caption and legend below."""
     if run.selected_on_test:
         view = view.model_copy(update={"title": f"{view.title} (SELECTED ON TEST)"})
-    figure.suptitle(view.title, fontsize=12, fontweight="bold")
-    words = f"{caption(run, view)} {legend(run, choice, view)}"
-    width = round(12 * figure.get_figwidth())
+    head_and_foot(figure, view.title, f"{caption(run, view)} {legend(run, choice, view)}")
+
+
+def head_and_foot(figure: Figure, title: str, words: str) -> None:
+    """Put a title above a figure, and below it on what and how often it was measured: whoever has
+    nothing but the picture needs that."""
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    width = round(LETTERS_PER_INCH * figure.get_figwidth())
     figure.supxlabel(textwrap.fill(words, width), fontsize=8, color="0.25")

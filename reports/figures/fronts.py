@@ -5,16 +5,16 @@ Owns: its drawing. Must not know: how a number was computed.
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from harness.metrics import COSTS, Goal, scale_of
+from harness.reports.figures.frame import head_and_foot
+from harness.reports.figures.labels import Named, label_ends
 from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.fronts import Fronts
 from harness.reports.text.fronts import fronts_caption, goal_words
@@ -33,11 +33,8 @@ def fronts(found: Fronts) -> Figure:
     _volumes(volumes, found)
     is_on_test = found.study.base.data.select_on == "test"
     title = f"{found.study.name}: {' against '.join(map(goal_words, found.goals))}"
-    figure.suptitle(
-        title + (" (SELECTED ON TEST)" if is_on_test else ""), fontsize=12, fontweight="bold"
-    )
-    words = textwrap.fill(fronts_caption(found), round(13 * figure.get_figwidth()))
-    figure.supxlabel(words, fontsize=8, color="0.25")
+    title += " (SELECTED ON TEST)" if is_on_test else ""
+    head_and_foot(figure, title, fronts_caption(found))
     return figure
 
 
@@ -81,7 +78,7 @@ def _steps(axis: Axes, found: Fronts, goal: Goal, front: pd.DataFrame, look: Any
 
 
 def _volumes(axis: Axes, found: Fronts) -> None:
-    ends: list[tuple[float, float, str, Any]] = []
+    ends: list[Named] = []
     for index, arm in enumerate(found.volumes.index):
         own = found.points[found.points["arm"] == arm]
         by = own.pivot_table(index="number", columns="repeat", values="volume").ffill()
@@ -91,35 +88,19 @@ def _volumes(axis: Axes, found: Fronts) -> None:
         if by.shape[1] > 1:
             low, high = by.quantile(0.25, axis=1), by.quantile(0.75, axis=1)
             axis.fill_between(mean.index, low, high, color=look["color"], alpha=0.1, lw=0)
-        ends.append((float(mean.index[-1]), float(mean.iloc[-1]), str(arm), look["color"]))
+        ends.append(Named(float(mean.index[-1]), float(mean.iloc[-1]), str(arm), look["color"]))
     if found.random is not None and len(found.random):
         numbers = np.arange(1, len(found.random) + 1)
         axis.plot(numbers, found.random, color="black", lw=1.6)
-        ends.append((float(numbers[-1]), float(found.random[-1]), RANDOM, "black"))
-    _label_ends(axis, ends)
+        ends.append(Named(float(numbers[-1]), float(found.random[-1]), RANDOM, "black"))
+    label_ends(axis, ends)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("trials trained")
     axis.set_ylabel("hypervolume (%)")
     times = int(found.volumes["repeats"].max())
     spread = f": mean and quartiles of {times} repeats" if times > 1 else ""
     axis.set_title(f"hypervolume{spread}")
     axis.grid(alpha=0.3)
-
-
-def _label_ends(axis: Axes, ends: list[tuple[float, float, str, Any]]) -> None:
-    """Names beside the lines' ends, apart where they would lie on each other."""
-    low, high = axis.get_ylim()
-    ends = sorted(ends, key=lambda end: end[1])
-    places: list[float] = []
-    for _, y, *_ in ends:
-        places.append(y if not places else max(y, places[-1] + 0.045 * (high - low)))
-    shift = float(np.mean([y for _, y, *_ in ends]) - np.mean(places))
-    far = max(x for x, *_ in ends)
-    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ticks = [tick for tick in axis.get_xticks() if 0 <= tick <= far]
-    axis.set_xlim(0, 1.45 * far)
-    axis.set_xticks(ticks)
-    for (_, _, name, colour), place in zip(ends, places, strict=True):
-        axis.text(1.03 * far, place + shift, name, fontsize=8, color=colour, va="center")
 
 
 def _axis_words(found: Fronts, goal: Goal) -> str:

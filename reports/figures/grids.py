@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 
 from harness.metrics import SHOWN
 from harness.reports.figures.frame import finish, panel_name
-from harness.reports.figures.style import COLOURS, heat_cells, line_look, style
+from harness.reports.figures.labels import Named, label_ends
+from harness.reports.figures.style import heat_cells, looks, style
 from harness.reports.numbers.paper import paper_grid
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice, grid
@@ -95,22 +96,25 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
     panels = [(run.test, panel_name(SHOWN))]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     count = len(panels) + bool(paper)
-    width = min(3, count)
+    width = 2 if count == 4 else min(3, count)
     height = -(-count // width)
-    figure = Figure(figsize=(4.2 * width, 3.1 * height + 1.1), layout="constrained")
+    figure = Figure(figsize=(4.6 * width, 3.1 * height + 1.1), layout="constrained")
     axes = list(figure.subplots(height, width, squeeze=False, sharey=True).flat)
-    colours = dict(zip(run.order(view.rows), COLOURS, strict=False))
+    by_row = looks(run.order(view.rows))
+    ends = []
     for axis, (value, title) in zip(axes, panels, strict=False):
-        _lines(axis, run, summary, view, value, colours)
+        ends.append(_lines(axis, run, summary, view, value, by_row))
         if choice is not None and value == panels[0][0]:
             score = choice.row[value]
             axis.plot(choice.cell[view.columns], score, "s", ms=11, mfc="none", mec="red", mew=1.8)
         axis.set_title(title)
     if paper:
         axis = axes[len(panels)]
-        for index, row in enumerate(paper[0].index):
+        for row in paper[0].index:
             line = paper[0].loc[row]
-            axis.plot(line.index, line.to_numpy(float), **line_look(index, colours[row]))
+            axis.plot(line.index, line.to_numpy(float), **by_row[row])
+        table = paper[0]
+        ends.append([_end(table.loc[row], by_row[row]["color"]) for row in table.index])
         axis.set_title(f"paper, {run.study.paper}, on DOTA with ViT-B/16")
     for axis in axes[:count]:
         axis.set_xscale("log", base=2)
@@ -124,29 +128,36 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
         axis.set_ylabel("test accuracy (%)")
     for axis in axes[count:]:
         axis.set_axis_off()
-    handles, names = axes[0].get_legend_handles_labels()
-    room = axes[count] if count < len(axes) else figure
-    place: dict[str, Any] = (
-        {"loc": "center"} if count < len(axes) else {"loc": "outside right upper"}
-    )
-    room.legend(handles, names, title=run.axis(view.rows).label, **place)
     finish(figure, run, view, choice)
+    for axis, named in zip(axes, ends, strict=False):
+        label_ends(axis, named, size=7)
     return figure
 
 
 def _lines(
-    axis: Axes, run: Run, summary: pd.DataFrame, view: View, value: str, colours: dict[Any, Any]
-) -> None:
+    axis: Axes, run: Run, summary: pd.DataFrame, view: View, value: str, by_row: dict[Any, Any]
+) -> list[Named]:
+    """A panel's lines with their bands and marks; their ends with the rows' names."""
     table = grid(run, summary, view.rows, view.columns, value)
     half = grid(run, summary, view.rows, view.columns, f"{value}_ci")
     diverged = grid(run, summary, view.rows, view.columns, "DIVERGED")
-    for index, row in enumerate(table.index):
+    for row, look in by_row.items():
         x, y = table.columns.to_numpy(float), table.loc[row].to_numpy(float)
-        axis.plot(x, y, label=str(row), **line_look(index, colours[row]))
+        axis.plot(x, y, label=str(row), **look)
         band = half.loc[row].to_numpy(float)
         if np.isfinite(band).any():
-            axis.fill_between(x, y - band, y + band, color=colours[row], alpha=0.15, linewidth=0)
+            axis.fill_between(x, y - band, y + band, color=look["color"], alpha=0.15, linewidth=0)
         ended = diverged.loc[row].to_numpy(float) > 0
         if ended.any():
-            axis.plot(x[ended], y[ended], "x", color=colours[row], ms=9, mew=2)
+            axis.plot(x[ended], y[ended], "x", color=look["color"], ms=9, mew=2)
     axis.axhline(run.chance, color="0.4", linestyle=(0, (1, 2)), linewidth=1, label="chance")
+    ends = [_end(table.loc[row], look["color"]) for row, look in by_row.items()]
+    return [*ends, Named(float(table.columns[-1]), run.chance, "chance", "0.4")]
+
+
+def _end(line: pd.Series[float], colour: Any) -> Named:
+    """The last known point of a row, and the row's name; nowhere if none is known."""
+    known = line.dropna()
+    if known.empty:
+        return Named(float("nan"), float("nan"), str(line.name), colour)
+    return Named(float(known.index[-1]), float(known.iloc[-1]), str(line.name), colour)

@@ -156,7 +156,7 @@ def _paper_points(axis: Axes, paper: Paper, values: list[Any], spread: float = 0
 
 
 def _marks(index: int) -> dict[str, Any]:
-    return line_look(index, COLOURS[index]) | {"linestyle": "none", "markersize": 6}
+    return line_look(index, COLOURS[index % len(COLOURS)]) | {"linestyle": "none", "markersize": 6}
 
 
 def _name_rows(axis: Axes, run: Run, view: Points) -> None:

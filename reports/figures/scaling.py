@@ -7,24 +7,28 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from harness.reports.figures.style import COLOURS, DPI, line_look, style
+from harness.reports.figures.labels import Named, label_ends
+from harness.reports.figures.save import save
+from harness.reports.figures.style import looks, style
 
 Line = Sequence[tuple[float, float]]
 """Points (x, seconds)."""
 
 
-def draw_scaling(path: Path, panels: Mapping[str, Mapping[str, Line]], caption: str) -> None:
-    """Panel -> line -> points, on logarithmic axes, above a caption, into a PNG file."""
+def draw_scaling(path: Path, panels: Mapping[str, Mapping[str, Line]], caption: str) -> list[Path]:
+    """Panel -> line -> points, on logarithmic axes, above a caption, into `path.png` and `.svg`."""
     with style():
-        figure = Figure(figsize=(3.4 * len(panels), 3.2), layout="constrained")
+        figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-            for index, (name, points) in enumerate(lines.items()):
-                look = line_look(index, COLOURS[index])
-                axis.plot(*zip(*points, strict=True), label=name, **look)
+            by_name = looks(lines)
+            for name, points in lines.items():
+                axis.plot(*zip(*points, strict=True), **by_name[name])
             axis.set(title=title, ylabel="seconds", xscale="log", yscale="log")
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=7)
+            last = {name: points[-1] for name, points in lines.items()}
+            ends = [Named(*xy, name, by_name[name]["color"]) for name, xy in last.items()]
+            label_ends(axis, ends, size=7)
         figure.supxlabel(caption, fontsize=7)
-        figure.savefig(path, dpi=DPI)
+    return save(path, figure)

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from harness.metrics import SHOWN
 from harness.reports.figures.frame import average_words, finish
-from harness.reports.figures.style import COLOURS, MARKERS, style
+from harness.reports.figures.labels import Named, label_points
+from harness.reports.figures.style import looks, style
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.paper import paper_tables
 from harness.reports.numbers.run import Run
@@ -31,21 +32,21 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
     table = bubbles_of(run, view.rows)
     papers = paper_tables(run, view.rows, "class_mean", "tail")
     count = 1 + len(papers)
-    figure = Figure(figsize=(3.7 * count + 1.9, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6 * count + 0.6, 4.6), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
-    looks = {
-        value: {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-        for index, value in enumerate(table.index)
+    marks = {
+        value: {"color": look["color"], "marker": look["marker"]}
+        for value, look in looks(table.index).items()
     }
     ours = axes[0]
     unit = BUBBLE_POINTS / table["spread"].max() if table["spread"].max() > 0 else 0.0
     for value, row in table.iterrows():
         size = 0.0 if math.isnan(row["spread"]) else (unit * row["spread"]) ** 2
-        look = looks[value]
+        look = marks[value]
         ours.scatter(
             row["overall"], row["tail"], s=size, color=look["color"], alpha=0.2, lw=0, zorder=1
         )
-        ours.scatter(row["overall"], row["tail"], s=30, label=str(value), zorder=3, **look)
+        ours.scatter(row["overall"], row["tail"], s=30, zorder=3, **look)
         if choice is not None and choice.cell[view.rows] == value:
             ours.scatter(
                 row["overall"], row["tail"], s=120, marker="s", facecolor="none", edgecolor="red"
@@ -60,7 +61,7 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
     for axis, paper in zip(axes[1:], papers, strict=True):
         for value in table.index:
             row = paper.table.loc[value]
-            axis.scatter(row["class_mean"], row["tail"], s=30, **looks[value])
+            axis.scatter(row["class_mean"], row["tail"], s=30, **marks[value])
         axis.set_title(f"paper, {paper.title}")
     for axis in axes:
         axis.margins(0.18)
@@ -68,8 +69,19 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
         axis.set_xlabel("test accuracy, mean over classes (%)")
         axis.set_ylabel("test accuracy, tail classes (%)")
     ours.set_xlabel(f"test accuracy, {average_words(SHOWN)} (%)")
-    figure.legend(*ours.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     finish(figure, run, view, choice)
+    places = [table.rename(columns={"overall": "class_mean"}), *(paper.table for paper in papers)]
+    for axis, place in zip(axes, places, strict=True):
+        shown = place.loc[table.index]
+        label_points(
+            axis,
+            [
+                Named(
+                    float(row["class_mean"]), float(row["tail"]), str(value), marks[value]["color"]
+                )
+                for value, row in shown.iterrows()
+            ],
+        )
     return figure
 
 
@@ -87,11 +99,11 @@ def embedding(run: Run, choice: Choice | None, view: Embedding) -> Figure:
         if plane is None:
             axis.text(0.5, 0.5, "no features kept", transform=axis.transAxes, ha="center")
             continue
-        for index, group in enumerate(run.groups):
+        for group, look in looks(run.groups).items():
             own = plane[plane["group"] == group]
             axis.scatter(
-                own["x"], own["y"], s=9, lw=0, alpha=0.7, label=group, color=COLOURS[index],
-                marker=MARKERS[index],
+                own["x"], own["y"], s=9, lw=0, alpha=0.7, label=group, color=look["color"],
+                marker=look["marker"],
             )  # fmt: skip
         mean = found.silhouettes.loc[value, "all"]
         axis.set_xlabel(f"silhouette of all classes {mean:.2f}")

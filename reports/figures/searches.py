@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.metrics import Scale
+from harness.reports.figures.frame import head_and_foot
+from harness.reports.figures.labels import Named, label_ends
 from harness.reports.figures.style import COLOURS, MARKERS, cost_axis, line_look, style
 from harness.reports.numbers.incumbents import Curves
 from harness.reports.numbers.searches import Searches
@@ -33,11 +34,13 @@ def anytime(compared: Searches) -> Figure:
     fields = [("test", "test accuracy of the incumbent (%)")]
     if cells is not None:
         fields.append(("regret", f"regret on {split} ({_unit(compared.recorded.scale)})"))
-    width = max(10.5, 5.2 * len(fields) + 2.2)  # the title does not reach the names at the right
-    figure = Figure(figsize=(width, 4.6), layout="constrained")
+    rows = lines["search"].nunique() + len(compared.learned) * 2 + len(compared.parts)
+    size = (7.2 * len(fields), max(4.6, 1.6 + 0.15 * rows))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
+    ends = []
     for axis, (field, label) in zip(axes, fields, strict=True):
-        _anytime_panel(axis, compared, field)
+        ends.append(_anytime_panel(axis, compared, field))
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     # Collapsed first choices would flatten everything else; bands may leave the frame.
@@ -49,39 +52,40 @@ def anytime(compared: Searches) -> Figure:
         _regret_axis(axes[1], lines["regret"], cells.target, compared.recorded.scale)
     room = max(0.5, 0.08 * (highest - lowest))
     axes[0].set_ylim(lowest - room, highest + room)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=8)
-    figure.suptitle(
-        f"{compared.recorded.study.name}: chosen on {split}, shown on test",
-        fontsize=12,
-        fontweight="bold",
-    )
-    figure.supxlabel(textwrap.fill(searches_caption(compared), 140), fontsize=8, color="0.25")
+    title = f"{compared.recorded.study.name}: chosen on {split}, shown on test"
+    head_and_foot(figure, title, searches_caption(compared))
+    for axis, named in zip(axes, ends, strict=True):
+        label_ends(axis, named)
     return figure
 
 
-def _anytime_panel(axis: Axes, compared: Searches, field: str) -> None:
-    """One quantity of the incumbent against cost: a line per search, and what to expect."""
+def _anytime_panel(axis: Axes, compared: Searches, field: str) -> list[Named]:
+    """One quantity of the incumbent against cost: a line per search, and what to expect; the ends
+    of all lines with their names."""
     curves, at = compared.curves, compared.choices.at
     end = float(curves.lines["runs"].max())
+    ends: list[Named] = []
     for index, (name, own) in enumerate(curves.lines.groupby("search", sort=False)):
-        _anytime_line(axis, compared, str(name), own, field, end, index)
+        ends += _anytime_line(axis, compared, str(name), own, field, end, index)
     for part, dashes in zip(compared.parts, itertools.cycle(("-", "--", ":")), strict=False):
         if part.expected is not None:
             line = part.expected.curve[part.expected.curve["runs"] <= end]
-            axis.plot(
-                *(line["runs"], line[field]),
-                color="black",
-                linewidth=1,
-                linestyle=dashes,
-                label=f"{part.random} (closed form)",
-            )
+            axis.plot(line["runs"], line[field], color="black", linewidth=1, linestyle=dashes)
+            ends.append(_end_of(line["runs"], line[field], f"{part.random} (closed form)", "black"))
     if field == "test":
-        _restart_lines(axis, curves)
+        ends += _restart_lines(axis, curves)
     axis.axvline(at, color="0.4", linestyle=(0, (1, 2)), linewidth=1)
     _note(axis, at, 0.02, "budget", rotation=90, va="bottom", ha="right")
     by_flops = compared.recorded.budget.unit == "runs"
     cost_axis(axis, f"cost (full runs{', by FLOPs' if by_flops else ''})")
+    return ends
+
+
+def _end_of(x: pd.Series[float], y: pd.Series[float], name: str, colour: Any) -> Named:
+    """The end of a line, with its name; nowhere if the line has no point."""
+    if not len(x):
+        return Named(math.nan, math.nan, name, colour)
+    return Named(float(x.iloc[-1]), float(y.iloc[-1]), name, colour)
 
 
 def _unit(scale: Scale) -> str:
@@ -111,7 +115,7 @@ def _anytime_line(
     field: str,
     end: float,
     index: int,
-) -> None:
+) -> list[Named]:
     colour = COLOURS[index % len(COLOURS)]
     x = np.append(own["runs"].to_numpy(float), end)
     middle, low, high = (
@@ -122,32 +126,26 @@ def _anytime_line(
     is_one = name in compared.learned
     comparison = compared.recorded.comparison
     words = f"{name} (one trial)" if is_one else name
-    axis.step(x, middle, where="post", label=words, **look)
+    ends = [Named(end, float(middle[-1]), words, colour)]
+    axis.step(x, middle, where="post", **look)
     axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
     axis.plot(x[0], middle[0], MARKERS[index % len(MARKERS)], color=colour, markersize=5)
     if is_one and comparison.tuning:
         tuned = x[0] + comparison.tuning_s / comparison.reference.device_s
-        axis.plot(
-            *(tuned, middle[0]),
-            marker="s",
-            linestyle="none",
-            mfc="none",
-            color=colour,
-            label=f"{name}, with its tuning",
-        )
+        axis.plot(tuned, middle[0], marker="s", linestyle="none", mfc="none", color=colour)
+        ends.append(Named(tuned, float(middle[0]), f"{name}, with its tuning", colour))
+    return ends
 
 
-def _restart_lines(axis: Axes, curves: Curves) -> None:
+def _restart_lines(axis: Axes, curves: Curves) -> list[Named]:
     """Of each search that ends after one trial: what starting it again is expected to bring."""
-    order = list(curves.lines["search"].unique())
+    order, ends = list(curves.lines["search"].unique()), []
     for name, own in curves.restarts.groupby("search", sort=False):
-        axis.plot(
-            *(own["runs"], own["test"]),
-            marker=".",
-            linestyle=":",
-            color=COLOURS[order.index(name) % len(COLOURS)],
-            label=f"{name}, best of n starts (expected)",
-        )
+        colour = COLOURS[order.index(name) % len(COLOURS)]
+        axis.plot(own["runs"], own["test"], marker=".", linestyle=":", color=colour)
+        words = f"{name}, best of n starts (expected)"
+        ends.append(_end_of(own["runs"], own["test"], words, colour))
+    return ends
 
 
 def _note(axis: Axes, x: float, y: float, words: str, **place: Any) -> None:
@@ -180,12 +178,8 @@ def finals(compared: Searches) -> Figure:
         range(len(arms)), [f"{s}  [{runs[s]:.1f} runs]" if s in runs else s for s in arms]
     )
     axis.set_ylim(len(arms) - 0.5, -0.5)
-    figure.suptitle(
-        f"{study.name}: choices within {compared.recorded.comparison.budget}",
-        fontsize=12,
-        fontweight="bold",
-    )
-    figure.supxlabel(textwrap.fill(searches_caption(compared), 170), fontsize=8, color="0.25")
+    title = f"{study.name}: choices within {compared.recorded.comparison.budget}"
+    head_and_foot(figure, title, searches_caption(compared))
     return figure
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+
+from harness.reports.numbers.positions import PLACES
 
 STYLE: Any = {
     "font.size": 9,
@@ -41,6 +44,16 @@ def line_look(index: int, colour: Any) -> dict[str, Any]:
     """Of a line, told apart from others by dash and marker as well."""
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     return {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.4}
+
+
+def looks(values: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    """Value -> `line_look`. A position has the same in every figure; other values have in turn the
+    ones that no position among them has."""
+    found = list(values)
+    own = {value: PLACES[value] for value in found if isinstance(value, str) and value in PLACES}
+    free = (number for number in itertools.count() if number not in own.values())
+    numbers = {value: own[value] if value in own else next(free) for value in found}
+    return {value: line_look(n, COLOURS[n % len(COLOURS)]) for value, n in numbers.items()}
 
 
 def heat_cells(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.metrics import OVERALL, SHOWN, scale_of
+from harness.reports.numbers.positions import in_block_order
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.comparisons import Comparison
 from harness.store.records import TrialRecord
@@ -149,9 +150,8 @@ def _swept(
         scores.append((str(each.cell[rows]), str(each.cell[columns]), mean))
     frame = pd.DataFrame(scores, columns=["row", "column", "score"])
     table: pd.DataFrame = frame.pivot(index="row", columns="column", values="score")
-    return table.reindex(
-        index=frame["row"].drop_duplicates(), columns=frame["column"].drop_duplicates()
-    )
+    names = (in_block_order(frame[part].drop_duplicates()) for part in ("row", "column"))
+    return table.reindex(**dict(zip(("index", "columns"), names, strict=True)))
 
 
 def _scores(record: TrialRecord, groups: tuple[str, ...]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.metrics import LOSS, OVERALL, SHOWN, TAIL, Objective, Scale, scale_of
+from harness.reports.numbers.positions import in_block_order
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run
 from harness.store.search_log import Event
@@ -110,8 +111,8 @@ class Run(OfStudy):
         return next(axis for axis in self.study.axes if axis.field == field)
 
     def order(self, field: str) -> list[Any]:
-        """The axis's values as they stand in the frames."""
-        return [_plain(value) for value in self.axis(field).values]
+        """The axis's values as they stand in the frames, positions in the order of a block."""
+        return in_block_order(plain(value) for value in self.axis(field).values)
 
 
 @in_bulk()
@@ -136,7 +137,7 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
         cells = list(tried.values())
     numbers = {cell_key(cell): number for number, cell in enumerate(cells)}
     cell_numbers = np.array([numbers[key] for key in keys], dtype=int)
-    cells = [{field: _plain(value) for field, value in cell.items()} for cell in cells]
+    cells = [{field: plain(value) for field, value in cell.items()} for cell in cells]
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
     ids = {"seed": [a.seed for a in files.asked], "trial_id": [a.trial_id for a in files.asked]}
@@ -173,7 +174,8 @@ def rows_of(ended: Sequence[Summary], objective: Objective) -> tuple[pd.DataFram
     return _results(ended, groups, objective), groups
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a cell as it stands in the frames: `["q", "v"]` as `q+v`, objects as JSON."""
     is_list = isinstance(value, list | tuple)
     if isinstance(value, dict) or (is_list and value and isinstance(value[0], dict)):
         return json.dumps(value)

@@ -9,7 +9,7 @@ from harness.reports.numbers.run import Run
 from harness.reports.numbers.searches import Searches
 from harness.reports.numbers.sweep import Choice, projected
 from harness.reports.text.names import data_words, repeats_words
-from harness.spec import TrialRequest
+from harness.spec import TrialRequest, TrialSpec
 from harness.study.figures import AnyView, Embedding, Points, View
 
 MARKED = " ×: diverged; hatched: no result."
@@ -28,11 +28,11 @@ def caption(run: Run, view: AnyView | None = None) -> str:
     return f"{what}Fixed: {run.study.fixed}. {setting(run.study.base, len(run.seeds))}{marks}"
 
 
-def setting(base: TrialRequest, seeds: int) -> str:
-    """Backbone, data, recipe and number of seeds in one sentence."""
-    chosen = f" chosen on: {base.data.chosen_on_in_full}," if base.data.dev_per_class else ""
+def setting(base: TrialRequest | TrialSpec, seeds: int) -> str:
+    """Backbone, data, what choices are made on, recipe and number of seeds in one sentence."""
     return (
-        f"{base.backbone.name} on {data_words(base.data)},{chosen} {base.recipe.in_words}, "
+        f"{base.backbone.name} on {data_words(base.data)}, chosen on: "
+        f"{base.data.chosen_on_in_full}, {base.recipe.in_words}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
 

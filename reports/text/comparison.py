@@ -87,6 +87,15 @@ def choosing(compared: Comparison) -> str:
     )
 
 
+def arms_caption(compared: Comparison) -> str:
+    """Under figures of arms: on what and how they were compared, and what costs are counted in."""
+    by = "one for all seeds" if compared.chosen == "over seeds" else "by each seed for itself"
+    return (
+        f"{setting(compared.request, len(compared.seeds))} Settings chosen {by}. Means with 95 % "
+        f'intervals over seeds. A run: one training of "{compared.unit}".'
+    )
+
+
 def _arm_words(arms: Arms, row: pd.Series[Any], least: float) -> dict[str, str]:
     inference = f"+{100 * (row['inference_gflop'] / least - 1):.1f} %" if least > 0 else "-"
     return {
