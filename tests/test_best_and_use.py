@@ -13,18 +13,20 @@ from pathlib import Path
 
 import pytest
 from support.cli import harness
-from support.images import picture, two_splits
+from support.images import photographs, picture
+from support.pages import CHROMIUM, browser  # noqa: F401 - a fixture
 from support.records import TINY
 from support.runs import made_run
-from test_real_data import DATA, some_of
+from test_real_data import DATA, PER_CLASS, some_of
 
-from harness.console import SILENT
+from harness.console import SILENT, duration
 from harness.driver.again import Again
 from harness.driver.batch import Batch
 from harness.engines.base import Ended
 from harness.errors import UserError
 from harness.export.about import read_about
 from harness.export.predict import load_export, predictions
+from harness.reports.brief import LABEL
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
@@ -234,19 +236,89 @@ def share_right(rows):
     return sum(row["label"] == row["predicted"] for row in rows) / len(rows)
 
 
+def check_what_is_printed(results, record, rows, counts, tmp_path):
+    """Every number that the four commands print is that of the folder, the records or the CSV.
+
+    `counts` are the images of every class in train and test.
+    """
+    checked, swept, exported, done = (result.stdout for result in results)
+    table = {n: f"{a} {a} {b}" for n, (a, b) in counts.items()}
+    totals = [sum(part) for part in zip(*counts.values(), strict=True)]
+    table["all"] = "{0} {0} {1}".format(*totals)
+    for cls, wanted in table.items():
+        row = rf"^{re.escape(cls)} +(?:[^\W\d]\w* +|- +)?((?: *\d+)+) *$"  # behind it its group
+        (found,) = re.findall(row, checked, re.M)
+        assert " ".join(found.split()) == wanted, cls
+    assert checked.endswith("No problem found.\n")
+    said = {line[:LABEL].strip(): line[LABEL:] for line in swept.split("\n\n")[-1].splitlines()}
+    store = Store(tmp_path / "runs")
+    records = [store.record(name) for name in folders(store.trials)]
+    best = max(each.select.class_mean for each in records)
+    assert len(records) == 2 and record.select.class_mean == best
+    cell = f"alpha = {alpha_of(record)}"
+    score = f"best class mean on validation: {100 * record.select.class_mean:.1f} %"
+    assert said["Choice"] == f"{cell} ({score})"
+    assert said["Test"].startswith(f"{100 * record.test.class_mean:.1f} % class mean on ")
+    top = max(records, key=lambda each: each.test.class_mean)
+    most = f"is best of 2 cells on test: {100 * top.test.class_mean:.1f} %"
+    is_top = top.test.class_mean == record.test.class_mean
+    alone = "the choice is also the best of 2 cells on test"
+    assert said["Hindsight"].startswith(alone if is_top else f"alpha = {alpha_of(top)} {most}")
+    seconds = duration(sum(each.cost.device_s for each in records))
+    assert said["Cost"] == f"2 trials, {seconds} of device time"
+    assert said["Next"].startswith(
+        f"harness export {Path(said['Page']).parents[1].name} --best best"
+    )
+    assert f"validation: {cell}; trial {record.trial_id}, seed 0." in exported
+    written = re.findall(r"^Wrote (.+)$", exported, re.M)
+    assert sorted(written) == sorted(map(str, (tmp_path / "best").iterdir()))
+    share = f"Right are {100 * share_right(rows):.2f} % of the {len(rows)} whose class is known."
+    assert done == f"Wrote {tmp_path / 'p.csv'}: {len(rows)} images. {share}\n"
+    assert share_right(rows) == record.test.micro and len(rows) == totals[1]
+    return Path(said["Page"]), said
+
+
+def alpha_of(record):
+    return next(iter(record.spec.placement.root.values()))
+
+
+def check_the_page(browser, page, said):  # noqa: F811
+    """The page that the sweep names opens, without complaint, on the answer that was printed."""
+    problems = []
+    opened = browser.new_page()
+    opened.on("console", lambda message: problems.append(message.text))
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.goto(page.as_uri())
+    shown = " ".join(opened.locator("#answer .brief").inner_text().split())
+    for label in ("Choice", "Test", "Hindsight", "Cost"):
+        assert " ".join(said[label].split()) in shown, label
+    for name in opened.locator("ul.files a").all_inner_texts():
+        assert (page.parent / name).is_file()
+    opened.close()
+    assert problems == []
+
+
+COUNTS = {"bare field": (12, 5), "harbour": (9, 4), "river": (7, 6)}
+
+
 @pytest.mark.slow
-def test_four_commands_lead_from_class_folders_to_predictions(tmp_path, monkeypatch, capsys):
-    root = two_splits(tmp_path / "d", {"a": 12, "b": 9, "c": 7}, {"a": 5, "b": 4, "c": 6})
-    (*_, exported, done), record, rows = in_use(root, "folder", tmp_path)
+def test_four_commands_lead_from_class_folders_to_predictions(
+    tmp_path, monkeypatch, capsys, request
+):
+    root = photographs(tmp_path / "d", COUNTS)
+    results, record, rows = in_use(root, "folder", tmp_path)
+    exported = results[2]
+    page, said = check_what_is_printed(results, record, rows, COUNTS, tmp_path)
+    assert page.is_file()
+    if CHROMIUM is not None:
+        check_the_page(request.getfixturevalue("browser"), page, said)
     name, best = "mine+data=folder", tmp_path / "best"
     assert "kept no weights, and is trained again" in exported.stderr
-    assert f"trial {record.trial_id}, seed 0" in exported.stdout
     paths = [row["path"] for row in rows]
-    assert sorted(paths) == sorted(str(p.relative_to(root)) for p in (root / "test").rglob("*.png"))
-    assert share_right(rows) == record.test.micro
-    assert f"Right are {100 * record.test.micro:.2f} % of the 15" in done.stdout
+    tested = [p for p in (root / "test").rglob("*") if p.is_file()]
+    assert sorted(paths) == sorted(str(p.relative_to(root)) for p in tested)
     for row in rows:
-        shares = {c: float(row[f"p_{c}"]) for c in "abc"}
+        shares = {c: float(row[f"p_{c}"]) for c in COUNTS}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert row["predicted"] == max(shares, key=shares.get)
         assert float(row["probability"]) == max(shares.values())
@@ -262,7 +334,7 @@ def test_four_commands_lead_from_class_folders_to_predictions(tmp_path, monkeypa
     assert more.exit_code == 0 and "trained again" not in more.stderr, more.output
     picture(5, 60, 80).save(tmp_path / "x.png")
     (one,) = predictions(load_export(best), tmp_path / "x.png")
-    wanted = dict(zip("abc", one.probabilities, strict=True))
+    wanted = dict(zip(COUNTS, one.probabilities, strict=True))
     for folder in (*others, best):
         found = run_readme(folder, tmp_path / "x.png", monkeypatch, capsys)
         assert found == pytest.approx({c: wanted[c] for c in found}, abs=0.02)
@@ -272,7 +344,7 @@ def test_four_commands_lead_from_class_folders_to_predictions(tmp_path, monkeypa
     }
     # A cell's settings have their tensors by `train`, too; `--keep best` has those of the best.
     given = ("--study", tmp_path / "mine.py", "--set", "data=folder", "--data-root", root)
-    alpha = 5.0 - float(next(iter(record.spec.placement.root.values())))
+    alpha = 5.0 - alpha_of(record)
     cell = ("--method", "lora", "--sites", "q", "--alpha", alpha)
     for words, count in ((("sweep", "--keep", "best"), 1), (("train", *cell), 2)):
         assert harness(*words, *given, *out, "--workers", 1).exit_code == 0
@@ -284,13 +356,14 @@ def test_four_commands_lead_from_class_folders_to_predictions(tmp_path, monkeypa
 @pytest.mark.skipif(not (DATA / "rsscn7").is_dir(), reason="no real data")
 def test_so_do_they_from_real_images(tmp_path):
     root = some_of("rsscn7", tmp_path / "rsscn7")
-    _, record, rows = in_use(root, "rsscn7", tmp_path)
+    results, record, rows = in_use(root, "rsscn7", tmp_path)
     with (root / "split.csv").open() as file:
         wanted = {
             row["path"]: row["label"] for row in csv.DictReader(file) if row["split"] == "test"
         }
     assert {row["path"]: row["label"] for row in rows} == wanted and len(rows) == len(wanted) == 140
-    assert share_right(rows) == record.test.micro
+    counts = {label: (PER_CLASS, PER_CLASS) for label in sorted(set(wanted.values()))}
+    assert check_what_is_printed(results, record, rows, counts, tmp_path)[0].is_file()
 
 
 def test_a_run_without_scores_has_no_best_trial(tmp_path):

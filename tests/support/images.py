@@ -31,6 +31,36 @@ def tree(root, counts, *, suffix=".png", start=0):
     return root
 
 
+def photographs(root, counts):
+    """`<split>/<class>/<file>` as cameras and people leave them, of `counts[class]` (train, test).
+
+    Sizes, formats and modes differ: JPEG and PNG, grey, with a palette, transparent, or turned by
+    their EXIF data. A class has a colour of its own, so that there is something to learn.
+    """
+    seed = 0
+    for hue, (name, parts) in enumerate(counts.items()):
+        colour = Image.new("HSV", (1, 1), (85 * hue, 160, 200)).convert("RGB").getpixel((0, 0))
+        for split, count in zip(("train", "test"), parts, strict=True):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = picture(seed, 40 + 7 * (seed % 5), 60 + 11 * (seed % 3))
+                image = Image.blend(image, Image.new("RGB", image.size, colour), 0.5)
+                _as_found(image, folder / f"IMG {number:04}", seed % 6)
+                seed += 1
+    return root
+
+
+def _as_found(image, path, kind):
+    """An image in one of six ways to save it."""
+    if kind < 3:
+        turned = Image.Exif()
+        turned[0x0112] = (1, 6, 3)[kind]
+        image.save(path.with_suffix((".jpg", ".JPG", ".jpeg")[kind]), exif=turned, quality=90)
+    else:
+        image.convert(("L", "P", "RGBA")[kind - 3]).save(path.with_suffix(".png"))
+
+
 def two_splits(root, train=None, test=None):
     tree(root / "train", train or {"a": 6, "b": 4})
     tree(root / "test", test or {"a": 3, "b": 3}, start=1000)
