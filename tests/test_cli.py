@@ -41,7 +41,7 @@ FLAGS = {
     "runs": "--out",
     # --yes: a script has nobody who could be asked.
     "runs delete": "--out --yes",
-    "report": "--out --paper",
+    "report": "--beside --out --paper",
     "pretrain": "--file --seed",
     "bench overhead": "--trials --workers",
     "bench train": "--case --device --out --rounds --set",

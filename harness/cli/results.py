@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness.cli.options import examples, out_option
-from harness.cli.show import print_table, write_report
+from harness.cli.show import print_table, write_beside, write_report
 from harness.errors import UserError
 
 MOST_FAILURES = 5
@@ -152,21 +152,36 @@ def status(run: str, out: str) -> None:
 
 @click.command(
     epilog=examples(
-        "report depth_vs_position", "report runs/studies/depth_vs_position", "report --paper"
+        "report depth_vs_position",
+        "report runs/studies/depth_vs_position",
+        "report depth_vs_position --beside depth_vs_position+recipe.lr=0.1",
+        "report --paper",
     )
 )
 @click.argument("run", required=False)
+@click.option(
+    "--beside",
+    metavar="RUN",
+    help="Put another sweep of the same axes beside it: each cell's difference, what differs in "
+    "their settings, and what both cost.",
+)
 @click.option("--paper", is_flag=True, help="Recompute the paper's own averages from its cells.")
 @out_option
-def report(run: str | None, paper: bool, out: str) -> None:
+def report(run: str | None, beside: str | None, paper: bool, out: str) -> None:
     """Draw a run's figures and tables again, without training. RUN is its name or folder."""
     if paper == (run is not None):
         raise UserError("Give either a run, as in `harness report depth_vs_position`, or --paper.")
     if run is not None:
         from harness.store.runs import known_run
 
-        write_report(known_run(run, Path(out)))
+        folder = known_run(run, Path(out))
+        if beside is None:
+            write_report(folder)
+        else:
+            write_beside(folder, known_run(beside, Path(out)))
         return
+    if beside is not None:
+        raise UserError("--beside needs a run to put another one beside, and --paper has none.")
     from harness.reports.numbers.paper_check import by_table, check, clashes, mixture
 
     checked = check()

@@ -50,6 +50,14 @@ def write_report(folder: RunFolder) -> None:
         print_brief(brief, folder.store.root, folder.report / "index.html")
 
 
+def write_beside(folder: RunFolder, other: RunFolder) -> None:
+    """Write the page of two runs beside each other, and end with what differs in brief."""
+    from harness.reports.files.beside import write_beside
+
+    written = write_beside(folder, other)
+    print_brief(written.brief, folder.store.root, written.page)
+
+
 def print_brief(brief: Brief, store: Path, page: Path | None = None) -> None:
     """The few lines that a command ends with; broken at a terminal alone."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

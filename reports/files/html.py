@@ -286,10 +286,15 @@ def _arms_parts(folder: RunFolder, arms: Arms, content: ComparisonContent) -> li
 
 
 def document_page(
-    folder: RunFolder, content: Document, written: Sequence[Path], brief: Brief
+    folder: RunFolder,
+    content: Document,
+    written: Sequence[Path],
+    brief: Brief,
+    command: Command | None = None,
 ) -> str:
-    """The page of a document; `written` are the files of its report so far."""
-    study, command = content.study, read_command(folder)
+    """The page of a document; `written` are the files of its report so far, `command` is what made
+    it where that is not the run's."""
+    study, command = content.study, command or read_command(folder)
     parts = [
         Part(
             anchor=f"chapter-{number}",

@@ -11,6 +11,7 @@ TERMS = {
     "Front": "The configurations that no other is better than in one objective without being worse "
     "in another, on the split that choices are made on.",
     "Trained": "The one configuration that was trained.",
+    "Difference": "Of every cell that both runs have with the same seed: second run minus first.",
     "Counted": "What was counted; nothing was trained.",
     "Test": "Its score on images that entered no choice. With ±: the 95 % Student-t interval of "
     "the mean over seeds.",
