@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import tomllib
 from urllib.parse import unquote
 
 import pytest
@@ -13,6 +14,7 @@ from support.docs import PAGES, ROOT, anchors, inline, prose
 
 from harness.cli import main
 from harness.reports.reproduce import without_dead_links
+from harness.spec import SEMANTICS
 from harness.version import __version__
 
 FOLDERS = ("harness", "baselines", "studies", "reports", "tests", "docs", "examples")
@@ -129,6 +131,17 @@ def test_every_option_that_is_named_is_one():
             if code.startswith(("--", "harness ")):
                 named = re.findall(r"(?<!\S)--[a-z][\w-]*", code)
                 assert not set(named) - known, f"{page.name}: `{code}`"
+
+
+def test_all_files_name_the_same_version_and_the_changelog_says_what_is_comparable():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {__version__}" in text
+    (comparable,) = re.findall(
+        r"^## What is comparable between 0\.1\.0 and 0\.2\.0\n(.*?)^## ", text, re.M | re.S
+    )
+    assert f"0.2.0 has {SEMANTICS}," in comparable
 
 
 def test_the_citation_is_of_this_version_and_has_what_its_format_asks_for():
