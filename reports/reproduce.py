@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from harness.catalogue.studies import load_study, study_names
 from harness.store.run_folder import RunFolder
+from harness.store.shipped import DEFAULT, file_of
 from harness.store.store import Store
-from harness.store.table import TABLE
 
 GALLERY = Path(__file__).parent / "gallery"
 KEPT = (
@@ -112,6 +112,7 @@ def entries() -> dict[str, Entry]:
     }
 
 
+TABLE = file_of(DEFAULT)
 TABULATE = f"tabulate joint_space joint_space+metapeft --file {TABLE.name}"
 
 
