@@ -55,6 +55,7 @@ reproduce: $(VENV)/installed
 # What README.md and FINDINGS.md say was measured, from reports/archives; nothing is trained.
 findings: $(VENV)/installed
 	$(BIN)/python -m harness.findings
+	$(BIN)/python -m harness.findings.tables
 
 # The docs site, in site/: a broken link, or anything that a page would load from elsewhere, ends it.
 docs: $(VENV)/installed-docs

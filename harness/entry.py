@@ -221,9 +221,10 @@ def compare(
 ) -> ComparisonResults | SearchesResults:
     """Judge methods, or searches, against each other at equal cost, and write the report.
 
-    Searches run live, or with `replay` on a table of `harness tabulate` (True: the one that ships
-    with the harness; several: one of each space), which trains nothing. `repeats` is a number, or
-    "500,gp=200" for another one of some searches; with `half_width` a replay finds it.
+    Searches run live, or with `replay` on a table, which trains nothing: a file of `harness
+    tabulate`, the name of a table that ships, as in "synth_rs" (True: joint_space), or several, one
+    of each space. `repeats` is a number, or "500,gp=200" for another one of some searches; with
+    `half_width` a replay finds it.
 
     Raises:
         UserError: something that was asked for makes no sense or is not there; one sentence.

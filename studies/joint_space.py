@@ -6,7 +6,17 @@ every cell costs too much. Searches are compared on this space.
     harness sweep --study joint_space                               # every cell
     harness sweep --study joint_space --search tpe --budget 24      # a search
 
-Cost: 64 minutes on 2 CPU cores (864 trials of 5 to 14 s). Recipe: see `depth_vs_position`.
+The table that ships has one seed. One of three, on which searches are judged against random search
+in closed form, with 500 replays of each in every seed:
+
+    harness sweep --study joint_space --seeds 3
+    harness sweep --study joint_space --search metapeft --budget 3
+    harness tabulate joint_space joint_space+metapeft --file joint_3.parquet
+    harness compare --search all --replay joint_3.parquet --repeats 1500
+
+Cost: 64 minutes on 2 CPU cores (864 trials of 5 to 14 s), as much again for every further seed.
+Replays come on top, most of it GP's, of which `--repeats 1500,gp=600` has fewer. Recipe: see
+`depth_vs_position`.
 """
 
 from harness.studies.depth_vs_position import study as depth_vs_position

@@ -211,6 +211,7 @@ def test_mistakes_exit_with_2_and_one_sentence(tmp_path, args, words):
         ("datasets", ["synth-rs", "SYNTHETIC"]),
         ("backbones", ["vit_pico", "DINOv2", "satmae_vit_l16", "augreg_in21k_ft_in1k"]),
         ("searches", ["SAMPLER+hyperband", "BOHB", "metapeft", "pbt"]),
+        ("tables", ["joint_space", "synth_rs", "SYNTHETIC", "vit_pico"]),
         ("methods lora", ["options.rank", "whole number ≥ 1", "alpha_over_r, alpha", "q, k, v"]),
         ("methods lora+adaptformer", ["options.lora.rank", "options.adaptformer.scale"]),
         ("methods linear_probe", ["--set"]),

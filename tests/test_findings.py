@@ -14,13 +14,20 @@ from filelock import FileLock
 import harness.findings.scenario as reading
 from harness.archive.collect import archive_run
 from harness.archive.parquet import read_archive
-from harness.catalogue.studies import load_study
+from harness.catalogue.studies import load_study, study_names
 from harness.driver.plan import make_plan
 from harness.errors import UserError
 from harness.findings import __main__ as command
 from harness.findings import searched
 from harness.findings.arms import RUNS, chosen_by_seed, grid, placed, random_by_seed
-from harness.findings.claims import CLAIMS, arms_of, contrasts_of
+from harness.findings.claims import (
+    CLAIMS,
+    NOT_RUN,
+    PRIMARY,
+    arms_of,
+    contrasts_of,
+    overhead_of,
+)
 from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, KINDS, SCENARIOS, archive_of, name_of
 from harness.findings.figure import arms_table, draw_arms
@@ -172,6 +179,47 @@ def test_verdicts_are_those_of_the_differences_within_seeds(scenario):
 
 
 @slow
+def test_the_overhead_is_of_costs_alone_and_known_before_the_replays(scenario):
+    found = overhead_of(scenario)
+    cells = 8 * 1.25 + 1  # and the defaults, in this fixture at the cost of LoRA
+    assert found.flops == pytest.approx((cells / 9, 0)) and found.seconds == (1.0, 0.0)
+    kinds = {"gamma": 3.0, "single": 2.0}
+    seconds = {
+        kind: scenario.trials[kind].assign(device_s=60.0 * factor + scenario.trials[kind]["seed"])
+        for kind, factor in kinds.items()
+    }
+    dearer = Scenario(**{**vars(scenario), "trials": {**scenario.trials, **seconds}})
+    ratios = [((8 * 180 + 120) / 9 + seed) / 60 for seed in SEEDS]
+    assert overhead_of(dearer).seconds[0] == pytest.approx(np.mean(ratios))
+    assert overhead_of(dearer).seconds[1] > 0
+    rows = blocks([dearer], {})["claims"].splitlines()
+    [row] = [row for row in rows if row.startswith("| C11 ")]
+    assert "× 1.22 in FLOPs, × 4.61 ± 0.03 in CPU seconds" in row
+
+
+@slow
+def test_seconds_of_different_devices_are_not_compared(scenario):
+    rows = scenario.trials["gamma"].copy()
+    some = rows["alpha"] == 1.0
+    rows.loc[some, "device"], rows.loc[some, "device_s"] = "a slower one", 600.0
+    changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "gamma": rows}})
+    assert overhead_of(changed).seconds == (1.0, 0.0)
+
+
+@slow
+def test_a_trial_that_diverged_early_is_not_in_the_overhead(scenario):
+    rows = scenario.trials["lora"].copy()
+    first = rows.index[(rows["where"] == "all") & (rows["depth"] == "last:12")][0]
+    rows.loc[first, ["status", "flops"]] = ["DIVERGED", 1.0]
+    changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "lora": rows}})
+    assert overhead_of(changed) == overhead_of(scenario)
+
+
+def test_what_was_not_run_names_a_study_that_would_answer():
+    assert {each.study for each in NOT_RUN} <= set(study_names())
+
+
+@slow
 def test_what_replays_chose_is_kept_and_comes_again(scenario, tmp_path):
     table = searched.table_of(scenario, tmp_path)
     kept = pd.read_csv(searched.kept_at(scenario))
@@ -216,6 +264,7 @@ def test_of_a_scenario_that_lacks_a_seed_nothing_is_computed(archives, tmp_path,
     partial = read_scenario("synth_rs", tmp_path)
     assert partial.seeds == tuple(seed for seed in SEEDS if seed != 105)
     made = blocks([partial], {})
+    assert made["claims"].count("not run (6 of 7 seeds)") == len(CLAIMS) - len(PRIMARY) + 1
     assert "not run (6 of 7 seeds)" in made["contrasts"] and "±" not in "".join(made.values())
     with pytest.raises(ValueError):
         arms_of(partial)

@@ -119,6 +119,7 @@ COMMANDS = {
     "harness.reports.reproduce": "`make reproduce`, a program of its own",
     "harness.findings.__main__": "`make findings`",
     "harness.findings.evidence": "the runs of docs/protocol.md",
+    "harness.findings.tables": "the tables that ship, a part of `make findings`",
 }
 """Modules that are run as programs, and so may print."""
 

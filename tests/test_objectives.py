@@ -42,9 +42,10 @@ from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, refuse_other_objective, write_run
 from harness.store.search_log import Ask, append_event, read_log, tells
+from harness.store.shipped import DEFAULT, file_of
 from harness.store.store import Store
 from harness.store.summaries import summaries
-from harness.store.table import TABLE, read_table, tabulate
+from harness.store.table import read_table, tabulate
 
 
 def with_loss(value, loss, micro=None):
@@ -264,11 +265,11 @@ def test_arms_are_chosen_by_the_loss_and_shown_by_the_class_mean(tmp_path):
 def test_a_front_is_replayed_from_the_table_that_ships(tmp_path):
     args = ("--search", "nsga2,random", "--repeats", 2, "--budget", 12)
     goals = ("--objective", "trainable_params,class_mean")
-    result = compare(tmp_path, TABLE, *args, *goals)
+    result = compare(tmp_path, file_of(DEFAULT), *args, *goals)
     assert result.exit_code == 0, result.output
     name = "joint_space+objective=class_mean,trainable_params+searches"
     folder = RunFolder.of(Store(tmp_path), name)
-    known = {row.trial_id: row for row in read_table(TABLE).trials.itertuples()}
+    known = {row.trial_id: row for row in read_table(file_of(DEFAULT)).trials.itertuples()}
     for log in folder.logs():
         for tell in tells(read_log(log)):
             spec = TrialSpec.model_validate_json(known[tell.trial_id].spec)
@@ -292,7 +293,7 @@ def test_a_front_is_replayed_from_the_table_that_ships(tmp_path):
     folder.log(0, "nsga2").write_bytes(
         b"".join(before[folder.log(0, "nsga2")].splitlines(True)[:9])
     )
-    assert compare(tmp_path, TABLE, *args, *goals).exit_code == 0
+    assert compare(tmp_path, file_of(DEFAULT), *args, *goals).exit_code == 0
     assert {path: path.read_bytes() for path in folder.logs()} == before
 
 

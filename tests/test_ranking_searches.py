@@ -18,8 +18,8 @@ from harness.search.ranking import NAMES
 from harness.spec import Placement
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import asks, read_log, tells
+from harness.store.shipped import DEFAULT, file_of
 from harness.store.store import Store
-from harness.store.table import TABLE
 
 
 @pytest.fixture
@@ -105,5 +105,5 @@ def test_what_has_no_effect_is_refused(made, tmp_path):
 
 def test_a_table_leaves_them_out_and_says_so(tmp_path):
     asked = SearchesRequest(searches="random,snip", budget="2", line="harness compare")
-    folder = replay_searches(asked, TABLE, None, Store(tmp_path), processes=1)
+    folder = replay_searches(asked, file_of(DEFAULT), None, Store(tmp_path), processes=1)
     assert "snip trains sites that it chooses itself" in folder.searches.read_text()

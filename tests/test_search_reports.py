@@ -217,6 +217,7 @@ def test_a_replayed_comparison_from_command_to_report_and_again(tmp_path, made):
     assert "pbt changes values in mid-training, which no table has: left out." in text
     assert "metapeft is one trial per training seed" in text and "train --method metapeft" in text
     assert "cost that is not charged here" in text
+    assert "share (%)" in text and "are not stated" not in text
     assert "nan" not in text.lower().replace("finance", "")
     summary = pd.read_csv(folder.report / "searches.csv", index_col="search")
     assert list(summary.index) == ["random", "sobol", "tpe", "gp", "tpe+hyperband", "metapeft"]
@@ -268,6 +269,8 @@ def test_a_table_of_one_seed_has_nothing_to_confirm_with(tmp_path):
     text = (tmp_path / "studies/joint_space+searches/report/report.md").read_text()
     assert "No confirmation: the table has no other seeds" in text
     assert "tabulate a run of one with it" in text and "one seed, so no spread" in text
+    assert "Shares of the variation are not stated" in text and "share (%)" not in text
+    assert not (tmp_path / "studies/joint_space+searches/report/interactions.csv").exists()
 
 
 @pytest.mark.slow

@@ -141,6 +141,7 @@ def test_verify_agrees_and_finds_the_one_score_that_was_changed(tmp_path, traine
     moved = rewritten(file, tmp_path / "moved", columns={**nudge, **elsewhere})
     result = harness("verify", moved, "--sample", 1, "--out", tmp_path)
     assert result.exit_code == 0 and "within 2 points" in result.output
+    assert "0 came out with the same bits, and accuracies differ by 1e-10 points" in result.output
     raised = {"record.test.class_mean": lambda value: value + 0.04}
     moved = rewritten(file, tmp_path / "raised", columns={**raised, **elsewhere})
     result = harness("verify", moved, "--sample", 1, "--out", tmp_path)

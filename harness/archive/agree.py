@@ -44,6 +44,8 @@ class Agreement(NamedTuple):
     """Of that score."""
     where: str
     """Which score that is, as in `test class_mean`; empty without scores."""
+    largest: float
+    """Largest difference of all scores that are compared."""
 
     @property
     def can_be_merged(self) -> bool:
@@ -70,7 +72,7 @@ def compare(
     What only one of them has, because its version kept more, is not compared.
     """
     alike = are_alike(one.provenance, other.provenance)
-    worst = (-TOLERANCE, 0.0, "")
+    worst, largest = (-TOLERANCE, 0.0, ""), 0.0
     for part in PARTS:
         scores, others = getattr(one, part), getattr(other, part)
         if scores is not None and others is not None:
@@ -78,6 +80,7 @@ def compare(
             for name, (value, allowed) in _scores(scores, alike):
                 difference = abs(value - known[name][0]) if name in known else 0.0
                 worst = max(worst, (difference - allowed, difference, f"{part} {name}"))
+                largest = max(largest, difference)
     plain = [record.model_dump(mode="json") for record in (one, other)]
     checked = [{name: tree[name] for name in (*CHECKED, *PARTS)} for tree in plain]
     by_epoch = [{row["epoch"]: row for row in of} for of in (rows, other_rows)]
@@ -90,6 +93,7 @@ def compare(
         excess=worst[0],
         difference=worst[1],
         where=worst[2],
+        largest=largest,
     )
 
 

@@ -88,10 +88,13 @@ class Verification:
         rules = []
         if alike:
             rules.append(f"{alike} to the last bit, on the same type of CPU and versions")
-        if alike < len(self.trials):
+        if others := [each.agreement for each in self.trials if not each.agreement.alike]:
+            same = sum(each.same_bits for each in others)
+            most = 100 * max(each.largest for each in others)
             rules.append(
-                f"{len(self.trials) - alike} within {100 * TOLERANCE:g} points, on another machine "
-                "or other versions"
+                f"{len(others)} within {100 * TOLERANCE:g} points, on another machine or other "
+                f"versions, where {same} came out with the same bits, and accuracies differ by "
+                f"{most:.3g} points at most"
             )
         found = len(self.trials) - len(self.disagreeing)
         return (

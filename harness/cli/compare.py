@@ -24,9 +24,10 @@ SHIPPED = ""
         "compare --methods all --seeds 3",
         "compare --methods lora,bitfit,vpt_deep --seeds 5",
         "compare --search all --replay",
+        "compare --search all --replay synth_rs",
         "compare --search tpe,gp --replay my_table.parquet --repeats 500,gp=200",
         "compare --search tpe,gp --replay my_table.parquet --half-width 0.5",
-        "compare --search all --replay lora.parquet --replay gamma.parquet --budget 12runs",
+        "compare --search all --replay synth_rs --replay synth_rs_gamma --budget 12runs",
         "compare --search random,tpe --study depth_vs_position --budget 600s --repeats 5",
         "compare --search random,metapeft --seeds 3 --charge outer_lr",
     )
@@ -43,14 +44,13 @@ SHIPPED = ""
 )
 @click.option(
     "--replay",
-    type=click.Path(dir_okay=False),
     is_flag=False,
     flag_value=SHIPPED,
     multiple=True,
     metavar="[TABLE]",
-    help="Take results from a table of `harness tabulate`, and train nothing; without TABLE, from "
-    "that of joint_space on the embedded benchmark. Repeatable, one table for each space: their "
-    "searches are compared at one budget in full runs of the first.",
+    help="Take results from a table, and train nothing: a file of `harness tabulate`, or the name "
+    "of one that ships (`harness list tables`).  [default: joint_space] Repeatable, one table for "
+    "each space: their searches are compared at one budget in full runs of the first.",
 )
 @click.option(
     "--budget",

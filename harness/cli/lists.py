@@ -26,6 +26,7 @@ Listed = tuple[list[str], list[list[str]]]
     epilog=examples(
         "list studies",
         "list searches",
+        "list tables",
         "list methods lora",
         "list datasets folder",
         "list fields recipe",
@@ -33,11 +34,14 @@ Listed = tuple[list[str], list[list[str]]]
 )
 @click.argument(
     "kind",
-    type=click.Choice(["methods", "studies", "datasets", "backbones", "searches", "fields"]),
+    type=click.Choice(
+        ["methods", "studies", "datasets", "backbones", "searches", "tables", "fields"]
+    ),
 )
 @click.argument("name", required=False)
 def list_(kind: str, name: str | None) -> None:
-    """List what there is: methods, studies, datasets, backbones, searches, or fields of a trial.
+    """List what there is: methods, studies, datasets, backbones, searches, tables for `compare
+    --replay`, or fields of a trial.
 
     With the NAME of a method or a dataset: its settings, with what they take and their defaults; of
     fields, with the beginning of their names. A study may set other defaults. What an installed
@@ -206,6 +210,18 @@ def _list_searches() -> Listed:
     return ["search", "what it is"], rows
 
 
+def _list_tables() -> Listed:
+    from harness.store.shipped import LINES, shipped
+    from harness.store.table import read_table
+
+    rows = []
+    for name, path in shipped().items():
+        info = read_table(path).info
+        counts = [str(info.cells), str(len(info.study.seeds))]
+        rows.append([name, LINES[name], info.study.base.backbone.name, *counts])
+    return ["table", "what it is", "backbone", "cells", "seeds"], rows
+
+
 def _registered(registry: Registry[Any]) -> Iterator[tuple[str, Any, str]]:
     """Name, implementation and summary of every one that can be had; the others' errors."""
     for name, entry in registry.look():
@@ -247,5 +263,6 @@ _LISTS: dict[str, Callable[[], Listed]] = {
     "datasets": _kept("datasets", _list_datasets),
     "backbones": _kept("backbones", _list_backbones),
     "searches": _list_searches,
+    "tables": _list_tables,
     "fields": _list_fields,
 }

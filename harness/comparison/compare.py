@@ -6,8 +6,6 @@ is run, terminals, reports.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness.comparison.request import (
     ComparisonRequest,
     Repeats,
@@ -92,7 +90,7 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
     from harness.catalogue.studies import known_study
     from harness.comparison.replay import replay_searches
     from harness.comparison.spaces import replay_spaces
-    from harness.store.table import TABLE
+    from harness.store.shipped import find_table
 
     live = (asked.settings, asked.weights, asked.smoke, asked.place.device, asked.place.data_root)
     if any(live) or asked.place.log:
@@ -102,7 +100,7 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
         )
     if asked.half_width is not None and asked.repeats is not None:
         raise UserError("Give either --repeats or --half-width, which finds the number of repeats.")
-    tables = [TABLE if table is True else Path(table) for table in asked.replay]
+    tables = [find_table(table) for table in asked.replay]
     if len(tables) > 1:
         if asked.study is not None:
             raise UserError("--study is for one table; several say which studies they are of.")

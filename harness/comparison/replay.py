@@ -26,6 +26,7 @@ from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError, saving
 from harness.search.catalogue import POPULATION
+from harness.search.optuna_search import PRUNERS
 from harness.search.ranking import NAMES as RANKINGS
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
@@ -188,6 +189,10 @@ def _names(
     if POPULATION in names:
         names.remove(POPULATION)
         notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
+    for name in [name for name in names if _watches(name)]:
+        if study.base.recipe.score_epochs == "last":
+            names.remove(name)
+            notes.append(f"{name} watches every epoch, and only the last was scored: left out.")
     for name in [name for name in names if name in RANKINGS]:
         names.remove(name)
         notes.append(f"{name} trains sites that it chooses itself, which no table has: left out.")
@@ -202,6 +207,12 @@ def _names(
     if not names:
         raise UserError(f"--search {asked.searches}: a table has none of these searches.")
     return names + [name for name in standing if name not in names], notes
+
+
+def _watches(name: str) -> bool:
+    """Whether a search is a sampler with a pruner. (An installed one that watches epochs which were
+    not scored is refused when it proposes its first trial.)"""
+    return name.partition("+")[2] in PRUNERS
 
 
 def _replay(replaying: Replaying, table: Table, processes: int | None, console: Console) -> None:

@@ -86,8 +86,8 @@ class ComparisonRequest:
     """Names with commas between them, or `all`."""
     study: str | Study | None = None
     replay: tuple[str | Literal[True], ...] = ()
-    """Tables of `harness tabulate` that results are taken from, one for each space; True: the one
-    that ships with the harness. None at all: they are trained."""
+    """Tables that results are taken from, one for each space: files of `harness tabulate`, or names
+    of tables that ship; True: the default of these. None at all: they are trained."""
     budget: str | None = None
     repeats: int | str | None = None
     """Of each search, in all; as `Repeats.parse` reads it."""

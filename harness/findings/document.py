@@ -7,13 +7,22 @@ the blocks' texts, and the replacing. Must not know: how a verdict is come to.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from harness.errors import UserError
-from harness.findings.claims import CLAIMS, NOT_ASKED, PRIMARY, Claim, contrasts_of
+from harness.findings.claims import (
+    CLAIMS,
+    NOT_RUN,
+    OVERHEAD,
+    PRIMARY,
+    Claim,
+    contrasts_of,
+    overhead_of,
+)
 from harness.findings.scenario import Scenario
 from harness.findings.searched import replayed
 from harness.reports.numbers.statistics import mean_and_half_width
@@ -166,9 +175,11 @@ def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]
             for each in scenarios
         ]
         rows.append([claim.key, claim.sentence, claim.paper, *cells])
-    rows += [
-        [key, words, "", *["not asked here"] * len(scenarios)] for key, words in NOT_ASKED.items()
-    ]
+    key, sentence = OVERHEAD
+    rows.append([key, sentence, "", *map(_overhead, scenarios)])
+    for each in NOT_RUN:
+        answered = f"{each.sentence} (study `{each.study}`)"
+        rows.append([each.key, answered, "", *["not run"] * len(scenarios)])
     return _table(["", "claim", "paper", *(WORDS[each.name] for each in scenarios)], rows)
 
 
@@ -199,6 +210,20 @@ def _methods(rows: pd.DataFrame) -> str:
         )
     header = ["arm", "class mean", "minus LoRA (95 %)", "p (Holm)", "verdict", "runs", "parameters"]
     return f"{said}\n\n{_table(header, lines)}"
+
+
+def _overhead(scenario: Scenario) -> str:
+    """Costs are known before searches are replayed, and no score is looked at."""
+    if not scenario.is_whole:
+        return _not_run(scenario)
+    found = overhead_of(scenario)
+    return f"{_times(found.flops)} in FLOPs, {_times(found.seconds)} in CPU seconds"
+
+
+def _times(ratio: tuple[float, float]) -> str:
+    """An interval is left out where it is shorter than what is shown."""
+    mean, half_width = ratio
+    return f"× {with_interval(mean, half_width if half_width >= 0.005 else math.nan, 2)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

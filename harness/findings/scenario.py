@@ -6,7 +6,7 @@ Owns: which seeds are whole, and a table of their trials. Must not know: what is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from harness.catalogue.studies import load_study
 from harness.findings.evidence import ARCHIVES, KINDS, archive_of, name_of
 from harness.reports.numbers.run import Run, load_run
 from harness.store.store import Store
+from harness.store.summaries import summaries
 from harness.store.table import DONE
 from harness.study.study import Study
 
@@ -32,9 +33,9 @@ class Scenario:
     """Those of which every trial of every study has ended."""
     trials: Mapping[str, pd.DataFrame]
     """Kind of study -> a row per ended trial, seed by seed in the study's order: its cell's fields,
-    `seed`, `trial_id`, `select` and `test` class mean and `test_GROUP` in percent, `flops` charged
-    (training and dev scoring), `device_s`, and `runs`: FLOPs over those of one *run*, the training
-    of LoRA at every linear map in all blocks."""
+    `seed`, `trial_id`, `status`, `select` and `test` class mean and `test_GROUP` in percent,
+    `flops` charged (training and dev scoring), `device_s` on the `device` of that name, and `runs`:
+    FLOPs over those of one *run*, the training of LoRA at every linear map in all blocks."""
     groups: tuple[str, ...]
     """Head first; empty without a trial."""
     archives: Path
@@ -86,10 +87,15 @@ def run_flops(lora: pd.DataFrame) -> float:
 
 
 def _runs(paths: list[Path]) -> dict[str, Run]:
-    """Study's name -> run, of the files that there are."""
+    """Study's name -> run, of the files that there are; its trials have their `device` as well."""
+    runs = []
     with TemporaryDirectory() as place:
-        done = import_archives([path for path in paths if path.is_file()], Store(Path(place)))
-        runs = [load_run(each.run) for each in done]
+        store = Store(Path(place))
+        for done in import_archives([path for path in paths if path.is_file()], store):
+            run = load_run(done.run)
+            ended = summaries(store, set(run.trials["trial_id"]))
+            devices = [ended[key].device if key in ended else "" for key in run.trials["trial_id"]]
+            runs.append(replace(run, trials=run.trials.assign(device=devices)))
     return {run.study.name: run for run in runs}
 
 
@@ -106,6 +112,5 @@ def _trials(run: Run) -> pd.DataFrame:
     rows["select"], rows["test"] = rows["select_class_mean"], rows["test_class_mean"]
     rows["flops"] = rows["flops"] - rows["test_flops"].fillna(0)
     scores = ["select", "test", *(f"test_{group}" for group in run.groups)]
-    return rows[[*run.fields, "seed", "trial_id", *scores, "flops", "device_s"]].reset_index(
-        drop=True
-    )
+    kept = [*run.fields, "seed", "trial_id", "status", *scores, "flops", "device_s", "device"]
+    return rows[kept].reset_index(drop=True)

@@ -124,9 +124,9 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
         yield Choice(chosen, spent.flops / full)
 
 
-def table_of(scenario: Scenario, place: Path) -> Table:
-    """LoRA's archive as a table that searches can be replayed on, made in an empty folder."""
-    archive = archive_of(name_of(scenario.name, "lora"), scenario.archives)
+def table_of(scenario: Scenario, place: Path, kind: str = "lora") -> Table:
+    """An archive as a table that searches can be replayed on, made in an empty folder."""
+    archive = archive_of(name_of(scenario.name, kind), scenario.archives)
     [imported] = import_archives([archive], Store(place / "store"))
     tabulate([imported.run], place / "table.parquet")
     return read_table(place / "table.parquet")

@@ -48,8 +48,6 @@ from harness.study.axes import Axis, in_words
 from harness.study.space import SearchSpace
 from harness.study.study import Study
 
-TABLE = Path(__file__).parent.parent / "assets" / "joint_space.parquet"
-"""The table that `compare --replay` takes if none is named."""
 FORMAT = 1
 """Version of the layout; a table with another one is refused."""
 KEY = b"harness"
@@ -74,7 +72,6 @@ class TableInfo(Frozen):
     """Name -> trials that ran on it."""
     reference: Reference
     cells: int
-    """How many there are."""
     groups: tuple[str, ...]
     """Names of the dataset's groups, head first."""
     num_classes: int
@@ -340,12 +337,17 @@ def _write(path: Path, rows: list[dict[str, Any]], info: TableInfo) -> None:
         values = frame[name].dropna()
         if len({isinstance(value, str) for value in values}) > 1:  # a column has one type
             frame[name] = [None if pd.isna(v) else json.dumps(v) for v in frame[name]]
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({KEY: info.model_dump_json().encode()})
+    write_table(path, Table(info=info, rows=frame))
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table as one file. Raises `NotSavedError` if it cannot be written."""
+    content = pa.Table.from_pandas(table.rows, preserve_index=False)
+    content = content.replace_schema_metadata({KEY: table.info.model_dump_json().encode()})
     part = path.with_name(f"{path.name}.part")
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, part, compression="zstd")
+        pq.write_table(content, part, compression="zstd")
         part.replace(path)
 
 

@@ -188,7 +188,7 @@ def _write_searches(folder: RunFolder) -> Written:
     ]
     if len(curves.restarts):
         written.append(write_csv(out / "restarts.csv", curves.restarts))
-    if landscape is not None and landscape.effects is not None:
+    if landscape is not None and landscape.effects and landscape.effects.has_noise:
         written.append(write_csv(out / "interactions.csv", landscape.effects.anova))
     written += save(out / "anytime", search_figures.anytime(compared))
     written += save(out / "choices", search_figures.finals(compared))

@@ -77,6 +77,11 @@ class Effects:
     gaps: pd.DataFrame
     """The jointly best cell, and what cells of separately best values lose against it."""
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether noise is told apart from interactions, for which it takes two seeds."""
+        return bool(self.anova["F"].notna().any())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:

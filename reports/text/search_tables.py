@@ -176,8 +176,10 @@ def fidelity_table(fidelity: pd.DataFrame, epochs: int) -> Table:
 
 def effects_tables(effects: Effects, split: str, scale: Scale) -> list[Table]:
     """What separate choices lose, and the analyses of variance; `split`: what is chosen on."""
-    tables = [_gaps(effects.gaps, split, scale), _anova("effects", effects.anova, "of all cells")]
-    if effects.flat is not None:
+    tables = [_gaps(effects.gaps, split, scale)]
+    if effects.has_noise:
+        tables.append(_anova("effects", effects.anova, "of all cells"))
+    if effects.has_noise and effects.flat is not None:
         where = f"without {effects.left_out}, where some cell collapses"
         tables.append(_anova("effects_flat", effects.flat, where))
     return tables

@@ -107,6 +107,9 @@ def _chapters(
             notes=[
                 "Share: of the variation between cells; seeds are blocks; diverged cells count as "
                 "chance."
+                if landscape.effects.has_noise
+                else "Shares of the variation are not stated: with one seed, noise would count as "
+                "interaction."
             ],
         )
     if controls is not None:
