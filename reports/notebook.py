@@ -30,7 +30,7 @@ from harness.reports.numbers.run import Run, load_run
 from harness.reports.numbers.searches import Searches, load_searches
 from harness.reports.numbers.sweep import choose, over_nuisance, summarise
 from harness.reports.text.brief import arms_brief, counts_brief, searches_brief, sweep_brief
-from harness.reports.text.captions import searches_caption
+from harness.reports.text.captions import searches_caption, setting
 from harness.reports.text.comparison import comparison_content
 from harness.reports.text.model import stem
 from harness.reports.text.search_answer import verdict
@@ -254,9 +254,9 @@ class ComparisonResults(Results):
         if name == "gamma":
             learned = self._learned()
             assert learned is not None
-            return comparison_figures.gamma(
-                learned, f"Learned strengths, {self._arms.comparison.title}"
-            )
+            compared = self._arms.comparison
+            words = setting(compared.request, len(compared.seeds))
+            return comparison_figures.gamma(learned, f"Learned strengths, {compared.title}", words)
         return (comparison_figures.arms if name == "arms" else comparison_figures.pareto)(
             self._arms
         )

@@ -58,7 +58,7 @@ def read_sweep(folder: Path) -> Run | None:
         own[field] = pd.Series(values)
     absent = {name: float("nan") for name in COSTS if name not in costs}
     costs = costs.assign(**absent)[list(COSTS)]
-    named = [name.removeprefix("binomial_") for name in own if name.startswith("binomial_")]
+    named = [n.removeprefix("binomial_") for n in map(str, own) if n.startswith("binomial_")]
     return Run(
         study=study,
         store=folder,
@@ -85,7 +85,7 @@ def read_arms(folder: Path) -> Arms:
     unit = UNIT.search(text)
     assert unit is not None, f"{folder}/report.md does not say what a full run is"
     none = ("not kept",)
-    names = [name for name in table if f"{name}_ci" in table]
+    names = [name for name in map(str, table) if f"{name}_ci" in table]
     return Arms(
         comparison=Comparison(
             title=text.splitlines()[0].removeprefix("# "),

@@ -21,6 +21,7 @@ from harness.reports.numbers.gamma import load_learned
 from harness.reports.numbers.run import rows_of
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.text.brief import train_brief
+from harness.reports.text.captions import setting
 from harness.reports.text.numbers import with_interval
 from harness.store.store import Store
 from harness.store.summaries import summaries
@@ -80,7 +81,8 @@ class TrainResults(Results):
     def _draw(self, name: str) -> Figure:
         learned = load_learned(self._paths)
         assert learned is not None
-        return gamma(learned, f"Learned strengths, {self.name}")
+        words = setting(self.records[0].spec, len(self.records))
+        return gamma(learned, f"Learned strengths, {self.name}", words)
 
     def heatmap(self, rows: str | None = None, columns: str | None = None) -> Figure:
         raise UserError(f"{self.name} is one configuration and has no axes: see table().")

@@ -154,7 +154,7 @@ def pareto(compared: Arms) -> Figure:
     figure = Figure(figsize=(11.5, 4.4 + 0.13 * len(table)), layout="constrained")
     axis = figure.subplots()
     best = front(table, "runs_per_seed", score)
-    named = []
+    named: list[Named] = []
     for _, row in table.iterrows():
         is_best = row["arm"] in best
         colour = COLOURS[0] if is_best else "0.45"
@@ -184,5 +184,5 @@ def pareto(compared: Arms) -> Figure:
     title = f"{compared.comparison.title}: accuracy and cost"
     marks = "Blue and stepped: no arm has both a higher mean and a lower cost."
     head_and_foot(figure, title, f"{arms_caption(compared.comparison)} {marks}")
-    label_points(axis, named, line=stepped.get_path().vertices.tolist())
+    label_points(axis, named, line=np.asarray(stepped.get_path().vertices).tolist())
     return figure

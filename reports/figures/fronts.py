@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.metrics import COSTS, Goal, scale_of
 from harness.reports.figures.frame import head_and_foot
@@ -94,7 +95,7 @@ def _volumes(axis: Axes, found: Fronts) -> None:
         axis.plot(numbers, found.random, color="black", lw=1.6)
         ends.append(Named(float(numbers[-1]), float(found.random[-1]), RANDOM, "black"))
     label_ends(axis, ends)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("trials trained")
     axis.set_ylabel("hypervolume (%)")
     times = int(found.volumes["repeats"].max())

@@ -68,7 +68,8 @@ def _apart(levels: np.ndarray[Any, Any], room: float) -> np.ndarray[Any, Any]:
     and within 0 and 1 as far as all have room there."""
     steps = room * np.arange(len(levels))
     moved = isotonic_regression(np.clip(levels, 0, 1) - steps).x + steps
-    return np.minimum(np.maximum(moved, steps), 1 - steps[::-1])
+    within: np.ndarray[Any, Any] = np.minimum(np.maximum(moved, steps), 1 - steps[::-1])
+    return within
 
 
 def label_points(
@@ -88,7 +89,9 @@ def label_points(
     figure: Any = axis.figure.figure
     figure.draw_without_rendering()
     unit = figure.dpi / POINTS_PER_INCH
-    marks = axis.transData.transform([(p.x, p.y) for p in known]) if known else []
+    if not known:
+        return
+    marks = axis.transData.transform([(p.x, p.y) for p in known])
     taken = [Bbox.from_bounds(x - 4 * unit, y - 4 * unit, 8 * unit, 8 * unit) for x, y in marks]
     taken += _along(axis, line, unit)
     inside = axis.get_window_extent()
@@ -106,11 +109,11 @@ def label_points(
         )
         name.set_in_layout(False)
         width, height = Text.get_window_extent(name).size / unit
-        tried = []
+        tried: list[tuple[float, int, tuple[float, float], Side, Bbox]] = []
         for (x, y), side in _places(height):
             left = x - {"left": 0.0, "center": width / 2, "right": width}[side]
             low = mark + unit * np.array([left, y - height / 2])
-            box = Bbox.from_bounds(*low, unit * width, unit * height)
+            box = Bbox.from_bounds(low[0], low[1], unit * width, unit * height)
             tried.append((_covered(box, taken, inside), len(tried), (x, y), side, box))
             if tried[-1][0] == 0:
                 break
@@ -122,7 +125,7 @@ def label_points(
 
 def _along(axis: Axes, line: Sequence[tuple[float, float]], unit: float) -> list[Bbox]:
     """Small boxes along a line through these corners, in pixels; `unit` is a typographic point."""
-    corners = axis.transData.transform(line) if line else []
+    corners: Any = axis.transData.transform(line) if line else []
     boxes = []
     for start, end in pairwise(corners):
         steps = max(1, round(float(np.hypot(*(end - start))) / (3 * unit)))

@@ -115,8 +115,9 @@ def _of_cell(scores: pd.Series[float], key: str) -> pd.Series[float]:
     """A cell's known scores by seed; of a search that asked for a trial twice, once."""
     if key not in scores.index.get_level_values(0):
         return pd.Series(dtype=float)
-    own = scores.loc[key].dropna()
-    return own[~own.index.duplicated()]
+    own: pd.Series[float] = scores.xs(key).dropna()
+    once: pd.Series[float] = own[~own.index.duplicated()]
+    return once
 
 
 def _settings(runs: tuple[Run, Run]) -> pd.DataFrame:

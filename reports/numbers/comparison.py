@@ -150,8 +150,10 @@ def _swept(
         scores.append((str(each.cell[rows]), str(each.cell[columns]), mean))
     frame = pd.DataFrame(scores, columns=["row", "column", "score"])
     table: pd.DataFrame = frame.pivot(index="row", columns="column", values="score")
-    names = (in_block_order(frame[part].drop_duplicates()) for part in ("row", "column"))
-    return table.reindex(**dict(zip(("index", "columns"), names, strict=True)))
+    return table.reindex(
+        index=in_block_order(frame["row"].drop_duplicates()),
+        columns=in_block_order(frame["column"].drop_duplicates()),
+    )
 
 
 def _scores(record: TrialRecord, groups: tuple[str, ...]) -> dict[str, float]:

@@ -41,7 +41,8 @@ def beside_brief(found: Beside) -> Brief:
 
 
 def _cost_words(found: Beside, name: str) -> str:
-    trials, seconds = int(found.costs.loc[name, "trials"]), found.costs.loc[name, "device_s"]
+    row = found.costs.loc[name].astype(float)
+    trials, seconds = int(row["trials"]), float(row["device_s"])
     return f"{trials} trial{'' if trials == 1 else 's'}, {duration(seconds)} of device time"
 
 
@@ -133,14 +134,15 @@ def _settings(found: Beside) -> Table:
 
 
 def _costs(found: Beside) -> Table:
+    rows = [found.costs.loc[key].astype(float) for key in NAMES]
     words = pd.DataFrame(
         {
             name: {
-                "trials": f"{found.costs.loc[key, 'trials']:.0f}",
-                "device seconds": f"{found.costs.loc[key, 'device_s']:.0f}",
-                "TFLOP": f"{found.costs.loc[key, 'flops'] / 1e12:.1f}",
+                "trials": f"{row['trials']:.0f}",
+                "device seconds": f"{row['device_s']:.0f}",
+                "TFLOP": f"{row['flops'] / 1e12:.1f}",
             }
-            for name, key in zip(found.names, NAMES, strict=True)
+            for name, row in zip(found.names, rows, strict=True)
         }
     )
     return Table(stem="costs", caption="Cost of all trials", corner="", words=words)
