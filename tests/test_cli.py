@@ -30,7 +30,9 @@ FLAGS = {
     "derive": "--file --out --rule --value",
     # A search's best, in use: which trial (--best), in which form (--merged), with what one that
     # kept no weights is trained again (--backbone, and what every command that trains has).
-    "export": "--backbone --best --csv --data-root --device --merged --on-bad-image --optuna --out "
+    # --names: peft finds layers by their names, and transformers has others than timm.
+    "export": "--backbone --best --csv --data-root --device --merged --names --on-bad-image "
+    "--optuna --out "
     "--parquet --peft --study --tensorboard --weights",
     # --split: the images that a trial was tested on cannot be told from others by their folder.
     "predict": "--device --on-bad-image --out --split --study --weights",
