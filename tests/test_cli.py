@@ -16,7 +16,9 @@ from harness.errors import SYNONYMS, unknown
 
 FLAGS = {
     # --log, of what trains: where curves go live, which no trial or study knows.
-    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
+    # --fidelity: what a pruner stops by; the search's, as --pruner is.
+    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --fidelity "
+    "--gpus-per-trial "
     "--keep --log --max-retries --objective --on-bad-image --on-repeat --only --out --pruner "
     "--repeats --search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
     # --dry-run: which layers a placement means on a backbone, before its weights are downloaded.

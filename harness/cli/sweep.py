@@ -26,6 +26,7 @@ from harness.cli.terminal import TERMINAL
         "sweep --study depth_vs_position --seeds 3 --workers 8",
         "sweep --study depth_vs_position --search tpe --budget 24 --repeats 3",
         "sweep --study depth_vs_position --search tpe --pruner hyperband --budget 12runs",
+        "sweep --study joint_space --search tpe+hyperband --fidelity data --budget 12runs",
         "sweep --study depth_vs_position --engine ray --address auto --gpus-per-trial 0.25",
         "sweep --study position_vs_alpha --search pbt --budget 12",
         "sweep --study position_vs_alpha --dry-run",
@@ -48,6 +49,12 @@ from harness.cli.terminal import TERMINAL
     "--pruner",
     type=click.Choice(["none", "asha", "hyperband", "median"]),
     help="Stop bad trials early; tpe with hyperband is BOHB.  [default: none]",
+)
+@click.option(
+    "--fidelity",
+    type=click.Choice(["epochs", "data"]),
+    help="What the pruner stops by: epochs, or trainings on 1/9, 1/3 and all of the data.  "
+    "[default: epochs]",
 )
 @click.option(
     "--on-repeat",
@@ -109,6 +116,7 @@ def sweep(
     budget: str | None,
     repeats: int | None,
     pruner: str | None,
+    fidelity: str | None,
     on_repeat: str | None,
     warm_start: str | None,
     seeds: int | None,
@@ -164,6 +172,7 @@ def sweep(
         budget=budget,
         repeats=repeats,
         pruner=pruner,  # type: ignore[arg-type]
+        fidelity=fidelity,  # type: ignore[arg-type]
         on_repeat=on_repeat,  # type: ignore[arg-type]
         warm_start=warm_start,
         keep=keep,  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from harness.errors import UserError, unknown
 from harness.export.loggers import check_logs
 from harness.metrics import Objective, goals_of
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
+from harness.search.shares import Fidelity
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -191,6 +192,8 @@ class SweepRequest:
     budget: str | None = None
     repeats: int | None = None
     pruner: Pruner | None = None
+    fidelity: Fidelity | None = None
+    """What the pruner's rungs are; None: epochs."""
     on_repeat: OnRepeat | None = None
     warm_start: str | None = None
     """Name or folder of a run whose results the search is to know."""
@@ -200,6 +203,7 @@ class SweepRequest:
 
     def __post_init__(self) -> None:
         check("pruner", self.pruner, Pruner)
+        check("fidelity", self.fidelity, Fidelity)
         check("on-repeat", self.on_repeat, OnRepeat)
         check("keep", self.keep, Keep)
         check_count("repeats", self.repeats)
@@ -223,6 +227,7 @@ class SweepRequest:
         """Flags that were given and make sense for one search alone."""
         flags = {
             "pruner": self.pruner,
+            "fidelity": self.fidelity,
             "on-repeat": self.on_repeat,
             "warm-start": self.warm_start,
         }
