@@ -113,7 +113,8 @@ def sweep(
     warm_start: str | Path | None = None,
     seeds: int | None = None,
     workers: int | None = None,
-    engine: Literal["local", "ray"] = "local",
+    engine: Literal["local", "ray", "slurm"] = "local",
+    slurm: Mapping[str, Any] | None = None,
     address: str | None = None,
     gpus_per_trial: float | None = None,
     max_retries: int = 2,
@@ -165,6 +166,7 @@ def sweep(
         engine=EngineRequest(
             kind=engine,
             workers=workers,
+            slurm=slurm or {},
             address=address,
             gpus_per_trial=gpus_per_trial,
             max_retries=max_retries,

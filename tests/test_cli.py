@@ -20,7 +20,9 @@ FLAGS = {
     "sweep": "--address --budget --cache --data-root --device --dry-run --engine --fidelity "
     "--gpus-per-trial "
     "--keep --log --max-retries --objective --on-bad-image --on-repeat --only --out --pruner "
-    "--repeats --search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
+    "--repeats --search --seeds --select-on --set --slurm --smoke --study --warm-start --weights "
+    "--workers",
+    # --slurm: what jobs ask for, which is of the cluster and no part of any study.
     # --dry-run: which layers a placement means on a backbone, before its weights are downloaded.
     "train": "--alpha --base --controls --data-root --depth --device --dry-run "
     "--log --method --objective --on-bad-image --out "
