@@ -45,7 +45,7 @@ oldest: .venv-oldest.txt
 # Without the constraints, which know nothing of those libraries, and contradict what they need.
 integrations:
 	$(MAKE) .venv-integrations/installed-test VENV=.venv-integrations
-	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -e '.[test,mlflow,wandb,geo]'
+	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -e '.[test,mlflow,wandb,geo,slurm,hub]'
 	.venv-integrations/bin/pytest -n 2 --dist worksteal -m integration
 
 # Every study on the embedded benchmark, and reports/gallery anew. Hours; goes on when given again.

@@ -64,6 +64,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("lora_alpha", "scaling", "strength"), ("alpha",)),
     **dict.fromkeys(("sites", "modules", "target_modules"), ("positions",)),
     **dict.fromkeys(("layers", "layer", "blocks"), ("depth",)),
+    **dict.fromkeys(("data_share", "subset", "data_fraction"), ("data.train_share",)),
     "dataset": ("data.name",),
     **dict.fromkeys(("model", "arch", "network"), ("backbone.name",)),
     **dict.fromkeys(("img_size", "image_size", "resolution"), ("backbone.img_size",)),

@@ -16,7 +16,8 @@ from support.methods import double, fill, images, setting
 from support.weights import CPU, of_file, random_state
 
 from harness.errors import UserError
-from harness.export.trial import export_lora_config, export_peft
+from harness.export.lora_config import export_lora_config
+from harness.export.trial import export_peft
 from harness.insertion.method import METHODS
 from harness.insertion.placements import PlacementFile
 from harness.model.backbones import dims, features, input_size, load_backbone

@@ -16,9 +16,13 @@ from harness.errors import SYNONYMS, unknown
 
 FLAGS = {
     # --log, of what trains: where curves go live, which no trial or study knows.
-    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --gpus-per-trial "
+    # --fidelity: what a pruner stops by; the search's, as --pruner is.
+    "sweep": "--address --budget --cache --data-root --device --dry-run --engine --fidelity "
+    "--gpus-per-trial "
     "--keep --log --max-retries --objective --on-bad-image --on-repeat --only --out --pruner "
-    "--repeats --search --seeds --select-on --set --smoke --study --warm-start --weights --workers",
+    "--repeats --search --seeds --select-on --set --slurm --smoke --study --warm-start --weights "
+    "--workers",
+    # --slurm: what jobs ask for, which is of the cluster and no part of any study.
     # --dry-run: which layers a placement means on a backbone, before its weights are downloaded.
     "train": "--alpha --base --controls --data-root --depth --device --dry-run "
     "--log --method --objective --on-bad-image --out "
@@ -30,7 +34,9 @@ FLAGS = {
     "derive": "--file --out --rule --value",
     # A search's best, in use: which trial (--best), in which form (--merged), with what one that
     # kept no weights is trained again (--backbone, and what every command that trains has).
-    "export": "--backbone --best --csv --data-root --device --merged --on-bad-image --optuna --out "
+    # --names: peft finds layers by their names, and transformers has others than timm.
+    "export": "--backbone --best --csv --data-root --device --merged --names --on-bad-image "
+    "--optuna --out "
     "--parquet --peft --study --tensorboard --weights",
     # --split: the images that a trial was tested on cannot be told from others by their folder.
     "predict": "--device --on-bad-image --out --split --study --weights",

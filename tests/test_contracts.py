@@ -14,6 +14,7 @@ from harness.model.backbones import backbone_info
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.base import GridSearch
+from harness.search.catalogue import share_search
 from harness.spec import BackboneSpec, TrialRequest
 from harness.testing import BackboneContract, EngineContract, SearchContract, StoreContract
 
@@ -56,6 +57,22 @@ class TestCMAES(SearchContract):
 
 class TestTPEWithHyperband(SearchContract):
     search = "tpe+hyperband"
+
+
+class TestTPEWithHyperbandOnShares(SearchContract):
+    budget = "20"
+
+    @pytest.fixture
+    def maker(self):
+        return share_search("tpe", "hyperband")
+
+
+class TestRandomWithASHAOnShares(SearchContract):
+    budget = "14"
+
+    @pytest.fixture
+    def maker(self):
+        return share_search("random", "asha")
 
 
 class TestNSGA2(SearchContract):

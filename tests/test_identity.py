@@ -135,6 +135,7 @@ class LaterSpec(TrialSpec):
 @pytest.mark.parametrize(
     "path,value",
     [
+        ("data.train_share", 0.5),
         ("recipe.patience", 4),
         ("recipe.weights", [0.5]),
         ("data.noise", 0.1),

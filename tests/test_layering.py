@@ -111,6 +111,7 @@ def test_the_runner_imports_neither_optuna_nor_ray():
 
 ENDS_ITSELF = {
     "harness.__main__": "the program, before the command line is there",
+    "harness.engines.desk": "a worker whose driver is gone, or whose time is over",
     "harness.engines.processes": "a worker whose driver was killed",
     "harness.testing.engines": "a worker that a test has killed",
 }

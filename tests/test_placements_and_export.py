@@ -12,7 +12,8 @@ from support.methods import images
 from support.records import TINY, publish
 
 from harness.errors import UserError
-from harness.export.trial import export_lora_config, export_peft, export_weights
+from harness.export.lora_config import export_lora_config
+from harness.export.trial import export_peft, export_weights
 from harness.insertion.placements import PlacementFile, derive, read_placement
 from harness.model.backbones import features, load_backbone
 from harness.runner.resolve import resolve

@@ -35,7 +35,7 @@ class Estimate:
         self._runtime = runtime
         self._reference = resolve(reference, runtime)
         parts = prepare(self._reference, runtime).split
-        known = len(parts.train)
+        known = round(len(parts.train) / self._reference.data.train_share)
         if self._reference.data.selected_on == "val":
             known += len(parts.select)
         self._classes, self._images, self._tested = len(parts.train_counts), known, len(parts.test)
@@ -65,6 +65,7 @@ class Estimate:
             if spec.data.selected_on == "dev":
                 beside = self._classes * spec.data.dev_per_class
             held_out, scored = 0.0, beside / self._images
-        work = spec.recipe.epochs * ((1 - held_out) * (1 + backward) + scored)
+        trained = (1 - held_out) * spec.data.train_share
+        work = spec.recipe.epochs * (trained * (1 + backward) + scored)
         steps = spec.options.get("inner_steps")
         return work * (1 + 1 / steps) if isinstance(steps, int) else work

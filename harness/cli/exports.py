@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +42,7 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
         "export depth_vs_position --merged checkpoint/ --peft adapter/",
         "export 1d0932a60454a8f7 --weights adapter/",
         "export placement.json --peft config/",
+        "export placement.json --peft config/ --names dinov3_vit",
         "export depth_vs_position --csv trials.csv --parquet trials.parquet",
         "export depth_vs_position+tpe --optuna sqlite:///tpe.db",
     )
@@ -57,6 +58,12 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
 )
 @click.option(
     "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
+)
+@click.option(
+    "--names",
+    metavar="MODEL",
+    help="Of a placement: timm (the default), or whose layers in transformers: vit, dinov3_vit, "
+    "siglip_vision_model.",
 )
 @click.option(
     "--merged",
@@ -87,6 +94,7 @@ def export(
     best: str | None,
     weights: str | None,
     peft: str | None,
+    names: str | None,
     merged: str | None,
     csv: str | None,
     parquet: str | None,
@@ -121,6 +129,10 @@ def export(
     _refuse_mixed(given)
     _refuse_others({flag: value for flag, value in tensors.items() if value is not None})
     is_trial = any(tensors.values()) and not (run is None and source.endswith(".json"))
+    if is_trial or run is not None:
+        _refuse(
+            {"names": names}, "for a placement, whose config has no weights that could be named"
+        )
     if not is_trial:
         skips = "skip" if on_bad_image == "skip" else None
         places = {"data-root": data_root, "on-bad-image": skips, "device": device}
@@ -136,7 +148,7 @@ def export(
     elif is_trial:
         written = _export_trial(place.store.known_record(source), tensors, again)
     else:
-        written = _export_placement(source, tensors)
+        written = _export_placement(source, tensors, names)
     for path in written:
         click.echo(f"Wrote {path}")
 
@@ -259,14 +271,15 @@ def _best_of(run: RunFolder) -> TrialRecord:
     return run.store.known_record(found.trial_id)
 
 
-def _export_placement(source: str, wanted: dict[str, str | None]) -> list[Path]:
-    from harness.export.trial import export_lora_config
+def _export_placement(source: str, wanted: dict[str, str | None], names: str | None) -> list[Path]:
+    from harness.export.lora_config import export_lora_config
     from harness.insertion.placements import read_placement
 
     peft = wanted["peft"]
     if peft is None or wanted["weights"] is not None or wanted["merged"] is not None:
         raise UserError("A placement file has no weights: export it with --peft alone.")
-    return export_lora_config(read_placement(Path(source)), Path(peft))
+    chosen: Any = names or "timm"
+    return export_lora_config(read_placement(Path(source)), Path(peft), chosen)
 
 
 def _export_trial(record: TrialRecord, wanted: dict[str, str | None], again: _Again) -> list[Path]:

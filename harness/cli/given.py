@@ -57,6 +57,19 @@ def _read(field: str, text: str) -> Any:
     return value
 
 
+def parse_jobs(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`name=v` pairs of what a job of a cluster asks for; v is a number where it is one."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise UserError(f"--slurm {pair}: write NAME=VALUE, as in partition=gpu.")
+        if name in values:
+            raise UserError(f"--slurm {name} is given twice: give it once.")
+        values[name] = _read(name, text)
+    return values
+
+
 def parse_only(pairs: tuple[str, ...]) -> dict[str, str]:
     """`axis=values` pairs."""
     values: dict[str, str] = {}

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import click
 
-from harness.cli.given import parse_only, parse_settings, place_given, typed_command
+from harness.cli.given import (
+    parse_jobs,
+    parse_only,
+    parse_settings,
+    place_given,
+    typed_command,
+)
 from harness.cli.options import (
     MOST_SEEDS,
     examples,
@@ -26,7 +32,9 @@ from harness.cli.terminal import TERMINAL
         "sweep --study depth_vs_position --seeds 3 --workers 8",
         "sweep --study depth_vs_position --search tpe --budget 24 --repeats 3",
         "sweep --study depth_vs_position --search tpe --pruner hyperband --budget 12runs",
+        "sweep --study joint_space --search tpe+hyperband --fidelity data --budget 12runs",
         "sweep --study depth_vs_position --engine ray --address auto --gpus-per-trial 0.25",
+        "sweep --study joint_space --engine slurm --workers 8 --slurm timeout_min=240",
         "sweep --study position_vs_alpha --search pbt --budget 12",
         "sweep --study position_vs_alpha --dry-run",
         "sweep --study depth_vs_position --set backbone.name=vit_tiny_local --weights vit.pth",
@@ -50,6 +58,12 @@ from harness.cli.terminal import TERMINAL
     help="Stop bad trials early; tpe with hyperband is BOHB.  [default: none]",
 )
 @click.option(
+    "--fidelity",
+    type=click.Choice(["epochs", "data"]),
+    help="What the pruner stops by: epochs, or trainings on 1/9, 1/3 and all of the data.  "
+    "[default: epochs]",
+)
+@click.option(
     "--on-repeat",
     type=click.Choice(["cached", "next-seed"]),
     help="A configuration proposed again: known answer, or its next seed.  [default: cached]",
@@ -61,10 +75,16 @@ from harness.cli.terminal import TERMINAL
 @workers_option
 @click.option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
+    type=click.Choice(["local", "ray", "slurm"]),
     default="local",
     show_default=True,
-    help="Processes of this machine, or Ray workers on one machine or many.",
+    help="Processes of this machine, Ray workers on one machine or many, or SLURM jobs.",
+)
+@click.option(
+    "--slurm",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="With slurm: what a job asks for, as in timeout_min=240, partition=gpu or gres=gpu:1.",
 )
 @click.option("--address", help="With ray: of a running cluster, or auto.  [default: start one]")
 @click.option(
@@ -109,11 +129,13 @@ def sweep(
     budget: str | None,
     repeats: int | None,
     pruner: str | None,
+    fidelity: str | None,
     on_repeat: str | None,
     warm_start: str | None,
     seeds: int | None,
     workers: int | None,
     engine: str,
+    slurm: tuple[str, ...],
     address: str | None,
     gpus_per_trial: float | None,
     max_retries: int,
@@ -156,6 +178,7 @@ def sweep(
         engine=EngineRequest(
             kind=engine,  # type: ignore[arg-type]
             workers=workers,
+            slurm=parse_jobs(slurm),
             address=address,
             gpus_per_trial=gpus_per_trial,
             max_retries=max_retries,
@@ -164,6 +187,7 @@ def sweep(
         budget=budget,
         repeats=repeats,
         pruner=pruner,  # type: ignore[arg-type]
+        fidelity=fidelity,  # type: ignore[arg-type]
         on_repeat=on_repeat,  # type: ignore[arg-type]
         warm_start=warm_start,
         keep=keep,  # type: ignore[arg-type]

@@ -136,11 +136,27 @@ def stratified(labels: Tensor, fraction: float, rng: torch.Generator) -> tuple[T
     return torch.cat(rest).sort().values, torch.cat(sample).sort().values
 
 
+def share_of(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Sorted indices of a share of every class, at least one image of each.
+
+    Each class has one order for all shares of a seed, of which a share is the front: smaller ones
+    are parts of larger ones.
+    """
+    kept = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        rng = generator(seed, "train share", label)
+        members = members[torch.randperm(len(members), generator=rng)]
+        kept.append(members[: max(1, round(share * len(members)))])
+    return torch.cat(kept).sort().values
+
+
 def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     """Hold out the selection set from the training data; the test set is left alone.
 
     With a dev set nothing is held out, and selection is on the dev set. With `select_on="test"`
-    (the paper's protocol) nothing is held out either, and selection is on the test set.
+    (the paper's protocol) nothing is held out either, and selection is on the test set. Of what is
+    left, `train_share` is trained on.
 
     Raises:
         UserError: a class has no training image, or a dev set is asked for and there is none.
@@ -154,6 +170,8 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
         rng = generator(seed, "split")
         rest, sample = stratified(dataset.train.labels, spec.val_fraction, rng)
         train, select = dataset.train.subset(rest), dataset.train.subset(sample)
+    if spec.train_share < 1:
+        train = train.subset(share_of(train.labels, spec.train_share, seed))
     counts = torch.bincount(train.labels, minlength=len(dataset.classes))
     if (counts == 0).any():
         empty = dataset.classes[int((counts == 0).nonzero()[0])]

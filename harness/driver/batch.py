@@ -79,10 +79,12 @@ class Batch:
         objective: Objective,
         further: tuple[Goal, ...] = (),
         done: Sequence[Summary] = (),
+        whole_share: float = 0.0,
     ) -> None:
         """Run what `search` asks for, `count` trials if that is known.
 
-        `done` are earlier trials, for the best score shown.
+        `done` are earlier trials, for the best score shown. A trial on a smaller share of the
+        training data than `whole_share` is none that could be the best.
 
         Raises:
             Interrupted: the user wants to end at once.
@@ -108,7 +110,8 @@ class Batch:
                 fresh.update([record.trial_id] if is_fresh else [])
                 if is_fresh:
                     self._spending.add(record)
-                best.update(record)
+                if record.spec.data.train_share >= whole_share:
+                    best.update(record)
                 advance(str(best))
                 if self.keep == "best":
                     for trial_id in fresh - {best.trial_id}:

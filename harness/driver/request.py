@@ -17,6 +17,7 @@ from harness.errors import UserError, unknown
 from harness.export.loggers import check_logs
 from harness.metrics import Objective, goals_of
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
+from harness.search.shares import Fidelity
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -34,12 +35,12 @@ Keep = Literal["none", "best", "all"]
 """Whose trained tensors to keep, where the runtime has them saved at all."""
 OnBad = Literal["stop", "skip"]
 Split = Literal["val", "test"]
-EngineKind = Literal["local", "ray"]
+EngineKind = Literal["local", "ray", "slurm"]
 
 NO_IDENTITY = frozenset(
     {
         *("out", "device", "workers", "engine", "address", "gpus_per_trial", "max_retries"),
-        *("keep", "dry_run", "cache", "log"),
+        *("slurm", "keep", "dry_run", "cache", "log"),
     }
 )
 """Parameters of commands that cannot change a trial's numbers."""
@@ -140,6 +141,8 @@ class EngineRequest:
     workers: int | None = None
     address: str | None = None
     gpus_per_trial: float | None = None
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    """What each job asks for, as submitit and sbatch name it."""
     max_retries: int = 0
     """Of a trial whose worker or machine is lost."""
 
@@ -151,12 +154,30 @@ class EngineRequest:
         gpus = self.gpus_per_trial
         if gpus is not None and gpus <= 0:
             raise UserError(f"--gpus-per-trial {gpus:g}: it must be above 0.")
-        if self.kind == "local":
+        if self.kind == "slurm":
+            self._refuse_jobs()
+        elif self.slurm:
+            raise UserError(f"--slurm is for --engine slurm, not for --engine {self.kind}.")
+        if self.kind != "ray":
+            own = "--workers to share GPUs" if self.kind == "local" else "--slurm gpus_per_node=1"
             for flag, value in (("gpus-per-trial", gpus), ("address", self.address)):
                 if value is not None:
-                    raise UserError(f"--{flag} is for --engine ray; use --workers to share GPUs.")
+                    raise UserError(f"--{flag} is for --engine ray; use {own}.")
         elif gpus is not None and gpus > 1 and gpus % 1:
             raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number.")
+
+    def _refuse_jobs(self) -> None:
+        """Raises `UserError` for jobs of which too little, or too much, is said."""
+        if self.workers is None:
+            raise UserError("--engine slurm: say how many jobs there are to be, as in --workers 8.")
+        if not {"timeout_min", "time"} & self.slurm.keys():
+            raise UserError(
+                "--engine slurm: say for how many minutes a job is to run, as in --slurm "
+                "timeout_min=240."
+            )
+        for name in ("nodes", "tasks_per_node", "array_parallelism"):
+            if name in self.slurm:
+                raise UserError(f"--slurm {name}: a job is one worker; leave it out.")
 
     def _refuse_crowd(self) -> None:
         """Raises `UserError` for more processes than this machine could hold."""
@@ -191,6 +212,8 @@ class SweepRequest:
     budget: str | None = None
     repeats: int | None = None
     pruner: Pruner | None = None
+    fidelity: Fidelity | None = None
+    """What the pruner's rungs are; None: epochs."""
     on_repeat: OnRepeat | None = None
     warm_start: str | None = None
     """Name or folder of a run whose results the search is to know."""
@@ -200,6 +223,7 @@ class SweepRequest:
 
     def __post_init__(self) -> None:
         check("pruner", self.pruner, Pruner)
+        check("fidelity", self.fidelity, Fidelity)
         check("on-repeat", self.on_repeat, OnRepeat)
         check("keep", self.keep, Keep)
         check_count("repeats", self.repeats)
@@ -223,6 +247,7 @@ class SweepRequest:
         """Flags that were given and make sense for one search alone."""
         flags = {
             "pruner": self.pruner,
+            "fidelity": self.fidelity,
             "on-repeat": self.on_repeat,
             "warm-start": self.warm_start,
         }

@@ -118,11 +118,14 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
         budget=asked.budget,
         repeats=asked.repeats or 1,
         pruner=asked.pruner,
+        fidelity=asked.fidelity,
         on_repeat=asked.on_repeat,
         warm_start=None if asked.warm_start is None else known_run(asked.warm_start, store.root),
     )
     words = [asked.search, *([] if asked.pruner in (None, "none") else [str(asked.pruner)])]
-    if len(words) > 1 and (asked.engine.gpus_per_trial or 1) > 1:
+    on_shares = asked.fidelity == "data"
+    words += ["data"] if on_shares else []
+    if len(words) > 1 and not on_shares and (asked.engine.gpus_per_trial or 1) > 1:
         raise UserError("--pruner: trials on several GPUs each are not stopped early.")
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
     for run in filter(None, (folder, request.warm_start)):
@@ -179,6 +182,7 @@ class OneSearchPlan(SweepPlan):
                     title=title,
                     objective=study.objective,
                     further=study.further,
+                    whole_share=1.0 if self.asked.fidelity == "data" else 0.0,
                 )
                 if batch.problem is not None:
                     break

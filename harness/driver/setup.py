@@ -282,6 +282,21 @@ def _starter(asked: EngineRequest, runtime: Runtime) -> StartEngine:
 
         return local
 
+    if asked.kind == "slurm":
+
+        def on_slurm(store: Store, watch: bool) -> Engine:
+            from harness.engines.slurm import SlurmEngine
+
+            return SlurmEngine(
+                store=store,
+                runtime=theirs,
+                workers=asked.workers or 1,
+                options=asked.slurm,
+                watch=watch,
+            )
+
+        return on_slurm
+
     def on_ray(store: Store, watch: bool) -> Engine:
         from harness.engines.ray_tune import RayEngine
 

@@ -29,6 +29,7 @@ from harness.search.optuna_search import (
 )
 from harness.search.population import PopulationSearch, population_budget, population_size
 from harness.search.ranking import NAMES, Rankable, RankingSearch
+from harness.search.shares import Parts, ShareSearch
 from harness.study.space import Params, Values
 
 POPULATION = "pbt"
@@ -146,6 +147,18 @@ def optuna_search(
 
     name = sampler if pruner == "none" else f"{sampler}+{pruner}"
     return partial(start_search, name, start)
+
+
+def share_search(sampler: Sampler, pruner: Pruner, on_repeat: OnRepeat = "cached") -> SearchMaker:
+    """A sampler of Optuna's with rungs on shares of the training data; see `ShareSearch`."""
+
+    def start(task: SearchTask) -> Search:
+        return ShareSearch(sampler, task, on_repeat=on_repeat, pruner=pruner)
+
+    def begin(task: SearchTask) -> Search:
+        return start_search(f"{sampler}+{pruner}+data", start, task, beyond=Parts(task.space))
+
+    return begin
 
 
 def _population(task: SearchTask) -> Search:

@@ -206,6 +206,7 @@ class OptunaSearch:
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
+        values = self._first(trial, values)
         spec = self._make(values, self._first_seed + step)
         self._made = spec.trial_id
         event = Ask(
@@ -216,6 +217,14 @@ class OptunaSearch:
             drawn=drawn,
         )
         self._write(event)
+        return self._enter(trial, spec)
+
+    def _first(self, trial: Trial, values: Values) -> Values:
+        """What of a proposed configuration is trained first."""
+        return values
+
+    def _enter(self, trial: Trial, spec: TrialSpec) -> TrialSpec | None:
+        """Let a proposal wait for a trial; the trial, unless it is known or under way."""
         if spec.trial_id in self._told:
             self._tell_study(trial, *self._told[spec.trial_id])
             return None
@@ -282,7 +291,7 @@ class OptunaSearch:
         for event in read_log(log, mend=True):
             if isinstance(event, Warm):
                 self._warm(event)
-            elif isinstance(event, Ask):
+            elif isinstance(event, Ask) and not self._has_followed(event):
                 is_again = self._kind in ASKED_AGAIN and not event.drawn
                 self._propose(None if is_again else event.params)
                 if (self._last, self._made) != (event.params, event.trial_id):
@@ -290,10 +299,14 @@ class OptunaSearch:
             elif isinstance(event, Report):
                 if event.trial_id in self._running:
                     self._heard(event)
-            elif event.objective is not None:
+            elif isinstance(event, Tell) and event.objective is not None:
                 self._learn(event)
         self._log = log
         self._again = [self._specs[trial_id] for trial_id in self._running]
+
+    def _has_followed(self, event: Ask) -> bool:
+        """Whether a logged ask is no proposal, but came of what was told before it."""
+        return False
 
     def _write(self, event: Event) -> None:
         if self._log is not None:  # None while the log is replayed

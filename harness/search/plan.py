@@ -27,14 +27,17 @@ from harness.search.catalogue import (
     ranking,
     refuse_objectives,
     restarts,
+    share_search,
 )
 from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner, refuse_sampler
 from harness.search.population import population_size
 from harness.search.ranking import Rankable
-from harness.search.resumed import refuse_another
+from harness.search.resumed import fields_of, refuse_another
+from harness.search.shares import SHARES, Fidelity, Parts
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
+from harness.store.search_log import SHARE
 from harness.study.axes import in_words
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
@@ -51,6 +54,7 @@ class SearchRequest:
     budget: str | None = None
     repeats: int = 1
     pruner: Pruner | None = None
+    fidelity: Fidelity | None = None
     on_repeat: OnRepeat | None = None
     warm_start: RunFolder | None = None
 
@@ -129,7 +133,12 @@ def _optuna(
     make: Make,
 ) -> SearchPlan:
     refuse_sampler(request.name, space)
-    if request.pruner not in (None, "none"):
+    on_shares = request.fidelity == "data"
+    if request.fidelity is not None and request.pruner in (None, "none"):
+        raise UserError(
+            f"--fidelity {request.fidelity} is of a pruner's rungs: give --pruner, too."
+        )
+    if request.pruner not in (None, "none") and not on_shares:
         refuse_unscored(study.base.recipe, f"--pruner {request.pruner}")
     budget = Budget.parse(DEFAULT_BUDGET if request.budget is None else request.budget)
     flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
@@ -138,13 +147,22 @@ def _optuna(
     pruner = request.pruner or "none"
 
     sampler: Any = request.name
-    maker = optuna_search(sampler, pruner, request.on_repeat or "cached", warm)
-    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops)
+    on_repeat = request.on_repeat or "cached"
+    beyond: Container[object] = ()
+    stopped = f", bad trials stopped by {pruner}"
+    if on_shares:
+        _refuse_on_shares(request, study, space, budget)
+        maker, beyond = share_search(sampler, pruner, on_repeat), Parts(space)
+        shares = ", ".join(f"1/{1 / share:.0f}" for share in SHARES[:-1])
+        stopped += f" on {shares} of the training data"
+    else:
+        maker = optuna_search(sampler, pruner, on_repeat, warm)
+    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops, beyond)
     return SearchPlan(
         words=(
             f"Search: {request.name} over {_size(space)} configurations, budget "
             f"{budget.amount:g} {budget.unit}, {_times(request.repeats)}"
-            + ("" if pruner == "none" else f", bad trials stopped by {pruner}")
+            + ("" if pruner == "none" else stopped)
             + (f"; {len(warm)} configurations known from {known.name}." if known else ".")
         ),
         starts=[partial(maker, task) for task in tasks],
@@ -152,6 +170,23 @@ def _optuna(
         full=default_trial(study, space, make),
         budget=budget,
     )
+
+
+def _refuse_on_shares(
+    request: SearchRequest, study: Study, space: SearchSpace, budget: Budget
+) -> None:
+    """Raises `UserError` for what rungs on shares of the training data do not go with."""
+    request.refuse("warm_start")
+    if SHARE in fields_of(space) or study.base.data.train_share < 1:
+        raise UserError(
+            f"--fidelity data: the rungs are shares of the training data, which study {study.name} "
+            f"sets itself ({SHARE}); leave one of them out."
+        )
+    if budget.unit in ("trials", "epochs"):
+        raise UserError(
+            "--fidelity data: a trial on a part of the data costs a part of one, so the budget is "
+            "in full runs or seconds: give one, as in --budget 12runs."
+        )
 
 
 def _from_name(
@@ -163,7 +198,7 @@ def _from_name(
     make: Make,
 ) -> SearchPlan:
     """A population, or a search that a user has installed: all they take is a budget."""
-    request.refuse("pruner", "on_repeat", "warm_start")
+    request.refuse("pruner", "fidelity", "on_repeat", "warm_start")
     budget = Budget.parse(request.budget or DEFAULT_BUDGET)
     words = f"budget {budget.amount:g} {budget.unit}"
     if request.name == POPULATION:
@@ -188,7 +223,7 @@ def _from_name(
 def _restarts(
     study: Study, runtime: Runtime, folder: RunFolder, request: SearchRequest
 ) -> SearchPlan:
-    request.refuse("pruner", "on_repeat", "warm_start")
+    request.refuse("pruner", "fidelity", "on_repeat", "warm_start")
     budget = Budget.parse(request.budget or "1")
     if budget.unit != "trials" or budget.amount < 1:
         raise UserError(f"--search {request.name} takes a --budget in trials, its restarts.")
@@ -217,7 +252,7 @@ def _restarts(
 def _ranking(
     study: Study, runtime: Runtime, folder: RunFolder, request: SearchRequest, cell: Values
 ) -> SearchPlan:
-    request.refuse("budget", "pruner", "on_repeat", "warm_start")
+    request.refuse("budget", "pruner", "fidelity", "on_repeat", "warm_start")
     budget = Budget.parse("2")
     space, make = live_space(study, runtime)
     make(cell, study.seeds[0])  # refused here if it makes no trial

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.search.base import Make
 from harness.store.differences import why_another
 from harness.store.run_folder import RunFolder
-from harness.store.search_log import Ask, asks, read_log
+from harness.store.search_log import SHARE, Ask, asks, read_log
 from harness.study.axes import in_words
 from harness.study.space import SearchSpace, Values
 
@@ -48,11 +48,15 @@ def _refused(log: Path, ask: Ask, would: str, why: str) -> UserError:
 
 
 def _cell(space: SearchSpace, ask: Ask) -> Values:
-    """The configuration that the proposal's variables make now, if it has such variables."""
+    """The configuration that the proposal's variables make now, if it has such variables.
+
+    A share of the data is none of them.
+    """
     try:
-        return space.values(lambda name, domain: ask.params[name])
+        cell = space.values(lambda name, domain: ask.params[name])
     except (KeyError, IndexError, TypeError, ValueError):
         return ask.cell
+    return cell | ({SHARE: ask.cell[SHARE]} if SHARE in ask.cell else {})
 
 
 def fields_of(space: SearchSpace) -> set[str]:

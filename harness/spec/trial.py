@@ -53,6 +53,9 @@ class DataSpec(Frozen):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = VAL_FRACTION
     select_on: Literal["val", "test"] = "val"
     """`test` is the paper's protocol: train on everything, choose on test. Labelled everywhere."""
+    train_share: Annotated[float, Field(gt=0, le=1), Added] = 1.0
+    """Share of every class's training images that is trained on, at least one. What is held out,
+    and the test set, stay whole; a smaller share is a part of a larger one."""
     sha256: Annotated[str | None, Added] = None
     """Of the packed images, filled in when the trial is resolved; None for data that is drawn."""
 

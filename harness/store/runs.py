@@ -26,7 +26,7 @@ from harness.store.files import write_atomically
 from harness.store.liveness import still_driving
 from harness.store.records import Counted
 from harness.store.run_folder import STUDIES, RunFolder
-from harness.store.search_log import Event, asks, read_log
+from harness.store.search_log import SHARE, Event, asks, read_log
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -67,6 +67,12 @@ class RunFiles(NamedTuple):
     environment: dict[str, str]
     searches: dict[int, list[Event]]
     """Place of the log in `RunFolder.logs` -> its events; empty for a grid."""
+
+    @property
+    def parts(self) -> set[str]:
+        """Trials on a part of the training data, as rungs of a search: no answers of the study."""
+        own = {getattr(part, "field", "") for part in self.study.space or self.study.axes}
+        return set() if SHARE in own else {a.trial_id for a in self.asked if SHARE in a.cell}
 
 
 class Command(NamedTuple):

@@ -20,6 +20,9 @@ from harness.store.files import append_line, read_lines
 from harness.store.liveness import still_driving
 from harness.store.records import Status
 
+SHARE = "data.train_share"
+"""In a configuration of a space without such a field: a rung of a search by shares of the data."""
+
 KINDS = ("ask", "report", "tell", "warm")
 
 
@@ -61,7 +64,8 @@ class Tell:
 
     trial_id: str
     status: Status
-    """`PRUNED`: stopped or paused before its last epoch."""
+    """`PRUNED`: stopped or paused before its last epoch, or trained on a part of the data as a rung
+    of a search."""
     objective: float | None
     """None for a failed trial; chance level for a diverged one, the last seen for a pruned one."""
     epochs: int

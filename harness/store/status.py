@@ -15,7 +15,7 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, not_gone_on_with, older, read_run, refuse_replayed
 from harness.store.search_log import asks
 from harness.store.store import Store
-from harness.store.summaries import Summary, summaries
+from harness.store.summaries import Summary, as_told, summaries
 
 
 class Best(NamedTuple):
@@ -73,7 +73,7 @@ def look(folder: RunFolder) -> RunStatus:
     phantoms = set() if driver is not None else _phantoms(files, store)
     asked = {each.trial_id: each for each in files.asked if each.trial_id not in phantoms}
     unusable: dict[str, str] = {}
-    ended = summaries(store, asked, unusable.__setitem__)
+    ended = as_told(summaries(store, asked, unusable.__setitem__), files.parts)
     left = [trial_id for trial_id in asked if trial_id not in ended and trial_id not in unusable]
     running = sum(store.is_claimed(trial_id) for trial_id in left)
     states = [state_of(summary.status) for summary in ended.values()]

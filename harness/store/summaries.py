@@ -10,9 +10,9 @@ import gc
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 from harness.errors import UserError
@@ -156,6 +156,19 @@ def summaries(
             database.executemany(f"INSERT OR REPLACE INTO v{VERSION} VALUES (?, ?, ?)", rows)  # noqa: S608 - a constant
     found = known | new
     return {i: found[i] for i in wanted if i in found}
+
+
+def as_told(ended: dict[str, Summary], parts: Collection[str]) -> dict[str, Summary]:
+    """The same, where those on a part of the data (`RunFiles.parts`) are `PRUNED`.
+
+    So they were told to their search, and a part of a training is no score.
+    """
+    return {
+        trial_id: replace(each, status="PRUNED")
+        if trial_id in parts and each.status in ("COMPLETE", "DIVERGED")
+        else each
+        for trial_id, each in ended.items()
+    }
 
 
 def _times(store: Store, trial_ids: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -43,7 +43,7 @@ from harness.store.comparisons import Reference
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
-from harness.store.summaries import Part, Summary, summaries
+from harness.store.summaries import Part, Summary, as_told, summaries
 from harness.study.axes import Axis, in_words
 from harness.study.space import SearchSpace
 from harness.study.study import Study
@@ -209,7 +209,7 @@ def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summa
     Raises:
         UserError: one of the others is missing or failed.
     """
-    ended = summaries(store, {asked.trial_id for asked in run.asked})
+    ended = as_told(summaries(store, {asked.trial_id for asked in run.asked}), run.parts)
     stopped = {key for key, each in ended.items() if each.status == "PRUNED"}
     asked = [each for each in run.asked if each.trial_id not in stopped or not run.searches]
     whole = {key: each for key, each in ended.items() if each.status in DONE}

@@ -16,13 +16,14 @@ from harness.metrics import LOSS, OVERALL, SHOWN, TAIL, Objective, Scale, scale_
 from harness.reports.numbers.positions import in_block_order
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run
-from harness.store.search_log import Event
+from harness.store.search_log import SHARE, Event
 from harness.store.summaries import (
     BY_GROUP,
     COSTS,
     OnUnusable,
     Part,
     Summary,
+    as_told,
     in_bulk,
     summaries,
 )
@@ -126,11 +127,14 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     """
     files = read_run(folder)
     store = folder.store
-    ended = summaries(store, {asked.trial_id for asked in files.asked}, on_unusable)
-    scored = next((ended[a.trial_id] for a in files.asked if _is_scored(ended, a.trial_id)), None)
+    parts = files.parts
+    ended = summaries(store, {each.trial_id for each in files.asked}, on_unusable)
+    ended = as_told(ended, parts)
+    asked = [_whole(each) if each.trial_id in parts else each for each in files.asked]
+    scored = next((ended[a.trial_id] for a in asked if _is_scored(ended, a.trial_id)), None)
     groups = tuple(scored.groups) if scored else ()
-    keys = _keys(files.asked)
-    tried = {key: asked.cell for key, asked in zip(keys, files.asked, strict=True)}
+    keys = _keys(asked)
+    tried = {key: each.cell for key, each in zip(keys, asked, strict=True)}
     cells = files.study.cells()
     on_axes = tried.keys() <= {cell_key(cell) for cell in cells}
     if not on_axes:
@@ -140,8 +144,8 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
     cells = [{field: plain(value) for field, value in cell.items()} for cell in cells]
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     values = {field: [cells[n].get(field) for n in cell_numbers] for field in fields}
-    ids = {"seed": [a.seed for a in files.asked], "trial_id": [a.trial_id for a in files.asked]}
-    found = [ended.get(asked.trial_id) for asked in files.asked]
+    ids = {"seed": [each.seed for each in asked], "trial_id": [each.trial_id for each in asked]}
+    found = [ended.get(each.trial_id) for each in asked]
     results = _results(found, groups, files.study.objective)
     return Run(
         study=files.study,
@@ -155,6 +159,12 @@ def load_run(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Run:
         groups=groups,
         chance=100 / scored.num_classes if scored else float("nan"),
     )
+
+
+def _whole(asked: Asked) -> Asked:
+    """With the configuration that a trial on a part of the data stands for."""
+    cell = {field: value for field, value in asked.cell.items() if field != SHARE}
+    return asked._replace(cell=cell)
 
 
 def _keys(trials: Sequence[Asked]) -> list[str]:
