@@ -46,6 +46,8 @@ WITH_PAGE = ("depth_vs_position", "metapeft_lora", "methods_tuned", "searches")
 """Whose page is kept too; it holds its figures once more."""
 TUNED = ("outer_lr", "k_steps", "sampling_ratio")
 """Studies that found MetaPEFT's own settings, whose cost it bears."""
+NEWER = ("lora", "hf:dora", "hf:adalora", "hf:ia3", "lora_plus", "rslora", "metapeft")
+"""Methods that FINDINGS.md compares with LoRA at every linear map."""
 CONTROLS = "depth_vs_position+metapeft_lora"
 README = """# Reference results
 
@@ -100,6 +102,10 @@ def entries() -> dict[str, Entry]:
     return found | {
         "depth_vs_position_3_seeds": Entry(f"{depths} --seeds 3", "depth_vs_position"),
         "methods_tuned": Entry("compare --methods all --seeds 3", "depth_vs_position+methods"),
+        "methods_newer": Entry(
+            f"compare --methods {','.join(NEWER)} --seeds 6",
+            f"depth_vs_position+methods={'_'.join(NEWER)}",
+        ),
         "depth_vs_position_5_seeds": Entry(f"{depths} --seeds 5", "depth_vs_position"),
         "metapeft_lora": Entry(
             "train --method metapeft --base lora --seeds 5 --controls", CONTROLS

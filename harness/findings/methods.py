@@ -19,8 +19,7 @@ from harness.reports.numbers.contrasts import contrasts
 from harness.store.store import Store
 
 ARCHIVE = "methods.parquet"
-"""Of `harness compare --methods lora,hf:dora,hf:adalora,hf:ia3,lora_plus,rslora,metapeft`, with
-`--seeds 6`: with fewer the rule says nothing."""
+"""Of the gallery's `methods_newer`, of six seeds because with fewer the rule says nothing."""
 EVERYWHERE = (", all positions", " with MetaPEFT")
 """How the arms are called that are placed at every linear map."""
 ONE_RUN = f"{LABEL}, one run"

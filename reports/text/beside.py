@@ -41,8 +41,8 @@ def beside_brief(found: Beside) -> Brief:
 
 
 def _cost_words(found: Beside, name: str) -> str:
-    row: pd.Series[float] = found.costs.loc[name].astype(float)
-    trials, seconds = round(float(row.loc["trials"])), float(row.loc["device_s"])
+    row = found.costs.astype(float).to_dict("index")[name]
+    trials, seconds = round(row["trials"]), row["device_s"]
     return f"{trials} trial{'' if trials == 1 else 's'}, {duration(seconds)} of device time"
 
 
