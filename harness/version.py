@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 OF_SOURCE = (".py", ".jinja", ".css", ".js", ".csv")
 """Files of the package that decide what it says, by the ends of their names."""

@@ -141,7 +141,7 @@ def test_all_files_name_the_same_version_and_the_changelog_says_what_is_comparab
     (comparable,) = re.findall(
         r"^## What is comparable between 0\.1\.0 and 0\.2\.0\n(.*?)^## ", text, re.M | re.S
     )
-    assert f"0.2.0 has {SEMANTICS}," in comparable
+    assert f"0.2.0 has {SEMANTICS}." in comparable
 
 
 def test_the_citation_is_of_this_version_and_has_what_its_format_asks_for():

@@ -117,6 +117,7 @@ ENDS_ITSELF = {
 }
 """Modules outside the command line that may end their process, and which process that is."""
 COMMANDS = {
+    "harness.reports.redraw": "the gallery's figures from its tables, a program of its own",
     "harness.reports.reproduce": "`make reproduce`, a program of its own",
     "harness.findings.__main__": "`make findings`",
     "harness.findings.evidence": "the runs of docs/protocol.md",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.store.table import TABLE, read_table
+from harness.store.shipped import DEFAULT, file_of
+from harness.store.table import read_table
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +30,7 @@ def module():
 @pytest.fixture(scope="module")
 def rows():
     """The last row of every configuration of the axes; MetaPEFT's runs have none of them."""
-    found = pd.read_parquet(TABLE).drop_duplicates("trial_id", keep="last")
+    found = pd.read_parquet(file_of(DEFAULT)).drop_duplicates("trial_id", keep="last")
     return found[found["positions"].notna()]
 
 
@@ -43,7 +44,7 @@ def every(problem):
 
 def test_every_configuration_has_its_rows_scores(module, rows):
     problem = module.Problem()
-    axes = {axis.field: axis.values for axis in read_table(TABLE).info.study.axes}
+    axes = {axis.field: axis.values for axis in read_table(file_of(DEFAULT)).info.study.axes}
     params = every(problem)
     assert len(params) == len(rows) == 864
     scores = rows.set_index(["positions", "depth", "alpha"])

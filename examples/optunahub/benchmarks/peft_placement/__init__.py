@@ -15,7 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.study import StudyDirection
 
 from harness.metrics import COSTS, LOSS, goals_of
-from harness.store.table import TABLE, cell_key, read_table
+from harness.store.shipped import DEFAULT, file_of
+from harness.store.table import cell_key, read_table
 from harness.study.space import Domain
 
 __all__ = ["Problem"]
@@ -40,7 +41,7 @@ class Problem(optunahub.benchmarks.BaseProblem):
         seed: int | None = None,
         table: str | Path | None = None,
     ) -> None:
-        path = TABLE if table is None else Path(table)
+        path = file_of(DEFAULT) if table is None else Path(table)
         read = read_table(path)
         self._space, self._axes = read.space(), {a.field: a.values for a in read.info.study.axes}
         first, further = goals_of(objectives)
