@@ -1,7 +1,7 @@
 """Command lines that reproduce a trial.
 
-Owns: which `harness train ...` gives a trial of the same id. Must not know: how it is trained or
-shown.
+Owns: which `harness train ...` gives a trial of the same id, and how values stand on a command line.
+Must not know: how it is trained or shown.
 """
 
 from __future__ import annotations
