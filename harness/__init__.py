@@ -1,7 +1,7 @@
 """PEFT hyperparameter-search harness: one runner, many searches, one store, honest reports.
 
-From Python: `harness.train`, `harness.sweep`, `harness.compare` and `harness.load`; see
-`harness.entry`, which is imported when one of them is first used.
+From Python: `harness.recommend`, `harness.train`, `harness.sweep`, `harness.compare` and
+`harness.load`; see `harness.entry`, which is imported when one of them is first used.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from harness.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from harness.entry import compare, load, sweep, train
+    from harness.entry import compare, load, recommend, sweep, train
 
-__all__ = ["compare", "load", "sweep", "train"]
+__all__ = ["compare", "load", "recommend", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

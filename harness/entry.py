@@ -1,20 +1,20 @@
-"""The harness from Python: `train`, `sweep`, `compare` and `load`, as `import harness` has them.
+"""The harness from Python: `recommend`, `train`, `sweep`, `compare` and `load`.
 
 Each does what the command of its name does, by the same requests: the same trials in the same
 store, the same numbers, the same report. Nothing is printed and nothing ends the process; a
-`Console` may be given that is told what happens. Owns: these four signatures, and the command line
+`Console` may be given that is told what happens. Owns: these signatures, and the command line
 that a run remembers of a call. Must not know: how any of it is done. Heavy imports stand inside the
 functions, so that `import harness` and `harness.load` need no torch.
 
-Called from a file, `train`, `sweep` and live `compare` belong below `if __name__ == "__main__":`,
-because worker processes import that file.
+Called from a file, all of them but `load` belong below `if __name__ == "__main__":`, because worker
+processes import that file.
 """
 
 from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
     from harness.metrics import Objective
     from harness.reports.notebook import ComparisonResults, Results, SearchesResults
+    from harness.reports.recommended import Recommendation
     from harness.reports.trained import TrainResults
     from harness.study.study import Study
 
@@ -266,6 +267,59 @@ def compare(
     return ComparisonResults(folder) if methods is not None else SearchesResults(folder)
 
 
+def recommend(
+    *,
+    data: str | None = None,
+    backbone: str | None = None,
+    budget: str | int = "5runs",
+    study: str | Path | Study = "depth_vs_position",
+    workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    device: str | None = None,
+    log: str | Sequence[str] = (),
+    out: str | Path = "runs",
+    console: Console = SILENT,
+) -> Recommendation:
+    """A LoRA for a dataset and a backbone, chosen on validation by a handful of trainings.
+
+    The study gives what is not named. With a larger budget, the same call goes on from there.
+
+    Raises:
+        UserError: something that was asked for makes no sense or is not there; one sentence.
+        TrialsFailed: a training failed; the same call tries it again.
+        NotSavedError: results cannot be written.
+    """
+    line = _line(recommend, locals())
+    from harness.driver.request import EngineRequest, RecommendRequest
+
+    asked = RecommendRequest(
+        budget=str(budget),
+        data=data,
+        backbone=backbone,
+        study=_study(study),
+        settings=settings or {},
+        weights=_path(weights),
+        place=_place(out, data_root, on_bad_image, device, log),
+        engine=EngineRequest(workers=workers),
+        line=line,
+    )
+    asked.engine.start_ahead(device)
+    from harness.driver.recommend import plan_recommendation
+    from harness.reports.files.write import write_report
+    from harness.reports.recommended import Recommendation
+
+    plan = plan_recommendation(asked, console)
+    plan.say(console)
+    ran = plan.sweep.run()
+    write_report(ran.folder)
+    if ran.problem is not None:
+        raise ran.problem
+    return Recommendation(plan.recommended())
+
+
 def load(run: str | Path, out: str | Path = "runs") -> Results:
     """Results of a run: `.brief`, `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
 
@@ -321,6 +375,7 @@ def _study(given: str | Path | Study) -> str | Study:
 
 def _line(function: Callable[..., object], given: Mapping[str, Any]) -> str:
     """The command line that asks for what a call asks for, as the command itself would write it."""
+    from harness.catalogue.rerun import typed
     from harness.driver.request import NO_IDENTITY, PLACES
 
     words = ["harness", function.__name__]
@@ -329,31 +384,6 @@ def _line(function: Callable[..., object], given: Mapping[str, Any]) -> str:
         if name in NO_IDENTITY or name == "console" or value == parameter.default:
             continue
         flag = f"--{'set' if name == 'settings' else name.replace('_', '-')}"
-        for text in _texts(name, PLACES.get(name, value)):
+        for text in typed(name, PLACES.get(name, value)):
             words += [flag] if text is None else [flag, text]
     return shlex.join(words)
-
-
-def _texts(name: str, value: Any) -> Iterator[str | None]:
-    """What stands behind a flag each time that it is given; None: nothing, it is a switch."""
-    from harness.catalogue.rerun import as_setting
-    from harness.study.study import Study
-
-    if value is True:
-        yield None
-    elif isinstance(value, Mapping):
-        yield from (f"{field}={as_setting(each)}" for field, each in value.items())
-    elif isinstance(value, Study):
-        yield _name_of(value)
-    elif name in ("charge", "replay") and isinstance(value, list | tuple):
-        yield from map(str, value)
-    else:
-        yield _names(value) if isinstance(value, list | tuple) else str(value)
-
-
-def _name_of(study: Study) -> str:
-    """A shipped study's name; of another, the file that it would have to be written to."""
-    from harness.catalogue.studies import load_study, study_names
-
-    is_shipped = study.name in study_names() and load_study(study.name) == study
-    return study.name if is_shipped else f"{study.name}.py"

@@ -59,7 +59,7 @@ class Brief(NamedTuple):
         """
         lines: list[str] = []
         for label, words in self.said.items():
-            lines += _lines(label, words, width)
+            lines += lines_under(label, words, width)
         if page is not None:
             lines.append(f"{'Page':<{LABEL}}{page}")
         if self.next:
@@ -68,7 +68,8 @@ class Brief(NamedTuple):
         return "\n".join(lines)
 
 
-def _lines(label: str, words: str, width: int | None) -> Iterator[str]:
+def lines_under(label: str, words: str, width: int | None) -> Iterator[str]:
+    """Words behind a label, broken where a line would have more than `width` characters."""
     if width is None or width < NARROWEST:
         yield f"{label:<{LABEL}}{words}"
         return

@@ -68,6 +68,8 @@ on one seed (`search_comparison`) is not informative and is not kept.
 `searches` and `several_objectives` were replayed from the table that ships with the harness, which
 `harness {table}` wrote; its parameters and inference FLOPs were added from its trials' specs.
 
+`recommend` is not a run: `python -m harness.findings.recommended` judges that command on tables.
+
 `bench` is not a run: `harness bench train --case q+v --case 'six positions'` measured it, on the
 device and with the versions that its CSV names.
 """

@@ -31,6 +31,9 @@ FLAGS = {
     "compare": "--budget --charge --confirm --controls --data-root --device --half-width "
     "--log --methods --objective --on-bad-image --out --repeats --replay --search --seeds --set "
     "--smoke --study --weights --workers",
+    # --data, --backbone: short for --set, because whoever asks for a recommendation has these two.
+    "recommend": "--backbone --budget --data --data-root --device --dry-run --log --on-bad-image "
+    "--out --set --study --weights --workers",
     "derive": "--file --out --rule --value",
     # A search's best, in use: which trial (--best), in which form (--merged), with what one that
     # kept no weights is trained again (--backbone, and what every command that trains has).

@@ -1,7 +1,7 @@
 """Command lines that reproduce a trial.
 
-Owns: which `harness train ...` gives a trial of the same id. Must not know: how it is trained or
-shown.
+Owns: which `harness train ...` gives a trial of the same id, and how values stand on a command line.
+Must not know: how it is trained or shown.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.catalogue.studies import load_study, study_names
+from harness.catalogue.studies import load_study, study_names, typed_name
 from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
+from harness.study.study import Study
 
 FALLBACK = "depth_vs_position"
 """Study whose data, backbone and recipe a command starts from if the run's own does not ship."""
@@ -130,3 +131,18 @@ def as_setting(value: Any) -> str:
         except json.JSONDecodeError:
             return value
     return json.dumps(value)
+
+
+def typed(name: str, value: Any) -> Iterator[str | None]:
+    """What stands behind the flag of a parameter from Python, each time that it is given; None:
+    nothing, it is a switch."""
+    if value is True:
+        yield None
+    elif isinstance(value, Mapping):
+        yield from (f"{field}={as_setting(each)}" for field, each in value.items())
+    elif isinstance(value, Study):
+        yield typed_name(value)
+    elif name in ("charge", "replay") and isinstance(value, list | tuple):
+        yield from map(str, value)
+    else:
+        yield ",".join(value) if isinstance(value, list | tuple) else str(value)

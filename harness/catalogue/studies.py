@@ -78,6 +78,12 @@ def known_study(study: str | Study) -> Study:
     return study if isinstance(study, Study) else load_study(study)
 
 
+def typed_name(study: Study) -> str:
+    """A shipped study's name; of another, the file that it would have to be written to."""
+    is_shipped = study.name in study_names() and load_study(study.name) == study
+    return study.name if is_shipped else f"{study.name}.py"
+
+
 def load_study(name_or_path: str) -> Study:
     """Load a shipped study by its name, or a user's from the path of a file with a `study()`.
 

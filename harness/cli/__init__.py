@@ -18,6 +18,7 @@ from harness.cli import (
     data,
     exports,
     lists,
+    recommend,
     results,
     runs,
     sweep,
@@ -64,6 +65,7 @@ def _with_the_field(error: click.NoSuchOption) -> click.NoSuchOption:
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(
+        "recommend --data folder --data-root my_images",
         "sweep --study depth_vs_position",
         "train --method lora --sites mlp1 --depth last:8 --alpha 4",
         "list studies",
@@ -79,6 +81,7 @@ def main() -> None:
 
 
 for command in (
+    recommend.recommend,
     sweep.sweep,
     train.train,
     compare.compare,

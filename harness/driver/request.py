@@ -287,3 +287,21 @@ class TrainRequest:
             raise UserError(
                 "--objective is for --controls: of one configuration nothing is chosen."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendRequest:
+    """What is asked of a recommendation."""
+
+    budget: str = "5runs"
+    data: str | None = None
+    """Dataset; short for the setting `data`."""
+    backbone: str | None = None
+    """Short for the setting `backbone`."""
+    study: str | Study = DEFAULT_STUDY
+    """Whose data, backbone, recipe and objective are used where nothing else is said."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    place: PlaceRequest = field(default_factory=PlaceRequest)
+    engine: EngineRequest = field(default_factory=EngineRequest)
+    line: str

@@ -10,8 +10,9 @@ peft scales by `lora_alpha / r`. It looks both up by the layer's name, in `rank_
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from timm.layers import GluMlp, Mlp, SwiGLU
@@ -32,7 +33,7 @@ from harness.model.blocks import (
     layer_at,
     layer_name,
 )
-from harness.spec import BackboneSpec, Position, Site
+from harness.spec import BackboneSpec, Position, Site, TrialSpec
 from harness.store.files import write_atomically
 
 Names = Literal["timm", "vit", "dinov3_vit", "siglip_vision_model"]
@@ -138,6 +139,49 @@ def export_lora_config(file: PlacementFile, folder: Path, names: Names = "timm")
     return [write_config(folder, by_name, target=target, dropout=dropout, is_trained=False)]
 
 
+def lora_config(spec: TrialSpec) -> dict[str, Any]:
+    """A trial's LoRA, of one strength and rank, as the fields of a peft `LoraConfig`, to be trained
+    there from the start.
+
+    q, k and v that timm fuses into one layer share a LoRA of their summed rank there, which can
+    become all that the three can, and more. Strengths are the same.
+
+    Raises:
+        UserError: its modules are not LoRA that peft can express, or differ in strength or rank.
+    """
+    model = sizes_alone(spec.backbone)
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    factors = attachment.low_ranks()
+    attachment.detach()
+    kinds = {(len(part.down), part.scale) for part in factors.values()}
+    if len(kinds) != 1:
+        raise UserError("A short LoraConfig is of one rank and one strength, and these differ.")
+    [(rank, scale)] = kinds
+    names: dict[str, list[str]] = {"blocks": [], "layers": []}
+    joined: dict[str, int] = {}
+    for name, group in _grouped(factors, model).items():
+        block, layer = re.fullmatch(r"(.*\.\d+)\.(.*)", name).groups()  # type: ignore[union-attr]
+        names["blocks"].append(re.escape(block))
+        names["layers"].append(re.escape(layer))
+        if len(group) > 1:
+            joined[layer] = len(group) * rank
+    either = ["|".join(dict.fromkeys(each)) for each in names.values()]
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": spec.backbone.name,
+        "target_modules": f"({either[0]})\\.({either[1]})",
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "rank_pattern": joined,
+        "alpha_pattern": {layer: scale * summed for layer, summed in joined.items()},
+        "lora_dropout": float(str(spec.options.get("dropout", 0.0))),
+        "bias": "none",
+        "inference_mode": False,
+    }
+
+
 def sizes_alone(spec: BackboneSpec) -> Backbone:
     """A backbone of these sizes; an export does not depend on its weights."""
     anything = spec.model_copy(update={"weights": "random", "frozen": "fp32"})
@@ -201,6 +245,11 @@ def by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank]
     Raises:
         UserError: peft's LoRA cannot stand at one of the sites.
     """
+    return {name: _joined(group, model) for name, group in _grouped(sites, model).items()}
+
+
+def _grouped(sites: dict[Site, LowRank], model: Backbone) -> dict[str, dict[Site, LowRank]]:
+    """The sites of every timm module, as `by_module`."""
     groups: dict[str, dict[Site, LowRank]] = {}
     for site, factors in _parallel(sites, model).items():
         if is_passed_by(model, site):
@@ -209,7 +258,7 @@ def by_module(sites: dict[Site, LowRank], model: Backbone) -> dict[str, LowRank]
                 "of this layer, which has biases of q and v beside it, without calling the layer."
             )
         groups.setdefault(layer_name(model, site), {})[site] = factors
-    return {name: _joined(group, model) for name, group in groups.items()}
+    return groups
 
 
 def _is_whole(site: Site, model: Backbone) -> bool:
