@@ -41,9 +41,13 @@ def code_of(folder):
     return "\n".join(re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S))
 
 
-def made_about(backbone, method="lora", head="cosine", classes=("a", "b", "c"), **options):
+def made_about(
+    backbone, method="lora", head="cosine", classes=("a", "b", "c"), alpha=2.0, **options
+):
     """An export of a model whose tensors are random, with its state."""
-    chosen, placement, parsed = setting(method, backbone, blocks=[0, 1], options=options)
+    chosen, placement, parsed = setting(
+        method, backbone, blocks=[0, 1], alpha=alpha, options=options
+    )
     request = TINY.with_values({"recipe.head": head}, source="test")
     spec = resolve(request, Runtime()).model_copy(
         update={

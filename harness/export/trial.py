@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from harness.errors import UserError, saving
 from harness.export.about import NAME, About, about
@@ -60,8 +61,16 @@ def export_peft(record: TrialRecord, store: Store, folder: Path) -> list[Path]:
     Raises:
         UserError: the trial kept no weights, or its modules are not LoRA that peft can express.
     """
-    state, known = load_file(_weights(record, store)), about(record, store)
-    spec = record.spec
+    return write_peft(about(record, store), load_file(_weights(record, store)), folder)
+
+
+def write_peft(known: About, state: dict[str, Tensor], folder: Path) -> list[Path]:
+    """As `export_peft`, of trained tensors `state`.
+
+    Raises:
+        UserError: the modules are not LoRA that peft can express.
+    """
+    spec = known.spec
     model = sizes_alone(spec.backbone)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
