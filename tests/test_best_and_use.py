@@ -190,8 +190,8 @@ def run_readme(folder, image, monkeypatch, capsys):
         patch.setattr(sys, "argv", ["code.py", str(image)])
         capsys.readouterr()
         runpy.run_path("code.py")
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    return {name: float(share) for share, name in lines}
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    return {words[1]: float(words[0]) for words in lines}
 
 
 def rows_of(path):

@@ -143,7 +143,7 @@ def test_two_spaces_are_replayed_by_their_names(tmp_path):
     [
         ("synth-rs", "random", "Unknown table 'synth-rs'"),
         ("none.parquet", "random", "none.parquet does not exist"),
-        ("synth_rs", "tpe+hyperband,pbt", "a table has none of these searches"),
+        ("synth_rs", "tpe+hyperband,pbt", "watches the scores of every epoch"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_sentence(tmp_path, table, search, words):

@@ -189,8 +189,8 @@ def _names(
     if POPULATION in names:
         names.remove(POPULATION)
         notes.append(f"{POPULATION} changes values in mid-training, which no table has: left out.")
-    for name in [name for name in names if _watches(name)]:
-        if study.base.recipe.score_epochs == "last":
+    if asked.searches == "all" and study.base.recipe.score_epochs == "last":
+        for name in [name for name in names if _watches(name)]:
             names.remove(name)
             notes.append(f"{name} watches every epoch, and only the last was scored: left out.")
     for name in [name for name in names if name in RANKINGS]:
@@ -210,8 +210,8 @@ def _names(
 
 
 def _watches(name: str) -> bool:
-    """Whether a search is a sampler with a pruner. (An installed one that watches epochs which were
-    not scored is refused when it proposes its first trial.)"""
+    """Whether a search is a sampler with a pruner. (Where it is named, or an installed one watches
+    epochs which were not scored, it is refused when it proposes its first trial.)"""
     return name.partition("+")[2] in PRUNERS
 
 
