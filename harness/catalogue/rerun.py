@@ -1,6 +1,6 @@
 """Command lines that reproduce a trial.
 
-Owns: which `harness train ...` gives a trial of the same id, and how values stand on a command line.
+Owns: which `harness train ...` gives a trial of the same id, and how values are typed.
 Must not know: how it is trained or shown.
 """
 
