@@ -28,6 +28,7 @@ from harness.store.files import append_line
 from harness.store.liveness import driving, write_mark
 from harness.store.run_folder import RunFolder
 from harness.store.store import Store
+from harness.testing.made import made_record
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +326,19 @@ def test_a_bit_more_that_one_side_knows_is_no_difference():
     assert not compare(record, there).alike
     gpu = record.model_copy(update={"provenance": {"device": "NVIDIA H100"}})
     assert not compare(gpu, gpu).alike
+
+
+def test_feature_distances_may_differ_by_the_order_of_a_sum():
+    record = made_record(make_spec())
+
+    def moved(by, name="distance"):
+        values = {"distance": {"head": 0.5}, "groups": {"head": 0.5}}
+        values[name] = {"head": 0.5 + by}
+        return record.model_copy(update={"test": record.test.model_copy(update=values)})
+
+    assert compare(moved(0), moved(1e-15)).same_bits
+    assert not compare(moved(0), moved(1e-9)).same_bits
+    assert not compare(moved(0), moved(1e-15, "groups")).same_bits
 
 
 def test_a_tampered_file_cannot_take_a_trials_place(halves, tmp_path):

@@ -21,6 +21,9 @@ TOLERANCE = 0.02
 LIKE = 1e-6
 """Largest difference of any score where results of like machines are merged; `verify` asks for
 equal bits."""
+ROUNDING = 1e-12
+"""Largest difference of feature distances that counts as none. numpy's BLAS computes them, in
+float64, and sums in an order of its threads and of the CPU's generation, which no record names."""
 DECIDE = ("device", "torch", "timm", "numpy", "semantics")
 """Provenance that decides about bits; a commit does not, because of `SEMANTICS`."""
 CHECKED = ("status", "epochs_run", "tested_epoch", "learned")
@@ -36,7 +39,8 @@ class Agreement(NamedTuple):
     alike: bool
     """Whether they come from the same type of CPU and the same versions, so that bits must do."""
     same_bits: bool
-    """Of all that both have of scores, epochs, status and learned strengths."""
+    """Of all that both have of scores, epochs, status and learned strengths; of feature distances
+    to `ROUNDING`."""
     same_status: bool
     excess: float
     """By how much the difference is larger than the tolerance, of the score where it is most."""
@@ -87,7 +91,7 @@ def compare(
     shared = by_epoch[0].keys() & by_epoch[1].keys()
     return Agreement(
         alike=alike,
-        same_bits=_equal(*checked)
+        same_bits=_equal(checked[0], checked[1])
         and all(_equal(by_epoch[0][epoch], by_epoch[1][epoch]) for epoch in shared),
         same_status=one.status == other.status,
         excess=worst[0],
@@ -115,8 +119,14 @@ def _scores(scores: SplitMetrics, alike: bool) -> Iterator[tuple[str, tuple[floa
             yield from ((key, (each, LIKE)) for key, each in named if each is not None)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two trees are equal in all that both have."""
+def _equal(one: Any, other: Any, allowed: float = 0.0) -> bool:
+    """Whether two trees are equal in all that both have, distances within `ROUNDING`."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return all(_equal(one[key], other[key]) for key in one.keys() & other.keys())
+        shared = one.keys() & other.keys()
+        return all(
+            _equal(one[key], other[key], ROUNDING if "distance" in str(key) else allowed)
+            for key in shared
+        )
+    if allowed and isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= allowed
     return one is None or other is None or bool(one == other)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.archive.agree import TOLERANCE, Agreement, compare
+from harness.archive.agree import ROUNDING, TOLERANCE, Agreement, compare
 from harness.archive.collect import collect
 from harness.archive.importing import checked_archive
 from harness.catalogue.studies import known_study
@@ -87,7 +87,10 @@ class Verification:
         alike = sum(each.agreement.alike for each in self.trials)
         rules = []
         if alike:
-            rules.append(f"{alike} to the last bit, on the same type of CPU and versions")
+            rules.append(
+                f"{alike} to the last bit, on the same type of CPU and versions, but for feature "
+                f"distances (to {ROUNDING:g})"
+            )
         if others := [each.agreement for each in self.trials if not each.agreement.alike]:
             same = sum(each.same_bits for each in others)
             most = 100 * max(each.largest for each in others)
