@@ -190,7 +190,7 @@ against what else could have been had. Differences are in points of test class m
 the other, with 95 % intervals over seeds and the verdict of the rule of the
 [protocol](../../../docs/protocol.md); with one seed there is neither. There are
 too few tables to say anything of tasks in general, so nothing is pooled. `choices.csv` has every
-seed, `judged.csv` every budget.
+seed, `judged.csv` every budget. [live.md](live.md) is what the command printed on real images.
 
 - *best*: the highest test score of any cell in the same seed, which only hindsight knows. The
   difference is minus the plan's regret; a maximum over many cells has their chance in it.
