@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -194,3 +195,10 @@ def test_no_published_page_has_a_dead_link_or_an_address_elsewhere(run):
             assert not re.match(r"\w+:|//", link), (page, link)
             assert not file or (page.parent / unquote(file)).is_file(), (page, link)
             assert file or anchor in anchors, (page, link)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", sorted(GALLERY.glob("*/index.html")), ids=lambda p: p.parent.name)
+def test_a_published_page_neither_complains_nor_overflows(visit, page, width):
+    opened = visit(SimpleNamespace(report=page.parent), width)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
