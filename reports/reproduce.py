@@ -42,7 +42,7 @@ KEPT = (
     "interactions.csv",
     "report.md",
 )
-WITH_PAGE = ("depth_vs_position", "metapeft_lora", "methods_tuned", "searches")
+WITH_PAGE = ("depth_vs_position", "methods_newer", "metapeft_lora", "methods_tuned", "searches")
 """Whose page is kept too; it holds its figures once more."""
 TUNED = ("outer_lr", "k_steps", "sampling_ratio")
 """Studies that found MetaPEFT's own settings, whose cost it bears."""
