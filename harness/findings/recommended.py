@@ -82,6 +82,7 @@ class Judge:
         )
         own = {cell_key(cell) for cell in study.cells()}
         self.rows = rows[rows["cell"].isin(own) & rows["seed"].isin(study.seeds)]
+        self.fixed = str(self.rows.groupby("cell", sort=False)["test"].mean().idxmax())
         axes = {axis.field: axis.values for axis in study.axes}
         [field] = [name for name in ORDER if name in axes]
         first, *others = [value for value in ORDER[field] if value in axes[field]]
@@ -120,7 +121,6 @@ class Judge:
         costs, limit = in_steps((own["flops"] / self.full).to_numpy(float), budget)
         select, values = own["select"].to_numpy(float), tests.to_numpy(float)[None]
         expected, _ = expected_by_cost(select, values, costs, costs, limit)
-        hindsight = str(self.rows.groupby("cell", sort=False)["test"].mean().idxmax())
         return Chosen(
             seed=seed,
             cell=best,
@@ -128,7 +128,7 @@ class Judge:
             runs=spent,
             test=float(tests[best]),
             best=float(tests.max()),
-            fixed=float(tests[hindsight]),
+            fixed=float(tests[self.fixed]),
             exhausted=float(tests[str(own["select"].idxmax())]),
             random=float(expected[0, -1]),
             defaults=tuple(float(tests[cell_key(cell)]) for cell in self.plain.values()),

@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from harness.archive.parquet import read_archive
 from harness.findings.document import fill
-from harness.findings.evidence import ARCHIVES, SCENARIOS, archive_of, name_of
+from harness.findings.evidence import ARCHIVES, SCENARIOS
 from harness.findings.scenario import Scenario, read_scenario, run_flops
 from harness.findings.searched import table_of
 from harness.findings.sheets import sheets
@@ -40,7 +39,8 @@ def tables_of(scenario: Scenario) -> dict[str, Table]:
             table_of(scenario, Path(place) / kind, kind) for kind in ("lora", "gamma", "single")
         )
     reference = one_run(lora)
-    whole = with_method(lora, single, _devices(scenario))
+    arms = scenario.trials["single"]
+    whole = with_method(lora, single, dict(zip(arms["trial_id"], arms["device"], strict=True)))
     found = {scenario.name: whole, f"{scenario.name}_gamma": gamma}
     return {name: _shipped(table, scenario, reference) for name, table in found.items()}
 
@@ -78,12 +78,6 @@ def with_method(lora: Table, single: Table, devices: dict[str, str]) -> Table:
         ),
         rows=pd.concat([lora.rows, added], ignore_index=True),
     )
-
-
-def _devices(scenario: Scenario) -> dict[str, str]:
-    """Of the arms of one run, by trial."""
-    archive = read_archive(archive_of(name_of(scenario.name, "single"), scenario.archives))
-    return {each.trial_id: each.record["provenance"]["device"] for each in archive.trials}
 
 
 def _shipped(table: Table, scenario: Scenario, reference: Reference) -> Table:
