@@ -54,6 +54,21 @@ def test_other_budgets_cost_so_many_whole_trials(tmp_path, monkeypatch, search, 
     assert f"Estimated cost: {trials} min 00 s of cpu" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "module,search", [("plan", []), ("run", ["--search", "random", "--budget", "3"])]
+)
+def test_why_a_cost_is_not_known_is_said(tmp_path, monkeypatch, module, search):
+    def fails(spec, runtime):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(f"harness.driver.{module}.probe_seconds", fails)
+    result = dry(tmp_path, *search)
+    assert result.exit_code == 0, result.output
+    assert "unknown, because a first look at a trial failed (RuntimeError: out of memory)" in (
+        " ".join(result.stdout.split())
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["--search", "random", "--budget", "3"]])
 def test_images_are_not_packed_and_still_counted_and_timed(tmp_path, monkeypatch, search):

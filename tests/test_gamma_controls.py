@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,7 +132,9 @@ def test_the_outer_loss_is_adjusted_by_the_prior_that_is_asked_for(sampling, pri
     problem = Problem({**options, "outer_prior": prior})
     still = Problem(options)
     result = problem.train(epochs=1, lr=1e-9)  # so that all stays as it was at the outer step
-    sampler = ValSampler(problem.images.labels, ratio=0.5, sampling=sampling, leave=0, seed=0)
+    sampler = ValSampler(
+        problem.images.labels, classes=3, ratio=0.5, sampling=sampling, leave=0, seed=0
+    )
     d_val = problem.images.subset(sampler.draw(0))
     own = torch.bincount(d_val.labels)
     if sampling == "class_balanced":
@@ -301,3 +304,12 @@ def test_the_new_options_at_their_defaults_are_no_part_of_an_id():
     assert not {"gamma_per", "outer_prior"} & set(options)
     spelt = {"gamma_per": "site", "outer_prior": "train"}
     assert resolve(TrialRequest(method="metapeft", options=spelt), Runtime()).options == options
+
+
+@pytest.mark.parametrize("prior", ["train", "d_val"])
+def test_a_class_may_have_no_images_in_the_part_that_is_trained_on(prior):
+    """As in an estimate from a few batches: D_val's prior has one place for each class still."""
+    problem = Problem({"sampling": "tail_heavy", "inner_steps": 2, "outer_prior": prior})
+    part = problem.images.subset(problem.images.labels < 2)
+    problem.split = replace(problem.split, train=part)
+    assert len(problem.train(epochs=1).trajectory) == 3  # 60 images in batches of 16

@@ -234,7 +234,7 @@ def test_quotas_by_hand(sampling, leave, wanted):
 
 def test_d_val_is_stratified_fresh_and_reproducible():
     def sampler(seed):
-        return ValSampler(LABELS, ratio=0.2, sampling="random", leave=0, seed=seed)
+        return ValSampler(LABELS, classes=4, ratio=0.2, sampling="random", leave=0, seed=seed)
 
     draws = [sampler(0).draw(loop) for loop in range(20)]
     for draw in draws:

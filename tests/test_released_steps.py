@@ -40,6 +40,7 @@ def started(n, batch_size, **options):
             parameters={},
             optimiser=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1),
             images=data,
+            classes=7,
             loss=lambda batch, parameters=None: pytest.fail("nothing is trained"),
             batch=lambda index, rng: data.subset(index),
             recipe=recipe,

@@ -97,6 +97,7 @@ class BilevelLoop(GammaLoop):
         labels = inner.images.labels.cpu()
         self._sampler = ValSampler(
             labels,
+            classes=inner.classes,
             ratio=self._options.ratio,
             sampling=self._options.sampling,
             leave=1 if self._options.d_val == "held_out" else 0,

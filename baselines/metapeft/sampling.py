@@ -43,11 +43,18 @@ class ValSampler:
     """Draws D_val for each outer loop, stratified: the quotas are fixed, the images are not."""
 
     def __init__(
-        self, labels: Tensor, *, ratio: float, sampling: Sampling, leave: int, seed: int
+        self,
+        labels: Tensor,
+        *,
+        classes: int,
+        ratio: float,
+        sampling: Sampling,
+        leave: int,
+        seed: int,
     ) -> None:
         self._labels = labels
         self._seed = seed
-        counts = torch.bincount(labels)
+        counts = torch.bincount(labels, minlength=classes)
         self.quotas = quotas(counts, ratio, sampling, leave=leave)
         """Images of each class `[classes]` in every D_val."""
         self._starts = counts.cumsum(0) - counts

@@ -34,20 +34,16 @@ class Plan:
     failed: int
     to_run: list[TrialSpec]
 
-    def estimated_device_s(self, runtime: Runtime) -> float | None:
+    def estimated_device_s(self, runtime: Runtime) -> float:
         """Device seconds still to spend: by the study's finished trials, else by a short probe.
 
-        None when the probe fails; the trials themselves will then say why.
+        Raises:
+            Exception: the probe failed, as a trial itself may.
         """
         known = [summary.device_s for summary in self.done]
         if not known:
             probes = {0, len(self.to_run) // 2, len(self.to_run) - 1}
-            try:
-                known = [probe_seconds(self.to_run[index], runtime) for index in probes]
-            except UserError:
-                raise
-            except Exception:
-                return None
+            known = [probe_seconds(self.to_run[index], runtime) for index in probes]
         return len(self.to_run) * sum(known) / len(known)
 
 

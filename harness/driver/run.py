@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -160,12 +160,15 @@ class OneSearchPlan(SweepPlan):
         if not probing:
             return None
         planned, runtime = self.planned, self.prepared.runtime
-        amount, unit = planned.budget.amount, planned.budget.unit
-        if unit != "s":
-            whole = amount / planned.full.recipe.epochs if unit == "epochs" else amount
-            amount = whole * probe_seconds(planned.full, runtime)
-        spent = amount * len(planned.starts)
-        return _cost_words(spent, runtime.device, self.prepared.workers)
+
+        def device_s() -> float:
+            amount, unit = planned.budget.amount, planned.budget.unit
+            if unit != "s":
+                whole = amount / planned.full.recipe.epochs if unit == "epochs" else amount
+                amount = whole * probe_seconds(planned.full, runtime)
+            return amount * len(planned.starts)
+
+        return _cost_words(device_s, runtime.device, self.prepared.workers)
 
     def run(self) -> Ran:
         study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
@@ -231,10 +234,8 @@ class GridPlan(SweepPlan):
         plan, runtime = self.plan, self.prepared.runtime
         if not plan.to_run or not (plan.done or probing):
             return None
-        device_s = plan.estimated_device_s(runtime)
-        if device_s is None:
-            return "Estimated cost: unknown, because a trial could not be started."
-        return _cost_words(device_s, runtime.device, min(self.prepared.workers, len(plan.to_run)))
+        workers = min(self.prepared.workers, len(plan.to_run))
+        return _cost_words(lambda: plan.estimated_device_s(runtime), runtime.device, workers)
 
     def run(self) -> Ran:
         plan, study, folder = self.plan, self.plan.study, self.plan.folder
@@ -256,9 +257,21 @@ class GridPlan(SweepPlan):
         return Ran(folder, batch.problem)
 
 
-def _cost_words(device_s: float, device: str, workers: int) -> str:
-    wall = f"{duration(device_s / workers)} with {workers} workers"
-    return f"Estimated cost: {duration(device_s)} of {device}, {wall}."
+def _cost_words(device_s: Callable[[], float], device: str, workers: int) -> str:
+    """What is still to be spent, or why that is not known.
+
+    Raises:
+        UserError: a trial cannot be run.
+    """
+    try:
+        spent = device_s()
+    except UserError:
+        raise
+    except Exception as error:  # a trial that fails in the same way says it in full
+        why = f"{type(error).__name__}: {error}"
+        return f"Estimated cost: unknown, because a first look at a trial failed ({why})."
+    wall = f"{duration(spent / workers)} with {workers} workers"
+    return f"Estimated cost: {duration(spent)} of {device}, {wall}."
 
 
 def _not_reused(plan: Plan) -> str | None:

@@ -42,6 +42,8 @@ class InnerProblem:
     """What the trainer's optimiser trains, by name in the classifier."""
     optimiser: torch.optim.Optimizer
     images: ImageSet
+    classes: int
+    """Of the dataset, whether or not all of them have images here."""
     loss: Loss
     batch: Callable[[Tensor, torch.Generator], Images]
     """Training images at some indices, augmented as in training."""

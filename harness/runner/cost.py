@@ -51,7 +51,9 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
 
 
 def _some(images: ImageSet, share: float) -> ImageSet:
-    index = torch.arange(math.ceil(share * len(images)), device=images.labels.device)
+    """So many images from all over the set, which may be in the order of the classes."""
+    count = math.ceil(share * len(images))
+    index = torch.linspace(0, len(images) - 1, count, device=images.labels.device).long()
     return images.subset(index)
 
 

@@ -311,6 +311,7 @@ class TrainingLoop:
             parameters=parameters,
             optimiser=self._optimiser,
             images=images,
+            classes=len(self._dataset.classes),
             loss=self._loss,
             batch=lambda index, rng: images.augmented(index, recipe, rng),
             recipe=recipe,
