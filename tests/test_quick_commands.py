@@ -12,6 +12,7 @@ from support.records import tiny_study
 from support.runs import made_run
 
 from harness.catalogue.answers import cache_folder, kept
+from harness.version import source_hash
 
 HEAVY = {"torch", "timm", "peft", "optuna", "ray", "pandas", "matplotlib", "pyarrow", "scipy"}
 
@@ -77,6 +78,29 @@ def test_an_answer_holds_for_a_machine_and_a_state_of_the_code(count, monkeypatc
     assert count(of="b") == ({"n": 2}, 2)
     monkeypatch.setattr("harness.catalogue.answers.source_hash", lambda: "edited")
     assert count(of="b") == ({"n": 3}, 3)
+
+
+@pytest.mark.parametrize(
+    "file,is_source",
+    [
+        ("spec/trial.py", True),
+        ("findings/rule.py", True),
+        ("reports/files/page.css", True),
+        ("comparison/table.csv", True),
+        ("reports/findings/arms.csv", False),
+        ("reports/archives/searched.csv", False),
+        ("reports/gallery/bench/train.csv", False),
+    ],
+)
+def test_results_that_come_in_are_no_change_of_the_code(tmp_path, monkeypatch, file, is_source):
+    monkeypatch.setattr("harness.version.__file__", str(tmp_path / "version.py"))
+    states = []
+    for text in ("before", "after"):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        states.append(source_hash.__wrapped__())
+    assert (states[0] != states[1]) == is_source
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", json.dumps({"key": 1})])
