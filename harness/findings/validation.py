@@ -51,7 +51,7 @@ def validation_table(scenario: Scenario) -> pd.DataFrame:
     """A row per shape of the dev set, its size and the score that chooses.
 
     `images` is the mean size of a set, `test` the test class mean of what is chosen in LoRA's whole
-    space, `ci` its 95 % half-width over seeds.
+    space, `ci` its 95 % half-width over so many `seeds`.
     """
     by_seed = dict(_cells(scenario))
     rows = []
@@ -60,8 +60,9 @@ def validation_table(scenario: Scenario) -> pd.DataFrame:
             found = [_mean_choice(each, shape, share, by, s) for s, each in by_seed.items()]
             images, tests = zip(*found, strict=True)
             mean, interval = mean_and_half_width(pd.Series(tests))
-            row = {"scenario": scenario.name, "shape": shape, "by": by}
-            rows.append({**row, "images": float(np.mean(images)), "test": mean, "ci": interval})
+            at = {"scenario": scenario.name, "shape": shape, "by": by}
+            reached = {"images": float(np.mean(images)), "test": mean, "ci": interval}
+            rows.append({**at, **reached, "seeds": len(by_seed)})
     return pd.DataFrame(rows).round({"images": 1, "test": 4, "ci": 4})
 
 
