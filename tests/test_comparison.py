@@ -121,6 +121,40 @@ def test_the_best_cell_is_chosen_on_the_selection_score_and_pays_for_all_cells(t
     assert table.loc[best.name, "class_mean"] == pytest.approx(30)
 
 
+def test_a_cell_that_a_search_ended_early_is_no_cell_of_a_sweep(tmp_path):
+    """Its score is one of a training that was not finished, and it was never tested."""
+    store = Store(tmp_path)
+    fake = Fake(store, score)
+    for number, (_, request) in enumerate(cells().derive(seeds=(0, 1)).requests()):
+        spec = resolve(request, Runtime())
+        if number:
+            publish(store, spec, select=scored(0.5), test=scored(0.5))
+        else:
+            publish(store, spec, status="PRUNED", select=scored(0.9))
+    comparison = controls(store, fake)
+    assert "not here" in comparison.notes[-1]
+    assert not any(arm.name.startswith("best cell") for arm in comparison.arms)
+
+
+def test_a_comparison_of_which_everything_diverged_says_so(tmp_path):
+    store = Store(tmp_path)
+    spec = resolve(TINY, Runtime())
+    publish(store, spec, status="DIVERGED")
+    arm = Arm(name="lora", trials=(spec.trial_id,), charged=(spec.trial_id,))
+    made = Comparison(
+        title="t",
+        request=TINY,
+        seeds=(0,),
+        objective="class_mean",
+        unit="lora",
+        inner_steps=None,
+        arms=(arm,),
+        notes=(),
+    )
+    with pytest.raises(UserError, match="every trial diverged"):
+        load_arms(written(made, store))
+
+
 def test_each_seed_chooses_its_own_best_cell(tmp_path):
     store = Store(tmp_path)
     fake = Fake(store, score)

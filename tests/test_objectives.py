@@ -297,6 +297,18 @@ def test_a_front_is_replayed_from_the_table_that_ships(tmp_path):
     assert {path: path.read_bytes() for path in folder.logs()} == before
 
 
+def test_a_front_is_found_by_the_repeats_of_its_own_seed(tmp_path):
+    """Of two seeds; every repeat looks at all 18 cells, so each finds all of it."""
+    tabulate([made_sweep(tmp_path / "made", small_study())], tmp_path / "t.parquet")
+    args = ("--search", "random", "--repeats", 4, "--budget", 18)
+    goals = ("--objective", "trainable_params,class_mean")
+    result = compare(tmp_path, tmp_path / "t.parquet", *args, *goals)
+    assert result.exit_code == 0, result.output
+    [folder] = (tmp_path / "studies").iterdir()
+    found = load_fronts(RunFolder.of(Store(tmp_path), folder.name))
+    assert len(found.front) and found.front["found_by_random"].tolist() == [1.0] * len(found.front)
+
+
 @pytest.mark.parametrize("goals", [2, 3])
 def test_the_volume_of_random_search_is_the_mean_over_all_draws(goals):
     places = np.random.default_rng(goals).random((6, goals)).round(1)

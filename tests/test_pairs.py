@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from scipy import stats
+from support.records import TINY
 from support.runs import made_run, study
 
 from harness.reports.files.write import write_report
@@ -29,6 +30,16 @@ def run_of(root, scores, seeds):
         for name, own in scores.items()
     ]
     return made_run(root, positions(scores, seeds), results)
+
+
+def test_placements_with_as_many_sites_are_told_apart(tmp_path):
+    """In words both have one site, and a table by name would hold each twice."""
+    axis = Axis(field="placement", values=({"11.q": 1.0}, {"10.q": 1.0}), label="placement")
+    results = [[(0.5, each / 100) for each in own] for own in (SCORES["q"], SCORES["v"])]
+    base = TINY.with_values({"positions": None, "depth": "all", "alpha": 1.0}, source="test")
+    made = study(base=base, axes=(axis,), views=(), seeds=(0, 1, 2), reference=None)
+    [row] = cell_pairs(load_run(made_run(tmp_path, made, results))).to_dict("records")
+    assert row["first"].endswith("(cell 2)") and row["second"].endswith("(cell 1)")
 
 
 def test_a_pair_without_the_chosen_cell_is_seen(tmp_path):

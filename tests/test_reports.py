@@ -15,7 +15,15 @@ from harness.reports.files.write import write_report
 from harness.reports.numbers.embedding import load_embedded
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.statistics import mean_and_half_width
-from harness.reports.numbers.sweep import choose, grid, over_nuisance, summarise
+from harness.reports.numbers.sweep import (
+    bubbles_of,
+    choose,
+    grid,
+    minus_chosen,
+    over_nuisance,
+    summarise,
+)
+from harness.reports.text.tables import point_tables
 from harness.store.run_folder import RunFolder
 from harness.study.axes import Axis
 from harness.study.figures import Embedding, Points, View
@@ -152,6 +160,30 @@ def test_nuisance_is_chosen_on_selection_scores(tmp_path):
     assert table["positions"].tolist() == ["mlp1", "q"]
     assert table["recipe.lr"].tolist() == [0.2, 0.1]
     assert table["test_class_mean"].tolist() == pytest.approx([30, 40])
+
+
+def test_all_that_is_shown_of_a_value_is_at_the_nuisance_values_that_were_chosen(tmp_path):
+    points = Points(rows="positions", title="Positions")
+    made = study(
+        axes=(
+            Axis(field="positions", values=("mlp1", "q"), label="position"),
+            Axis(field="recipe.lr", values=(0.1, 0.2), label="lr", role="nuisance"),
+        ),
+        views=(points,),
+        seeds=(0, 1),
+    )
+    poor, low, high = (0.2, 0.1), (0.5, 0.6), (0.6, 0.7)
+    run = load_run(made_run(tmp_path, made, [[low, low], [poor, poor], [poor, poor], [high, high]]))
+    summary = summarise(run)
+    choice = choose(run, summary)
+    assert choice.cell == {"positions": "q", "recipe.lr": 0.2}
+    assert minus_chosen(run, "positions", choice)["mlp1"] == pytest.approx((-10, 0))
+    table = bubbles_of(run, "positions")
+    assert table["overall"].to_dict() == pytest.approx({"mlp1": 60, "q": 70})
+    assert table["spread"].tolist() == pytest.approx([0, 0])
+    [accuracy, *_] = point_tables(run, over_nuisance(run, summary), choice, points)
+    [column] = [name for name in accuracy.words if name.endswith("minus chosen's, paired")]
+    assert accuracy.words[column].to_dict() == {"mlp1": "-10.0 ± 0.0", "q": "chosen"}
 
 
 def test_grids_keep_every_cell_of_the_axes(folder):

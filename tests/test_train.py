@@ -233,6 +233,13 @@ def test_kept_features_are_those_that_were_tested(tmp_path):
     assert silhouettes(trial).iloc[0] == pytest.approx((other - own) / max(own, other), abs=1e-4)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
+def test_one_image_of_each_class_or_one_class_alone_has_no_silhouette(tmp_path, labels):
+    kept = {"features": np.eye(3), "labels": np.array(labels), "groups": np.array(["head"] * 3)}
+    np.savez(tmp_path / "features.npz", **kept)
+    assert silhouettes(tmp_path) is None
+
+
 def test_without_features_there_is_no_picture_of_them(tmp_path):
     record, _ = run(tmp_path)
     assert plane(tmp_path / "trials" / record.trial_id) is None

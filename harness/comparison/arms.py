@@ -126,7 +126,8 @@ class Arms:
         study = self.study.derive(seeds=self.seeds, base=base)
         ids = [resolve(each, self.runtime).trial_id for _, each in study.requests()]
         records = [self.store.record(trial_id) for trial_id in ids]
-        if any(record is None or record.status == "FAILED" for record in records):
+        # A search that has ended a trial early has scored it for itself alone.
+        if any(record is None or record.status in ("FAILED", "PRUNED") for record in records):
             self.notes.append(
                 f"The best cell of {study.name} is not here; in the same --out run `harness sweep "
                 f"--study {study.name} --seeds {len(self.seeds)}`."

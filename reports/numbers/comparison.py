@@ -59,7 +59,7 @@ def load_arms(folder: RunFolder) -> Arms:
     """Read a comparison's run folder and the records of its trials.
 
     Raises:
-        UserError: a record is gone.
+        UserError: a record is gone, or every trial diverged.
     """
     comparison = read_comparison(folder)
     environment = read_environment(folder)
@@ -71,9 +71,13 @@ def load_arms(folder: RunFolder) -> Arms:
             if record is None:
                 raise UserError(f"{folder}: trial {trial_id} is not in the store; compare again.")
             records[trial_id] = record
-    first = next(r for r in records.values() if r.test is not None)
-    assert first.test is not None
-    groups = tuple(first.test.groups)
+    tested = [record.test for record in records.values() if record.test is not None]
+    if not tested:
+        raise UserError(
+            f"{folder.name}: every trial diverged, so there is nothing to compare; try a smaller "
+            "--set recipe.lr."
+        )
+    groups = tuple(tested[0].groups)
     rows, scale = [], scale_of(comparison.objective)
     select = scale.column
     for arm in comparison.arms:

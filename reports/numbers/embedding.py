@@ -15,6 +15,7 @@ from sklearn.metrics import silhouette_samples
 
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.statistics import mean_and_half_width
+from harness.reports.numbers.sweep import at_preferred
 
 PERPLEXITY = 30.0
 
@@ -34,8 +35,9 @@ def load_embedded(run: Run, rows: str) -> Embedded:
     """Read the features that a run's trials have kept."""
     planes: dict[Any, pd.DataFrame | None] = {}
     table: dict[Any, dict[str, float]] = {}
+    shown = at_preferred(run)
     for value in run.order(rows):
-        own = run.trials[run.trials[rows] == value]
+        own = shown[shown[rows] == value]
         trials = [run.store / "trials" / trial_id for trial_id in own["trial_id"]]
         planes[value] = plane(trials[0]) if trials else None
         found = [each for trial in trials if (each := silhouettes(trial)) is not None]
@@ -89,10 +91,11 @@ def plane(trial: Path) -> pd.DataFrame | None:
 def silhouettes(trial: Path) -> pd.Series[float] | None:
     """Silhouette of every test image, by cosine distance of features, under its group's name.
 
-    From -1 (among another class) to 1 (far from all others); None without features.
+    From -1 (among another class) to 1 (far from all others); None without features, with a single
+    class, and where no class has two images.
     """
     kept = _kept(trial)
-    if kept is None:
+    if kept is None or not 1 < len(set(kept.labels.tolist())) < len(kept.labels):
         return None
     values = silhouette_samples(kept.features, kept.labels, metric="cosine")
     return pd.Series(values, index=kept.groups)

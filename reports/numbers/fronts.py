@@ -166,7 +166,9 @@ def load_fronts(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Fro
     corner = _corner(_worths(known, goals), goals, round(100 / read.chance))
     points["volume"] = _volumes(points, goals, corner)
     first = None if space is None else space[space["seed"] == read.seeds[0]].copy()
-    front = _front(points if first is None else first, points, goals, corner, read.trials)
+    # The space is that of one seed, so repeats of other seeds cannot have found any of it.
+    of_seed = points if first is None else points[points["repeat"] % len(read.seeds) == 0]
+    front = _front(points if first is None else first, of_seed, goals, corner, read.trials)
     volumes = _summary(points, goals, corner, tuple(dict.fromkeys(name for name, _ in read.logs)))
     expected = None
     if space is not None and read.draws is not None:

@@ -29,6 +29,9 @@ def cell_pairs(run: Run) -> pd.DataFrame | None:
         ", ".join(f"{run.label(field)} = {run.words(value)}" for field, value in cell.items())
         for cell in run.cells
     ]
+    # Placements, for one, are named by how many sites they have.
+    if len(set(names)) < len(names):
+        names = [f"{name} (cell {number})" for number, name in enumerate(names, start=1)]
     scores = pd.DataFrame(
         {
             "search": [names[number] for number in run.cell_numbers],

@@ -193,7 +193,8 @@ def best_trial(run: Run) -> BestTrial | None:
 def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float, float]]:
     """Each value's test score minus that of the chosen cell: mean and half-width of the
     differences paired by seed, so that what a seed does to all cells alike is out of them."""
-    scores = run.trials.pivot_table(index="seed", columns=field, values=run.test, aggfunc="mean")
+    shown = at_preferred(run)
+    scores = shown.pivot_table(index="seed", columns=field, values=run.test, aggfunc="mean")
     chosen = scores[choice.cell[field]]
     return {value: mean_and_half_width(scores[value] - chosen) for value in scores.columns}
 
@@ -208,7 +209,8 @@ def _at_edge(run: Run, field: str, value: Any) -> bool:
 
 
 def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per scientific cell, at the nuisance values that the selection score prefers."""
+    """One row per scientific cell, at the nuisance values that the selection score prefers; the
+    index is the cell's number still."""
     nuisance = {axis.field for axis in run.study.axes if axis.role == "nuisance"}
     fields = [field for field in run.fields if field not in nuisance]
     if len(fields) == len(run.fields):
@@ -216,12 +218,19 @@ def over_nuisance(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
     return _preferred(run, summary, fields)
 
 
+def at_preferred(run: Run) -> pd.DataFrame:
+    """The trials of the cells of `over_nuisance`; all of them where no axis is nuisance."""
+    if all(axis.role == "scientific" for axis in run.study.axes):
+        return run.trials
+    return run.trials[np.isin(run.cell_numbers, over_nuisance(run, summarise(run)).index)]
+
+
 def _preferred(run: Run, summary: pd.DataFrame, fields: list[str]) -> pd.DataFrame:
     """Of the rows with equal `fields`, the one with the best selection score."""
     # Without any score the first row stands for the cell, so that holes stay visible.
     score = summary[run.select].fillna(-np.inf)
     best = score.groupby([summary[field] for field in fields], sort=False).idxmax()
-    return summary.loc[best].reset_index(drop=True)
+    return summary.loc[best]
 
 
 def grid(run: Run, summary: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
@@ -260,7 +269,7 @@ COST_UNITS = {
 
 def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
     """One row per value of an axis, with mean and half-width `_ci` of what the view shows."""
-    values = run.order(view.rows)
+    values, shown = run.order(view.rows), at_preferred(run)
     if view.value == "accuracy":
         return summary.set_index(view.rows).reindex(values)
     names = [f"distance_{group}" for group in run.groups]
@@ -268,7 +277,7 @@ def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
         names = list(COST_UNITS)
     table = {}
     for value in values:
-        own = run.trials[run.trials[view.rows] == value]
+        own = shown[shown[view.rows] == value]
         row = {"DIVERGED": float((own["status"] == "DIVERGED").sum())}
         for name in names:
             unit = COST_UNITS[name].size if view.value == "cost" else 1.0
@@ -285,7 +294,7 @@ def bubbles_of(run: Run, rows: str) -> pd.DataFrame:
     """
     overall = run.test
     tail = f"test_{run.groups[-1]}" if run.groups else overall
-    by = run.trials.groupby(rows, sort=False)
+    by = at_preferred(run).groupby(rows, sort=False)
     table = pd.DataFrame(
         {"overall": by[overall].mean(), "tail": by[tail].mean(), "spread": by[overall].std()}
     )

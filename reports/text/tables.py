@@ -15,6 +15,7 @@ from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import (
     COST_UNITS,
     Choice,
+    at_preferred,
     bubbles_of,
     by_value,
     grid,
@@ -161,7 +162,7 @@ def point_tables(
             for value in rows.index
         ]
     cells["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
-    by = run.trials.groupby(view.rows, sort=False)
+    by = at_preferred(run).groupby(view.rows, sort=False)
     seconds, counts = by["device_s"].mean(), by["trainable_params"].max()
     costs = pd.DataFrame(
         {
