@@ -37,7 +37,7 @@ def train(
     sites: str | Path | Sequence[str] | None = None,
     depth: str = "all",
     alpha: float = 1.0,
-    seed: int = 0,
+    seed: int | None = None,
     seeds: int | None = None,
     controls: bool = False,
     objective: Objective | None = None,
@@ -52,7 +52,7 @@ def train(
     out: str | Path = "runs",
     console: Console = SILENT,
 ) -> TrainResults | ComparisonResults:
-    """Train one configuration on one seed, or on seeds 0 to `seeds`, exclusive.
+    """Train one configuration on one seed (0), or on seeds 0 to `seeds`, exclusive.
 
     `sites` are positions, or a file that `harness derive` wrote; the study gives data, backbone and
     recipe, and `settings` change any field, as in `{"recipe.lr": 0.02}`. With `controls`, also what

@@ -42,9 +42,9 @@ def test_a_seed_that_the_studys_own_would_override_is_refused(tmp_path, search):
 @pytest.mark.parametrize(
     "words,said",
     [
-        (("--budget", "0.5"), "Bad budget '0.5'"),
-        (("--budget", "0.5epochs"), "Bad budget '0.5epochs'"),
-        (("--budget", ""), "Bad budget ''"),
+        (("--budget", "0.5"), "Bad --budget '0.5'"),
+        (("--budget", "0.5epochs"), "Bad --budget '0.5epochs'"),
+        (("--budget", ""), "Bad --budget ''"),
         (("--on-bad-image", "skip"), "--on-bad-image skip: synth-rs is drawn"),
         (("--select-on", "test", "--set", "data.select_on=val"), "give one of them"),
         (("--set", "recipe.lr=0.1", "--set", "recipe.lr=0.2"), "give one of them"),

@@ -21,7 +21,7 @@ ODD = {
     "a site with a zero": (["--set", 'placement={"00.q":1}'], "Bad site '00.q': write '0.q'"),
     "seeds": (["--seeds", "2147483648"], "is not in the range"),
     "a depth": (["--only", f"depth=last:{DIGITS}"], "Unknown value of depth: 'last:999"),
-    "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad budget '999"),
+    "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad --budget '999"),
     "not a number": (["--set", "recipe.lr=NaN"], "finite number"),
     "images of a batch": (["--set", f"recipe.batch_size={'9' * 30}"], "less than or equal to"),
     "ranks": (["--set", f"options.rank={'9' * 30}"], "field 'rank' was given 999"),
@@ -72,7 +72,7 @@ def test_a_depth_beyond_all_blocks_is_refused_short(text):
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "epochs", "0", "1e400"])
 def test_a_budget_without_end_is_refused(text):
-    with pytest.raises(UserError, match="Bad budget"):
+    with pytest.raises(UserError, match="Bad --budget"):
         Budget.parse(text)
 
 

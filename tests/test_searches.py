@@ -119,7 +119,7 @@ def test_budgets_in_every_unit(tmp_path, budget, count):
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "12 weeks", "epochs", "1e3"])
 def test_a_bad_budget_is_refused(text):
-    with pytest.raises(UserError, match="Bad budget"):
+    with pytest.raises(UserError, match="Bad --budget"):
         Budget.parse(text)
 
 

@@ -334,7 +334,7 @@ def test_a_replay_imports_no_torch(tmp_path, made):
         (["--search", "tpee"], "Did you mean 'tpe'"),
         (["--search", "tpe+hyperbnd"], "Did you mean 'tpe+hyperband'"),
         (["--search", "random", "--seeds", "5"], "has 2 of every cell"),
-        (["--search", "random", "--budget", "x"], "Bad budget"),
+        (["--search", "random", "--budget", "x"], "Bad --budget"),
         (["--search", "random", "--smoke"], "are for live trials"),
         (["--search", "cmaes"], "continuous"),
     ],

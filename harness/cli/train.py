@@ -12,7 +12,6 @@ from harness.cli.given import parse_settings, place_given, typed_command
 from harness.cli.options import (
     MOST_SEEDS,
     examples,
-    objective_option,
     trial_options,
     workers_option,
 )
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     "--depth", default="all", show_default=True, help="all, last:N, first:N, block:L, blocks:A-B."
 )
 @click.option("--alpha", type=float, default=1.0, show_default=True, help="Strength at every site.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, help="[default: 0]")
 @click.option(
     "--seeds", type=click.IntRange(1, MOST_SEEDS), help="Run seeds 0..N-1 instead of --seed."
 )
@@ -55,7 +54,12 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Print what would be trained and at which layers, then stop."
 )
-@objective_option
+@click.option(
+    "--objective",
+    metavar="NAME",
+    help="With --controls: what their rates and cells are chosen by, on the selection split: "
+    "class_mean, group_mean, flat_mean, micro, tail or val_loss.  [default: study's, class_mean]",
+)
 @workers_option
 @click.option(
     "--study",
@@ -71,7 +75,7 @@ def train(
     sites: str | None,
     depth: str,
     alpha: float,
-    seed: int,
+    seed: int | None,
     seeds: int | None,
     controls: bool,
     dry_run: bool,

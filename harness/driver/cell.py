@@ -136,8 +136,11 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
     chosen = _chosen(asked)
-    named: dict[str, Any] = {"method": asked.method, "seed": asked.seed}
+    seeds = (asked.seed or 0,) if asked.seeds is None else tuple(range(asked.seeds))
+    named: dict[str, Any] = {"method": asked.method, "seed": seeds[0]}
     if asked.base:
+        if "base" not in get_method(asked.method).Options.model_fields:
+            raise UserError(f"--base is for --method metapeft, not for {asked.method}.")
         named["options.base"] = asked.base
     request = request.with_values({**named, **chosen}, source="command line")
     given = {"method", "seed"} | {FLAGS[field] for field in chosen}
@@ -149,7 +152,6 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     asked.place.store.refuse_unmakeable()
     refuse_root(asked.place, [request.data.name])
     runtime = make_runtime(asked.place, request.backbone, file, console, keep_weights=True)
-    seeds = (asked.seed,) if asked.seeds is None else tuple(range(asked.seeds))
     for seed in seeds:
         resolve(request.model_copy(update={"seed": seed}), runtime)
     if "placement" in chosen:

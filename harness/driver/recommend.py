@@ -97,7 +97,7 @@ def plan_recommendation(asked: RecommendRequest, console: Console) -> RecommendP
     Raises:
         UserError: a field makes no sense, or the budget pays for no training.
     """
-    budget = Budget.parse(asked.budget)
+    budget = Budget.parse(asked.budget, "full runs or trials, as in 5runs or 5")
     if budget.unit not in ("runs", "trials"):
         raise refused(budget)
     values, file = with_weights(_settings(asked), asked.weights)

@@ -265,7 +265,8 @@ class TrainRequest:
     """Positions, as in `q,v`, or a file from `harness derive`."""
     depth: str = "all"
     alpha: float = 1.0
-    seed: int = 0
+    seed: int | None = None
+    """None: 0."""
     seeds: int | None = None
     """Run seeds 0 to this one, exclusive, instead of `seed`."""
     study: str | Study = DEFAULT_STUDY
@@ -282,6 +283,10 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds)
+        if self.seed is not None and self.seeds is not None:
+            raise UserError(f"--seed {self.seed} and --seeds {self.seeds}: give one of them.")
+        if self.objective is not None and "," in self.objective:
+            raise UserError(f"--objective {self.objective}: one configuration takes one of them.")
         check("objective", self.objective, Objective)
         if self.objective is not None and not self.controls:
             raise UserError(

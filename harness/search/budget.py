@@ -27,8 +27,8 @@ class Budget:
     unit: Literal["trials", "epochs", "s", "runs"]
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read `24`, `24trials`, `240epochs`, `600s` or `12.5runs`.
+    def parse(cls, text: str, forms: str = "24, 24trials, 240epochs, 600s or 12runs") -> Budget:
+        """Read `24`, `24trials`, `240epochs`, `600s` or `12.5runs`; `forms` are those to advise.
 
         Raises:
             UserError: none of these, not positive, or less than one trial or epoch.
@@ -36,9 +36,7 @@ class Budget:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(trials|epochs|s|runs)?", text.replace(" ", ""))
         least = 1 if match and match[2] in (None, "trials", "epochs") else 0
         if not match or not max(least, math.ulp(0)) <= float(match[1]) < math.inf:
-            raise UserError(
-                f"Bad budget {text[:40]!r}: write 24, 24trials, 240epochs, 600s or 12runs."
-            )
+            raise UserError(f"Bad --budget {text[:40]!r}: write {forms}.")
         unit: Any = match[2] or "trials"
         return cls(amount=float(match[1]), unit=unit)
 
