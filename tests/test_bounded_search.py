@@ -14,6 +14,7 @@ from support.searches import lines, make, outcome, run, search, space_of, study,
 from support.sweeps import made_sweep
 from support.tables import small_study
 
+from harness.comparison.contest import budget_of
 from harness.errors import UserError
 from harness.search.base import Decision, Outcome
 from harness.search.bounded import start_search
@@ -120,6 +121,17 @@ def test_trials_of_different_lengths_share_a_budget_in_epochs(tmp_path):
     assert not made.ask(1)  # 5 of 8 are taken, and the next has 4
     made.tell(outcome(first[0], status="DIVERGED", objective=0.1, epochs=1))
     assert [spec.recipe.epochs for spec in made.ask(1)] == [4]
+
+
+def test_a_comparisons_trials_are_epochs_of_one_length_or_refused():
+    def budget(*lengths):
+        axis = Axis(field="recipe.epochs", values=lengths, label="epochs")
+        return budget_of("8", study(axes=(study().axes[0], axis)))
+
+    assert budget_of("8", study()) == Budget(amount=8 * study().base.recipe.epochs, unit="epochs")
+    assert budget(20) == Budget(amount=160, unit="epochs")
+    with pytest.raises(UserError, match=r"--budget 8: trials of study .* have 1 to 20 epochs"):
+        budget(1, 20)
 
 
 # Trials that go on.

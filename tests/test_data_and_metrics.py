@@ -69,6 +69,13 @@ def test_class_without_training_images_is_refused():
         split(toy([5, 0]), DataSpec(), seed=0)
 
 
+def test_one_training_image_of_every_class_leaves_none_to_select_on():
+    data = toy([1, 1, 1])
+    with pytest.raises(UserError, match=r"No class of synth-rs has two .*data\.select_on=test"):
+        split(data, DataSpec(), seed=0)
+    assert len(split(data, DataSpec(select_on="test"), seed=0).train) == 3
+
+
 def test_epochs_cover_the_data_in_an_order_of_seed_and_epoch_alone():
     data = toy([7, 6])
     recipe = Recipe(batch_size=4, augment="none")

@@ -96,3 +96,10 @@ def test_with_a_pack_the_trials_that_are_done_are_known(tmp_path):
     planned = harness(*run, "--dry-run")
     assert "Trials: 1 done" in planned.stdout and "packed yet" not in planned.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_with_none_to_select_on_is_refused_before_anything_is_computed(tmp_path):
+    root = two_splits(tmp_path / "d", {"a": 1, "b": 1})
+    result = dry(tmp_path, "--set", "data=folder", "--data-root", root)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert "No class of folder has two training images" in " ".join(result.stderr.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -20,7 +21,7 @@ from support.runs import RESULTS, made_run, study
 from harness.errors import UserError
 from harness.export.about import About, Head, Normalisation
 from harness.export.merged import export_merged
-from harness.export.predict import classifier_of
+from harness.export.predict import classifier_of, write_csv
 from harness.model.backbones import load_backbone
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -275,6 +276,15 @@ def test_predictions_replace_predictions_alone(exported, tmp_path):
     for _ in range(2):
         result, table = predict(exported, tmp_path, image)
         assert result.exit_code == 0 and len(rows_of(table)) == 1
+
+
+@pytest.mark.parametrize("place", [".", "/", "there"])
+def test_predictions_are_a_file_and_no_folder(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match=rf"^--out {re.escape(place)} is a folder: name a file in"):
+        write_csv(Path(place), ("a", "b"), [])
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from support.images import dataset, first_of, listed, packed, picture, tree, two_splits
 
+from harness.data.contract import options_of
 from harness.data.listing import Item, MissingData
 from harness.data.long_tail import LongTail, kept, tail_counts, with_tail_file
 from harness.datasets.folder import FolderOptions
@@ -58,14 +59,51 @@ def test_a_tail_from_a_file(tmp_path):
     options = FolderOptions(tail="counts.csv")
     listing = with_tail_file(listed(root), options, root)
     assert [item.label for item in listing.train] == [0] * 6 + [1] * 2
+    assert listing.notes == ("counts.csv has no count of class 'a': all images are kept.",)
     for content, words in (
         ("class,count\nb,9\n", "line 2: b has 4 training images"),
         ("class,count\nx,1\n", "Unknown class 'x'"),
         ("klass,count\nb,1\n", "no column 'class'"),
+        ("class,count\nb,²\n", "a number from 1 to that, not '²'"),
+        ("class,count\nb,2\na,1\nb,3\n", "line 4: class 'b' is named twice"),
     ):
         (root / "counts.csv").write_text(content)
         with pytest.raises(UserError, match=words):
             with_tail_file(listed(root), options, root)
+
+
+def test_a_tail_file_that_cannot_be_read_is_named(tmp_path):
+    root = two_splits(tmp_path / "data")
+    (root / "broken.csv").write_text("class,count\nb," + "1" * 200_000)
+    for name, words in (
+        ("train", "train cannot be read: Is a directory"),
+        ("broken.csv/counts.csv", "cannot be read: Not a directory"),
+        ("broken.csv", r"broken\.csv cannot be read: field larger than"),
+        ("none.csv", r"none\.csv does not exist"),
+    ):
+        with pytest.raises(UserError, match=words):
+            with_tail_file(listed(root), FolderOptions(tail=name), root)
+    with pytest.raises(UserError, match="train cannot be read: Is a directory"):
+        listed(root, classes="train")
+
+
+@pytest.mark.parametrize(
+    "given,words",
+    [
+        ({"tail": "pareto"}, "tail=pareto has no effect without"),
+        ({"tail": "pareto", "dev_per_class": 2}, "tail=pareto has no effect without"),
+        ({"tail_seed": 3}, "tail_seed=3 has no effect where neither"),
+        ({"imbalance": None, "tail": "exp", "tail_seed": 0}, None),
+        ({"tail": "counts.csv", "tail_seed": 3}, None),
+        ({"dev_per_class": 2, "tail_seed": 3}, None),
+    ],
+)
+def test_what_would_shape_no_tail_is_refused(given, words):
+    if words is None:
+        options_of("folder", given)
+        return
+    with pytest.raises(UserError, match=words):
+        options_of("folder", given)
 
 
 def write_list(root, rows, name="split.csv"):

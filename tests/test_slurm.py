@@ -186,6 +186,60 @@ def test_a_time_limit_loses_a_trial_and_does_not_fail_it(tmp_path):
     assert job.done() and not any((tmp_path / "slurm").iterdir())
 
 
+class Gone:
+    """A job that has ended."""
+
+    job_id = "7"
+
+    def submit(self, function, *arguments):
+        return self
+
+    def done(self):
+        return True
+
+    def cancel(self, check=True):
+        pass
+
+    def stderr(self):
+        return "out of time"
+
+
+@pytest.fixture
+def engine_of_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.engines.slurm._executor", lambda folder, options, gpu: Gone())
+    monkeypatch.setattr("harness.engines.slurm.LOOK_S", 0.0)
+    engine = SlurmEngine(store=Store(tmp_path), runtime=Runtime(), workers=1, options=LOCAL)
+    yield engine
+    engine.close()
+
+
+def test_what_a_job_said_before_its_end_may_be_seen_only_afterwards(engine_of_gone):
+    """Its last trial is lost; another, which has ended, is waited for until the next look."""
+    engine, desk = engine_of_gone, engine_of_gone._desk
+    one, two = specs(1, 2)
+    engine.submit(one)
+    engine.submit(two)
+    desk.begin(1)
+    assert desk.take(1) and desk.take(1)
+    assert engine.next() == Ended(two, "Job 7 ended with its trial: out of time.")
+    desk.say(1, 1, {"ticket": 1, "problem": None})
+    assert engine.next() == Ended(one, None)
+
+
+@pytest.mark.parametrize("late", [{"problem": None}, {"epoch": 0, "scores": {}}])
+def test_what_is_said_of_a_trial_that_was_taken_to_be_lost_is_ignored(engine_of_gone, late):
+    engine, desk = engine_of_gone, engine_of_gone._desk
+    one, two = specs(1, 2)
+    engine.submit(one)
+    desk.begin(1)
+    assert desk.take(1)
+    assert "ended with its trial" in engine.next().crash
+    engine.submit(two)
+    desk.say(1, 1, {"ticket": 1, **late})
+    desk.say(2, 1, {"ticket": 2, "problem": None})
+    assert engine.next() == Ended(two, None)
+
+
 DRIVER = """
 import sys, time
 from pathlib import Path

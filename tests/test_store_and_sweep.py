@@ -15,7 +15,7 @@ import pytest
 from support.records import TINY, make_record, make_spec, publish, tiny_study
 
 from harness.driver.drive import drive
-from harness.driver.plan import make_plan
+from harness.driver.plan import grid_budget, make_plan
 from harness.engines.base import Ended
 from harness.engines.local import LocalEngine
 from harness.errors import UserError
@@ -94,6 +94,24 @@ def test_sweep_runs_each_cell_once_and_retries_only_failures(tmp_path):
     second = Crashing(store)
     run_plan(again, second, store)
     assert second.ran == [doomed]
+
+
+def test_a_grids_budget_in_epochs_counts_those_of_each_trial(tmp_path):
+    lengths = Axis(field="recipe.epochs", values=(1, 20), label="epochs")
+    study = tiny_study().derive(axes=(lengths,), views=(), seeds=(0, 1))
+
+    def epochs(text):
+        budget, store = grid_budget(text, study), Store(tmp_path)
+        plan = make_plan(study, store=store, run_name="tiny", runtime=Runtime(), budget=budget)
+        return [spec.recipe.epochs for spec in plan.to_run]
+
+    assert study.base.recipe.epochs == 1
+    assert epochs("8epochs") == [1] and epochs("21epochs") == [1, 20]
+    assert epochs("41.5epochs") == [1, 20, 1] and epochs("3") == [1, 20, 1]
+    assert epochs("42epochs") == epochs("99epochs") == [1, 20, 1, 20]
+    long = study.derive(axes=(lengths.model_copy(update={"values": (20, 1)}),))
+    with pytest.raises(UserError, match="pays for no trial: the first has 20 epochs"):
+        grid_budget("8epochs", long)
 
 
 def test_stopping_finishes_what_runs_and_starts_nothing(tmp_path):

@@ -100,7 +100,7 @@ def measure(trials: int, report: Callable[[RunFolder], object]) -> list[Spent]:
             made.folder.path.mkdir(parents=True)
             write_run(made.folder, study, made.cells, {})
 
-        run = make_plan(study, store=store, run_name="big", runtime=Runtime(), most=1).folder
+        run = RunFolder.of(store, "big")
         commands: dict[str, Callable[[], object]] = {
             "first look": first,
             "plan": plan,

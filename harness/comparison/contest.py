@@ -62,11 +62,21 @@ class Contest:
 
 def budget_of(text: str, study: Study) -> Budget:
     """A budget in trials as the epochs of so many whole ones, so that a search which stops some
-    early may start more of them for the same training."""
+    early may start more of them for the same training.
+
+    Raises:
+        UserError: it is no budget, or it is in trials and they have different numbers of epochs.
+    """
     budget = Budget.parse(text)
     if budget.unit != "trials":
         return budget
-    return Budget(amount=budget.amount * study.base.recipe.epochs, unit="epochs")
+    fewest, *others = sorted(SearchSpace(study, 0).lengths)
+    if others:
+        raise UserError(
+            f"--budget {text}: trials of study {study.name} have {fewest} to {others[-1]} epochs; "
+            "give a budget in epochs, seconds or full runs, as in 240epochs, 600s or 12runs."
+        )
+    return Budget(amount=budget.amount * fewest, unit="epochs")
 
 
 def _words(given: str, budget: Budget) -> str:

@@ -159,7 +159,8 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     left, `train_share` is trained on.
 
     Raises:
-        UserError: a class has no training image, or a dev set is asked for and there is none.
+        UserError: a class has no training image, no class has one to hold out, or a dev set is
+            asked for and there is none.
     """
     train, select = dataset.train, dataset.test
     if spec.dev_per_class and dataset.dev is None:
@@ -169,6 +170,11 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     elif spec.select_on == "val":
         rng = generator(seed, "split")
         rest, sample = stratified(dataset.train.labels, spec.val_fraction, rng)
+        if not len(sample):  # refused here, because scores of no image fail far from the cause
+            raise UserError(
+                f"No class of {spec.name} has two training images, so none can be held out to "
+                "select on: give more, or data.select_on=test."
+            )
         train, select = dataset.train.subset(rest), dataset.train.subset(sample)
     if spec.train_share < 1:
         train = train.subset(share_of(train.labels, spec.train_share, seed))

@@ -72,7 +72,8 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
     Blanks after a comma do not count, nor does the case of the columns' names.
 
     Raises:
-        UserError: there is no such file, or it lacks a column or a value, or is no CSV in UTF-8.
+        UserError: there is no such file, it cannot be read, it lacks a column or a value, or is no
+            CSV in UTF-8.
     """
     try:
         with file.open("rb") as raw:
@@ -93,6 +94,10 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist.") from error
+    except OSError as error:  # such as a folder, or a file of somebody else's
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    except csv.Error as error:
+        raise UserError(f"{file} cannot be read: {error}.") from error
     for line, row in rows:
         if any(not row[name] for name in columns):
             raise UserError(f"{file}, line {line}: write a value for {' and '.join(columns)}.")

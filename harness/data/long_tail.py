@@ -41,7 +41,8 @@ class LongTail(DevSet):
     imbalance: Annotated[float, Field(ge=1)] | None = None
     """Ratio of the largest to the smallest class; None: all images, unless `tail` is a file."""
     tail: str = "exp"
-    """`exp`, `pareto`, or the name of a CSV in the root with the columns class and count."""
+    """`exp`, `pareto`, or the name of a CSV in the root with the columns class and count. A class
+    that it does not name keeps all its images."""
     tail_seed: TailSeed = 0
     """Draws the images that are kept, and the dev set. `trial`: each trial's own seed does."""
     head_above: Annotated[int, Field(ge=0)] = HEAD_ABOVE
@@ -64,6 +65,15 @@ class LongTail(DevSet):
             raise UserError(
                 "tail_seed=trial has no effect where no long tail is made: give "
                 "data.options.imbalance, or a file of counts as data.options.tail."
+            )
+        if self.tail == "pareto" and self.imbalance is None:
+            raise UserError("tail=pareto has no effect without data.options.imbalance: give both.")
+        draws = self.dev_per_class > 0 or self.imbalance is not None or self.tail not in RULES
+        if self.tail_seed != 0 and not draws:
+            raise UserError(
+                f"tail_seed={self.tail_seed} has no effect where neither a long tail nor a dev set "
+                "is drawn: give data.options.imbalance, data.options.tail or "
+                "data.options.dev_per_class."
             )
         bounds = (self.head_above, self.tail_below)
         if self.grouped_by == "thirds" and bounds != (HEAD_ABOVE, TAIL_BELOW):
@@ -165,19 +175,21 @@ def with_tail_file(listing: Listing, options: object, root: Path) -> Listing:
     """The listing with its training data reduced to the counts of a CSV, if the options name one.
 
     Where tail and dev set are drawn together, a trial needs more: then images are listed by path,
-    each once, and the counts stand in the listing.
+    each once, and the counts stand in the listing. A class that the file does not name keeps all
+    its images, which a note says.
 
     Raises:
-        UserError: the file is absent, lacks a column or a class, or asks for more than there is; or
-            a class has too few images for the dev set.
+        UserError: the file is absent, lacks a column, names a class twice or one that there is not,
+            or asks for more than there is; or a class has too few images for the dev set.
     """
     if isinstance(options, DevSet) and options.draws_by_name:
         return _to_draw_from(listing, options, root)
     if not isinstance(options, LongTail) or options.tail in RULES:
         return listing
-    labels = _labels(listing)
-    rows = kept(labels, _file_counts(listing, options, root), options.seed_for(0))
-    return replace(listing, train=tuple(listing.train[row] for row in rows))
+    counts, notes = _file_counts(listing, options, root)
+    rows = kept(_labels(listing), counts, options.seed_for(0))
+    train = tuple(listing.train[row] for row in rows)
+    return replace(listing, train=train, notes=(*listing.notes, *notes))
 
 
 def _to_draw_from(listing: Listing, options: DevSet, root: Path) -> Listing:
@@ -190,7 +202,8 @@ def _to_draw_from(listing: Listing, options: DevSet, root: Path) -> Listing:
         listing = replace(listing, notes=(*notes, note))
     listing = replace(listing, train=train)
     if isinstance(options, LongTail) and options.tail not in RULES:
-        listing = replace(listing, tail=tuple(_file_counts(listing, options, root).tolist()))
+        counts, more = _file_counts(listing, options, root)
+        listing = replace(listing, tail=tuple(counts.tolist()), notes=(*listing.notes, *more))
     have = np.bincount(_labels(listing), minlength=len(listing.classes)).tolist()
     refuse_short(options, listing.classes, have, drawn_counts(options, have, listing.tail).tolist())
     return listing
@@ -243,25 +256,33 @@ def _labels(listing: Listing) -> Counts:
     return np.array([item.label for item in listing.train], dtype=np.int64)
 
 
-def _file_counts(listing: Listing, options: LongTail, root: Path) -> Counts:
-    """Images of each class that the options' CSV keeps."""
+def _file_counts(listing: Listing, options: LongTail, root: Path) -> tuple[Counts, tuple[str, ...]]:
+    """Images of each class that the options' CSV keeps, and what to tell the user of it."""
     if options.imbalance is not None:
         raise UserError(
             f"tail {options.tail!r}: a file of counts has its own imbalance; leave it out."
         )
     have = np.bincount(_labels(listing), minlength=len(listing.classes))
     counts: Counts = have.copy()
+    left = dict.fromkeys(listing.classes)
     for line, row in read_csv(root / options.tail, ("class", "count")):
         name, count = row["class"], row["count"]
         if name not in listing.classes:
             raise UserError(
                 f"{options.tail}, line {line}: {unknown('class', name, listing.classes)}"
             )
+        if name not in left:
+            raise UserError(f"{options.tail}, line {line}: class {name!r} is named twice.")
         index = listing.classes.index(name)
-        if not count.isdigit() or not 1 <= int(count) <= have[index]:
+        if not count.isdecimal() or not 1 <= int(count) <= have[index]:
             raise UserError(
                 f"{options.tail}, line {line}: {name} has {have[index]} training images, so its "
                 f"count is a number from 1 to that, not {count!r}."
             )
         counts[index] = int(count)
-    return counts
+        del left[name]
+    if not left:
+        return counts, ()
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    note = f"{options.tail} has no count of class {next(iter(left))!r}{more}: all images are kept."
+    return counts, (note,)

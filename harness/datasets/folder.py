@@ -285,6 +285,8 @@ def _lines(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     repeated = [name for name, count in Counter(lines).items() if count > 1]
     if repeated:

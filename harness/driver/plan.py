@@ -6,6 +6,7 @@ Owns: the plan of a grid and its estimated cost. Must not know: how trials are r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.errors import UserError
@@ -49,9 +50,10 @@ class Plan:
 
 @in_bulk()
 def make_plan(
-    study: Study, *, store: Store, run_name: str, runtime: Runtime, most: int | None = None
+    study: Study, *, store: Store, run_name: str, runtime: Runtime, budget: Budget | None = None
 ) -> Plan:
-    """Resolve every cell, and look up the state of the first `most` trials (None: of all).
+    """Resolve every cell, and look up the state of the trials that a budget pays for, counted from
+    the first (None: of all).
 
     Raises:
         UserError: a cell that cannot be run; names the study and the cell.
@@ -66,7 +68,7 @@ def make_plan(
     # Seeds outermost, so that maps fill evenly.
     trials = [cells_of_seed[index] for index in range(len(study.seeds)) for cells_of_seed in cells]
     distinct = {spec.trial_id: spec for _, spec in trials}
-    specs = dict(itertools.islice(distinct.items(), most))
+    specs = dict(itertools.islice(distinct.items(), _paid_for(distinct.values(), budget)))
     ended = summaries(store, specs)
     states = {i: state_of(ended[i].status) if i in ended else _unfinished(store, i) for i in specs}
     return Plan(
@@ -80,21 +82,35 @@ def make_plan(
     )
 
 
-def trials_in(budget: str, study: Study) -> int:
-    """Trials of a study's grid that a budget pays for, counted from the first cell.
+def grid_budget(text: str, study: Study) -> Budget:
+    """A budget for a study's grid.
 
     Raises:
-        UserError: it is not a budget in trials or epochs, or pays for no trial.
+        UserError: it is not one in trials or epochs, or pays for no trial.
     """
-    limit = Budget.parse(budget)
-    if limit.unit not in ("trials", "epochs"):
-        raise UserError(f"--budget {budget}: that of a grid is in trials or epochs, as in 24.")
-    count = int(limit.amount / (study.base.recipe.epochs if limit.unit == "epochs" else 1))
-    if not count:
+    budget = Budget.parse(text)
+    if budget.unit not in ("trials", "epochs"):
+        raise UserError(f"--budget {text}: that of a grid is in trials or epochs, as in 24.")
+    _, first = next(study.cell_requests())
+    if budget.unit == "epochs" and first.recipe.epochs > budget.amount:
+        which = "the first" if study.varied_by("recipe.epochs") else "each"
         raise UserError(
-            f"--budget {budget} pays for no trial: each has {study.base.recipe.epochs} epochs."
+            f"--budget {text} pays for no trial: {which} has {first.recipe.epochs} epochs."
         )
-    return count
+    return budget
+
+
+def _paid_for(trials: Iterable[TrialSpec], budget: Budget | None) -> int | None:
+    """How many of these a budget pays for, up to the first that does not fit; None: all.
+
+    Each is charged its own epochs, because axes may vary them.
+    """
+    if budget is None:
+        return None
+    if budget.unit == "trials":
+        return int(budget.amount)
+    spent = itertools.accumulate(spec.recipe.epochs for spec in trials)
+    return sum(epochs <= budget.amount for epochs in spent)
 
 
 def _unfinished(store: Store, trial_id: str) -> State:

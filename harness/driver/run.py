@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.console import duration
-from harness.driver.plan import Plan, make_plan, trials_in
+from harness.driver.plan import Plan, grid_budget, make_plan
 from harness.driver.request import GRID, SweepRequest
 from harness.driver.said import said, varied_by
 from harness.driver.setup import Prepared
@@ -100,9 +100,9 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     given = asked.of_a_search + (["repeats"] if asked.repeats is not None else [])
     if given:
         raise UserError(f"--{given[0]} is for a search; the grid runs every cell once.")
-    most = None if asked.budget is None else trials_in(asked.budget, study)
+    budget = None if asked.budget is None else grid_budget(asked.budget, study)
     runtime, run_name = prepared.runtime, prepared.run_name
-    plan = make_plan(study, store=prepared.store, run_name=run_name, runtime=runtime, most=most)
+    plan = make_plan(study, store=prepared.store, run_name=run_name, runtime=runtime, budget=budget)
     if not study.trains:
         return CountPlan(prepared=prepared, plan=plan)
     refuse_older(plan.folder)

@@ -109,7 +109,10 @@ class SlurmEngine:
             over = self._over()
             message = self._desk.hear()  # after the look: nothing that a job said last is missed
             if message is not None:
-                return self._heard(message)
+                heard = self._heard(message)
+                if heard is not None:
+                    return heard
+                continue
             for number in over:
                 lost = self._bury(number)
                 if lost is not None:
@@ -118,8 +121,12 @@ class SlurmEngine:
                 self._start()
             time.sleep(POLL_S)
 
-    def _heard(self, message: dict[str, Any]) -> Ended | Reported:
+    def _heard(self, message: dict[str, Any]) -> Ended | Reported | None:
+        """What was said of a trial; None: it has been taken to be lost, because file systems may
+        show what a job said last only after its end."""
         ticket = message["ticket"]
+        if ticket not in self._open:
+            return None
         spec = self._open[ticket]
         if "epoch" in message:
             self._reported[spec.trial_id] = (ticket, message["epoch"])
@@ -138,15 +145,21 @@ class SlurmEngine:
         return [number for number, job in self._jobs.items() if job.done()]
 
     def _bury(self, number: int) -> Ended | None:
-        """Take note that a job has ended; the trial that it was running, if it was."""
-        job = self._jobs.pop(number)
+        """Take note that a job has ended; the trial that it was running, if it was.
+
+        Where what it said of earlier trials is not to be seen yet, its job stays for the next look:
+        until then that may be heard.
+        """
+        job = self._jobs[number]
+        lost = self._desk.taken_by(number) & self._open.keys()
+        if len(lost) < 2:
+            del self._jobs[number]
         if not self._desk.has_begun(number):
             raise UserError(f"Job {job.job_id} ended before it could run a trial: {_why(job)}.")
-        lost = self._desk.taken_by(number) & self._open.keys()
         if not lost:
             return None  # its time was over
-        (ticket,) = lost
-        return Ended(self._open.pop(ticket), f"Job {job.job_id} ended with its trial: {_why(job)}.")
+        spec = self._open.pop(max(lost))  # the last that it took
+        return Ended(spec, f"Job {job.job_id} ended with its trial: {_why(job)}.")
 
     def answer(self, spec: TrialSpec, goes_on: bool) -> None:
         self._desk.answer(*self._reported.pop(spec.trial_id), goes_on)

@@ -298,7 +298,9 @@ def _of_split(known: About, root: Path, split: Split) -> _Images:
 
 
 def _refuse_other(path: Path) -> None:
-    """Whether a file there is none of predictions, and would be lost."""
+    """Whether a folder is there, or a file that is none of predictions, and would be lost."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file in it.")
     if not path.is_file():
         return
     with saving(path), path.open("rb") as file:
@@ -313,7 +315,7 @@ def write_csv(path: Path, classes: Sequence[str], found: Iterable[Prediction]) -
 
     Raises:
         NotSavedError: it cannot be written; what was there before stays.
-        UserError: there is a file that holds something else, such as one of the images.
+        UserError: it is a folder, or a file that holds something else, such as one of the images.
     """
     _refuse_other(path)
     count = labelled = right = 0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError
-from harness.spec import Placement, Site, TrialRequest
+from harness.spec import RECIPES, Placement, Site, TrialRequest
 from harness.study.axes import Axis, Range, Switches, request_values
 from harness.study.study import Study
 
@@ -64,14 +64,23 @@ class SearchSpace:
         return all(isinstance(part, Range) for part in self._parts)
 
     @property
-    def fewest_epochs(self) -> int:
-        """Of a whole trial of this space."""
-        fewest = self._base.recipe.epochs
+    def lengths(self) -> set[int]:
+        """Epochs that whole trials of this space have."""
         for axis in (part for part in self._parts if isinstance(part, Axis)):
-            for value in axis.values:
-                epochs = axis.sets(value).get("recipe.epochs")
-                fewest = min(fewest, epochs) if isinstance(epochs, int) else fewest
-        return fewest
+            if axis.fields_set & {"recipe", "recipe.epochs"}:  # no other axis may set them then
+                return {self._length(axis.sets(value)) for value in axis.values}
+        return {self._base.recipe.epochs}
+
+    def _length(self, settings: Values) -> int:
+        named = settings.get("recipe")
+        recipe = RECIPES[named] if isinstance(named, str) else self._base.recipe
+        epochs = settings.get("recipe.epochs")
+        return epochs if isinstance(epochs, int) else recipe.epochs
+
+    @property
+    def fewest_epochs(self) -> int:
+        """Of a whole trial of this space, or of the base."""
+        return min(self.lengths | {self._base.recipe.epochs})
 
     def values(self, suggest: Suggest) -> Values:
         """The configuration that suggested variables make."""
