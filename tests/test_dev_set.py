@@ -21,6 +21,7 @@ from harness.data.listing import Item
 from harness.data.long_tail import LongTail, thirds
 from harness.data.pack_format import packs_of, verify
 from harness.data.packed import forget_packs, load_packed, pack_of
+from harness.datasets.folder import FolderOptions
 from harness.datasets.synth_rs import SynthRS, SynthRSOptions
 from harness.errors import UserError
 from harness.runner.prepare import prepare
@@ -293,6 +294,11 @@ def test_training_says_what_is_chosen_on(tmp_path):
     assert record.select.class_counts == (3,) * 15 and record.test.class_counts == (4,) * 15
 
 
+def test_a_dev_set_of_each_trials_own_needs_no_long_tail():
+    options = FolderOptions(tail_seed="trial", dev_per_class=5)
+    assert options.seed_for(3) == 3
+
+
 SHORT = {"data": "folder", "data.options.imbalance": 4, "data.options.dev_per_class": 5}
 
 
@@ -306,7 +312,10 @@ SHORT = {"data": "folder", "data.options.imbalance": 4, "data.options.dev_per_cl
         ({"data.options.dev_per_class": -1}, "greater than or equal to 0"),
         ({"data.options.tail_seed": "trail"}, "whole number from 0, or trial, not 'trail'"),
         ({"data.options.tail_seed": -1}, "whole number from 0, or trial, not -1"),
-        ({"data": "folder", "data.options.tail_seed": "trial"}, "no effect where no long tail"),
+        (
+            {"data": "folder", "data.options.tail_seed": "trial"},
+            "where neither a long tail",
+        ),
         ({"data": "folder", "data.options.largest": 5}, "no effect without data.options.imb"),
         ({**SHORT, "data.options.largest": 15}, "the largest class has 14 training images"),
         (

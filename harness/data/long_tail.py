@@ -61,11 +61,6 @@ class LongTail(DevSet):
             raise UserError(
                 f"largest={self.largest} has no effect without data.options.imbalance: give both."
             )
-        if self.tail_seed == "trial" and self.imbalance is None and self.tail in RULES:
-            raise UserError(
-                "tail_seed=trial has no effect where no long tail is made: give "
-                "data.options.imbalance, or a file of counts as data.options.tail."
-            )
         if self.tail == "pareto" and self.imbalance is None:
             raise UserError("tail=pareto has no effect without data.options.imbalance: give both.")
         draws = self.dev_per_class > 0 or self.imbalance is not None or self.tail not in RULES
