@@ -190,7 +190,7 @@ def test_a_wrong_study_is_refused_in_one_sentence_that_names_the_file(tmp_path, 
         (["train", "--method", "lora", "--seed", "3", "--seeds", "2"], "give one of them"),
         (["train", "--method", "lora", "--base", "lora"], "--base is for --method metapeft"),
         (["train", "--method", "lora", "--objective", "tail,micro"], "takes one of them"),
-        (["export", "nope", "--best", "here"], "Unknown run 'nope'"),
+        (["export", "nope", "--best", "here"], "--best is for a run, and 'nope' is none"),
         (["recommend", "--budget", "5run"], "write full runs or trials, as in 5runs or 5"),
         (["train", "--method", "lora", "--depth", "last:0"], "last:N"),
         (

@@ -236,7 +236,7 @@ def test_the_gradient_norm_becomes_a_placement_at_the_strengths_it_was_taken_at(
         (["export", "none.json", "--peft", "x"], "none.json cannot be read"),
         (["export", "none.json", "--weights", "x"], "no weights"),
         (["train", "--method", "lora", "--sites", "none.json"], "none.json cannot be read"),
-        (["train", "--method", "lora", "--base", "lora"], "'base'"),
+        (["train", "--method", "lora", "--base", "lora"], "--base is for"),
         (["train", "--method", "metapeft", "--base", "vpt_deep"], "options.base"),
         (["train", "--method", "lora", "--controls"], "learns no strengths"),
     ],

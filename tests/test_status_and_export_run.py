@@ -200,9 +200,9 @@ def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
     for flags, words in (
         (["tiny", "--csv", "-", "--parquet", "x"], "--csv - prints the table alone"),
         (["tiny", "--parquet", "-"], "--parquet -: it cannot be printed"),
-        (["abc", "--best", "x"], "--best is not for a trial"),
+        (["abc", "--best", "x"], "--best is for a run, and 'abc' is none"),
         (["tiny"], "Nothing to export: give --csv or"),
-        (["abc", "--csv", "x"], "--csv is not for a trial"),
+        (["abc", "--csv", "x"], "--csv is for a run, and 'abc' is none"),
         (["tiny", "--optuna", "nonsense"], "--optuna nonsense cannot be used"),
         (["tiny", "--csv", "x", "--data-root", "x"], "--data-root is for the modules of a trial"),
         (["tiny", "--csv", "x", "--backbone", "x"], "--backbone is for the modules of a trial"),

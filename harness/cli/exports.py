@@ -119,9 +119,7 @@ def export(
     tables = {"csv": csv, "parquet": parquet, "optuna": optuna, "tensorboard": tensorboard}
     run = find_run(source, Path(out))
     if run is None:
-        if best is not None or any(tables.values()):
-            _refuse_unknown(source, Path(out))
-        _refuse({**tables, "best": best}, f"not for a trial or placement such as {source!r}")
+        _refuse({**tables, "best": best}, f"for a run, and {source!r} is none of `harness runs`")
     else:
         tensors |= {"best": best}
     given = tensors if run is None else {**tables, **tensors}
@@ -153,18 +151,6 @@ def export(
         written = _export_placement(source, tensors, names)
     for path in written:
         click.echo(f"Wrote {path}")
-
-
-def _refuse_unknown(source: str, root: Path) -> None:
-    """Raises `UserError` if what should be a run is no trial or file either."""
-    from harness.store.runs import known_run
-    from harness.store.store import Store
-
-    if not Path(source).is_file():
-        try:
-            Store(root).known_record(source)
-        except UserError:
-            known_run(source, root)
 
 
 def _refuse_mixed(flags: dict[str, str | None]) -> None:

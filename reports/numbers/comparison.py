@@ -63,14 +63,7 @@ def load_arms(folder: RunFolder) -> Arms:
     """
     comparison = read_comparison(folder)
     environment = read_environment(folder)
-    store = folder.store
-    records: dict[str, TrialRecord] = {}
-    for arm in comparison.arms:
-        for trial_id in {*arm.trials, *arm.charged}:
-            record = store.record(trial_id)
-            if record is None:
-                raise UserError(f"{folder}: trial {trial_id} is not in the store; compare again.")
-            records[trial_id] = record
+    records = _records(folder, comparison)
     tested = [record.test for record in records.values() if record.test is not None]
     if not tested:
         raise UserError(
@@ -122,6 +115,18 @@ def load_arms(folder: RunFolder) -> Arms:
         swept=_swept(comparison, records, groups),
         records=records,
     )
+
+
+def _records(folder: RunFolder, comparison: Comparison) -> dict[str, TrialRecord]:
+    """Of every trial that an arm has or is charged for."""
+    records: dict[str, TrialRecord] = {}
+    for arm in comparison.arms:
+        for trial_id in {*arm.trials, *arm.charged}:
+            record = folder.store.record(trial_id)
+            if record is None:
+                raise UserError(f"{folder}: trial {trial_id} is not in the store; compare again.")
+            records[trial_id] = record
+    return records
 
 
 def paired_with(arms: Arms, name: str) -> dict[str, tuple[float, float]]:
