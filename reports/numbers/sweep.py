@@ -269,13 +269,13 @@ COST_UNITS = {
 
 def by_value(run: Run, summary: pd.DataFrame, view: Points) -> pd.DataFrame:
     """One row per value of an axis, with mean and half-width `_ci` of what the view shows."""
-    values, shown = run.order(view.rows), at_preferred(run)
+    values = run.order(view.rows)
     if view.value == "accuracy":
         return summary.set_index(view.rows).reindex(values)
     names = [f"distance_{group}" for group in run.groups]
     if view.value == "cost":
         names = list(COST_UNITS)
-    table = {}
+    table, shown = {}, at_preferred(run)
     for value in values:
         own = shown[shown[view.rows] == value]
         row = {"DIVERGED": float((own["status"] == "DIVERGED").sum())}
