@@ -173,7 +173,8 @@ def test_all_that_is_shown_of_a_value_is_at_the_nuisance_values_that_were_chosen
         seeds=(0, 1),
     )
     poor, low, high = (0.2, 0.1), (0.5, 0.6), (0.6, 0.7)
-    run = load_run(made_run(tmp_path, made, [[low, low], [poor, poor], [poor, poor], [high, high]]))
+    broken = ["DIVERGED", poor]  # at the rate that is not chosen
+    run = load_run(made_run(tmp_path, made, [[low, low], broken, [poor, poor], [high, high]]))
     summary = summarise(run)
     choice = choose(run, summary)
     assert choice.cell == {"positions": "q", "recipe.lr": 0.2}
@@ -181,6 +182,7 @@ def test_all_that_is_shown_of_a_value_is_at_the_nuisance_values_that_were_chosen
     table = bubbles_of(run, "positions")
     assert table["overall"].to_dict() == pytest.approx({"mlp1": 60, "q": 70})
     assert table["spread"].tolist() == pytest.approx([0, 0])
+    assert table["DIVERGED"].tolist() == [0, 0]
     [accuracy, *_] = point_tables(run, over_nuisance(run, summary), choice, points)
     [column] = [name for name in accuracy.words if name.endswith("minus chosen's, paired")]
     assert accuracy.words[column].to_dict() == {"mlp1": "-10.0 ± 0.0", "q": "chosen"}

@@ -29,6 +29,17 @@ def test_all_blocks_are_the_deepest_of_a_depth_axis():
     assert SearchSpace(study(axes=(groups,)), 12).default() == {"depth": 0}
 
 
+def test_epochs_of_whole_trials_are_known_however_a_recipe_is_given():
+    recipes = ("deit", {"epochs": 4, "warmup_epochs": 0})
+    base = study().base.with_values({"recipe.epochs": 7}, source="test")
+    named = Axis(field="recipe", values=recipes, label="recipe")
+    deit = base.with_values({"recipe": "deit"}, source="test").recipe.epochs
+    assert SearchSpace(study(axes=(named,), base=base), 12).lengths == {deit, 4}
+    plain = Axis(field="recipe.epochs", values=(3, 9), label="epochs")
+    assert SearchSpace(study(axes=(plain,), base=base), 12).lengths == {3, 9}
+    assert SearchSpace(study(base=base), 12).lengths == {7}
+
+
 def test_a_continuous_space_is_infinite_and_starts_at_the_base():
     space = SearchSpace(study(PLANE), 12)
     assert space.size == float("inf")

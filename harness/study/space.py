@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from harness.errors import UserError
-from harness.spec import RECIPES, Placement, Site, TrialRequest
+from harness.spec import Placement, Site, TrialRequest
 from harness.study.axes import Axis, Range, Switches, request_values
 from harness.study.study import Study
 
@@ -72,10 +72,8 @@ class SearchSpace:
         return {self._base.recipe.epochs}
 
     def _length(self, settings: Values) -> int:
-        named = settings.get("recipe")
-        recipe = RECIPES[named] if isinstance(named, str) else self._base.recipe
-        epochs = settings.get("recipe.epochs")
-        return epochs if isinstance(epochs, int) else recipe.epochs
+        own = {name: settings[name] for name in ("recipe", "recipe.epochs") if name in settings}
+        return self._base.with_values(own, source="search space").recipe.epochs
 
     @property
     def fewest_epochs(self) -> int:

@@ -51,7 +51,7 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
             ours.scatter(
                 row["overall"], row["tail"], s=120, marker="s", facecolor="none", edgecolor="red"
             )
-        if run.trials["status"][run.trials[view.rows] == value].eq("DIVERGED").any():
+        if row["DIVERGED"] > 0:
             ours.plot(row["overall"], row["tail"], "x", color="red", ms=9)
     ours.set_title("ours")
     if unit:

@@ -290,12 +290,17 @@ def bubbles_of(run: Run, rows: str) -> pd.DataFrame:
     """One row per value of an axis: mean overall and tail test accuracy, and the seeds' spread.
 
     `overall` is the class mean, `tail` the dataset's last group, `spread` the standard deviation of
-    `overall` over seeds, NaN with fewer than two.
+    `overall` over seeds, NaN with fewer than two, `DIVERGED` how many of its trials did.
     """
     overall = run.test
     tail = f"test_{run.groups[-1]}" if run.groups else overall
     by = at_preferred(run).groupby(rows, sort=False)
     table = pd.DataFrame(
-        {"overall": by[overall].mean(), "tail": by[tail].mean(), "spread": by[overall].std()}
+        {
+            "overall": by[overall].mean(),
+            "tail": by[tail].mean(),
+            "spread": by[overall].std(),
+            "DIVERGED": by["status"].agg(lambda own: own.eq("DIVERGED").sum()),
+        }
     )
     return table.reindex(run.order(rows))

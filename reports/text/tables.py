@@ -84,7 +84,7 @@ def grid_tables(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Vi
 
 
 def bubble_tables(run: Run, view: Bubbles) -> list[Table]:
-    table, overall = bubbles_of(run, view.rows), SHOWN_WORDS
+    table, overall = bubbles_of(run, view.rows).drop(columns="DIVERGED"), SHOWN_WORDS
     table.columns = pd.Index([overall, "tail", f"SD of the {overall} over seeds"])
     corner = run.axis(view.rows).label
     return [

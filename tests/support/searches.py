@@ -12,13 +12,15 @@ from harness.study.space import SearchSpace
 from harness.study.study import Study
 from harness.testing.searches import CELLS, PLANE
 
+BASE = TrialRequest(alpha=2.0, recipe=Recipe(lr=0.1))
 
-def study(space=(), axes=CELLS):
+
+def study(space=(), axes=CELLS, base=BASE):
     return Study(
         name="made",
         question="?",
         paper="none",
-        base=TrialRequest(alpha=2.0, recipe=Recipe(lr=0.1)),
+        base=base,
         axes=axes,
         space=space,
         views=(),
