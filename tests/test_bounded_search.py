@@ -154,6 +154,13 @@ def _population(log, budget):
     return find_search("pbt")(task(SearchSpace(PBT, 12), log, budget, epochs=8))
 
 
+def test_a_population_has_members_of_one_length(tmp_path):
+    axes = (*PBT.axes, Axis(field="recipe.epochs", values=(4, 8), label="epochs"))
+    space = SearchSpace(PBT.model_copy(update={"axes": axes}), 12)
+    with pytest.raises(UserError, match=r"equally many epochs, .* have 4 to 8: .* --only"):
+        find_search("pbt")(task(space, tmp_path / "log", "8", epochs=8))
+
+
 def paused(spec, epochs):
     return Spent(epochs, 2.0 * epochs, 10 * epochs), dict(failed=False, paused=True)
 

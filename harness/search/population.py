@@ -206,7 +206,8 @@ def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
     """Members that a budget pays for, each trained for `epochs`.
 
     Raises:
-        UserError: a budget in other units, or too small; a space with nothing that can change.
+        UserError: a budget in other units, or too small; a space with nothing that can change, or
+            in which trials have different numbers of epochs.
     """
     varies: list[str] = []
     default = space.default()
@@ -220,6 +221,11 @@ def population_size(space: SearchSpace, budget: Budget, epochs: int) -> int:
         raise UserError(
             "pbt changes alpha or recipe.lr in mid-training, and this study varies neither; take "
             "one that does, such as position_vs_alpha."
+        )
+    if len(space.lengths) > 1:
+        raise UserError(
+            "pbt trains its members side by side for equally many epochs, and trials of this study "
+            f"have {min(space.lengths)} to {max(space.lengths)}: keep one number, with --only."
         )
     size = int(budget.amount / (epochs if budget.unit == "epochs" else 1))
     if budget.unit not in ("trials", "epochs") or not size:
