@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.findings import __main__ as command
 from harness.findings import searched
 from harness.findings.arms import RUNS, chosen_by_seed, grid, placed, random_by_seed
+from harness.findings.bootstrap import Bits, bootstrap, resampled
 from harness.findings.claims import (
     CLAIMS,
     NOT_RUN,
@@ -32,6 +33,8 @@ from harness.findings.document import WORDS, blocks, fill
 from harness.findings.evidence import ARCHIVES, KINDS, SCENARIOS, archive_of, name_of
 from harness.findings.figure import arms_table, draw_arms
 from harness.findings.scenario import Scenario, read_scenario
+from harness.findings.strengths import strengths_table
+from harness.metrics import pack_hits
 from harness.runner.runtime import Runtime
 from harness.store.runs import write_run
 from harness.store.store import Store
@@ -69,7 +72,8 @@ def made(spec, kind, cell, seed):
     def scores(value):
         groups = dict.fromkeys(("head", "medium", "tail"), value)
         changes = {"class_mean": value, "groups": groups, "groups_se": groups, "distance": groups}
-        return record.select.model_copy(update=changes)
+        images = {"class_counts": (10, 10), "hits": pack_hits(np.arange(20) % 10 < 10 * value)}
+        return record.select.model_copy(update={**changes, **images})
 
     changes = {"select": scores(select), "test": scores(test), "cost": cost}
     return record.model_copy(update={**changes, "provenance": {"semantics": "3", "device": "made"}})
@@ -215,8 +219,62 @@ def test_a_trial_that_diverged_early_is_not_in_the_overhead(scenario):
     assert overhead_of(changed) == overhead_of(scenario)
 
 
-def test_what_was_not_run_names_a_study_that_would_answer():
+def test_what_was_not_run_names_a_study_that_bears_on_it():
     assert {each.study for each in NOT_RUN} <= set(study_names())
+
+
+def test_the_papers_gains_are_those_of_its_table():
+    table = pd.read_csv(ROOT / "baselines" / "paper" / "table4.csv")
+    means = table[table["dataset"] == "all"].set_index("variant")
+    gains = (
+        means.loc["LoRA + MetaPEFT"][["average", "tail"]] - means.loc["LoRA", ["average", "tail"]]
+    )
+    by_key = {claim.key: claim.paper.split()[0] for claim in CLAIMS if claim.paper}
+    assert by_key == {"C9": f"{gains['average']:+.2f}", "C9, tail": f"{gains['tail']:+.2f}"}
+
+
+@slow
+def test_scores_that_differ_in_the_last_bits_are_ties_and_the_earlier_is_chosen(scenario):
+    rows = scenario.trials["lora"].copy()
+    own = rows.index[(rows["where"] == "all") & (rows["depth"] == "last:12")]
+    rows.loc[own, "select"] = 60.0
+    rows.loc[own[-1], "select"] = 60.0 + 1e-14
+    changed = Scenario(**{**vars(scenario), "trials": {**scenario.trials, "lora": rows}})
+    tuned = chosen_by_seed(changed, placed("all"))
+    assert set(tuned["alpha"]) == {4.0} and set(tuned["recipe.lr"]) == {RATE}
+
+
+@slow
+def test_the_strengths_that_were_chosen_are_counted(scenario):
+    table = strengths_table(scenario, arms_of(scenario))
+    assert list(table.loc["grid"].iloc[:4]) == [0, 0, 7, 0]
+    learned = table.loc["MetaPEFT, tuned"].dropna()
+    assert learned.to_dict() == {
+        "1": 0, "4": 0, "16": 7, "64": 0, "defaults": 0, "outer 0.03": 7, "outer 0.3": 0
+    }  # fmt: skip
+
+
+def test_the_bootstrap_draws_seeds_and_images():
+    rng = np.random.default_rng(1)
+    seeds, counts = 12, (30, 90)
+    of_seed = rng.normal(0.02, 0.05, (seeds, 1))
+    low, high = resampled(np.repeat(of_seed, 120, axis=1), counts)  # images say nothing
+    error = 100 * of_seed.std() / np.sqrt(seeds)
+    assert (low + high) / 2 == pytest.approx(100 * of_seed.mean(), abs=0.3 * error)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    of_image = np.concatenate([rng.normal(0, 1, 30), rng.normal(0, 1, 90)])
+    low, high = resampled(np.repeat(of_image[None], seeds, axis=0), counts)  # nor seeds
+    parts = [own.var() / len(own) / 4 for own in np.split(of_image, [30])]  # classes weigh alike
+    assert high - low == pytest.approx(2 * 1.96 * 100 * np.sqrt(sum(parts)), rel=0.1)
+
+
+def test_the_bootstrap_is_of_what_was_chosen():
+    hits = {"a": np.array([1.0, 1, 0, 1]), "b": np.array([0.0, 1, 0, 1]), "c": np.full(4, 0.5)}
+    found = Bits(hits, (2, 2))
+    same = {seed: {"a": 0.25, "b": 0.75} for seed in range(6)}
+    assert bootstrap(found, same, same) == (0, 0)
+    low, high = bootstrap(found, {1: {"a": 1.0}}, {1: {"b": 1.0}})
+    assert (low, high) == (0, 50)  # one image of one class of two
 
 
 @slow

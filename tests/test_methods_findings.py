@@ -14,7 +14,7 @@ from harness.runner.runtime import Runtime
 from harness.store.store import Store
 
 SEEDS = tuple(range(7))
-GAINS = {"adapter": 0.03, "lora_plus": 0.0, "metapeft": -0.03}
+GAINS = {"adapter": 0.03, "lora_plus": 0.0, "metapeft": -0.03, "rslora": 0.05}
 """Method -> what it adds to LoRA's score."""
 
 
@@ -30,7 +30,7 @@ def archives(tmp_path_factory):
     place = tmp_path_factory.mktemp("made")
     store = Store(place / "store")
     compared = compare_methods(
-        compared_methods("lora,adapter,lora_plus,metapeft"),
+        compared_methods("lora,adapter,lora_plus,rslora,metapeft"),
         study=cells(),
         seeds=SEEDS,
         run=Fake(store, made_up),
@@ -46,6 +46,8 @@ def test_each_method_is_judged_once_at_every_linear_map(archives):
     words = dict(zip(table["arm"], table["verdict"], strict=True))
     assert words.pop("lora, α = 4, all linear maps") is np.nan
     assert words.pop("lora, α = 4, all linear maps, one run") is np.nan
+    for other in ("lora, α = 1", "rslora, α = 1 (LoRA's α = 2)"):  # shown, and no other method
+        assert words.pop(f"{other}, all linear maps") is np.nan
     assert words == {
         "lora with MetaPEFT": "worse",
         "adapter, all positions": "better",

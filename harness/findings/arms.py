@@ -16,6 +16,9 @@ from harness.reports.numbers.replicates import choices_by_seed
 
 RUNS = 12.0
 """Of the arms that are compared at equal cost."""
+DIGITS = 9
+"""Of dev scores in percent, when they are compared: which images a trial got right decides what is
+a tie, and not in which order their shares were added."""
 Looked = Callable[[Scenario, int], pd.DataFrame]
 """A scenario and a seed -> the trials that an arm looks at, in the order of trying."""
 
@@ -27,7 +30,8 @@ def chosen_by_seed(scenario: Scenario, looked: Looked) -> pd.DataFrame:
     looked at, `looked` how many that were.
     """
     rows = pd.concat([looked(scenario, seed) for seed in scenario.seeds], ignore_index=True)
-    found = choices_by_seed(rows.assign(cell=rows["trial_id"], cost=rows["runs"]))
+    compared = {"cell": rows["trial_id"], "cost": rows["runs"]}
+    found = choices_by_seed(rows.assign(select=rows["select"].round(DIGITS), **compared))
     found = found.set_index("seed")
     chosen = rows.loc[found["row"]].set_index("seed")
     seconds = rows.groupby("seed")["device_s"].sum()
@@ -46,7 +50,9 @@ def random_by_seed(scenario: Scenario) -> pd.DataFrame:
         own = scenario.of_seed("lora", seed)
         costs, limit = in_steps(own["runs"].to_numpy(float), RUNS)
         values = own[names].to_numpy(float).T
-        found, _ = expected_by_cost(own["select"].to_numpy(float), values, costs, costs, limit)
+        found, _ = expected_by_cost(
+            own["select"].round(DIGITS).to_numpy(float), values, costs, costs, limit
+        )
         scores = dict(zip(names, map(float, found[:, -1]), strict=True))
         seconds = RUNS * own["device_s"].sum() / own["runs"].sum()
         rows.append({"seed": seed, **scores, "runs": RUNS, "device_s": seconds})
@@ -85,11 +91,17 @@ def _single(scenario: Scenario, seed: int, arm: str) -> pd.DataFrame:
     return own[own["arm"] == arm]
 
 
-def placed(where: str, depth: str = "last:12", *, strengths: int | None = None) -> Looked:
-    """LoRA at a placement with its strength tuned; with `strengths`, at the first of them only.
+def placed(
+    where: str,
+    depth: str = "last:12",
+    *,
+    alpha: float | None = None,
+    strengths: int | None = None,
+) -> Looked:
+    """LoRA at a placement with its strength tuned; with `alpha`, its rate alone.
 
-    The first are those of alpha 4, rate r first. Where a space has no axis of depth, its
-    placements name theirs.
+    With `strengths`, at the first of them only: those of alpha 4, rate r first. Where a space has
+    no axis of depth, its placements name theirs.
     """
 
     def looked(scenario: Scenario, seed: int) -> pd.DataFrame:
@@ -97,6 +109,8 @@ def placed(where: str, depth: str = "last:12", *, strengths: int | None = None) 
         own = own[own["where"] == where]
         if "depth" in own:
             own = own[own["depth"] == depth]
+        if alpha is not None:
+            own = own[own["alpha"] == alpha]
         order = own.sort_values(["alpha", "recipe.lr"], ascending=[False, True], kind="stable")
         return order.iloc[:strengths]
 

@@ -17,14 +17,17 @@ from harness.errors import UserError
 from harness.findings.claims import (
     CLAIMS,
     NOT_RUN,
+    NOT_RUN_ON,
     OVERHEAD,
     PRIMARY,
     Claim,
+    bootstraps_of,
     contrasts_of,
     overhead_of,
 )
 from harness.findings.scenario import Scenario
 from harness.findings.searched import replayed
+from harness.findings.strengths import strengths_table
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.verdict import Contrast
 from harness.reports.text.numbers import with_interval
@@ -50,8 +53,9 @@ def blocks(
         "validation": VALIDATION_LINE if whole else NOTHING,
         "progress": _progress(scenarios),
         "headline": _headline(scenarios, found),
-        "contrasts": _contrasts(scenarios, found),
+        "contrasts": _contrasts(scenarios, found, arms),
         "arms": "\n".join(_arms(each, arms[each.name]) for each in whole) or NOTHING,
+        "strengths": "\n".join(_strengths(each, arms[each.name]) for each in whole) or NOTHING,
         "claims": _claims(scenarios, found, [c for c in CLAIMS if c.key not in PRIMARY]),
         "register": _claims(scenarios, found, CLAIMS),
         "methods": "Not run.\n" if methods is None else _methods(methods),
@@ -129,7 +133,9 @@ def _difference(contrast: Contrast) -> str:
     return f"{contrast.mean:+.2f} ± {contrast.half_width:.2f}"
 
 
-def _contrasts(scenarios: Sequence[Scenario], found: Found) -> str:
+def _contrasts(scenarios: Sequence[Scenario], found: Found, arms: ByScenario) -> str:
+    whole = [each for each in scenarios if each.name in found]
+    beside = {each.name: bootstraps_of(each, arms[each.name]) for each in whole}
     rows = []
     for claim in CLAIMS:
         if claim.key not in PRIMARY:
@@ -137,14 +143,17 @@ def _contrasts(scenarios: Sequence[Scenario], found: Found) -> str:
         for each in scenarios:
             row = [f"**{claim.key}**: {claim.arm} − {claim.other}", WORDS[each.name]]
             if each.name not in found:
-                rows.append([*row, "", "", "", _not_run(each)])
+                rows.append([*row, "", "", "", "", _not_run(each)])
                 continue
-            contrast = found[each.name][claim.key]
-            deciding = f"± {contrast.deciding_half_width:.2f}"
-            rows.append(
-                [*row, str(contrast.n), _difference(contrast), deciding, f"**{contrast.word}**"]
+            contrast, (low, high) = found[each.name][claim.key], beside[each.name][claim.key]
+            said = (
+                str(contrast.n),
+                _difference(contrast),
+                f"± {contrast.deciding_half_width:.2f}",
+                f"{low:+.2f} to {high:+.2f}",
             )
-    header = ["contrast", "scenario", "seeds", "points (95 %)", "97.5 %", "verdict"]
+            rows.append([*row, *said, f"**{contrast.word}**"])
+    header = ["contrast", "scenario", "seeds", "points (95 %)", "97.5 %", "bootstrap", "verdict"]
     return _table(header, rows)
 
 
@@ -154,7 +163,24 @@ def _arms(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> str:
         scores = [_score(own, "test"), *(_score(own, f"test_{each}") for each in scenario.groups)]
         rows.append([name, *scores, f"{own['runs'].mean():.1f}", _minutes(own)])
     header = ["arm", "class mean", *scenario.groups, "runs", "CPU minutes"]
-    return f"**{WORDS[scenario.name]}**, {len(scenario.seeds)} seeds\n\n{_table(header, rows)}"
+    title = f"**{WORDS[scenario.name]}**, {len(scenario.seeds)} seeds"
+    return f"{title}\n\n{_table(header, rows)}\n{_monte_carlo(arms)}\n"
+
+
+def _monte_carlo(arms: Mapping[str, pd.DataFrame]) -> str:
+    """The errors of a seed are averaged, as if all seeds shared the chance of their replays."""
+    errors = {name: own["monte_carlo"] for name, own in arms.items() if "monte_carlo" in own}
+    parts = [f"{name} {error.mean():.2f}" for name, error in errors.items()]
+    return f"Standard error that replaying leaves to a mean, at most: {', '.join(parts)} points."
+
+
+def _strengths(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> str:
+    table = strengths_table(scenario, arms)
+    rows = [
+        [str(arm), *("" if pd.isna(count) else f"{count:.0f}" for count in row)]
+        for arm, row in table.iterrows()
+    ]
+    return f"**{WORDS[scenario.name]}**\n\n{_table(['arm', *table.columns], rows)}"
 
 
 def _score(own: pd.DataFrame, column: str) -> str:
@@ -179,7 +205,8 @@ def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]
     rows.append([key, sentence, "", *map(_overhead, scenarios)])
     for each in NOT_RUN:
         answered = f"{each.sentence} (study `{each.study}`)"
-        rows.append([each.key, answered, "", *["not run"] * len(scenarios)])
+        cells = ["not run" if scenario.name == NOT_RUN_ON else "–" for scenario in scenarios]
+        rows.append([each.key, answered, "", *cells])
     return _table(["", "claim", "paper", *(WORDS[each.name] for each in scenarios)], rows)
 
 

@@ -23,16 +23,20 @@ ARCHIVE = "methods.parquet"
 EVERYWHERE = (", all positions", " with MetaPEFT")
 """How the arms are called that are placed at every linear map."""
 ONE_RUN = f"{LABEL}, one run"
-ITSELF = "lora, all positions"
-"""LoRA with another strength is no other method."""
+ITSELF = {
+    "lora, all positions": "lora, α = 1, all linear maps",
+    "rslora, all positions": "rslora, α = 1 (LoRA's α = 2), all linear maps",
+}
+"""Label -> what it is: LoRA with another strength is no other method, and where all sites have one
+rank r, rsLoRA's α / √r is LoRA's α / r with √r times the α."""
 
 
 def methods_table(archives: Path = ARCHIVES) -> pd.DataFrame | None:
     """A row per method at every linear map, as of `contrasts`, minus LoRA there; None: not run.
 
     Beside them `arm`, `test` class mean in percent and its 95 % half-width `ci`, `runs` by FLOPs
-    that a seed paid, `parameters`, and the number of `seeds`. The first two rows are LoRA's own,
-    tuned and in one run at the recipe's rate, without a contrast.
+    that a seed paid, `parameters`, and the number of `seeds`. The first rows are LoRA's own,
+    without a contrast: tuned, in one run at the recipe's rate, and with other strengths.
 
     Raises:
         UserError: the archive is damaged.
@@ -45,13 +49,15 @@ def methods_table(archives: Path = ARCHIVES) -> pd.DataFrame | None:
         arms = load_arms(imported.run)
     labels = {name: label_of(name) for name in arms.table["arm"]}
     [reference] = [name for name, label in labels.items() if label == LABEL]
-    rivals = [n for n, label in labels.items() if label.endswith(EVERYWHERE) and label != ITSELF]
+    everywhere = [name for name, label in labels.items() if label.endswith(EVERYWHERE)]
+    rivals = [name for name in everywhere if labels[name] not in ITSELF]
     judged = [reference, *rivals]
     found = contrasts(_scores(arms, judged), judged, tuple(judged), reference)
-    own = arms.table.set_index("arm").loc[[reference, ONE_RUN, *rivals]]
+    itself = [name for name in everywhere if labels[name] in ITSELF]
+    own = arms.table.set_index("arm").loc[[reference, ONE_RUN, *itself, *rivals]]
     beside = pd.DataFrame(
         {
-            "arm": [label_of(name) for name in own.index],
+            "arm": [ITSELF.get(labels[name], labels[name]) for name in own.index],
             "test": own[SHOWN],
             "ci": own[f"{SHOWN}_ci"],
             "runs": own["runs_by_flops"],

@@ -24,7 +24,7 @@ from harness.reports.text.numbers import signed, with_interval
 from harness.search.recommend import Key, Steps
 from harness.store.shipped import file_of
 from harness.store.table import Table, cell_key, read_table
-from harness.study.axes import in_words
+from harness.study.axes import in_a_list
 from harness.study.space import Values
 
 FOLDER = Path(__file__).parents[2] / "reports" / "gallery" / "recommend"
@@ -182,7 +182,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-TEXT = """# Recommendations, judged on the tables that ship
+TEXT = """# Recommendations, judged on the tables of LoRA that ship
 
 Made by `python -m harness.findings.recommended`, which trains nothing: the plan of `harness
 recommend` is followed within every seed of a table, chooses on its validation scores, and is held
@@ -230,7 +230,7 @@ def section(name: str, rows: pd.DataFrame) -> str:
 
 
 def _words(cell: str, count: int) -> str:
-    words = ", ".join(f"{field} {in_words(value)}" for field, value in json.loads(cell).items())
+    words = ", ".join(f"{field} {in_a_list(value)}" for field, value in json.loads(cell).items())
     return words if count == 1 else f"{words} ({count} seeds)"
 
 

@@ -66,6 +66,20 @@ def searched_by_seed(scenario: Scenario, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("seed")
 
 
+def chosen_in_replays(scenario: Scenario, name: str) -> dict[int, dict[str, float]]:
+    """Seed -> id of each trial that a search chose in it -> in which share of the replays.
+
+    Raises:
+        UserError: as `searched_by_seed`.
+    """
+    kept = _read(scenario)
+    found = {}
+    for seed, own in kept[kept["search"] == name].groupby("seed"):
+        shares = own["times"] / own["times"].sum()
+        found[int(seed)] = dict(zip(own["trial_id"], shares, strict=True))
+    return found
+
+
 def replay(scenario: Scenario) -> Path:
     """Replay every search within every seed, and keep what they chose; the file.
 

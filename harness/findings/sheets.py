@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.metrics import Objective
 from harness.store.shipped import LINES
 from harness.store.table import Table
-from harness.study.axes import Axis, in_words
+from harness.study.axes import Axis, in_a_list, in_words
 
 OURS = "Apache-2.0, as this repository: the harness draws the images itself, from a seed."
 THEIRS = (
@@ -23,8 +23,8 @@ CHOSEN: dict[Objective, str] = {
     "micro": "share of images that are right",
 }
 PROTOCOL_LIMITS = (
-    "Which search is better over many configurations: its space is small, and with a budget of 12 "
-    "runs most of it is tried ([protocol](protocol.md#what-it-cannot-say)). Nothing on searches "
+    "Which search is better over many configurations: its space is small, and a budget of 12 runs "
+    "tries a large part of it ([protocol](protocol.md#what-it-cannot-say)). Nothing on searches "
     "that stop trials early: only the last epoch was scored, so `tpe+hyperband` is left out. "
     "Nothing on other backbones, ranks or longer training."
 )
@@ -138,7 +138,7 @@ def _sheet(name: str, table: Table, size: int) -> str:
 
 def _space(table: Table) -> str:
     axes = [part for part in table.info.study.axes if isinstance(part, Axis)]
-    parts = [f"{axis.label}: {', '.join(map(in_words, axis.values))}" for axis in axes]
+    parts = [f"{axis.label}: {', '.join(map(in_a_list, axis.values))}" for axis in axes]
     beside = sorted(set(table.trials["method"].dropna())) if "method" in table.rows else []
     if beside:
         parts.append(f"beside it {' and '.join(beside)}, at given settings")

@@ -213,3 +213,9 @@ def in_words(value: JsonValue) -> str:
         else:
             parts.append(str(part))
     return (", then " if value and isinstance(value[0], dict) else "+").join(parts)
+
+
+def in_a_list(value: JsonValue) -> str:
+    """As `in_words`, and marked as code where its own comma would read as the list's."""
+    words = in_words(value)
+    return f"`{words}`" if "," in words else words
