@@ -83,6 +83,8 @@ class _Loop:
     """Trials that the engine has."""
     elsewhere: list[TrialSpec] = field(default_factory=list)
     """Trials that another process runs."""
+    cut: set[str] = field(default_factory=set)
+    """Trials that this search has just stopped or paused."""
     crashes: Counter[str] = field(default_factory=Counter)
 
     def step(self) -> bool:
@@ -120,6 +122,7 @@ class _Loop:
             self._submit(spec)
 
     def _submit(self, spec: TrialSpec) -> None:
+        self.cut.discard(spec.trial_id)
         self.engine.submit(spec)
         self.running += 1
 
@@ -127,6 +130,8 @@ class _Loop:
         """Pass on what the search decides; a trial goes on where there is nobody to ask."""
         score = worth(self.objective, event.scores)
         decision = self._report(event.spec.trial_id, event.epoch, score)
+        if decision is not Decision.GO_ON:
+            self.cut.add(event.spec.trial_id)
         self.engine.answer(event.spec, decision is Decision.GO_ON)
 
     def _end(self, event: Ended) -> None:
@@ -137,7 +142,8 @@ class _Loop:
         if event.crash and self._try_again(event.spec, event.crash):
             return
         record = self.store.record(event.spec.trial_id)
-        if record is None:
+        is_cut = event.spec.trial_id in self.cut
+        if record is None or (record.status == "PRUNED" and not is_cut):
             self.elsewhere.append(event.spec)
         else:
             self._tell(record, is_fresh=True)
@@ -158,13 +164,13 @@ class _Loop:
         """See what has become of a trial that another process runs."""
         spec = self.elsewhere.pop(0)
         known = self.store.look_up(spec.trial_id)
-        if known.record is not None:
+        if known.state in ("done", "failed") and known.record is not None:
             self._tell(known.record, is_fresh=False)
         elif known.state == "running":
             self.elsewhere.append(spec)
             time.sleep(POLL_S)
-        else:
-            self._submit(spec)  # the other process died; its claim is free again
+        else:  # the other process died, or its search stopped the trial, which is no result of ours
+            self._submit(spec)
 
     def _ask(self) -> TrialSpec | None:
         try:
