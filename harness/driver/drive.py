@@ -128,7 +128,12 @@ class _Loop:
 
     def _answer(self, event: Reported) -> None:
         """Pass on what the search decides; a trial goes on where there is nobody to ask."""
-        score = worth(self.objective, event.scores)
+        try:
+            score = worth(self.objective, event.scores)
+        except UserError as error:  # what it is to be chosen by was not scored
+            self.problem = self.problem or error
+            self.engine.answer(event.spec, True)
+            return
         decision = self._report(event.spec.trial_id, event.epoch, score)
         if decision is not Decision.GO_ON:
             self.cut.add(event.spec.trial_id)
