@@ -122,9 +122,9 @@ class OptunaSearch:
         self.warm = 0
         """Configurations known from an earlier run."""
         self._replay(log)
-        if not self._asks and not self.warm:
-            for params, objective in warm:
-                self._warm(Warm(params=params, objective=objective))
+        # After an interruption in between, those that are not in the log yet.
+        for params, objective in [] if self._asks else warm[self.warm :]:
+            self._warm(Warm(params=params, objective=objective))
 
     def ask(self, count: int) -> Sequence[TrialSpec]:
         specs: list[TrialSpec] = []
