@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.runs import study
+from support.runs import made_run, study
 from support.searches import lines, run, space_of
 from support.searches import search as started
 
@@ -12,8 +12,11 @@ from harness.console import SILENT
 from harness.driver.request import EngineRequest, PlaceRequest, StudyRequest, SweepRequest
 from harness.driver.setup import engine_starter
 from harness.errors import UserError
+from harness.reports.files.write import write_report
 from harness.runner.runtime import Runtime
 from harness.search.resumed import refuse_another_start
+from harness.store.runs import read_run
+from harness.store.search_log import Ask, append_event
 from harness.store.store import Store
 from harness.study.axes import Axis
 
@@ -65,6 +68,20 @@ def test_one_search_has_one_seed(tmp_path):
     refused("--seeds 3: a search trains on the first seed alone", tmp_path, "random", seeds=3)
     planned(tmp_path, "random", seeds=1)
     planned(tmp_path, made=CHANGES.derive(searches="random"), seeds=3)
+
+
+def test_the_report_of_one_search_does_not_advise_more_seeds(tmp_path):
+    made = study(seeds=(0,), views=(), reference=None)
+    folder = made_run(tmp_path, made, [[(0.5, 0.5)]] * 6)
+    write_report(folder)
+    assert "One seed: " in (text := (folder.report / "report.md").read_text())
+    assert "Run more with `--seeds N`" in text
+    for trial in read_run(folder).asked:
+        fields = dict(trial_id=trial.trial_id, seed=0, cell=trial.cell)
+        append_event(folder.log(0), Ask(params={}, **fields))
+    write_report(folder)
+    assert "One seed: " in (text := (folder.report / "report.md").read_text())
+    assert "--seeds N" not in text
 
 
 def test_what_is_known_before_a_search_is_not_changed_in_its_midst(tmp_path):
