@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from support.cli import harness
 from support.fake_trials import Fake, cells, written
+from support.hostile import InstantEngine
 from support.records import make_record, make_spec, publish
 from support.runs import made_run, scored, study
+from support.searches import search
 from support.sweeps import made_sweep
 from support.tables import compare, small_study
 
@@ -20,6 +24,7 @@ from harness.comparison.live import plan_any_sweep
 from harness.comparison.methods import compare_methods
 from harness.console import SILENT
 from harness.driver.batch import _Best
+from harness.driver.drive import drive
 from harness.driver.request import PlaceRequest, StudyRequest, SweepRequest
 from harness.errors import UserError
 from harness.export.run import export_optuna
@@ -37,6 +42,7 @@ from harness.reports.text.comparison import comparison_content
 from harness.reports.text.trials import list_arms
 from harness.runner.cost import count_params
 from harness.runner.runtime import Runtime
+from harness.runner.trial import _of_rows
 from harness.search.replay import Recording
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
@@ -351,3 +357,30 @@ def test_a_tail_that_the_data_lacks_is_said():
     assert worth("tail", {"groups": {"head": 0.9, "tail": 0.25}}) == 0.25
     with pytest.raises(UserError, match=r"no group of this name \(its groups: head\)"):
         worth("tail", {"groups": {"head": 0.9}})
+
+
+def test_a_watched_trial_reports_what_the_tail_scored():
+    heard = []
+    ask = _of_rows(lambda epoch, scores: bool(heard.append((epoch, json.dumps(scores)))))
+    select = {**scored(0.5).model_dump(mode="json"), "groups": {"head": 0.75, "tail": 0.25}}
+    assert ask({"epoch": 1, "select": select}) is False
+    ((epoch, text),) = heard  # as it is carried from a cluster's worker
+    assert epoch == 2 and worth("tail", json.loads(text)) == 0.25
+
+
+def test_a_report_without_the_objective_ends_the_search_and_not_its_trials(tmp_path):
+    store = Store(tmp_path / "store")
+    engine = InstantEngine(store, reports=2)
+    with pytest.raises(UserError, match="no group of this name"):
+        drive(
+            search("random", tmp_path / "log", pruner="asha"),
+            engine,
+            store=store,
+            runtime=Runtime(),
+            objective="tail",
+            max_retries=0,
+            stop=Event(),
+            on_end=lambda record, is_fresh: None,
+        )
+    assert engine.answers == 4 * [True]
+    assert [store.state(trial_id) for trial_id in engine.submitted] == 2 * ["done"]

@@ -65,16 +65,40 @@ def test_members_that_end_early_are_neither_copied_nor_trained_on(tmp_path):
     assert not [e for e in asked if e["cell"]["alpha"] == best and "changes" in e["cell"]]
 
 
-def test_a_failed_member_is_replaced_and_tried_again_by_the_next_command(tmp_path):
-    failed = []
+@pytest.mark.parametrize("part", [0, 3])
+def test_a_member_that_failed_is_tried_again_while_nothing_has_come_of_it(tmp_path, part):
+    """Of four parts; in the first it is the member that would have been the best."""
+    ids = []
 
     def fate(spec):
-        failed.append(spec.trial_id)
-        return "FAILED" if spec.trial_id == failed[0] else None
+        ids.append(spec.trial_id)
+        return "FAILED" if len(ids) == 1 + 8 * part else None
 
-    live(population(tmp_path / "log"), fate=fate)
-    assert failed.count(failed[0]) == 1
-    assert population(tmp_path / "log").ask(8)[0].trial_id == failed[0]
+    made = population(tmp_path / "log")
+    if part == 0:
+        made._left.sort(key=lambda spec: abs(math.log2(spec.options["values"]["alpha"])))
+    live(made, fate=fate)
+    lost = ids[8 * part]
+    assert ids.count(lost) == 1 + part
+    again = population(tmp_path / "log")
+    before = (tmp_path / "log").read_text()
+    tried = [trial_id for trial_id, _ in live(again)]
+    assert tried == ([] if part == 0 else [lost])
+    assert again._generation == 3 and (tmp_path / "log").read_text().startswith(before)
+
+
+@pytest.mark.parametrize("most", [9, 17])
+def test_a_population_goes_on_past_a_member_that_failed(tmp_path, most):
+    def fate(spec):
+        first.append(spec.trial_id)
+        return "FAILED" if spec.trial_id == first[0] else None
+
+    first = []
+    whole = live(population(tmp_path / "whole"), fate=fate)
+    first = []
+    parts = live(population(tmp_path / "parts"), most=most, fate=fate)
+    parts += live(population(tmp_path / "parts"), fate=fate)
+    assert parts == whole
 
 
 def test_a_failed_member_is_the_worst_also_where_all_scores_are_negative(tmp_path):

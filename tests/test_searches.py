@@ -216,6 +216,27 @@ def test_a_report_that_was_heard_is_answered_again_and_logged_once(tmp_path):
     assert (tmp_path / "log").read_text().count('"report"') == 3
 
 
+@pytest.mark.parametrize("pruner", PRUNING)
+def test_a_trial_that_was_to_stop_is_stopped_when_it_reports_again(tmp_path, pruner):
+    """By a worker that was lost with the answer, or after a kill before its end was told."""
+    made, stopped = search("random", tmp_path / "log", pruner=pruner), None
+    while stopped is None:
+        (spec,) = made.ask(1)
+        for epoch in (1, 2, 3):
+            report = (spec.trial_id, epoch, score(spec) * epoch / 4)
+            if made.report(*report) is Decision.STOP:
+                stopped = report
+                break
+        else:
+            made.tell(outcome(spec))
+    assert made.report(*stopped) is Decision.STOP
+    again = search("random", tmp_path / "log", pruner=pruner)
+    assert again.ask(1)[0].trial_id == stopped[0]
+    earlier = [again.report(stopped[0], epoch, 0.0) for epoch in range(1, stopped[1])]
+    assert earlier == len(earlier) * [GO_ON]
+    assert [again.report(*stopped) for _ in range(2)] == 2 * [Decision.STOP]
+
+
 def test_epochs_of_stopped_trials_are_all_that_a_budget_is_charged(tmp_path):
     epochs = watched(search("random", tmp_path / "log", "20epochs", pruner="asha"))
     assert 20 - 4 < sum(epochs.values()) <= 20

@@ -148,6 +148,35 @@ def test_a_trial_of_another_process_is_awaited_not_repeated(tmp_path, monkeypatc
     assert {record.trial_id for record in ended} == {spec.trial_id for spec in plan.to_run}
 
 
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_trial_that_another_search_stops_is_trained_here(tmp_path, monkeypatch, is_seen):
+    """While it is awaited, or before our worker has said that another has it."""
+    store = Store(tmp_path)
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    theirs = plan.to_run[0]
+
+    class Elsewhere(Crashing):
+        is_first = True
+
+        def next(self):
+            if self._queue[0] == theirs and self.is_first:
+                self.is_first = False
+                if not is_seen:
+                    claim.publish(make_record(theirs, status="PRUNED"))
+                return Ended(self._queue.pop(0), None)
+            return super().next()
+
+    with store.claim(theirs) as claim:
+        monkeypatch.setattr(
+            "harness.driver.drive.time.sleep",
+            lambda seconds: claim.publish(make_record(theirs, status="PRUNED")),
+        )
+        engine, ended = Elsewhere(store), []
+        run_plan(plan, engine, store, on_end=ended.append)
+    assert engine.ran.count(theirs.trial_id) == 1 and store.state(theirs.trial_id) == "done"
+    assert [record.status for record in ended] == len(plan.to_run) * ["COMPLETE"]
+
+
 def scores(record):
     return record.model_dump_json(include={"select", "test"})
 

@@ -111,9 +111,11 @@ class LiveComparison(SweepPlan):
         Raises:
             UserError: the folder holds a comparison made under another `SEMANTICS`.
         """
-        kept = prepared.keeping(
-            keep_checkpoints=POPULATION in asked.names([], several=bool(prepared.study.further))
-        )
+        names = asked.names([], several=bool(prepared.study.further))
+        for name in names:
+            if name == POPULATION or "+" in name:
+                prepared.engine.refuse_watching(f"--search {name}")
+        kept = prepared.keeping(keep_checkpoints=POPULATION in names)
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
         refuse_older(live.folder)
         refuse_other_objective(live.folder, prepared.study)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import Any
 
 from harness.engines.base import Ended, Engine, Reported
 from harness.errors import UserError
@@ -83,6 +84,10 @@ class _Loop:
     """Trials that the engine has."""
     elsewhere: list[TrialSpec] = field(default_factory=list)
     """Trials that another process runs."""
+    heard: dict[str, int] = field(default_factory=dict)
+    """The last epoch of a trial that the search was told of."""
+    cut: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Trials that it has just stopped or paused: the epoch, and what the trial was worth then."""
     crashes: Counter[str] = field(default_factory=Counter)
 
     def step(self) -> bool:
@@ -120,14 +125,41 @@ class _Loop:
             self._submit(spec)
 
     def _submit(self, spec: TrialSpec) -> None:
+        if spec.trial_id in self.cut:  # its worker was lost; it is asked about that epoch again
+            self.heard[spec.trial_id] = self.cut.pop(spec.trial_id)[0] - 1
         self.engine.submit(spec)
         self.running += 1
 
     def _answer(self, event: Reported) -> None:
         """Pass on what the search decides; a trial goes on where there is nobody to ask."""
-        score = worth(self.objective, event.scores)
-        decision = self._report(event.spec.trial_id, event.epoch, score)
-        self.engine.answer(event.spec, decision is Decision.GO_ON)
+        trial_id, epoch = event.spec.trial_id, event.epoch
+        goes_on = self._hear_before(trial_id, epoch) and self._hear(trial_id, epoch, event.scores)
+        self.engine.answer(event.spec, goes_on)
+
+    def _hear_before(self, trial_id: str, epoch: int) -> bool:
+        """Report the epochs before this one of which the search knows nothing, because the trial
+        was trained for another; whether it goes on after them."""
+        heard = self.heard.get(trial_id, 0)
+        if heard + 1 >= epoch:
+            return True
+        for row in self.store.history(trial_id)[: epoch - 1]:
+            at = row["epoch"] + 1
+            if at > heard and "select" in row and not self._hear(trial_id, at, row["select"]):
+                return False
+        return True
+
+    def _hear(self, trial_id: str, epoch: int, scores: Mapping[str, Any]) -> bool:
+        """Report an epoch to the search; whether the trial goes on after it."""
+        self.heard[trial_id] = epoch
+        try:
+            score = worth(self.objective, scores)
+        except UserError as error:  # what it is to be chosen by was not scored
+            self.problem = self.problem or error
+            return True
+        if self._report(trial_id, epoch, score) is Decision.GO_ON:
+            return True
+        self.cut[trial_id] = epoch, score
+        return False
 
     def _end(self, event: Ended) -> None:
         """A trial has ended, or the worker that had it."""
@@ -137,7 +169,8 @@ class _Loop:
         if event.crash and self._try_again(event.spec, event.crash):
             return
         record = self.store.record(event.spec.trial_id)
-        if record is None:
+        is_cut = event.spec.trial_id in self.cut
+        if record is None or (record.status == "PRUNED" and not is_cut):
             self.elsewhere.append(event.spec)
         else:
             self._tell(record, is_fresh=True)
@@ -158,13 +191,13 @@ class _Loop:
         """See what has become of a trial that another process runs."""
         spec = self.elsewhere.pop(0)
         known = self.store.look_up(spec.trial_id)
-        if known.record is not None:
+        if known.state in ("done", "failed") and known.record is not None:
             self._tell(known.record, is_fresh=False)
         elif known.state == "running":
             self.elsewhere.append(spec)
             time.sleep(POLL_S)
-        else:
-            self._submit(spec)  # the other process died; its claim is free again
+        else:  # the other process died, or its search stopped the trial, which is no result of ours
+            self._submit(spec)
 
     def _ask(self) -> TrialSpec | None:
         try:
@@ -189,7 +222,7 @@ class _Loop:
         except UserError as error:  # what it is to be chosen by was not scored
             self.problem = self.problem or error
             return
-        if self.search.needs_epoch_reports and not is_fresh:
+        if self.search.needs_epoch_reports:
             outcome = self._as_reported(record, outcome)
         if self.problem is None:
             try:
@@ -212,25 +245,22 @@ class _Loop:
         )
 
     def _as_reported(self, record: TrialRecord, outcome: Outcome) -> Outcome:
-        """What a search would have seen of a trial that ran without its reports.
+        """What the search sees of a trial, all or a part of which ran without its reports.
 
-        Its epochs are reported one by one, up to where the search would have ended it, and it is
-        charged for those alone.
+        Its epochs are reported one by one, up to where the search ends it, and it is charged for
+        those alone.
         """
-        for row in self.store.history(record.trial_id)[: record.epochs_run - 1]:
-            epoch = row["epoch"] + 1
-            if "select" not in row:
-                continue
-            score = worth(self.objective, row["select"])
-            if self._report(record.trial_id, epoch, score) is Decision.GO_ON:
-                continue
-            share = epoch / record.epochs_run
-            return replace(
-                outcome,
-                status="PRUNED",
-                objective=score,
-                epochs=epoch,
-                device_s=share * outcome.device_s,
-                flops=round(share * outcome.flops),
-            )
-        return outcome
+        if record.trial_id not in self.cut:
+            self._hear_before(record.trial_id, record.epochs_run)
+        epoch, score = self.cut.pop(record.trial_id, (record.epochs_run, 0.0))
+        if epoch >= record.epochs_run:
+            return outcome
+        share = epoch / record.epochs_run
+        return replace(
+            outcome,
+            status="PRUNED",
+            objective=score,
+            epochs=epoch,
+            device_s=share * outcome.device_s,
+            flops=round(share * outcome.flops),
+        )

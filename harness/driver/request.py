@@ -189,6 +189,15 @@ class EngineRequest:
                 f"{cores} cores of this machine give {most} at most, best {cores}."
             )
 
+    def refuse_watching(self, watcher: str) -> None:
+        """Raises `UserError` where each trial trains on several devices, whose epochs nobody hears
+        of, and `watcher` looks at every epoch."""
+        if (self.gpus_per_trial or 1) > 1:
+            raise UserError(
+                f"--gpus-per-trial {self.gpus_per_trial:g}: a trial on several GPUs does not "
+                f"report its epochs, which {watcher} watches; give 1 or less."
+            )
+
     def start_ahead(self, device: str | None) -> None:
         """Begin what trials on such a device will need, before torch is imported here.
 

@@ -125,8 +125,16 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     words = [asked.search, *([] if asked.pruner in (None, "none") else [str(asked.pruner)])]
     on_shares = asked.fidelity == "data"
     words += ["data"] if on_shares else []
-    if len(words) > 1 and not on_shares and (asked.engine.gpus_per_trial or 1) > 1:
-        raise UserError("--pruner: trials on several GPUs each are not stopped early.")
+    if len(words) > 1 and not on_shares:
+        asked.engine.refuse_watching(f"--pruner {asked.pruner}")
+    if asked.search == POPULATION:
+        asked.engine.refuse_watching(f"--search {POPULATION}")
+    seeds = asked.study.seeds
+    if seeds is not None and seeds > 1:
+        raise UserError(
+            f"--seeds {seeds}: a search trains on the first seed alone; --repeats {seeds} repeats "
+            f"it, and harness compare --search {asked.search} deals its repeats to the seeds."
+        )
     folder = RunFolder.of(store, "+".join([prepared.run_name, *words]))
     for run in filter(None, (folder, request.warm_start)):
         refuse_older(run)

@@ -298,6 +298,8 @@ def _starter(asked: EngineRequest, runtime: Runtime) -> StartEngine:
         return on_slurm
 
     def on_ray(store: Store, watch: bool) -> Engine:
+        if watch:
+            asked.refuse_watching("this search")
         from harness.engines.ray_tune import RayEngine
 
         return RayEngine(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -35,7 +35,7 @@ class Reported(NamedTuple):
 
     spec: TrialSpec
     epoch: int
-    scores: dict[str, float]
+    scores: dict[str, Any]
 
 
 class Engine(Protocol):

@@ -164,7 +164,7 @@ def serve(
             continue
         ticket, spec = found
 
-        def should_continue(epoch: int, scores: dict[str, float], ticket: int = ticket) -> bool:
+        def should_continue(epoch: int, scores: dict[str, Any], ticket: int = ticket) -> bool:
             nonlocal said
             said += 1
             desk.say(worker, said, {"ticket": ticket, "epoch": epoch, "scores": scores})

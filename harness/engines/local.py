@@ -119,7 +119,7 @@ def _serve(
     if runtime.device == "cpu" and runtime.keep_memory:
         keep_freed_memory()
 
-    def should_continue(epoch: int, scores: dict[str, float]) -> bool:
+    def should_continue(epoch: int, scores: dict[str, Any]) -> bool:
         with ending_with_its_pipe():
             pipe.send((epoch, scores))
             return bool(pipe.recv())

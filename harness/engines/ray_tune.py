@@ -379,6 +379,6 @@ class _Trial(tune.Trainable):
             problem = (type(error).__name__, str(error))
         return {"done": True, "problem": json.dumps(problem)}
 
-    def _goes_on(self, epoch: int, scores: dict[str, float]) -> bool:
+    def _goes_on(self, epoch: int, scores: dict[str, Any]) -> bool:
         self._said.put({"epoch": epoch, "scores": json.dumps(scores)})
         return self._heard.get()

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -36,8 +37,9 @@ from harness.training.train import train
 OOM_MICRO_BATCHES = 4
 """Micro-batches of a batch, after it did not fit into the device's memory whole."""
 
-ShouldContinue = Callable[[int, dict[str, float]], bool]
-"""Told how many epochs a trial has run and its last selection scores; False stops the trial."""
+ShouldContinue = Callable[[int, dict[str, Any]], bool]
+"""Told how many epochs a trial has run and its last selection scores, those of groups under
+`groups`; False stops the trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +211,10 @@ def _of_rows(should_continue: ShouldContinue | None) -> Callable[[Row], bool] | 
     return lambda row: ask(row["epoch"] + 1, _scores(row))
 
 
-def _scores(row: Row) -> dict[str, float]:
-    """The overall scores in a row of the history."""
-    return {name: score for name, score in row["select"].items() if isinstance(score, float)}
+def _scores(row: Row) -> dict[str, Any]:
+    """The scores in a row of the history that a trial can be chosen by."""
+    scores = row["select"].items()
+    return {name: score for name, score in scores if isinstance(score, float) or name == "groups"}
 
 
 def _sum(one: Spent, other: Spent) -> Spent:

@@ -69,7 +69,10 @@ class Search(Protocol):
         """
 
     def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        """A running trial has the selection score after its first `epoch` epochs."""
+        """A running trial has the selection score after its first `epoch` epochs.
+
+        The epochs come in order. After an interruption a trial reports again from its first.
+        """
 
     def tell(self, outcome: Outcome) -> None:
         """Report the end of an asked trial."""

@@ -112,7 +112,9 @@ class OptunaSearch:
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
         self._told: dict[str, tuple[Status, tuple[float, ...] | None]] = {}
-        self._reported: dict[str, int] = {}
+        self._reported: dict[str, tuple[int, Decision]] = {}
+        """The last epoch that a trial reported, and what was decided: Optuna, asked again, may
+        decide otherwise, since the trial's rung is taken by then."""
         self._seen: dict[str, int] = {}
         self._last: Params = {}
         self._made = ""
@@ -120,9 +122,9 @@ class OptunaSearch:
         self.warm = 0
         """Configurations known from an earlier run."""
         self._replay(log)
-        if not self._asks and not self.warm:
-            for params, objective in warm:
-                self._warm(Warm(params=params, objective=objective))
+        # After an interruption in between, those that are not in the log yet.
+        for params, objective in [] if self._asks else warm[self.warm :]:
+            self._warm(Warm(params=params, objective=objective))
 
     def ask(self, count: int) -> Sequence[TrialSpec]:
         specs: list[TrialSpec] = []
@@ -134,13 +136,12 @@ class OptunaSearch:
         return specs
 
     def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        last = self._reported.get(trial_id, 0)
-        if epoch < last:
-            return Decision.GO_ON  # as was answered before an interruption
+        last, decided = self._reported.get(trial_id, (0, Decision.GO_ON))
+        if epoch <= last:  # as was answered before an interruption
+            return decided if epoch == last else Decision.GO_ON
         event = Report(trial_id=trial_id, epoch=epoch, score=score)
-        if epoch > last:
-            self._write(event)
-        return Decision.GO_ON if self._heard(event) else Decision.STOP
+        self._write(event)
+        return self._heard(event)
 
     def tell(self, outcome: Outcome) -> None:
         event = tell_event(outcome)
@@ -233,14 +234,13 @@ class OptunaSearch:
         waiting.append(trial)
         return spec if len(waiting) == 1 else None
 
-    def _heard(self, event: Report) -> bool:
-        trial_id, epoch = event.trial_id, event.epoch
+    def _heard(self, event: Report) -> Decision:
         # A repeat that waits for the same answer is told with it, at the end.
-        first = self._running[trial_id][0]
-        if epoch > self._reported.get(trial_id, 0):  # not so after a crash between two epochs
-            first.report(event.score, epoch)
-            self._reported[trial_id] = epoch
-        return not first.should_prune()
+        first = self._running[event.trial_id][0]
+        first.report(event.score, event.epoch)
+        decision = Decision.STOP if first.should_prune() else Decision.GO_ON
+        self._reported[event.trial_id] = event.epoch, decision
+        return decision
 
     def _learn(self, event: Tell) -> None:
         trial_id, status = event.trial_id, event.status

@@ -32,7 +32,7 @@ from harness.search.catalogue import (
 from harness.search.optuna_search import SAMPLERS, OnRepeat, Pruner, refuse_sampler
 from harness.search.population import population_size
 from harness.search.ranking import Rankable
-from harness.search.resumed import fields_of, refuse_another
+from harness.search.resumed import fields_of, refuse_another, refuse_another_start
 from harness.search.shares import SHARES, Fidelity, Parts
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
@@ -157,6 +157,8 @@ def _optuna(
         stopped += f" on {shares} of the training data"
     else:
         maker = optuna_search(sampler, pruner, on_repeat, warm)
+        for repeat in range(request.repeats):
+            refuse_another_start(folder.log(repeat), warm, on_repeat)
     tasks = _tasks(study, folder, request.repeats, space, make, budget, flops, beyond)
     return SearchPlan(
         words=(

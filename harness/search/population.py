@@ -24,7 +24,7 @@ from harness.errors import UserError
 from harness.search.base import Decision, Outcome, refuse_other_order, tell_event
 from harness.search.budget import Budget
 from harness.spec import CHANGEABLE, TrialSpec
-from harness.store.search_log import Ask, Spent, Tell, append_event, asks, read_log, tells
+from harness.store.search_log import Ask, Event, Spent, Tell, append_event, asks, read_log, tells
 from harness.study.space import Domain, Params, SearchSpace, Values
 
 GENERATIONS = 4
@@ -71,11 +71,13 @@ class PopulationSearch:
         self._stops = [*range(part, epochs, part), epochs]
         events = read_log(log, mend=True)
         self._logged = {event.trial_id for event in asks(events)}
-        # A failed member is tried again after a restart.
+        # A failed member is tried again after a restart, but where the population has gone on
+        # without it: its rank then is what the later generations came of.
+        part = self._part_reached(events)
         self._told: dict[tuple[str, int | None], Tell] = {
             (event.trial_id, event.until): event
             for event in tells(events)
-            if event.objective is not None
+            if event.objective is not None or (event.until is not None and event.until < part)
         }
         self._generation = 0
         self._members = self._first(size)
@@ -122,6 +124,13 @@ class PopulationSearch:
             if earlier is not None and earlier.total is not None:
                 return earlier.total
         return Spent(0, 0, 0)
+
+    def _part_reached(self, events: Sequence[Event]) -> int:
+        """The end of the last part that a log has anything of."""
+        changes: Any = [ask.cell["changes"] for ask in asks(events) if "changes" in ask.cell]
+        copied = max((each[-1]["after"] for each in changes), default=0)
+        begun = next((stop for stop in self._stops if stop > copied), 0)
+        return max([begun, *(tell.until or 0 for tell in tells(events))])
 
     def _begin(self, members: Sequence[_Member]) -> None:
         """Have members trained to the end of the present part, if that is not known yet."""

@@ -5,16 +5,17 @@ Owns: this comparison, and which configurations are of a space. Must not know: w
 
 from __future__ import annotations
 
-from collections.abc import Container
+import json
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.search.base import Make
 from harness.store.differences import why_another
 from harness.store.run_folder import RunFolder
-from harness.store.search_log import SHARE, Ask, asks, read_log
+from harness.store.search_log import SHARE, Ask, Warm, asks, read_log
 from harness.study.axes import in_words
-from harness.study.space import SearchSpace, Values
+from harness.study.space import Params, SearchSpace, Values
 
 
 def refuse_another(
@@ -37,6 +38,34 @@ def refuse_another(
         if now.trial_id != ask.trial_id:
             why = why_another(RunFolder(log.parent).store, ask.trial_id, now)
             raise _refused(log, ask, f"would be {now.trial_id}", why)
+
+
+def refuse_another_start(log: Path, warm: Sequence[tuple[Params, float]], on_repeat: str) -> None:
+    """See that a search of Optuna's in a log, if it has begun, was given what it is given now.
+
+    `warm` are the configurations that are to be known before it; none: those of the log.
+
+    Raises:
+        UserError: it was not; names what.
+    """
+    events, given = read_log(log), [*warm]
+    known = [(event.params, event.objective) for event in events if isinstance(event, Warm)]
+    if given and known != (given if asks(events) else given[: len(known)]):
+        raise UserError(
+            f"--warm-start: the search of {log} has begun with {len(known)} known configurations, "
+            "which are not those of the run as it is now; leave --warm-start out to go on, or give "
+            "another --out."
+        )
+    seeds: dict[str, list[int]] = {}
+    for ask in asks(events):
+        seeds.setdefault(json.dumps(ask.params, sort_keys=True), []).append(ask.seed)
+    again = [each for each in seeds.values() if len(each) > 1]
+    was = "next-seed" if any(len(set(each)) > 1 for each in again) else "cached"
+    if again and was != on_repeat:
+        raise UserError(
+            f"--on-repeat {on_repeat}: the search of {log} has begun with {was}; give that, or "
+            "another --out."
+        )
 
 
 def _refused(log: Path, ask: Ask, would: str, why: str) -> UserError:

@@ -99,9 +99,8 @@ def _answer(run: Run, summary: pd.DataFrame, choice: Choice, pairs: pd.DataFrame
         *([] if pairs is None else [pairs_words(pairs)]),
     ]
     if len(run.seeds) < 2 and len(summary) > 1:
-        notes.append(
-            "One seed: differences between cells have no interval. Run more with `--seeds N`."
-        )
+        more = "" if run.searches else " Run more with `--seeds N`."  # one search takes no more
+        notes.append(f"One seed: differences between cells have no interval.{more}")
     notes += [
         f"The chosen {run.label(field)} lies at the end of its range: better values may lie beyond."
         for field in choice.at_edge
