@@ -27,7 +27,7 @@ scores under `select`."""
 
 @dataclass
 class Trained:
-    """Outcome of `train`; without scores when the loss stopped being finite."""
+    """Outcome of `train`; without scores when the loss, or what is scored, stopped being finite."""
 
     diverged: bool = False
     pruned: bool = False
