@@ -28,6 +28,7 @@ from harness.engines.local import LocalEngine
 from harness.errors import UserError
 from harness.model.backbones import try_weights
 from harness.model.weight_files import sha256_of
+from harness.runner.prepare import look_again
 from harness.runner.runtime import ActivationCache, Runtime, default_device
 from harness.spec import BackboneSpec, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
@@ -198,11 +199,14 @@ def make_runtime(
     *,
     keep_weights: bool = False,
 ) -> Runtime:
-    """Where trials run. A weights file is tried on its backbone here, before the first of them.
+    """Where trials run; datasets on disk are looked at anew from here on.
+
+    A weights file is tried on its backbone here, before the first trial.
 
     Raises:
         UserError: there is no such device, or the weights do not fit the backbone.
     """
+    look_again()  # from Python, many commands are given to one process
     name = place.device or default_device()
     check_device(name)
     if backbone is not None and weights is not None:

@@ -136,6 +136,16 @@ def prepare(spec: TrialSpec, runtime: Runtime) -> Prepared:
     )
 
 
+def look_again() -> None:
+    """See changes in the files of datasets, as every command does when it begins.
+
+    What is shared here is known by its content, but for made-up images, which have no hash.
+    """
+    if unpacked.forget():
+        _prepared.cache_clear()
+        _dataset.cache_clear()
+
+
 @contextmanager
 def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Prepared]]:
     """The trial's classifier; afterwards the shared backbone is as it was before.
