@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from harness.metrics import PER_IMAGE, SplitMetrics
 from harness.rng import generator
 from harness.spec import Change, Recipe
 from harness.training.arithmetic import autocast, evaluated_in
-from harness.training.checkpoint import Row, States, Trained
+from harness.training.checkpoint import Checkpoint, Row, States, Trained
 from harness.training.classifier import Classifier
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
@@ -47,7 +46,7 @@ def train(
     log: Callable[[Row], None],
     changes: Sequence[Change] = (),
     should_continue: Callable[[Row], bool] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     micro_batches: int = 1,
     distributed: DistributedContext = ALONE,
     prefixes: Prefixes | None = None,
@@ -64,6 +63,7 @@ def train(
 
     Raises:
         NotSavedError: the checkpoint cannot be written.
+        TakenOver: another process trains in the meantime (`Checkpoint`).
     """
     loop = TrainingLoop(
         classifier,
@@ -121,7 +121,7 @@ class TrainingLoop:
         self,
         log: Callable[[Row], None],
         should_continue: Callable[[Row], bool] | None,
-        checkpoint: Path | None,
+        checkpoint: Checkpoint | None,
     ) -> Trained:
         """Train to the end and test, or stop where training diverges or `should_continue` is False.
 
@@ -164,7 +164,7 @@ class TrainingLoop:
         wall, device = (0.0, 0.0) if self._prefixes is None else self._prefixes.saved
         return wall + self._result.earlier_saved[0], device + self._result.earlier_saved[1]
 
-    def _resume(self, checkpoint: Path, log: Callable[[Row], None]) -> bool:
+    def _resume(self, checkpoint: Checkpoint, log: Callable[[Row], None]) -> bool:
         """Put back what the checkpoint holds, and log its epochs again; False if there is none."""
         kept = self._states.load(checkpoint, self._device, self._changes)
         if kept is None:
