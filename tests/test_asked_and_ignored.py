@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.cli import harness
+from support.records import tiny_study
 
 from harness.catalogue.studies import load_study
 from harness.cli.given import parse_settings
@@ -14,6 +15,7 @@ from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import Recipe, TrialRequest
+from harness.study.axes import Axis
 
 SWEEP = ("sweep", "--study", "depth_vs_position")
 
@@ -184,3 +186,37 @@ def test_a_small_version_keeps_what_is_asked_for():
     asked = StudyRequest(study="depth_vs_position", only={"positions": "k"}, smoke=True)
     study, name = asked_study(asked, {})
     assert study.axes[0].values == ("k",) and name == "depth_vs_position+positions=k+smoke"
+
+
+IDLE = [
+    ("tau=2", "loss=cross_entropy"),
+    ("head_scale=10", "head=linear"),
+    ("crop_scale_min=0.5", "augment=none"),
+]
+
+
+@pytest.mark.parametrize("idle,needed", IDLE)
+@pytest.mark.parametrize(
+    "words", [(*SWEEP, "--smoke", "--dry-run"), ("train", "--method", "lora"), ("recommend",)]
+)
+def test_a_setting_of_the_recipe_without_effect_is_refused(tmp_path, words, idle, needed):
+    given = [word for each in (idle, needed) for word in ("--set", f"recipe.{each}")]
+    line = refused(tmp_path, *words, *given)
+    assert f"--set recipe.{idle} has no effect with recipe.{needed}: leave one of" in line
+
+
+@pytest.mark.parametrize("idle,needed", IDLE)
+def test_what_stands_in_a_base_or_serves_some_cells_is_none_of_them(idle, needed):
+    (name, value), (other, chosen) = (word.split("=") for word in (idle, needed))
+    base = TrialRequest().with_values({f"recipe.{name}": float(value)}, source="test")
+    study = tiny_study(base=base)
+    settings = {f"recipe.{other}": chosen}
+    found, _ = asked_study(StudyRequest(study=study, settings=settings), settings)
+    assert found.base.recipe.idle == {name: other}
+    default = getattr(Recipe(), other)
+    axis = Axis(field=f"recipe.{other}", values=(chosen, default), label=other)
+    varied = tiny_study(base=base.with_values(settings, source="test")).derive(
+        axes=(axis,), views=()
+    )
+    settings = {f"recipe.{name}": float(value)}
+    asked_study(StudyRequest(study=varied, settings=settings), settings)

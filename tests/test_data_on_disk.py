@@ -16,6 +16,9 @@ from harness.cli import main
 from harness.cli.terminal import TERMINAL
 from harness.data.dataset import split
 from harness.data.packed import forget_packs
+from harness.driver.request import PlaceRequest
+from harness.driver.setup import make_runtime
+from harness.runner.prepare import dataset_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import DataSpec, TrialRequest
@@ -163,3 +166,22 @@ def test_a_sweep_on_a_folder_from_pack_to_report(tmp_path):
     assert found["status"] == "COMPLETE" and found["test"]["class_counts"] == [4, 4]
     again = harness(*args, "--budget", 1, "--data-root", root)
     assert "1 done" in again.output
+
+
+@pytest.mark.parametrize("is_dry", [False, True])
+def test_every_command_of_a_process_looks_at_the_files_anew(tmp_path, is_dry):
+    root = two_splits(tmp_path / "data")
+    place = PlaceRequest(out=str(tmp_path), data_root=str(root), device="cpu", is_dry=is_dry)
+    request = TrialRequest().with_values({"data": "folder"}, source="test")
+
+    def seen():
+        runtime = make_runtime(place)
+        spec = resolve(request, runtime)
+        return spec.data.sha256, dataset_of(spec, runtime.packs).train.labels.tolist()
+
+    before = seen()
+    assert seen() == before
+    picture(5).save(root / "train/a/more.png")
+    (sha256, labels), (old_sha256, old_labels) = seen(), before
+    assert is_dry or sha256 != old_sha256
+    assert len(labels) == len(old_labels) + 1

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from unittest.mock import Mock
@@ -19,7 +20,7 @@ from harness.driver.drive import drive
 from harness.driver.plan import make_plan
 from harness.engines.local import LocalEngine
 from harness.engines.processes import context_for
-from harness.engines.ray_tune import RayEngine
+from harness.engines.ray_tune import RayEngine, _Common, _Trial
 from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -259,3 +260,28 @@ def test_points_of_another_run_are_known_and_foreign_ones_refused(tmp_path):
 def test_a_grid_needs_no_reports():
     grid = GridSearch([])
     assert not grid.needs_epoch_reports and grid.report("x", 1, 0.0) is Decision.GO_ON
+
+
+class Broken(BaseException):
+    """Nothing that a trial makes a record of."""
+
+
+def breaks(spec, runtime, store, goes_on):
+    raise Broken("device-side assert")
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_what_leaves_a_trial_in_a_ray_worker_ends_its_step(tmp_path, watch):
+    """Where the trial has a thread of its own, too; the engine takes it for a lost worker."""
+    common = _Common(
+        root=tmp_path, runtime=Runtime(), watch=watch, run=breaks, together=1, answers=None
+    )
+    trial = object.__new__(_Trial)
+    trial._common = common
+    trial.reset_config({"spec": of_epochs(1)[0].model_dump_json(), "run": "1"})
+    with ThreadPoolExecutor() as pool, pytest.raises(Broken, match="device-side"):
+        step = pool.submit(trial.step)
+        try:
+            step.result(timeout=20)
+        finally:
+            trial._said.put({})  # whoever waits for ever is let go

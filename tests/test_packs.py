@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,3 +124,47 @@ def test_a_dataset_may_read_a_format_of_its_own(tmp_path):
     assert first.pixels.tolist() == list(range(48))
     np.save(tmp_path / "all.npy", np.zeros((4, 2, 2, 3), dtype=np.uint8))
     assert found().info.sha256 != first.info.sha256
+
+
+@pytest.mark.parametrize("times", ["the folder's", "a change's"])
+def test_two_versions_alike_in_names_sizes_and_times_are_two_packs(tmp_path, monkeypatch, times):
+    """Without the time of a change, a folder tells them apart; in one folder, this time."""
+    one, other, packs = tmp_path / "one", tmp_path / "other", tmp_path / "packs"
+    for root, level in ((one, 0), (other, 90)):
+        for split, shift in (("train", 0), ("test", 50)):
+            for name in "ab":
+                path = root / split / name / "0.bmp"
+                path.parent.mkdir(parents=True)
+                Image.new("RGB", (16, 16), (level, shift, ord(name))).save(path)
+                os.utime(path, (1e9, 1e9))
+    if times == "the folder's":
+        monkeypatch.setattr("harness.data.pack.os", SimpleNamespace(stat=Unchanging))
+    first = packed(one, packs)
+    if times == "a change's":
+        one.rename(tmp_path / "before")
+        other.rename(one)
+        other = one
+    second, again = packed(other, packs), packed(other, tmp_path / "elsewhere")
+    assert second.info.sha256 == again.info.sha256 != first.info.sha256
+
+
+class Unchanging:
+    """What `os.stat` says on a file system that keeps no time of a change."""
+
+    def __init__(self, path):
+        found = path.stat()
+        self.st_size, self.st_mtime_ns, self.st_ctime_ns = found.st_size, found.st_mtime_ns, 0
+
+
+def test_the_same_images_elsewhere_are_the_same_pack_which_stays_open(tmp_path):
+    root, packs = two_splits(tmp_path / "data"), tmp_path / "packs"
+    first = packed(root, packs)
+    path = first.folder / "pack.json"
+    old = json.loads(path.read_text()) | {"files": "0" * 64}  # as an earlier version counted
+    path.write_text(json.dumps(old))
+    place = first.folder.stat().st_ino
+    for moved in (root, shutil.copytree(root, tmp_path / "copy")):
+        second = packed(moved, packs)
+        assert second.folder == first.folder and second.info.sha256 == first.info.sha256
+        assert second.folder.stat().st_ino == place and verify(second.folder)
+    assert [each.name for each in packs.iterdir() if each.is_dir()] == [first.folder.name]

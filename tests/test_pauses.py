@@ -12,12 +12,16 @@ import shutil
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+import torch
 from click.testing import CliRunner
+from filelock import FileLock
 from support.processes import Forked, one_running, records, wait_for
 from support.records import make_record, make_spec, tiny_study
+from support.runs import scored
 
 from harness.cli import main
 from harness.errors import TakenOver, UserError
@@ -27,6 +31,7 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import write_run
 from harness.store.search_log import Report, append_event, asks, read_log
 from harness.store.store import Store
+from harness.training.checkpoint import Checkpoint, States, Trained
 
 STUDY = """
 from harness.study import Axis, View
@@ -49,6 +54,7 @@ def study():
     )
 """
 EPOCHS, TRIALS = 6, 2
+CPU = torch.device("cpu")
 STALE_S = 2.0
 WORDS = {"grid": [], "tpe": ["--search", "tpe", "--budget", "2"]}
 
@@ -301,3 +307,47 @@ def test_a_staleness_that_is_no_time_is_refused(monkeypatch, text):
     monkeypatch.setenv(liveness.STALE_VARIABLE, text)
     with pytest.raises(UserError, match=f"HARNESS_STALE_S={text}: write a number of seconds"):
         liveness.stale_s()
+
+
+def test_the_claim_of_whoever_claims_meanwhile_is_not_released(tmp_path):
+    store, spec = Store(tmp_path), make_spec()
+    with store.claim(spec):
+        path = tmp_path / "trials" / spec.trial_id / "claim.json"
+        dead = json.loads(path.read_text()) | {"pid": 2**22 + 1, "boot": "elsewhere"}
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / "claims.lock"):  # as of a process that claims
+            path.write_text(json.dumps(dead))
+            released = pool.submit(store.release, spec.trial_id)
+            time.sleep(0.3)
+            assert json.loads(path.read_text()) == dead
+            write_mark(path, "Trial")
+        released.result(timeout=20)
+    assert store.is_claimed(spec.trial_id)
+    path.write_text(json.dumps(dead))
+    store.release(spec.trial_id)
+    assert not path.exists()
+    store.release(spec.trial_id)
+    Store(tmp_path / "none").release(spec.trial_id)
+
+
+def test_whoever_lost_a_claim_leaves_the_checkpoint_of_its_successor(tmp_path):
+    store, spec = Store(tmp_path), make_spec()
+    layer = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimiser)
+    states = States(layer, optimiser, schedule, torch.amp.GradScaler("cpu", enabled=False))
+
+    def save(claim, epochs):
+        result = Trained(epochs_run=epochs, select=scored(0.5))
+        states.save(Checkpoint(claim.checkpoint, claim.check), result, None, ())
+
+    with store.claim(spec) as lost:
+        save(lost, 1)
+        (tmp_path / "trials" / spec.trial_id / "claim.json").unlink()
+        with store.claim(spec) as claim:
+            save(claim, 2)
+            with pytest.raises(TakenOver, match=f"Trial {spec.trial_id} was taken over"):
+                save(lost, 7)
+            kept, _ = states.load(Checkpoint(claim.checkpoint, claim.check), CPU, ())
+            assert kept.epochs_run == 2
+            assert not list(claim.checkpoint.parent.glob("*.part"))

@@ -7,19 +7,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from support.few import FEW
 from support.processes import Fork, command_line
 
 from harness.catalogue.studies import StudyFile, load_in_worker, load_study, loaded_files
 from harness.cli import main
 from harness.comparison.methods import compared_methods
 from harness.data.contract import DATASETS
+from harness.data.dataset import normalised
 from harness.errors import UserError
-from harness.insertion.method import METHODS
+from harness.insertion.method import METHODS, PeftMethod
 from harness.model.backbones import BACKBONES
+from harness.runner.prepare import attached
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.spec import TrialRequest
+from harness.spec import Frozen, TrialRequest
 
 SCALING = """
 from __future__ import annotations
@@ -320,3 +324,37 @@ def test_lists_show_where_things_are_from(plug):
     assert "plugged from made_plug 1.5" in found["searches"]
     assert "Search 'tpe' of made_plug 1.5 is not used" in found["searches"]
     assert "'gone' (entry point made_plug:gone, of distribution made_plug)" in found["searches"]
+
+
+class HalfWay(PeftMethod[Frozen]):
+    """Hooks one site, and then has no memory for the next."""
+
+    Options = Frozen
+    additive, positions, default_positions = True, ("mlp1",), ("mlp1",)
+
+    def attach(self, model, placement, options, *, seed):
+        model.blocks[0].register_forward_hook(lambda m, a, y: 2 * y)
+        raise torch.OutOfMemoryError("out of memory")
+
+    def expected_params(self, dims, placement, options):
+        return 0
+
+
+@pytest.mark.usefixtures("few_images")
+@pytest.mark.parametrize("method", ["half-way", "lora+half-way"])
+def test_a_method_that_fails_half_way_leaves_nothing_to_the_next_trial(monkeypatch, method):
+    monkeypatch.setitem(METHODS._entries, "half-way", HalfWay)
+    fine, bad = (
+        resolve(FEW.with_values({"method": each}, source="test"), Runtime())
+        for each in ("lora", method)
+    )
+
+    def scores():
+        with attached(fine, Runtime()) as (classifier, prepared):
+            few = prepared.split.test.subset(torch.arange(3))
+            return classifier(normalised(few.plain(), prepared.dataset)).detach()
+
+    before = scores()
+    with pytest.raises(torch.OutOfMemoryError), attached(bad, Runtime()):
+        pass
+    assert torch.equal(scores(), before)

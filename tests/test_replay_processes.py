@@ -181,3 +181,10 @@ def test_other_searches_or_another_budget_have_a_folder_of_their_own(tmp_path, t
         folder = RunFolder.of(Store(tmp_path), f"joint_space+searches{name}")
         plan = read_search_comparison(folder)
         assert searches in plan.searches and plan.budget.startswith(f"{budget} trials")
+
+
+def test_the_table_that_a_run_keeps_is_replayed_into_the_same_run(tmp_path, table):
+    folder, _ = replay(tmp_path, table, 1, searches="random", repeats="1")
+    again, _ = replay(tmp_path, folder.table, 1, searches="random", repeats="2")
+    assert again.table == folder.table and again.table.read_bytes() == table.read_bytes()
+    assert len(again.logs()) == 2

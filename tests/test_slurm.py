@@ -5,6 +5,7 @@ In `make integrations` submitit starts the jobs, on this machine; else processes
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -365,3 +366,29 @@ def test_flags_that_say_too_little_or_are_of_another_engine_are_refused(fields, 
 def test_a_pair_that_is_none_is_refused(tmp_path, pair):
     refused = harness(*SWEEP, "--engine", "slurm", "--slurm", pair, "--out", tmp_path)
     assert refused.exit_code == 2 and f"--slurm {pair}: write NAME=VALUE" in refused.stderr
+
+
+def test_a_file_system_that_stumbles_is_no_driver_that_has_ended(desk, monkeypatch):
+    """A stale handle or an error of the network ends no worker; a folder that is gone does."""
+    beats = iter([OSError(errno.ESTALE, "stale"), "1", OSError(errno.EIO, "broken"), "1", None])
+    asked = []
+
+    def last_beat(self):
+        asked.append(next(beats))
+        if isinstance(asked[-1], OSError):
+            raise asked[-1]
+        return asked[-1]
+
+    def ended(code):
+        raise SystemExit(code)
+
+    assert desk.last_beat() is None
+    (desk.folder / "beat").mkdir()
+    with pytest.raises(OSError):
+        desk.last_beat()
+    monkeypatch.setattr(Desk, "last_beat", last_beat)
+    monkeypatch.setattr(desks, "BEAT_S", 0.0)
+    monkeypatch.setattr(desks.os, "_exit", ended)
+    with pytest.raises(SystemExit):
+        desks._end_with_the_driver(desk)
+    assert len(asked) == 5

@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 
 import pytest
 from support.records import TINY, make_record, make_spec, publish, tiny_study
 
+from harness.console import Silent
+from harness.driver.batch import Batch
 from harness.driver.drive import drive
 from harness.driver.plan import grid_budget, make_plan
 from harness.engines.base import Ended
 from harness.engines.local import LocalEngine
-from harness.errors import UserError
+from harness.errors import Interrupted, TrialsFailed, UserError
 from harness.runner.provenance import provenance
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -276,3 +279,35 @@ def test_a_cell_that_cannot_run_is_refused_before_the_first_trial(tmp_path):
     study = tiny_study(axes=(Axis(field="depth", values=("last:99",), label="d"),), views=())
     with pytest.raises(UserError, match=r"study tiny, cell .*last:99.*12 blocks"):
         make_plan(study, store=Store(tmp_path), run_name="tiny", runtime=Runtime())
+
+
+class Stopping(Silent):
+    """A console whose user stops when the first trial has ended."""
+
+    def interruptible(self, stop):
+        self.stop = stop
+        return nullcontext()
+
+    def progress(self, title, total, unit):
+        return nullcontext(lambda note: self.stop.set())
+
+
+@pytest.mark.parametrize("console,kind", [(Stopping(), Interrupted), (Silent(), TrialsFailed)])
+def test_a_stop_after_a_failure_is_a_stop_that_names_the_failure(tmp_path, console, kind):
+    store = Store(tmp_path)
+    plan = make_plan(tiny_study(), store=store, run_name="tiny", runtime=Runtime())
+    engine = Crashing(store, [plan.to_run[0].trial_id])
+    batch = Batch(
+        store=store,
+        runtime=Runtime(),
+        base=plan.study.base,
+        start_engine=lambda store, watches: engine,
+        console=console,
+    )
+    with batch:
+        batch.run(GridSearch(plan.to_run), count=None, title="tiny", objective="class_mean")
+    assert type(batch.problem) is kind
+    assert f"1 trials failed; the first, {plan.to_run[0].trial_id}, with: killed" in (
+        str(batch.problem)
+    )
+    assert str(batch.problem).startswith("Stopped. The same command") == (kind is Interrupted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def replay_searches(
     with driving(folder.driver_mark):
         write_search_comparison(folder, comparison)
         write_run(folder, study, [], table.info.environment)
-        with saving(folder.table):
+        with saving(folder.table), suppress(shutil.SameFileError):  # the run's own table, again
             shutil.copyfile(path, folder.table)
         replaying = Replaying(
             folder=folder,

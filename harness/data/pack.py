@@ -86,7 +86,10 @@ def pack(
             if _serves(info, files, scale, on_bad):
                 return open_pack(path)
         if any(info.files != files for info in same.values()):
-            console.warn(f"The files of {name} have changed since they were packed.")
+            console.warn(
+                f"The files of {name} have changed since they were packed, or lie elsewhere: they "
+                "are read again."
+            )
         source = source_of(listing, root, read)
         job = _Job(
             listing=listing,
@@ -162,12 +165,18 @@ def _listed(listing: Listing, size: int) -> str:
 
 
 def _files(listing: Listing, root: Path) -> str:
-    digest = hashlib.sha256()
+    """By what files are known again without reading them.
+
+    Two versions of a dataset may agree in names, sizes and modification times, which archives set.
+    Where a folder lies, and when its files were last put there, they do not share by accident; a
+    mere difference of these costs a reading, after which equal images are the same pack.
+    """
+    digest = hashlib.sha256(f"{json.dumps(str(root.resolve()))}\n".encode())
     names = {file_of(item.path) for part in (listing.train, listing.test) for item in part}
     for name in sorted(names):
         try:
             stat = os.stat(root / name)
-            state = [stat.st_size, stat.st_mtime_ns]
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         except FileNotFoundError:
             state = []
         digest.update(json.dumps([name, *state]).encode())
@@ -207,10 +216,11 @@ def _make(job: _Job, source: Source, listed: str, files: str) -> Pack:
             )
             (part / "pack.json").write_text(info.model_dump_json(indent=1))
             target = pack_folder(job.folder, name, job.size, sha256)
-            shutil.rmtree(
-                target, ignore_errors=True
-            )  # the same bytes, from files with another date
-            part.rename(target)
+            if target.is_dir():  # the same bytes from other files; somebody may be opening it
+                for file in ("pixels.bin", "index.npz", "pack.json"):
+                    (part / file).replace(target / file)
+            else:
+                part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     made = open_pack(target)

@@ -58,7 +58,7 @@ class PackInfo(Frozen):
     listed: str
     """Hash of the list of images that the pack was made from, and of how they were to be packed."""
     files: str
-    """Hash of the source files' names, sizes and modification times."""
+    """Hash of the source files' folder, names, sizes, and times of modification and of change."""
     pillow: str
     """Version of the library that decoded the images."""
 

@@ -68,7 +68,7 @@ def data_folder(name: str, data_root: str | None) -> Path:
 
 
 _KNOWN: dict[tuple[str | int | float | None, ...], PackInfo] = {}
-"""Packs that this process has looked up or made; files are taken not to change under it."""
+"""Packs that this command has looked up or made; files are taken not to change under it."""
 
 
 def pack_of(

@@ -22,14 +22,15 @@ from harness.data.listing import Item, Listing
 from harness.data.long_tail import drawn, grouped, with_tail_file
 from harness.data.pack import OnBad, found_pack
 from harness.data.pack_format import PackInfo, packs_of
-from harness.data.packed import data_folder, file_dataset
+from harness.data.packed import data_folder, file_dataset, forget_packs
 from harness.spec import DataSpec
 
 SHA256 = "0" * 64
 """In the place of a pack's hash."""
 
-_LISTED: dict[tuple[str, str], tuple[Path, Listing]] = {}
-"""By name and options: where this process has looked last, and what is there."""
+_LISTED: dict[tuple[str, str], tuple[Path | None, Listing]] = {}
+"""By name and options: where this command has looked last (None: only one before did), and what is
+there."""
 
 
 class Unpacked(NamedTuple):
@@ -40,7 +41,18 @@ class Unpacked(NamedTuple):
 
 
 _KNOWN: dict[tuple[str | int | float | None, ...], Unpacked | PackInfo] = {}
-"""What this process has looked up; files are taken not to change under it."""
+"""What this command has looked up; files are taken not to change under it."""
+
+
+def forget() -> bool:
+    """Look at the files of every dataset again, packed or not, when it is asked for next.
+
+    Whether any was not packed. Their listings stay for the stand-ins of an earlier plan.
+    """
+    forget_packs()
+    _KNOWN.clear()
+    _LISTED.update({key: (None, listing) for key, (_, listing) in _LISTED.items()})
+    return bool(_LISTED)
 
 
 def look(

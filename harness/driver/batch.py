@@ -184,14 +184,16 @@ class Batch:
     @property
     def problem(self) -> TrialsFailed | Interrupted | None:
         """What to raise because a trial failed or the user stopped; None if all is well."""
+        failed = ""
         if self._first_failed is not None:
             trial_id, last = self._first_failed
-            return TrialsFailed(
-                f"{self._failures} trials failed; the first, {trial_id}, with: {last} Its record "
-                "has the traceback. Run the same command to try again."
-            )
+            failed = f"{self._failures} trials failed; the first, {trial_id}, with: {last}"
         if self._stop.is_set():
-            return Interrupted("Stopped. The same command continues from here.")
+            return Interrupted(f"Stopped. The same command continues from here. {failed}".strip())
+        if failed:
+            return TrialsFailed(
+                f"{failed} Its record has the traceback. Run the same command to try again."
+            )
         return None
 
 

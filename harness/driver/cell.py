@@ -16,7 +16,7 @@ from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.logged import Logs
 from harness.driver.request import EngineRequest, TrainRequest
 from harness.driver.said import said
-from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weights
+from harness.driver.setup import Prepared, make_runtime, refuse_idle, refuse_root, with_weights
 from harness.errors import UserError
 from harness.insertion.method import get_method
 from harness.insertion.placements import read_placement
@@ -149,6 +149,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
             raise UserError(f"--set {field}={value}: that is for --{FLAGS[field]} to say.")
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
+    refuse_idle(request.recipe, values)
     asked.place.store.refuse_unmakeable()
     refuse_root(asked.place, [request.data.name])
     runtime = make_runtime(asked.place, request.backbone, file, console, keep_weights=True)

@@ -17,7 +17,7 @@ from harness.console import Console
 from harness.driver.logged import Logs
 from harness.driver.request import RecommendRequest, StudyRequest, SweepRequest
 from harness.driver.run import OneSearchPlan
-from harness.driver.setup import Prepared, make_runtime, refuse_root, with_weights
+from harness.driver.setup import Prepared, make_runtime, refuse_idle, refuse_root, with_weights
 from harness.errors import UserError
 from harness.export.lora_config import lora_config
 from harness.model.backbones import dims
@@ -216,6 +216,7 @@ def recommending(study: Study, values: dict[str, Any]) -> tuple[Study, tuple[str
     own = {} if base.method == "lora" else {"method": "lora", "options": {}}
     alpha = {"alpha": 4.0} if base.method != "lora" or base.placement is not None else {}
     base = base.model_copy(update={**plain, **own, **alpha}).with_values(values, source="--set")
+    refuse_idle(base.recipe, values)
     if base.data.select_on == "test":
         raise UserError(f"data.select_on=test: {NAME} chooses on validation and reports the test.")
     sizes = dims(base.backbone)

@@ -28,8 +28,9 @@ from harness.engines.local import LocalEngine
 from harness.errors import UserError
 from harness.model.backbones import try_weights
 from harness.model.weight_files import sha256_of
+from harness.runner.prepare import look_again
 from harness.runner.runtime import ActivationCache, Runtime, default_device
-from harness.spec import BackboneSpec, TrialRequest, TrialSpec
+from harness.spec import BackboneSpec, Recipe, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
 from harness.store.runs import choosing_by, variant
 from harness.store.store import Store
@@ -181,9 +182,27 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     study = study.at_smoke_scale() if asked.smoke else study
     if values:
         study = study.derive(base=study.base.with_values(values, source="--set"))
+        refuse_idle(study.base.recipe, values, study)
     if asked.seeds is not None:
         study = study.derive(seeds=tuple(range(asked.seeds)))
     return study, run_name
+
+
+def refuse_idle(recipe: Recipe, values: Mapping[str, Any], study: Study | None = None) -> None:
+    """Whether a setting changes nothing of a recipe, and so would only give trials other names.
+
+    Raises:
+        UserError: one does, and `study` does not vary what it needs; names that.
+    """
+    for name, needed in recipe.idle.items():
+        field = f"recipe.{needed}"
+        parts = () if study is None else (*study.axes, *study.space)
+        varied = {each for part in parts if isinstance(part, Axis) for each in part.fields_set}
+        if f"recipe.{name}" in values and not varied & {field, "recipe"}:
+            raise UserError(
+                f"--set recipe.{name}={getattr(recipe, name):g} has no effect with {field}="
+                f"{getattr(recipe, needed)}: leave one of them out."
+            )
 
 
 def _listed(axis: Axis) -> str:
@@ -198,11 +217,14 @@ def make_runtime(
     *,
     keep_weights: bool = False,
 ) -> Runtime:
-    """Where trials run. A weights file is tried on its backbone here, before the first of them.
+    """Where trials run; datasets on disk are looked at anew from here on.
+
+    A weights file is tried on its backbone here, before the first trial.
 
     Raises:
         UserError: there is no such device, or the weights do not fit the backbone.
     """
+    look_again()  # from Python, many commands are given to one process
     name = place.device or default_device()
     check_device(name)
     if backbone is not None and weights is not None:

@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,14 @@ class Desk:
         write_atomically(self.folder / "beat", str(number))
 
     def last_beat(self) -> str | None:
-        """What it said last; None where the folder is gone, or it has ended."""
+        """What it said last; None where the folder is gone, or it has ended.
+
+        Raises:
+            OSError: the file system does not say.
+        """
         try:
             return (self.folder / "beat").read_text()
-        except OSError:
+        except FileNotFoundError:
             return None
 
     def end(self) -> None:
@@ -183,10 +188,13 @@ def serve(
 
 def _end_with_the_driver(desk: Desk) -> None:
     """End this process when the driver has ended, or has given no sign of life for long."""
-    last, since = desk.last_beat(), time.monotonic()
-    while last is not None and time.monotonic() - since < SILENT_S:
+    last, since = "", time.monotonic()
+    while time.monotonic() - since < SILENT_S:
+        with suppress(OSError):  # a file system that stumbles says nothing of the driver
+            now = desk.last_beat()
+            if now is None:
+                break
+            if now != last:
+                last, since = now, time.monotonic()
         time.sleep(BEAT_S / 5)
-        now = desk.last_beat()
-        if now != last:
-            last, since = now, time.monotonic()
     os._exit(0)

@@ -347,7 +347,7 @@ class _Trial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._spec = TrialSpec.model_validate_json(new_config["spec"])
         self._run = new_config["run"]
-        self._said: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._said: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
         self._heard: queue.Queue[bool] = queue.Queue()
         self._thread: threading.Thread | None = None
         return True
@@ -356,13 +356,21 @@ class _Trial(tune.Trainable):
         if not self._common.watch:
             return self._work()
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=lambda: self._said.put(self._work()), daemon=True
-            )
+            self._thread = threading.Thread(target=self._work_apart, daemon=True)
             self._thread.start()
         else:
             self._heard.put(ray.get(self._common.answers.get.remote(self._run)))
-        return self._said.get()
+        said = self._said.get()
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    def _work_apart(self) -> None:
+        """Work in a thread, and leave no step to wait for one that has died."""
+        try:
+            self._said.put(self._work())
+        except BaseException as error:
+            self._said.put(error)
 
     def _work(self) -> dict[str, Any]:
         common, problem = self._common, None

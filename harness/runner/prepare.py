@@ -136,9 +136,19 @@ def prepare(spec: TrialSpec, runtime: Runtime) -> Prepared:
     )
 
 
+def look_again() -> None:
+    """See changes in the files of datasets, as every command does when it begins.
+
+    What is shared here is known by its content, but for made-up images, which have no hash.
+    """
+    if unpacked.forget():
+        _prepared.cache_clear()
+        _dataset.cache_clear()
+
+
 @contextmanager
 def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Prepared]]:
-    """The trial's classifier; afterwards the shared backbone is as it was before.
+    """The trial's classifier; afterwards the shared backbone is as it was before, or is given up.
 
     Raises:
         UserError: the backbone or the data cannot be had as asked for.
@@ -146,7 +156,13 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
     prepared = prepare(spec, runtime)
     method = get_method(spec.method)
     options = method.parse_options(spec.options)
-    attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    try:
+        attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+    except BaseException:
+        # Nobody can detach what was attached until then, so the next trial gets another backbone.
+        _prepared.cache_clear()
+        _backbone.cache_clear()
+        raise
     held = held_in_bf16(prepared.backbone) if _is_all_bf16(spec) else nullcontext()
     try:
         head = make_head(spec.recipe, prepared.class_means, spec.seed)

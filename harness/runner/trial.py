@@ -28,7 +28,7 @@ from harness.spec import Placement, TrialSpec
 from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Claim, Store
 from harness.training.arithmetic import evaluated_in
-from harness.training.checkpoint import Row, Trained
+from harness.training.checkpoint import Checkpoint, Row, Trained
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
@@ -168,7 +168,7 @@ def _run(
             log=claim.log,
             changes=spec.changes,
             should_continue=_of_rows(should_continue),
-            checkpoint=None if should_continue is None else claim.checkpoint,
+            checkpoint=_checkpoint(claim, should_continue),
             micro_batches=micro_batches,
             distributed=distributed,
             prefixes=prefixes,
@@ -201,6 +201,11 @@ def _run(
         saved=None if prefixes is None else prefixes.saved,
     )
     return _record(spec, runtime, watch, ended)
+
+
+def _checkpoint(claim: Claim, should_continue: ShouldContinue | None) -> Checkpoint | None:
+    """Where a trial that may be stopped keeps its state between epochs."""
+    return None if should_continue is None else Checkpoint(claim.checkpoint, claim.check)
 
 
 def _of_rows(should_continue: ShouldContinue | None) -> Callable[[Row], bool] | None:

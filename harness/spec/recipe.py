@@ -15,6 +15,12 @@ from harness.errors import UserError
 from harness.spec.base import Added, Count, Frozen
 
 MOMENTUM = 0.9
+NEEDS = {
+    "tau": ("loss", "logit_adjusted"),
+    "head_scale": ("head", "cosine"),
+    "crop_scale_min": ("augment", "crop_flip"),
+}
+"""Fields of a recipe that have an effect with one value of another field alone."""
 
 
 class Recipe(Frozen):
@@ -94,6 +100,19 @@ class Recipe(Frozen):
                 f"{self.epochs}."
             )
         return self
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Fields that are not as by default and change nothing, each with the field it needs.
+
+        Trials are stored with such fields, so that only whoever sets one is told.
+        """
+        fields = type(self).model_fields
+        return {
+            name: needed
+            for name, (needed, value) in NEEDS.items()
+            if getattr(self, needed) != value and getattr(self, name) != fields[name].default
+        }
 
     @property
     def mixes(self) -> bool:

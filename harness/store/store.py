@@ -50,6 +50,10 @@ class Claim:
         self.checkpoint = folder / "checkpoint.pt"
         """Where the state between epochs may be kept; deleted when the trial ends."""
 
+    def check(self) -> None:
+        """To be called before the checkpoint is written. Raises `TakenOver` as the others do."""
+        self._mark.check()
+
     def log(self, row: dict[str, Any]) -> None:
         """Append a row, that of one epoch, to the trial's history."""
         with self._owned():
@@ -371,7 +375,14 @@ class Store:
         """Free the claim of a worker that the caller knows to be dead, on any machine.
 
         One that lives on this machine is another, which has taken the trial over meanwhile.
+
+        Raises:
+            NotSavedError: the store cannot be written.
         """
-        owner = self.owner(trial_id)
-        if owner is None or not is_here(owner):
-            (self.trials / trial_id / "claim.json").unlink(missing_ok=True)
+        path = self.trials / trial_id / "claim.json"
+        if not path.exists():
+            return
+        with saving(path), FileLock(self.root / "claims.lock"):  # nobody claims in between
+            owner = self.owner(trial_id)
+            if owner is None or not is_here(owner):
+                path.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ Owns: the checkpoint file. Must not know: the training loop.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from harness.errors import saving
+from harness.errors import UserError, saving
 from harness.metrics import SplitMetrics
 from harness.spec import Change
 from harness.training.classifier import Classifier
@@ -27,7 +28,7 @@ scores under `select`."""
 
 @dataclass
 class Trained:
-    """Outcome of `train`; without scores when the loss stopped being finite."""
+    """Outcome of `train`; without scores when the loss, or what is scored, stopped being finite."""
 
     diverged: bool = False
     pruned: bool = False
@@ -55,6 +56,15 @@ class Trained:
     """What the method itself learned, step by step (`TrainingHook.trajectory`)."""
 
 
+class Checkpoint(NamedTuple):
+    """The file of the state between epochs."""
+
+    path: Path
+    may_write: Callable[[], None]
+    """Raises if another process trains by now, whose file it is; called before the file is
+    replaced."""
+
+
 class States(NamedTuple):
     """Everything with a state that training changes, to be saved between epochs."""
 
@@ -65,7 +75,7 @@ class States(NamedTuple):
 
     def save(
         self,
-        path: Path,
+        checkpoint: Checkpoint,
         result: Trained,
         best: dict[str, Tensor] | None,
         changes: Sequence[Change],
@@ -74,6 +84,7 @@ class States(NamedTuple):
 
         Raises:
             NotSavedError: it cannot be written.
+            TakenOver: as `checkpoint` says; the file is left as it is.
         """
         assert result.select is not None  # only trainings that report every epoch are kept
         state = {
@@ -82,23 +93,30 @@ class States(NamedTuple):
             "best": best,
             "changes": _made(changes, result.epochs_run),
         }
-        part = path.with_name(f"{path.name}.part")
+        path = checkpoint.path
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         content = io.BytesIO()
         torch.save(state, content)
+        checkpoint.may_write()
         with saving(path):
             part.write_bytes(content.getbuffer())
+            try:
+                checkpoint.may_write()
+            except UserError:
+                part.unlink(missing_ok=True)
+                raise
             part.replace(path)
 
     def load(
-        self, path: Path, device: torch.device, changes: Sequence[Change]
+        self, checkpoint: Checkpoint, device: torch.device, changes: Sequence[Change]
     ) -> tuple[Trained, dict[str, Tensor] | None] | None:
         """Put everything back; returns the `result` and `best` that `save` was given.
 
         None if there is no checkpoint, or it is of a training with other changes.
         """
-        if not path.is_file():
+        if not checkpoint.path.is_file():
             return None
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(checkpoint.path, map_location=device, weights_only=True)
         if state["changes"] != _made(changes, state["result"]["epochs_run"]):
             return None
         for part, kept in zip(self, state["modules"], strict=True):

@@ -5,9 +5,11 @@ Owns: the evaluation pass. Must not know: training, records.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -44,16 +46,24 @@ def evaluate(
     distributed: DistributedContext = ALONE,
     prefixes: Prefixes | None = None,
     part: str = "",
-) -> SplitMetrics:
-    """Score a split, without logit adjustment; `part` is what `prefixes` know it as."""
+) -> SplitMetrics | None:
+    """Score a split, without logit adjustment; `part` is what `prefixes` know it as.
+
+    None where the loss or a feature is not finite: then training has diverged, and there is
+    nothing to score.
+    """
     own = _features(classifier, dataset, images, precision, distributed, prefixes, part)
     feats = distributed.gather(own, len(_batches(images)))
     scores = torch.cat([classifier.head(batch) for batch in feats])
+    loss = float(cross_entropy(scores, images.labels))
+    seen = torch.cat(feats).double().cpu().numpy()
+    if not (math.isfinite(loss) and np.isfinite(seen).all()):
+        return None
     return split_metrics(
         predictions=scores.argmax(dim=1).cpu().numpy(),
         labels=images.labels.cpu().numpy(),
-        features=torch.cat(feats).double().cpu().numpy(),
-        loss=float(cross_entropy(scores, images.labels)),
+        features=seen,
+        loss=loss,
         groups=dataset.groups,
         num_classes=len(dataset.classes),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from harness.metrics import PER_IMAGE, SplitMetrics
 from harness.rng import generator
 from harness.spec import Change, Recipe
 from harness.training.arithmetic import autocast, evaluated_in
-from harness.training.checkpoint import Row, States, Trained
+from harness.training.checkpoint import Checkpoint, Row, States, Trained
 from harness.training.classifier import Classifier
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
@@ -47,7 +46,7 @@ def train(
     log: Callable[[Row], None],
     changes: Sequence[Change] = (),
     should_continue: Callable[[Row], bool] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     micro_batches: int = 1,
     distributed: DistributedContext = ALONE,
     prefixes: Prefixes | None = None,
@@ -64,6 +63,7 @@ def train(
 
     Raises:
         NotSavedError: the checkpoint cannot be written.
+        TakenOver: another process trains in the meantime (`Checkpoint`).
     """
     loop = TrainingLoop(
         classifier,
@@ -121,9 +121,9 @@ class TrainingLoop:
         self,
         log: Callable[[Row], None],
         should_continue: Callable[[Row], bool] | None,
-        checkpoint: Path | None,
+        checkpoint: Checkpoint | None,
     ) -> Trained:
-        """Train to the end and test, or stop where the loss diverges or `should_continue` is False.
+        """Train to the end and test, or stop where training diverges or `should_continue` is False.
 
         Raises:
             NotSavedError: the checkpoint cannot be written.
@@ -135,13 +135,13 @@ class TrainingLoop:
             return result
         for epoch in range(result.epochs_run, epochs):
             train_loss = self._epoch(epoch)
-            if not math.isfinite(train_loss):
-                result.diverged = True
-                result.select = result.tested_epoch = None
-                log({"epoch": epoch, "lr": self._first_rate, "train_loss": None, "diverged": True})
-                return result
             is_last = epoch + 1 == epochs
-            self._score(epoch, train_loss, log, is_last=is_last)
+            # The epoch's loss is of before its last step, whose overflow only the scores show.
+            is_finite = math.isfinite(train_loss)
+            if not (is_finite and self._score(epoch, train_loss, log, is_last=is_last)):
+                shown = train_loss if is_finite else None
+                log({"epoch": epoch, "lr": self._first_rate, "train_loss": shown, "diverged": True})
+                return self._diverged()
             self._schedule.step()
             if is_last or (self._recipe.early_stop and stalled(_scores(result))):
                 break
@@ -150,8 +150,13 @@ class TrainingLoop:
                 self._states.save(checkpoint, now, self._best, self._changes)
             if self._is_stopped(should_continue):
                 return result
-        self._test()
-        return result
+        return result if self._test() else self._diverged()
+
+    def _diverged(self) -> Trained:
+        """What becomes of a training whose numbers stopped being finite: it has no scores."""
+        self._result.diverged = True
+        self._result.select = self._result.tested_epoch = None
+        return self._result
 
     @property
     def _saved(self) -> Spent:
@@ -159,7 +164,7 @@ class TrainingLoop:
         wall, device = (0.0, 0.0) if self._prefixes is None else self._prefixes.saved
         return wall + self._result.earlier_saved[0], device + self._result.earlier_saved[1]
 
-    def _resume(self, checkpoint: Path, log: Callable[[Row], None]) -> bool:
+    def _resume(self, checkpoint: Checkpoint, log: Callable[[Row], None]) -> bool:
         """Put back what the checkpoint holds, and log its epochs again; False if there is none."""
         kept = self._states.load(checkpoint, self._device, self._changes)
         if kept is None:
@@ -320,22 +325,28 @@ class TrainingLoop:
 
     def _score(
         self, epoch: int, train_loss: float, log: Callable[[Row], None], *, is_last: bool
-    ) -> None:
-        """Score the selection split, log the epoch, and note whether it is the one to be tested."""
+    ) -> bool:
+        """Score the selection split, log the epoch, and note whether it is the one to be tested.
+
+        False, and nothing is logged, where the scores are not finite.
+        """
         result = self._result
         row: Row = {
             "epoch": epoch,
             "lr": self._optimiser.param_groups[0]["lr"],
             "train_loss": train_loss,
         }
-        result.history.append(row)
         if self._recipe.score_epochs == "last" and not is_last:
+            result.history.append(row)
             log(row)
-            return
+            return True
         scores = self._evaluated(self._split.select, "select")
         result.images_forward += len(self._split.select)
         result.images_selection += len(self._split.select)
         result.passes_selection += passes_over(self._split.select)
+        if scores is None:
+            return False
+        result.history.append(row)
         row["select"] = scores.model_dump(mode="json", exclude=set(PER_IMAGE))
         log(row)
         better = result.select is None or scores.class_mean > result.select.class_mean
@@ -344,8 +355,9 @@ class TrainingLoop:
             if self._recipe.epoch_rule == "best":
                 state = self._classifier.state_dict()
                 self._best = {k: v.detach().clone() for k, v in state.items()}
+        return True
 
-    def _evaluated(self, images: ImageSet, part: str) -> SplitMetrics:
+    def _evaluated(self, images: ImageSet, part: str) -> SplitMetrics | None:
         return evaluate(
             self._classifier,
             self._dataset,
@@ -356,18 +368,19 @@ class TrainingLoop:
             part,
         )
 
-    def _test(self) -> None:
-        """Score the test split with the weights of the epoch to be tested."""
+    def _test(self) -> bool:
+        """Score the test split with the weights of the epoch to be tested; False: not finite."""
         if self._best is not None:
             self._classifier.load_state_dict(self._best)
         if self._split.test is self._split.select:
             self._result.test = self._result.select
-            return
+            return True
         test = self._split.test
         self._result.test = self._evaluated(test, "test")
         self._result.images_forward += len(test)
         self._result.images_test += len(test)
         self._result.passes_test += passes_over(test)
+        return self._result.test is not None
 
 
 def logit_adjustment(counts: Tensor, tau: float) -> Tensor:
