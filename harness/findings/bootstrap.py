@@ -80,4 +80,7 @@ def resampled(differences: NDArray[np.float64], counts: tuple[int, ...]) -> tupl
 
 
 def _right(found: Bits, chosen: Mapping[str, float]) -> NDArray[np.float64]:
-    return np.sum([share * found.hits[key] for key, share in chosen.items()], axis=0)
+    right = np.zeros(sum(found.counts))
+    for key, share in chosen.items():
+        right += share * found.hits[key]
+    return right

@@ -221,8 +221,11 @@ def contrasts_of(scenario: Scenario, arms: Arms) -> dict[str, Contrast]:
 def bootstraps_of(scenario: Scenario, arms: Arms) -> dict[str, tuple[float, float]]:
     """Key of a primary claim -> its 95 % limits by a bootstrap over seeds × test images."""
     found = tested(scenario)
-    chosen = {name: own["trial_id"] for name, own in arms.items() if "trial_id" in own}
-    by_seed = {name: {s: {key: 1.0} for s, key in own.items()} for name, own in chosen.items()}
+    by_seed = {
+        name: {seed: {str(own.loc[seed, "trial_id"]): 1.0} for seed in scenario.seeds}
+        for name, own in arms.items()
+        if "trial_id" in own
+    }
     by_seed |= {name.upper(): chosen_in_replays(scenario, name) for name in REPEATS}
     return {
         claim.key: bootstrap(found, by_seed[claim.arm], by_seed[claim.other])

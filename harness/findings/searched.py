@@ -74,9 +74,10 @@ def chosen_in_replays(scenario: Scenario, name: str) -> dict[int, dict[str, floa
     """
     kept = _read(scenario)
     found = {}
-    for seed, own in kept[kept["search"] == name].groupby("seed"):
+    for seed in scenario.seeds:
+        own = kept[(kept["search"] == name) & (kept["seed"] == seed)]
         shares = own["times"] / own["times"].sum()
-        found[int(seed)] = dict(zip(own["trial_id"], shares, strict=True))
+        found[seed] = dict(zip(own["trial_id"], shares, strict=True))
     return found
 
 

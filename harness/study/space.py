@@ -72,7 +72,8 @@ class SearchSpace:
         return {self._base.recipe.epochs}
 
     def _length(self, settings: Values) -> int:
-        own = {name: settings[name] for name in ("recipe", "recipe.epochs") if name in settings}
+        names = ("recipe", "recipe.epochs")
+        own: Values = {name: settings[name] for name in names if name in settings}
         return self._base.with_values(own, source="search space").recipe.epochs
 
     @property
