@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 from support.cli import harness
+from support.few import FEW
 from support.images import two_splits
+
+from harness.runner.cost import probe_seconds
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 
 
 def dry(tmp_path, *words):
@@ -66,6 +71,13 @@ def test_why_a_cost_is_not_known_is_said(tmp_path, monkeypatch, module, search):
     assert result.exit_code == 0, result.output
     assert "unknown, because a first look at a trial failed (RuntimeError: out of memory)" in (
         " ".join(result.stdout.split())
+    )
+
+
+def test_the_one_epoch_of_a_first_look_has_no_warm_up(few_images):
+    request = FEW.with_values({"recipe": "deit"}, source="test")
+    assert (
+        request.recipe.warmup_epochs and probe_seconds(resolve(request, Runtime()), Runtime()) > 0
     )
 
 
