@@ -17,6 +17,9 @@ from harness.errors import LONGEST_GIVEN, UserError
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
 
+NAMED = ("data", "backbone")
+"""Fields for which a word stands for their name."""
+
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`a.b=v` pairs; v is read as JSON where it is JSON, else as a word."""
@@ -39,10 +42,12 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _meet(one: str, value: Any, other: str, known: Any) -> bool:
     """Whether two settings are of one field, or one of a part of what the other sets whole.
 
-    A name, as in `data=folder`, leaves the parts beside it open.
+    A name, as in `data=folder`, leaves the parts beside it open, all but `data.name`.
     """
     whole, of_whole, part = (one, value, other) if len(one) < len(other) else (other, known, one)
-    return whole == part or (isinstance(of_whole, dict) and part.startswith(f"{whole}."))
+    is_its_name = whole in NAMED and part == f"{whole}.name"
+    is_inside = isinstance(of_whole, dict) and part.startswith(f"{whole}.")
+    return whole == part or is_its_name or is_inside
 
 
 def _read(field: str, text: str) -> Any:

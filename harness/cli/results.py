@@ -103,7 +103,12 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
     from harness.store.runs import known_run
     from harness.store.table import tabulate as put
 
-    info = put([known_run(run, Path(out)) for run in runs], Path(path))
+    folders = [known_run(run, Path(out)) for run in runs]
+    paths = [folder.path.resolve() for folder in folders]
+    for run, place in zip(runs, paths, strict=True):
+        if paths.count(place) > 1:
+            raise UserError(f"Run {run} is given twice: give it once.")
+    info = put(folders, Path(path))
     click.echo(
         f"Wrote {path}: {info.cells} cells, {sum(info.devices.values())} trials, seeds "
         f"{', '.join(map(str, info.study.seeds))}; one full run takes "

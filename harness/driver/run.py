@@ -165,6 +165,7 @@ class OneSearchPlan(SweepPlan):
             amount, unit = planned.budget.amount, planned.budget.unit
             if unit != "s":
                 whole = amount / planned.full.recipe.epochs if unit == "epochs" else amount
+                whole = whole if planned.most is None else min(whole, planned.most)
                 amount = whole * probe_seconds(planned.full, runtime)
             return amount * len(planned.starts)
 

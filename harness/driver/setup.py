@@ -89,6 +89,7 @@ def prepare(
     if place.data_root is not None or place.on_bad_image == "skip":  # every cell is looked at
         refuse_root(place, {request.data.name for _, request in study.cell_requests()})
     runtime = make_runtime(place, study.base.backbone, file, console)
+    _refuse_engine(engine, runtime)
     return Prepared(
         study=study,
         run_name=run_name,
@@ -99,17 +100,39 @@ def prepare(
     )
 
 
-def refuse_root(place: PlaceRequest, datasets: Iterable[str]) -> None:
+def _refuse_engine(asked: EngineRequest, runtime: Runtime) -> None:
+    """Whether workers can be what is asked for, on this device; as the engine itself will say.
+
+    Raises:
+        UserError: they cannot.
+    """
+    on_gpu = runtime.device.startswith("cuda")
+    if asked.gpus_per_trial is not None and not on_gpu:
+        raise UserError(
+            f"--gpus-per-trial {asked.gpus_per_trial:g}: trials run on {runtime.device}; leave it "
+            "out, or give --device cuda."
+        )
+    if asked.kind == "slurm":
+        from harness.engines.slurm import refuse_options
+
+        refuse_options(asked.slurm, on_gpu)
+
+
+def refuse_root(
+    place: PlaceRequest,
+    datasets: Iterable[str],
+    instead: str = "name a dataset, as in --set data=folder",
+) -> None:
     """Whether a folder of images, or what to do with bad ones, was given for drawn datasets alone.
 
     Raises:
-        UserError: it was; names what would read it.
+        UserError: it was; says what to do instead.
     """
     names = sorted(datasets)
     if place.data_root is not None and all(is_drawn(name) for name in names):
         raise UserError(
             f"--data-root {place.data_root}: {', '.join(names)} is drawn, not read from files; "
-            "name a dataset, as in --set data=folder."
+            f"{instead}."
         )
     if place.on_bad_image == "skip" and all(is_drawn(name) for name in names):
         raise UserError(
