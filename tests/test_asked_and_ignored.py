@@ -92,6 +92,8 @@ def test_what_would_have_no_effect_is_refused(tmp_path, search, words, said):
         ((*REPLAY, "--search", "cmaes"), "cmaes needs a space of continuous variables"),
         ((*REPLAY, "--search", "tpe+hyperband"), "search 'tpe+hyperband' watches the scores"),
         ((*SWEEP, *JOBS, "timeout_min=5", "--dry-run"), "--engine slurm"),
+        ((*SWEEP, "--set", "recipe.lr=.1"), "--set recipe.lr=.1: write a number as JSON has it"),
+        ((*SWEEP, "--device", "cpu:3"), "Device 'cpu:3' is not there: a machine has one cpu"),
     ],
 )
 def test_it_is_refused_at_once(tmp_path, words, said):
@@ -107,6 +109,30 @@ def test_images_are_not_given_to_verify_what_is_drawn(tmp_path):
     made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
     result = harness("verify", "tiny", "--data-root", tmp_path, "--out", tmp_path)
     assert result.exit_code == 2 and "not read from files; leave it out." in result.stderr
+
+
+def test_a_run_without_learned_strengths_is_named_as_one(tmp_path):
+    made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
+    words = ("derive", "tiny", "--rule", "topk", "--file", tmp_path / "p.json")
+    result = harness(*words, "--out", tmp_path)
+    assert result.exit_code == 2 and "Run tiny is none of `harness train --controls`" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize("command", ["pack", "bench"])
+def test_a_file_in_the_place_of_the_store_is_named(tmp_path, command):
+    (tmp_path / "o").write_text("")
+    result = harness("data", command, "folder", "--data-root", tmp_path, "--out", tmp_path / "o")
+    assert result.exit_code == 2 and "cannot be there" in result.stderr
+
+
+def test_a_search_that_varies_nothing_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 60.0)
+    words = ("--search", "metapeft", "--dry-run", "--out", tmp_path / "o")
+    result = harness("sweep", "--study", "joint_space", *words)
+    assert result.exit_code == 0 and "varied" not in result.stdout
+    assert "Trains: vit_pico on synth-rs (SYNTHETIC); metapeft" in result.stdout
 
 
 def test_a_run_that_is_tabulated_is_named_once(tmp_path):

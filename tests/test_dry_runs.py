@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.cli import harness
 from support.few import FEW
-from support.images import two_splits
+from support.images import tree, two_splits
 
 from harness.runner.cost import probe_seconds
 from harness.runner.resolve import resolve
@@ -115,3 +115,9 @@ def test_a_folder_with_none_to_select_on_is_refused_before_anything_is_computed(
     result = dry(tmp_path, "--set", "data=folder", "--data-root", root)
     assert result.exit_code == 2 and "Traceback" not in result.stderr
     assert "No class of folder has two training images" in " ".join(result.stderr.split())
+
+
+def test_a_folder_without_a_test_image_is_refused(tmp_path):
+    tree(tmp_path / "d", {"a": 1, "b": 1})
+    result = dry(tmp_path, "--set", "data=folder", "--data-root", tmp_path / "d")
+    assert result.exit_code == 2 and "folder has no test image" in " ".join(result.stderr.split())

@@ -141,8 +141,10 @@ def pack(
     from harness.data.pack_format import open_pack, pack_folder
     from harness.data.packed import pack_of
     from harness.driver.setup import packs_folder
+    from harness.store.store import Store
 
     _, options, recipe = _file_dataset(name, settings, "pack", CROPS)
+    Store(Path(out)).refuse_unmakeable()
     packs = packs_folder(out)
     place = (data_root, str(packs), on_bad_image)
     made = pack_of(name, options.model_dump_json(), size, *place, TERMINAL, pack_scale(recipe))  # type: ignore[arg-type]
@@ -169,8 +171,10 @@ def bench_(
     from harness.data.packed import data_folder, pack_of
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
+    from harness.store.store import Store
 
     dataset, options, recipe = _file_dataset(name, settings, "bench", CROPS)
+    Store(Path(out)).refuse_unmakeable()
     root, packs = data_folder(name, data_root), str(packs_folder(out))
     listing = dataset.listing(options, root)
     if listing.bands is not None:

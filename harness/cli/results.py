@@ -47,10 +47,17 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     from harness.insertion.placements import PlacementFile
     from harness.insertion.placements import derive as derived
     from harness.store.files import write_atomically
-    from harness.store.runs import members
+    from harness.store.runs import find_run, members
     from harness.store.store import Store
 
     store = Store(Path(out))
+    for name in trials:
+        run = find_run(name, store.root)
+        if run is not None and not run.comparison.is_file():
+            raise UserError(
+                f"Run {run.name} is none of `harness train --controls`, which have learned "
+                "strengths; name trials that learned some by their ids."
+            )
     ids = [each for name in trials for each in members(name, store.root)]
     records = [store.known_record(trial_id) for trial_id in ids]
     without = [record.trial_id for record in records if record.learned is None]

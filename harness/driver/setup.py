@@ -258,6 +258,8 @@ def check_device(name: str) -> None:
         raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"Device {name!r} is none that trials run on: write cpu, cuda or cuda:N.")
+    if device.type == "cpu" and device.index:
+        raise UserError(f"Device {name!r} is not there: a machine has one cpu; write cpu.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
     if device.index is not None and device.index >= max(1, torch.cuda.device_count()):
