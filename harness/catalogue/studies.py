@@ -25,7 +25,6 @@ from pydantic import ValidationError
 from harness.errors import UserError, unknown
 from harness.registry import registering
 from harness.spec import explain
-from harness.study.axes import in_words
 from harness.study.study import Study
 
 FOLDERS = ("baselines", "reports", "studies")
@@ -164,13 +163,6 @@ def _made(module: ModuleType) -> Study:
         raise UserError(f"study() raised {_raised(error, str(module.__file__))}.") from error
     if not isinstance(made, Study):
         raise UserError(f"study() returned {type(made).__name__}, not a Study.")
-    for axis in made.axes:
-        for value in made.smoke.get(axis.field, ()):
-            if value not in axis.values:
-                known = list(map(in_words, axis.values))
-                raise unknown(f"value of {axis.field} in smoke:", in_words(value), known)
-    if made.smoke:
-        made.at_smoke_scale()  # refuses a field that no trial has
     return made
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from harness.errors import UserError, unknown
 from harness.metrics import Goal, Objective, goals_of
 from harness.spec import Frozen, TrialRequest
-from harness.study.axes import Axis, Range, Switches, request_values
+from harness.study.axes import Axis, Range, Switches, in_words, request_values
 from harness.study.figures import AnyView, Embedding, View
 
 
@@ -138,7 +138,16 @@ class Study(Frozen):
         return None
 
     def at_smoke_scale(self) -> Study:
-        """The study's small version: shortened axes, single values set on the base, one seed."""
+        """The study's small version: shortened axes, single values set on the base, one seed.
+
+        Raises:
+            UserError: an axis has no such value, or a trial no such field.
+        """
+        for axis in self.axes:
+            for value in self.smoke.get(axis.field, ()):
+                if value not in axis.values:
+                    what = f"value of {axis.field} in the smoke of study {self.name}:"
+                    raise unknown(what, in_words(value), list(map(in_words, axis.values)))
         lengths = {a.field for a in self.axes}
         axes = tuple(
             a.model_copy(update={"values": self.smoke.get(a.field, a.values)}) for a in self.axes
