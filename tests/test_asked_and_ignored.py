@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.cli import harness
 from support.records import tiny_study
+from support.runs import made_run
 
 from harness.catalogue.studies import load_study
 from harness.cli.given import parse_settings
@@ -18,6 +19,11 @@ from harness.spec import Recipe, TrialRequest
 from harness.study.axes import Axis
 
 SWEEP = ("sweep", "--study", "depth_vs_position")
+METAPEFT = ("train", "--method", "metapeft", "--base", "lora", "--dry-run")
+METHODS = ("compare", "--seeds", 1, "--methods")
+REPLAY = ("compare", "--replay", "synth_rs", "--repeats", 1)
+PACK = ("data", "pack", "folder", "--data-root", ".")
+JOBS = ("--engine", "slurm", "--workers", 2, "--slurm")
 
 
 def refused(tmp_path, *words):
@@ -58,6 +64,83 @@ def test_a_seed_that_the_studys_own_would_override_is_refused(tmp_path, search):
 )
 def test_what_would_have_no_effect_is_refused(tmp_path, search, words, said):
     assert said in refused(tmp_path, *SWEEP, "--smoke", "--dry-run", *search, *words)
+
+
+@pytest.mark.parametrize(
+    "words,said",
+    [
+        ((*METAPEFT, "--set", "options.base=adaptformer"), "and --base lora: give one of them"),
+        ((*METAPEFT, "--set", 'options={"base":"adapter"}'), "and --base lora: give one of them"),
+        ((*SWEEP, "--set", "data.name=folder", "--set", "data=synth-rs"), "give one of them"),
+        ((*SWEEP, "--set", "backbone=vit_pico", "--set", "backbone.name=x"), "give one of them"),
+        ((*PACK, "--set", "data=rsscn7"), "the dataset is the one named, folder"),
+        ((*PACK, "--set", "data.name=rsscn7"), "the dataset is the one named, folder"),
+        ((*PACK, "--set", "recipe.lr=0.1"), "no effect on `harness data pack`"),
+        ((*PACK, "--set", "data.val_fraction=0.1"), "no effect on `harness data pack`"),
+        ((*PACK, "--set", "seed=1"), "reads data.options and recipe.augment and"),
+        ((*REPLAY, "--search", "tpe", "--on-bad-image", "skip"), "a table has its own"),
+        ((*SWEEP, "--engine", "ray", "--gpus-per-trial", 0.25, "--device", "cpu"), "run on cpu"),
+        ((*REPLAY, "--search", "tpe,tpe"), "--search tpe,tpe: tpe is given twice"),
+        ((*REPLAY, "--search", "all,tpe"), "--search all,tpe: all stands alone"),
+        (("train", "--method", "lora", "--sites", "q,v,q"), "--sites q,v,q: q is given twice"),
+        ((*METHODS, "lora,lora"), "--methods lora,lora: lora is given twice"),
+        ((*METHODS, "all,lora"), "--methods all,lora: all stands alone"),
+        ((*METHODS, "lora"), "name at least two methods"),
+        ((*METHODS, "lora,lora+adaptfromer"), "Did you mean 'adaptformer'"),
+        ((*REPLAY, "--search", "tpe", "--budget", "3epochs"), "pays for no trial: each has 8"),
+        ((*SWEEP, "--search", "tpe", "--budget", "5epochs"), "pays for no trial: each has 10"),
+        (("compare", "--search", "tpe", "--budget", "5epochs"), "pays for no trial: each has"),
+        ((*REPLAY, "--search", "cmaes"), "cmaes needs a space of continuous variables"),
+        ((*REPLAY, "--search", "tpe+hyperband"), "search 'tpe+hyperband' watches the scores"),
+        ((*SWEEP, *JOBS, "timeout_min=5", "--dry-run"), "--engine slurm"),
+        ((*SWEEP, "--set", "recipe.lr=.1"), "--set recipe.lr=.1: write a number as JSON has it"),
+        ((*SWEEP, "--device", "cpu:3"), "Device 'cpu:3' is not there: a machine has one cpu"),
+    ],
+)
+def test_it_is_refused_at_once(tmp_path, words, said):
+    assert said in refused(tmp_path, *words)
+
+
+def test_what_a_check_of_data_does_not_read_is_refused(tmp_path):
+    line = refused(tmp_path, "data", "check", "folder", "--set", "recipe.crop_scale_min=0.2")
+    assert line.endswith("`harness data check`, which reads data.options: leave it out.")
+
+
+def test_images_are_not_given_to_verify_what_is_drawn(tmp_path):
+    made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
+    result = harness("verify", "tiny", "--data-root", tmp_path, "--out", tmp_path)
+    assert result.exit_code == 2 and "not read from files; leave it out." in result.stderr
+
+
+def test_a_run_without_learned_strengths_is_named_as_one(tmp_path):
+    made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
+    words = ("derive", "tiny", "--rule", "topk", "--file", tmp_path / "p.json")
+    result = harness(*words, "--out", tmp_path)
+    assert result.exit_code == 2 and "Run tiny is none of `harness train --controls`" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize("command", ["pack", "bench"])
+def test_a_file_in_the_place_of_the_store_is_named(tmp_path, command):
+    (tmp_path / "o").write_text("")
+    result = harness("data", command, "folder", "--data-root", tmp_path, "--out", tmp_path / "o")
+    assert result.exit_code == 2 and "cannot be there" in result.stderr
+
+
+def test_a_search_that_varies_nothing_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 60.0)
+    words = ("--search", "metapeft", "--dry-run", "--out", tmp_path / "o")
+    result = harness("sweep", "--study", "joint_space", *words)
+    assert result.exit_code == 0 and "varied" not in result.stdout
+    assert "Trains: vit_pico on synth-rs (SYNTHETIC); metapeft" in result.stdout
+
+
+def test_a_run_that_is_tabulated_is_named_once(tmp_path):
+    made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
+    twice = ("tiny", tmp_path / "studies" / "tiny")
+    result = harness("tabulate", *twice, "--file", tmp_path / "t.parquet", "--out", tmp_path)
+    assert result.exit_code == 2 and "Run tiny is given twice" in result.stderr
 
 
 def test_a_grids_budget_pays_for_a_trial(tmp_path):

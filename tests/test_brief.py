@@ -69,6 +69,13 @@ def test_a_whole_sweep_of_one_seed_has_no_interval_and_can_be_exported(tmp_path)
     assert harness.load("tiny", out=tmp_path / "c").brief.hindsight == brief.hindsight
 
 
+@pytest.mark.parametrize("seed,adds", [(0, True), (99, False)])
+def test_seeds_are_added_to_the_first_alone(tmp_path, seed, adds):
+    made_run(tmp_path, tiny_study(seeds=(seed,)), GRID)
+    caveat = harness.load("tiny", out=tmp_path).brief.caveat
+    assert ("`--seeds 3` adds more" in caveat) == adds
+
+
 def test_nothing_is_said_of_what_is_not_there(tmp_path):
     made_run(tmp_path, tiny_study(), [[None]] * 4)
     brief = harness.load("tiny", out=tmp_path).brief
@@ -121,10 +128,23 @@ def test_searches_say_what_the_rule_allows(tmp_path):
     assert done.stdout.endswith(f"Next       harness {' '.join(words)} --out {tmp_path}\n")
 
 
-def trained(root, results):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_fewer_repeats_than_seeds_are_over_as_many_seeds(tmp_path):
+    words = ("compare", "--search", "tpe", "--replay", "synth_rs", "--budget", 3, "--repeats", 1)
+    done = command(*words, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    (run,) = (tmp_path / "studies").iterdir()
+    brief = harness.load(run.name, out=tmp_path).brief
+    assert "95 % interval" not in brief.test and "class mean on synth-rs" in brief.test
+    assert "one training seed, so no interval" in brief.caveat
+    assert "1 repeat over 1 training seed, " in (run / "report" / "index.html").read_text()
+
+
+def trained(root, results, first=0):
     store = Store(root)
     ids = []
-    for seed, result in enumerate(results):
+    for seed, result in enumerate(results, first):
         spec = resolve(TINY.model_copy(update={"seed": seed}), Runtime())
         if isinstance(result, str):
             publish(store, spec, status=result)
@@ -143,7 +163,9 @@ def test_a_training_says_its_score_and_its_seeds(tmp_path):
     assert brief.next == ("export", ids[1], "--weights", "best") and is_real(brief.next)
     assert str(results).startswith("Trained    lora at 11.mlp1")
     results, _ = trained(tmp_path / "b", [(0.5, 0.4)])
-    assert "one seed, so the score has no interval" in results.brief.caveat
+    assert results.brief.caveat == "one seed, so the score has no interval; `--seeds 3` adds more"
+    results, _ = trained(tmp_path / "d", [(0.5, 0.4)], first=99)
+    assert results.brief.caveat == "one seed, so the score has no interval"
     results, _ = trained(tmp_path / "c", ["DIVERGED"])
     assert results.brief.next == ()
     assert results.brief.caveat == "1 of 1 seed diverged, and counts as chance"

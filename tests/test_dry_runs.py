@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 from support.cli import harness
-from support.images import two_splits
+from support.few import FEW
+from support.images import tree, two_splits
+
+from harness.runner.cost import probe_seconds
+from harness.runner.resolve import resolve
+from harness.runner.runtime import Runtime
 
 
 def dry(tmp_path, *words):
@@ -69,6 +74,13 @@ def test_why_a_cost_is_not_known_is_said(tmp_path, monkeypatch, module, search):
     )
 
 
+def test_the_one_epoch_of_a_first_look_has_no_warm_up(few_images):
+    request = FEW.with_values({"recipe": "deit"}, source="test")
+    assert (
+        request.recipe.warmup_epochs and probe_seconds(resolve(request, Runtime()), Runtime()) > 0
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["--search", "random", "--budget", "3"]])
 def test_images_are_not_packed_and_still_counted_and_timed(tmp_path, monkeypatch, search):
@@ -103,3 +115,9 @@ def test_a_folder_with_none_to_select_on_is_refused_before_anything_is_computed(
     result = dry(tmp_path, "--set", "data=folder", "--data-root", root)
     assert result.exit_code == 2 and "Traceback" not in result.stderr
     assert "No class of folder has two training images" in " ".join(result.stderr.split())
+
+
+def test_a_folder_without_a_test_image_is_refused(tmp_path):
+    tree(tmp_path / "d", {"a": 1, "b": 1})
+    result = dry(tmp_path, "--set", "data=folder", "--data-root", tmp_path / "d")
+    assert result.exit_code == 2 and "folder has no test image" in " ".join(result.stderr.split())

@@ -209,12 +209,14 @@ def _events(text, folder):
     return read_log(path)
 
 
-def test_a_dry_run_leaves_nothing(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize("budget,trainings", [("5runs", 5), ("1000", 18), ("1000runs", 18)])
+def test_a_dry_run_leaves_nothing(tmp_path, trained, monkeypatch, budget, trainings):
+    """It pays for what the plan has: 5 places and 11 rates, no matter how large the budget is."""
     monkeypatch.setattr("harness.driver.run.probe_seconds", lambda spec, runtime: 60.0)
-    result = recommended(tmp_path / "o", "--dry-run")
+    result = recommended(tmp_path / "o", "--dry-run", "--budget", budget)
     assert result.exit_code == 0 and not (tmp_path / "o").exists() and not trained
     assert "the rates 0.2, 0.8, 0.05 and one more" in result.stdout
-    assert "Estimated cost: 5 min 00 s of cpu" in result.stdout
+    assert f"Estimated cost: {trainings} min 00 s of cpu" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def test_what_does_not_fit_the_source_is_refused(folder, tmp_path):
         (["tiny"], "Nothing to export: give --csv or"),
         (["abc", "--csv", "x"], "--csv is for a run, and 'abc' is none"),
         (["tiny", "--optuna", "nonsense"], "--optuna nonsense cannot be used"),
+        (["tiny", "--optuna", "sqlite:////nodir/x.db"], "unable to open database file.\n"),
         (["tiny", "--csv", "x", "--data-root", "x"], "--data-root is for the modules of a trial"),
         (["tiny", "--csv", "x", "--backbone", "x"], "--backbone is for the modules of a trial"),
     ):

@@ -120,6 +120,47 @@ def test_a_field_that_is_missing_is_named_alone(tmp_path, missing):
     assert str(error.value) == f"s.py: field '{missing}' is required."
 
 
+DERIVED = (
+    "from harness.studies.depth_vs_position import study as base\n\n\n"
+    "def study():\n    return base().derive({})\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text,said",
+    [
+        (DERIVED.format("name='a/b'"), "name 'a/b': write small letters from a to z"),
+        (DERIVED.format("name=''"), "name '': write small letters from a to z"),
+        ("def study():\n    raise KeyError('x')\n", "study() raised KeyError('x') in line 2."),
+        ("\n1 / 0\n", "as Python: ZeroDivisionError('division by zero') in line 2."),
+        ("\ndef study(:\n", "SyntaxError('invalid syntax') in line 2."),
+    ],
+)
+def test_what_is_wrong_with_a_study_file_is_said_with_its_place(tmp_path, text, said):
+    with pytest.raises(UserError) as error:
+        load_study(written(tmp_path, text))
+    assert str(error.value).startswith("s.py") and said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "smoke,said",
+    [
+        ({"depth": ("last:3",)}, "value of depth in the smoke of study s: 'last:3'"),
+        ({"recipe.epohcs": (1,)}, "Did you mean 'recipe.epochs'"),
+    ],
+)
+def test_a_small_version_is_a_part_of_its_study(smoke, said):
+    """Looked at when it is asked for: a study made from another may have kept that one's."""
+    with pytest.raises(UserError, match=said):
+        study(smoke=smoke).at_smoke_scale()
+
+
+def test_a_study_file_of_another_ending_is_none(tmp_path):
+    (tmp_path / "s.txt").write_text(DERIVED.format(""))
+    with pytest.raises(UserError, match=r"s\.txt: the name of one ends in \.py"):
+        load_study(str(tmp_path / "s.txt"))
+
+
 @pytest.mark.parametrize(
     "ending", ["raise SystemExit(3)", "raise GeneratorExit", "1 / 0", "exit()"]
 )

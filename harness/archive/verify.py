@@ -19,7 +19,7 @@ from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import Batch
 from harness.driver.request import EngineRequest, PlaceRequest
-from harness.driver.setup import engine_starter, make_runtime
+from harness.driver.setup import engine_starter, make_runtime, refuse_root
 from harness.errors import UserError
 from harness.runner.resolve import refuse_other_inputs
 from harness.runner.runtime import Runtime
@@ -130,6 +130,7 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
     ids = sorted(known.records)
     chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))  # noqa: S311 - a sample
     specs = [known.records[trial_id].spec for trial_id in chosen]
+    refuse_root(asked.place, {spec.data.name for spec in specs}, "leave it out")
     weights = None if asked.weights is None else Path(asked.weights).absolute()
     uncached = replace(asked.place, cache=0)  # what is verified is computed, all of it
     runtime = make_runtime(uncached, weights=weights, console=console)

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ def load_study(name_or_path: str) -> Study:
         with _run(file) as module:
             return _made(module)
     if name_or_path not in study_names():
+        if path.is_file():
+            raise UserError(f"Study file {name_or_path}: the name of one ends in .py.")
         raise unknown("study", name_or_path, study_names())
     with _explained(f"{name_or_path}.py"):
         return _made(importlib.import_module(f"harness.studies.{name_or_path}"))
@@ -152,10 +155,24 @@ def _made(module: ModuleType) -> Study:
     define = vars(module).get("study")
     if define is None:
         raise UserError("it must define a function study() that returns a Study.")
-    made = define()
+    try:
+        made = define()
+    except (KeyboardInterrupt, ImportError, UserError, ValidationError):
+        raise
+    except BaseException as error:  # the file was read: what it does is what is wrong
+        raise UserError(f"study() raised {_raised(error, str(module.__file__))}.") from error
     if not isinstance(made, Study):
         raise UserError(f"study() returned {type(made).__name__}, not a Study.")
     return made
+
+
+def _raised(error: BaseException, path: str) -> str:
+    """What was raised, and in which line of the file."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f"{type(error).__name__}({error.msg!r}) in line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(path).name]
+    return f"{error!r} in line {lines[-1]}" if lines else repr(error)
 
 
 @contextmanager
@@ -178,8 +195,8 @@ def _explained(name: str) -> Iterator[None]:
                 f"{name} cannot import {error.name}: what ships with the harness is imported "
                 f"as harness.{folder}."
             ) from error
-        raise UserError(f"{name} cannot be read as Python: {error!r}.") from error
+        raise UserError(f"{name} cannot be read as Python: {_raised(error, name)}.") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, or whatever else the file derives from it
-        raise UserError(f"{name} cannot be read as Python: {error!r}.") from error
+        raise UserError(f"{name} cannot be read as Python: {_raised(error, name)}.") from error

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness.spec import Frozen, Recipe
 
 EXIT_PROBLEMS = 1
+CROPS = ("recipe.augment", "recipe.crop_scale_min")
+"""Fields of a recipe by which training images are cropped."""
 
 
 @click.group(
@@ -71,7 +73,7 @@ def check(
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
 
-    dataset, options, _ = _file_dataset(name, settings)
+    dataset, options, _ = _file_dataset(name, settings, "check")
     if data_root is None:
         if download:
             raise UserError("--download needs a folder to download into: give --data-root.")
@@ -139,8 +141,10 @@ def pack(
     from harness.data.pack_format import open_pack, pack_folder
     from harness.data.packed import pack_of
     from harness.driver.setup import packs_folder
+    from harness.store.store import Store
 
-    _, options, recipe = _file_dataset(name, settings)
+    _, options, recipe = _file_dataset(name, settings, "pack", CROPS)
+    Store(Path(out)).refuse_unmakeable()
     packs = packs_folder(out)
     place = (data_root, str(packs), on_bad_image)
     made = pack_of(name, options.model_dump_json(), size, *place, TERMINAL, pack_scale(recipe))  # type: ignore[arg-type]
@@ -167,8 +171,10 @@ def bench_(
     from harness.data.packed import data_folder, pack_of
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
+    from harness.store.store import Store
 
-    dataset, options, recipe = _file_dataset(name, settings)
+    dataset, options, recipe = _file_dataset(name, settings, "bench", CROPS)
+    Store(Path(out)).refuse_unmakeable()
     root, packs = data_folder(name, data_root), str(packs_folder(out))
     listing = dataset.listing(options, root)
     if listing.bands is not None:
@@ -199,13 +205,29 @@ def _counted(found: Checked) -> tuple[Counts, ...]:
     return found.train, found.used, *dev, found.test
 
 
-def _file_dataset(name: str, settings: tuple[str, ...]) -> tuple[type[FileDataset], Frozen, Recipe]:
-    """A dataset on disk, its options, and the recipe that its images are cropped by."""
+def _file_dataset(
+    name: str, settings: tuple[str, ...], command: str, recipe: tuple[str, ...] = ()
+) -> tuple[type[FileDataset], Frozen, Recipe]:
+    """A dataset on disk, its options, and the recipe that its images are cropped by.
+
+    Raises:
+        UserError: there is none of this name, or a setting is none that the command reads: options
+            of the dataset, and these fields of the recipe.
+    """
     from harness.data.contract import options_of
     from harness.data.packed import file_dataset
     from harness.spec import TrialRequest
 
     dataset = file_dataset(name)
-    values = {"data": name, **parse_settings(settings)}
+    values = {"data": name}
+    for field, value in parse_settings(settings).items():
+        if field in ("data", "data.name"):
+            raise UserError(f"--set {field}={value}: the dataset is the one named, {name}.")
+        if not f"{field}.".startswith("data.options.") and field not in recipe:
+            raise UserError(
+                f"--set {field} has no effect on `harness data {command}`, which reads "
+                f"{' and '.join(['data.options', *recipe])}: leave it out."
+            )
+        values[field] = value
     request = TrialRequest().with_values(values, source="--set")
     return dataset, options_of(name, request.data.options), request.recipe

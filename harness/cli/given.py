@@ -7,6 +7,7 @@ does with it.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,13 @@ from harness.errors import LONGEST_GIVEN, UserError
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest
 
+NEARLY_A_NUMBER = re.compile(
+    r"[+-]?(\.\d+|\d+\.)(e[+-]?\d+)?|\+\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE
+)
+"""What Python reads as a number and JSON does not; as a word it would be refused for its type."""
+NAMED = ("data", "backbone")
+"""Fields for which a word stands for their name."""
+
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`a.b=v` pairs; v is read as JSON where it is JSON, else as a word."""
@@ -26,6 +34,10 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"--set {pair}: write FIELD=VALUE, as in recipe.lr=0.02.")
         value = _read(field, text)
+        if isinstance(value, str) and NEARLY_A_NUMBER.fullmatch(value):
+            raise UserError(
+                f"--set {pair[:LONGEST_GIVEN]}: write a number as JSON has it, as in 0.1 or 2."
+            )
         for other, known in values.items():
             if _meet(field, value, other, known):
                 raise UserError(
@@ -39,10 +51,12 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _meet(one: str, value: Any, other: str, known: Any) -> bool:
     """Whether two settings are of one field, or one of a part of what the other sets whole.
 
-    A name, as in `data=folder`, leaves the parts beside it open.
+    A name, as in `data=folder`, leaves the parts beside it open, all but `data.name`.
     """
     whole, of_whole, part = (one, value, other) if len(one) < len(other) else (other, known, one)
-    return whole == part or (isinstance(of_whole, dict) and part.startswith(f"{whole}."))
+    is_its_name = whole in NAMED and part == f"{whole}.name"
+    is_inside = isinstance(of_whole, dict) and part.startswith(f"{whole}.")
+    return whole == part or is_its_name or is_inside
 
 
 def _read(field: str, text: str) -> Any:

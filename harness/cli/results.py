@@ -47,10 +47,17 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     from harness.insertion.placements import PlacementFile
     from harness.insertion.placements import derive as derived
     from harness.store.files import write_atomically
-    from harness.store.runs import members
+    from harness.store.runs import find_run, members
     from harness.store.store import Store
 
     store = Store(Path(out))
+    for name in trials:
+        run = find_run(name, store.root)
+        if run is not None and not run.comparison.is_file():
+            raise UserError(
+                f"Run {run.name} is none of `harness train --controls`, which have learned "
+                "strengths; name trials that learned some by their ids."
+            )
     ids = [each for name in trials for each in members(name, store.root)]
     records = [store.known_record(trial_id) for trial_id in ids]
     without = [record.trial_id for record in records if record.learned is None]
@@ -103,7 +110,12 @@ def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
     from harness.store.runs import known_run
     from harness.store.table import tabulate as put
 
-    info = put([known_run(run, Path(out)) for run in runs], Path(path))
+    folders = [known_run(run, Path(out)) for run in runs]
+    paths = [folder.path.resolve() for folder in folders]
+    for run, place in zip(runs, paths, strict=True):
+        if paths.count(place) > 1:
+            raise UserError(f"Run {run} is given twice: give it once.")
+    info = put(folders, Path(path))
     click.echo(
         f"Wrote {path}: {info.cells} cells, {sum(info.devices.values())} trials, seeds "
         f"{', '.join(map(str, info.study.seeds))}; one full run takes "

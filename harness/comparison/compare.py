@@ -93,10 +93,10 @@ def _replay(asked: ComparisonRequest, wanted: SearchesRequest, console: Console)
     from harness.store.shipped import find_table
 
     live = (asked.settings, asked.weights, asked.smoke, asked.place.device, asked.place.data_root)
-    if any(live) or asked.place.log:
+    if any(live) or asked.place.log or asked.place.on_bad_image != "stop":
         raise UserError(
-            "--set, --weights, --smoke, --device, --data-root and --log are for live trials; a "
-            "table has its own."
+            "--set, --weights, --smoke, --device, --data-root, --on-bad-image and --log are for "
+            "live trials; a table has its own."
         )
     if asked.half_width is not None and asked.repeats is not None:
         raise UserError("Give either --repeats or --half-width, which finds the number of repeats.")

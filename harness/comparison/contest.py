@@ -15,8 +15,10 @@ from harness.comparison.request import SearchesRequest
 from harness.errors import UserError
 from harness.metrics import Goal
 from harness.search.base import Make, Search, SearchMaker, SearchTask
+from harness.search.bounded import refuse_unscored
 from harness.search.budget import Budget
 from harness.search.catalogue import find_search, ranking, refuse_objectives, restarts
+from harness.search.optuna_search import PRUNERS, SAMPLERS, refuse_sampler
 from harness.store.comparisons import SearchComparison
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_comparison, read_run, read_search_comparison, variant
@@ -65,12 +67,14 @@ def budget_of(text: str, study: Study) -> Budget:
     early may start more of them for the same training.
 
     Raises:
-        UserError: it is no budget, or it is in trials and they have different numbers of epochs.
+        UserError: it is no budget, it pays for no trial, or it is in trials and they have different
+            numbers of epochs.
     """
-    budget = Budget.parse(text)
+    budget, lengths = Budget.parse(text), SearchSpace(study, 0).lengths
+    budget.refuse_below(lengths)
     if budget.unit != "trials":
         return budget
-    fewest, *others = sorted(SearchSpace(study, 0).lengths)
+    fewest, *others = sorted(lengths)
     if others:
         raise UserError(
             f"--budget {text}: trials of study {study.name} have {fewest} to {others[-1]} epochs; "
@@ -122,6 +126,20 @@ def refuse_for_several(
                 f"--{flag} is for one objective, and {', '.join(study.objectives)} are several; "
                 "leave it out."
             )
+
+
+def refuse_unable(names: Sequence[str], study: Study, space: SearchSpace) -> None:
+    """Whether each search can work on this space and these trials: seen before anything is written.
+
+    Raises:
+        UserError: a sampler cannot search the space, or a pruner watches what is not scored.
+    """
+    for name in names:
+        sampler, _, pruner = name.partition("+")
+        if sampler in SAMPLERS:
+            refuse_sampler(sampler, space)
+            if pruner in PRUNERS and pruner != "none":
+                refuse_unscored(study.base.recipe, f"search {name!r}")
 
 
 def makers_of(

@@ -21,6 +21,7 @@ from harness.comparison.contest import (
     makers_of,
     own_folder,
     refuse_for_several,
+    refuse_unable,
 )
 from harness.comparison.request import (
     REPEATS_LIVE,
@@ -162,6 +163,7 @@ class LiveComparison(SweepPlan):
         names, notes = self._names
         rankings = ranking_cells(study)
         makers = makers_of(names, given, study.objectives, rankings)
+        refuse_unable(names, study, space)
         refuse_for_several(self.asked, study)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
         cells = (*itertools.chain(*given.values()), *rankings.values())

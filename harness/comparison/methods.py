@@ -49,7 +49,7 @@ def compared_methods(names: str) -> list[str]:
     where they are named.
 
     Raises:
-        UserError: an unknown method.
+        UserError: an unknown method, or fewer than two.
     """
     methods = METHODS.working()
     plain = [name for name, method in methods.items() if method.in_all and not method.wraps]
@@ -57,6 +57,9 @@ def compared_methods(names: str) -> list[str]:
     for name in chosen:
         if name not in methods and "+" not in name:
             raise unknown("method to compare:", name, ["all", *methods])
+        get_method(name)  # of a combination every part is looked at
+    if len(chosen) < 2:
+        raise UserError("--methods: name at least two methods, or all.")
     return sorted(chosen, key=lambda name: name != REFERENCE)
 
 
@@ -110,12 +113,7 @@ def compare_methods(
     Where a method that learns strengths is named, it is compared over its own base alone. The
     baseline of every comparison stands beside them with its rate tuned, and in one run at the
     recipe's; so does the best cell of the study's sweep, if it is in the store.
-
-    Raises:
-        UserError: fewer than two methods.
     """
-    if len(names) < 2:
-        raise UserError("--methods: name at least two methods, or all.")
     base = TrialRequest(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )

@@ -20,6 +20,7 @@ from harness.comparison.contest import (
     makers_of,
     own_folder,
     refuse_for_several,
+    refuse_unable,
 )
 from harness.comparison.enough import first_repeats, more_repeats, repeats_fields
 from harness.comparison.replaying import Replaying
@@ -98,9 +99,9 @@ def replay_searches(
     learned, given = learned_cells(table), given_cells(table)
     refuse_for_several(asked, study, is_one_of_many=bool(beside.within or beside.shown))
     names, notes = _names(asked, study, learned, given, beside)
-    makers_of(
-        names, given, study.objectives
-    )  # an unknown one is refused before anything is written
+    # What is unknown or cannot work here is refused before anything is written.
+    makers_of(names, given, study.objectives)
+    refuse_unable(names, study, table.space())
     budget = budget_of(asked.budget, study)
     confirm = CONFIRM_REPLAYED if asked.confirm is None else asked.confirm
     confirm = 0 if study.further else confirm

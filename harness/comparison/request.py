@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.driver.request import PlaceRequest, check_count
+from harness.driver.request import PlaceRequest, check_count, listed
 from harness.errors import UserError, unknown
 from harness.metrics import goals_of
 from harness.search.catalogue import POPULATION
@@ -111,6 +111,11 @@ class ComparisonRequest:
     """The command line that asks for the same, for the run's `command.json`."""
 
     def __post_init__(self) -> None:
+        for flag, names in (("methods", self.methods), ("search", self.search)):
+            if names is not None and names != "all" and "all" in listed(flag, names):
+                raise UserError(
+                    f"--{flag} {names}: all stands alone; leave out the others, or name each."
+                )
         Repeats.parse(self.repeats)
         check_count("seeds", self.seeds)
         check_count("workers", self.workers)

@@ -19,7 +19,7 @@ from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat
 from harness.data.copies import SCALES
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
-from harness.data.listing import BorderMask
+from harness.data.listing import BorderMask, Listing
 from harness.data.long_tail import drawn, grouped, with_tail_file
 from harness.data.pack import OnBad, pack
 from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder
@@ -65,6 +65,19 @@ def data_folder(name: str, data_root: str | None) -> Path:
     if not root.is_dir():
         raise UserError(f"--data-root {data_root} is not a folder.")
     return root
+
+
+def refuse_untested(name: str, listing: Listing) -> None:
+    """Whether there is a test image at all; a class may lack one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not listing.test:
+        raise UserError(
+            f"Dataset {name} has no test image, so no trial on it could be scored: give a class "
+            "more images, or a test folder."
+        )
 
 
 _KNOWN: dict[tuple[str | int | float | None, ...], PackInfo] = {}
@@ -114,6 +127,7 @@ def _pack_of(
     root = data_folder(name, data_root)
     options = dataset.Options.model_validate_json(options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
+    refuse_untested(name, listing)
     for note in listing.notes:
         console.warn(f"{name}: {note}")
     made = pack(

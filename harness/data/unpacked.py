@@ -22,7 +22,7 @@ from harness.data.listing import Item, Listing
 from harness.data.long_tail import drawn, grouped, with_tail_file
 from harness.data.pack import OnBad, found_pack
 from harness.data.pack_format import PackInfo, packs_of
-from harness.data.packed import data_folder, file_dataset, forget_packs
+from harness.data.packed import data_folder, file_dataset, forget_packs, refuse_untested
 from harness.spec import DataSpec
 
 SHA256 = "0" * 64
@@ -94,6 +94,7 @@ def _look(
     if is_new:
         _LISTED[key] = (root, with_tail_file(dataset.listing(options, root), options, root))
     _, listing = _LISTED[key]
+    refuse_untested(name, listing)
     known = found_pack(
         listing, name=name, root=root, folder=Path(packs), size=size, scale=scale, on_bad=on_bad
     )

@@ -14,7 +14,7 @@ from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.logged import Logs
-from harness.driver.request import EngineRequest, TrainRequest
+from harness.driver.request import EngineRequest, TrainRequest, listed
 from harness.driver.said import said
 from harness.driver.setup import Prepared, make_runtime, refuse_idle, refuse_root, with_weights
 from harness.errors import UserError
@@ -141,6 +141,10 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     if asked.base:
         if "base" not in get_method(asked.method).Options.model_fields:
             raise UserError(f"--base is for --method metapeft, not for {asked.method}.")
+        for field in {"options", "options.base"} & asked.settings.keys():
+            raise UserError(
+                f"--set {field}={asked.settings[field]} and --base {asked.base}: give one of them."
+            )
         named["options.base"] = asked.base
     request = request.with_values({**named, **chosen}, source="command line")
     given = {"method", "seed"} | {FLAGS[field] for field in chosen}
@@ -185,5 +189,6 @@ def _chosen(asked: TrainRequest) -> dict[str, Any]:
     if asked.sites is not None and asked.sites.endswith(".json"):
         chosen["placement"] = read_placement(Path(asked.sites)).placement.root
     elif asked.sites is not None:
+        listed("sites", asked.sites)
         chosen["positions"] = asked.sites
     return chosen

@@ -141,6 +141,7 @@ def plan_recommendation(asked: RecommendRequest, console: Console) -> RecommendP
         count=None,
         full=full,
         budget=budget,
+        most=steps.most,
     )
     sweep = SweepRequest(
         study=StudyRequest(study=study),

@@ -69,6 +69,19 @@ def check_count(flag: str, value: object, least: int = 1) -> None:
         raise UserError(f"--{flag} {value}: it takes whole numbers from {least} on.")
 
 
+def listed(flag: str, text: str) -> list[str]:
+    """Names with commas between them.
+
+    Raises:
+        UserError: one is given twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--{flag} {text}: {name} is given twice; give it once.")
+    return names
+
+
 def parse_size(text: str | int) -> int:
     """Bytes: `0`, or a number with K, M, G or T behind it, each 1024 times the last.
 

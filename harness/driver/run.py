@@ -23,7 +23,7 @@ from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
 from harness.search.catalogue import POPULATION, refuse_objectives
-from harness.search.plan import SearchPlan, SearchRequest, plan_searches
+from harness.search.plan import SearchPlan, SearchRequest, learning_methods, plan_searches
 from harness.spec import TrialSpec
 from harness.store.differences import why_another
 from harness.store.liveness import driving
@@ -159,7 +159,10 @@ class OneSearchPlan(SweepPlan):
     def words(self) -> Iterator[str]:
         study = self.prepared.study
         yield f"{study.name}: {study.question}"
-        yield said(self.planned.full, study.seeds[:1], varied_by(study.space or study.axes))
+        varied = varied_by(study.space or study.axes)
+        if self.asked.search in learning_methods():  # all that it trains is one configuration
+            varied = {}
+        yield said(self.planned.full, study.seeds[:1], varied)
         yield self.planned.words
         if study.further:
             yield f"Objectives: {', '.join(study.objectives)}; sought is their front."
@@ -173,6 +176,7 @@ class OneSearchPlan(SweepPlan):
             amount, unit = planned.budget.amount, planned.budget.unit
             if unit != "s":
                 whole = amount / planned.full.recipe.epochs if unit == "epochs" else amount
+                whole = whole if planned.most is None else min(whole, planned.most)
                 amount = whole * probe_seconds(planned.full, runtime)
             return amount * len(planned.starts)
 

@@ -90,6 +90,7 @@ def prepare(
     if place.data_root is not None or place.on_bad_image == "skip":  # every cell is looked at
         refuse_root(place, {request.data.name for _, request in study.cell_requests()})
     runtime = make_runtime(place, study.base.backbone, file, console)
+    _refuse_engine(engine, runtime)
     return Prepared(
         study=study,
         run_name=run_name,
@@ -100,17 +101,39 @@ def prepare(
     )
 
 
-def refuse_root(place: PlaceRequest, datasets: Iterable[str]) -> None:
+def _refuse_engine(asked: EngineRequest, runtime: Runtime) -> None:
+    """Whether workers can be what is asked for, on this device; as the engine itself will say.
+
+    Raises:
+        UserError: they cannot.
+    """
+    on_gpu = runtime.device.startswith("cuda")
+    if asked.gpus_per_trial is not None and not on_gpu:
+        raise UserError(
+            f"--gpus-per-trial {asked.gpus_per_trial:g}: trials run on {runtime.device}; leave it "
+            "out, or give --device cuda."
+        )
+    if asked.kind == "slurm":
+        from harness.engines.slurm import refuse_options
+
+        refuse_options(asked.slurm, on_gpu)
+
+
+def refuse_root(
+    place: PlaceRequest,
+    datasets: Iterable[str],
+    instead: str = "name a dataset, as in --set data=folder",
+) -> None:
     """Whether a folder of images, or what to do with bad ones, was given for drawn datasets alone.
 
     Raises:
-        UserError: it was; names what would read it.
+        UserError: it was; says what to do instead.
     """
     names = sorted(datasets)
     if place.data_root is not None and all(is_drawn(name) for name in names):
         raise UserError(
             f"--data-root {place.data_root}: {', '.join(names)} is drawn, not read from files; "
-            "name a dataset, as in --set data=folder."
+            f"{instead}."
         )
     if place.on_bad_image == "skip" and all(is_drawn(name) for name in names):
         raise UserError(
@@ -257,6 +280,8 @@ def check_device(name: str) -> None:
         raise UserError(f"Unknown device {name!r}: write cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"Device {name!r} is none that trials run on: write cpu, cuda or cuda:N.")
+    if device.type == "cpu" and device.index:
+        raise UserError(f"Device {name!r} is not there: a machine has one cpu; write cpu.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"Device {name!r} is not there: this machine has no CUDA GPU.")
     if device.index is not None and device.index >= max(1, torch.cuda.device_count()):

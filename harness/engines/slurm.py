@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.engines.base import Ended, Reported, RunTrial
@@ -173,6 +174,16 @@ class SlurmEngine:
         while time.monotonic() < deadline and not all(job.done() for job in self._jobs.values()):
             time.sleep(POLL_S)
         shutil.rmtree(self._desk.folder, ignore_errors=True)
+
+
+def refuse_options(options: Mapping[str, Any], on_gpu: bool) -> None:
+    """Whether jobs with such options can be submitted here; none is.
+
+    Raises:
+        UserError: as `SlurmEngine`.
+    """
+    with TemporaryDirectory() as folder:
+        _executor(Path(folder), options, on_gpu)
 
 
 def _executor(folder: Path, options: Mapping[str, Any], on_gpu: bool) -> Any:

@@ -135,7 +135,7 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
             f"--optuna {url} already has a study {folder.name}; write to another."
         ) from error
     except (SQLAlchemyError, ValueError, ImportError) as error:
-        raise UserError(f"--optuna {url} cannot be used: {error}.") from error
+        raise UserError(f"--optuna {url} cannot be used: {str(error).splitlines()[0]}.") from error
     return len(trials)
 
 

@@ -40,7 +40,7 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
         select=select,
         test=select if whole.test is whole.select else _some(whole.test, share / epochs),
     )
-    recipe = spec.recipe.model_copy(update={"epochs": 1})
+    recipe = spec.recipe.model_copy(update={"epochs": 1, "warmup_epochs": 0})
     with attached(spec, runtime) as (classifier, prepared):
         seconds = 0.0
         for _ in range(2):

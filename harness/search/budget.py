@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,6 +50,19 @@ class Budget:
         if unit == "trials":
             return cls(amount=float(amount) * epochs, unit="epochs")
         return cls(amount=float(amount), unit=unit)
+
+    def refuse_below(self, lengths: Collection[int]) -> None:
+        """Whether it pays for one of the trials that have so many epochs.
+
+        Raises:
+            UserError: it is in epochs, and does not.
+        """
+        fewest = min(lengths)
+        if self.unit == "epochs" and self.amount < fewest:
+            which = "each" if len(lengths) == 1 else "the shortest"
+            raise UserError(
+                f"--budget {self.amount:g}epochs pays for no trial: {which} has {fewest} epochs."
+            )
 
     def holds(self, spent: Spent, full_run_flops: int) -> bool:
         """Whether so much is within a budget that is not in trials."""

@@ -79,6 +79,8 @@ class SearchPlan:
     """One that is whole: the space's default, or a method that learns strengths."""
     budget: Budget
     """Of each."""
+    most: int | None = None
+    """Trials that each can have, whatever its budget; None: no such number is known."""
 
 
 def learning_methods() -> list[str]:
@@ -348,9 +350,10 @@ def _tasks(
     """What each repeat is started with.
 
     Raises:
-        UserError: a log that is there is of other trials than would come of it now. To be seen
-            here, before anything is written or trained.
+        UserError: the budget pays for no trial, or a log that is there is of other trials than
+            would come of it now. To be seen here, before anything is written or trained.
     """
+    budget.refuse_below(space.lengths)
     for repeat in range(repeats):
         refuse_another(folder.log(repeat), space, make, beyond=beyond)
     return [

@@ -85,6 +85,12 @@ class Steps:
         pairs = itertools.product(range(len(self.places)), range(len(self.strengths)))
         return next((Key(*pair) for pair in pairs if self.cell(Key(*pair)) == cell), None)
 
+    @property
+    def most(self) -> int:
+        """Trials of a plan that any budget pays for: every strength at the place that is best, and
+        a few at the widest and one at each other place before."""
+        return RATE_TRIALS + len(self.places) - 1 + len(self.strengths) - 1
+
     def wave(self, told: Mapping[Key, float], left: float, count_trials: bool) -> list[Key]:
         """The trials that are next, to be run side by side; none: the plan is over.
 

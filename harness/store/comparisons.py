@@ -133,6 +133,11 @@ class SearchComparison(Frozen):
         return min(count, len(self.seeds)) if search in self.given else count
 
     @property
+    def used_seeds(self) -> tuple[int, ...]:
+        """The training seeds that a repeat of any search has; fewer repeats leave some out."""
+        return self.seeds[: self.most_repeats]
+
+    @property
     def given(self) -> tuple[str, ...]:
         """The searches whose trials are given, so that they have no chance of their own."""
         return (*self.learned, *self.standing)

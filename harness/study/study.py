@@ -6,22 +6,24 @@ Owns: the `Study` type and finding studies by name or path. Must not know: torch
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from harness.errors import UserError, unknown
 from harness.metrics import Goal, Objective, goals_of
 from harness.spec import Frozen, TrialRequest
-from harness.study.axes import Axis, Range, Switches, request_values
+from harness.study.axes import Axis, Range, Switches, in_words, request_values
 from harness.study.figures import AnyView, Embedding, View
 
 
 class Study(Frozen):
     """A question with everything needed to answer it and to show the answer."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    name: str
+    """Of small letters, digits and `_`: folders are named after it."""
     question: str
     paper: str = "none"
     """The table or figure of the paper that asks the same, e.g. `Fig. 1(c)`."""
@@ -46,6 +48,13 @@ class Study(Frozen):
     """False: the cells' trainable parameters are counted, and nothing is trained."""
     smoke: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = Field(default={})
     """Field -> values: the small version that `--smoke` runs (axes shortened, fields set)."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if re.fullmatch(r"[a-z0-9_]+", name) is None:
+            raise UserError(f"name {name!r}: write small letters from a to z, digits and _ alone.")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -129,7 +138,16 @@ class Study(Frozen):
         return None
 
     def at_smoke_scale(self) -> Study:
-        """The study's small version: shortened axes, single values set on the base, one seed."""
+        """The study's small version: shortened axes, single values set on the base, one seed.
+
+        Raises:
+            UserError: an axis has no such value, or a trial no such field.
+        """
+        for axis in self.axes:
+            for value in self.smoke.get(axis.field, ()):
+                if value not in axis.values:
+                    what = f"value of {axis.field} in the smoke of study {self.name}:"
+                    raise unknown(what, in_words(value), list(map(in_words, axis.values)))
         lengths = {a.field for a in self.axes}
         axes = tuple(
             a.model_copy(update={"values": self.smoke.get(a.field, a.values)}) for a in self.axes

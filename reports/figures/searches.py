@@ -46,7 +46,8 @@ def anytime(compared: Searches) -> Figure:
     # Collapsed first choices would flatten everything else; bands may leave the frame.
     lowest, highest = lines["test"].min(), lines["test_high"].max()
     if cells is not None:
-        highest = max(highest, cells.best_test)
+        # A few repeats may all have found what chance put above the best cell's mean.
+        lowest, highest = min(lowest, cells.best_test), max(highest, cells.best_test)
         axes[0].axhline(cells.best_test, color="0.4", linestyle="--", linewidth=0.8)
         _note(axes[0], 0.02, cells.best_test, "best cell on test, by hindsight", va="bottom")
         _regret_axis(axes[1], lines["regret"], cells.target, compared.recorded.scale)
@@ -104,7 +105,7 @@ def _regret_axis(axis: Axes, regret: pd.Series[float], target: float, scale: Sca
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     # Empty space below the target says nothing when no search comes near it.
     bottom = 0.0 if regret.min() <= target else 0.8 * target
-    axis.set_ylim(bottom, 1.5 * max(step, regret.max()))
+    axis.set_ylim(bottom, 1.5 * max(step, target, regret.max()))
 
 
 def _anytime_line(

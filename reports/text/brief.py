@@ -30,6 +30,7 @@ from harness.store.search_log import tells
 
 SHOWN_TESTS = f"% {SHOWN_WORDS}"
 NO_TEST = "none yet"
+ONE_SEED = "one seed, so the score has no interval"
 KEPT = ("--study", "--set", "--weights", "--data-root", "--objective")
 """Options of a comparison that a search of its own needs too."""
 
@@ -99,8 +100,8 @@ def _sweep_caveats(
     if diverged := int((own == "DIVERGED").sum()):
         found.append(f"{diverged} of the choice's {_many(len(own), 'trial')} diverged")
     if choice.row["n"] < 2:
-        more = "" if run.searches else "; `--seeds 3` adds more"
-        found.append(f"one seed, so the score has no interval{more}")
+        more = "" if run.searches else _more_seeds(run.seeds)
+        found.append(f"{ONE_SEED}{more}")
     ends = [f"{run.label(f)} = {run.words(choice.cell[f])}" for f in choice.at_edge]
     return [*found, *(f"{words} is the end of its range" for words in ends)]
 
@@ -152,7 +153,10 @@ def searches_brief(line: str | None, compared: Searches) -> Brief:
     if table.empty:
         return Brief("Choice", f"{NO_TEST}: no search has a choice within {plan.budget}")
     row = table.iloc[int(table["select"].to_numpy().argmax())]
-    name, scale, seeds = str(row.name), recorded.scale, len(plan.seeds)
+    name, scale = str(row.name), recorded.scale
+    own = compared.choices.final
+    # Fewer repeats than the study has seeds leave some of them out.
+    seeds = own[(own["search"] == name) & own["test"].notna()]["seed"].nunique()
     select = chosen_by(scale, row["select"], row["select_ci"])
     caveats = _seen_test(data)
     if seeds < 2:
@@ -228,7 +232,7 @@ def train_brief(
     if diverged:
         caveats.append(f"{diverged} of {_many(count, 'seed')} diverged, and counts as chance")
     elif count < 2:
-        caveats.append("one seed, so the score has no interval; `--seeds 3` adds more")
+        caveats.append(f"{ONE_SEED}{_more_seeds([spec.seed])}")
     seconds = sum(record.cost.device_s for record in records)
     seeds = ", ".join(str(record.spec.seed) for record in records)
     return Brief(
@@ -249,6 +253,11 @@ def _test(mean: float, half_width: float, count: int, data: DataSpec, unit: str 
 def _seen_test(data: DataSpec) -> list[str]:
     is_seen = data.select_on == "test"
     return ["SELECTED ON TEST, which flatters every choice"] if is_seen else []
+
+
+def _more_seeds(seeds: Sequence[int]) -> str:
+    """How to add to one seed: `--seeds` begins at 0, so it would replace any other."""
+    return "; `--seeds 3` adds more" if list(seeds) == [0] else ""
 
 
 def _clauses(found: list[str]) -> str | None:

@@ -67,7 +67,8 @@ def searches_caption(compared: Searches) -> str:
     """How searches were compared, on what, and how often: the words under their figures."""
     plan, study = compared.recorded.comparison, compared.recorded.study
     how = "Live" if plan.table is None else "Replayed from a table of every cell"
-    seeds = f"{len(plan.seeds)} training seed{'s' if len(plan.seeds) > 1 else ''}"
+    count = len(plan.used_seeds)
+    seeds = f"{count} training seed{'s' if count > 1 else ''}"
     labels = {axis.field: axis.label for axis in study.axes}
     cell = plan.reference.cell.items()
     one_run = ", ".join(f"{labels.get(field, field)} {value}" for field, value in cell)
@@ -76,7 +77,7 @@ def searches_caption(compared: Searches) -> str:
     beside = f" Spaces: {', '.join(spaces)}." if len(spaces) > 1 else ""
     interval = (
         "Intervals: over training seeds. "
-        if len(plan.seeds) > 1
+        if count > 1
         else "One training seed: intervals are of search chance alone, not of training. "
     )
     return (

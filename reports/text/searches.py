@@ -165,7 +165,7 @@ def _choices(compared: Searches) -> Chapter:
             "P: probability that a repeat of this search is better than one of random search as it "
             "was run with the same seed, ties by half, with its bootstrap interval."
         )
-    if len(plan.seeds) == 1:
+    if len(plan.used_seeds) == 1:
         notes.append("One training seed: no interval over seeds; what is known is search chance.")
     return Chapter(
         title=f"Choices within {plan.budget}",
