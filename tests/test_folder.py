@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import tarfile
 
 import numpy as np
@@ -227,6 +228,43 @@ def test_webdataset_shards(tmp_path):
         add(tar, "7.png", encoded(7))
     with pytest.raises(UserError, match=r"train-2.tar: 7.png has neither .cls nor .json"):
         listed(root)
+
+
+SAMPLES = [("0.png", b"0"), ("0.cls", b"a"), ("1.png", b"1"), ("1.cls", b"b")]
+SAMPLES += [("2.png", b"2"), ("2.cls", b"a"), ("3.png", b"3"), ("3.cls", b"b")]
+
+
+@pytest.mark.parametrize(
+    "members,words",
+    [
+        ([], r"s\.tar names no image"),
+        ([("0.v1.png", b"0"), ("0.v1.cls", b"a")], "no dot in NAME"),
+        ([*SAMPLES, ("0.jpg", b"0")], "0.png and 0.jpg are two images of one sample"),
+        ([*SAMPLES, ("0.cls", b"b")], "two files called 0.cls"),
+        ([*SAMPLES, ("0.json", b'{"label": "b"}')], "0.cls says 'a' and 0.json says 'b'"),
+        ([*SAMPLES, ("0.json", b'{"label": "a"}')], None),
+        ([("0.json", b'{"caption": "x"}'), *SAMPLES, ("1.json", b"{}")], None),
+        ([*SAMPLES, ("9.cls", b"b")], "1 labels in shards are of no image"),
+        (
+            [*SAMPLES, ("4.png", b"4"), ("4.json", b'{"label": "a", "cls": 0}')],
+            "1 samples have another value beside the field 'label'",
+        ),
+    ],
+)
+def test_two_answers_in_a_shard_are_refused_or_said(tmp_path, members, words):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, content in members:
+            add(tar, name, content)
+    try:
+        found = listed(tmp_path)
+    except UserError as error:
+        assert words and re.search(words, str(error))
+        return
+    assert found.classes == ("a", "b")
+    labels = {item.path: item.label for item in (*found.train, *found.test)}
+    assert [labels[f"s.tar::{n}.png"] for n in range(4)] == [0, 1, 0, 1]
+    said = [note for note in found.notes if "drawn for testing" not in note]
+    assert bool(said) == bool(words) and re.search(words or "", " ".join(said))
 
 
 def write_arrow(table, file):

@@ -99,6 +99,12 @@ def test_blanks_and_case_of_a_header_do_not_count(tmp_path, header):
         (f"path,label,split\n{ROWS}", "utf-16", "UTF-16"),
         ("file,class\na/0.png,a\n", "utf-8", "reads 'file,class'"),
         ("path,label,split\na/0.png,a,train\nb/0.png,,train\n", "utf-8", "line 3"),
+        ("path,label,split\n", "utf-8", r"split\.csv names no image: write"),
+        ("path,label,split\na/0.png,a,val\n", "utf-8", "names no image of train or test"),
+        ("path,label,Label\na/0.png,a,b\n", "utf-8", "two columns called 'label'"),
+        (f"path,label,split,split\n{ROWS}", "utf-8", "two columns called 'split'"),
+        ('path,label\na/0.png,a\nb/0.png,"b\na/1.png,a"\n', "utf-8", "line 3: a field goes on"),
+        ('path,label\r\na/0.png,a,"\r\nb/0.png,b\r\n', "utf-8", "line 2: a field goes on"),
     ],
 )
 def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
@@ -106,12 +112,43 @@ def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
         listed(csv(tmp_path, text, encoding))
 
 
-def test_a_list_in_parquet_may_have_no_gaps(tmp_path):
+PATHS = ["a/0.png", "b/0.png"]
+
+
+@pytest.mark.parametrize(
+    "columns,words",
+    [
+        ([("path", ["a/0.png", None]), ("label", ["a", "b"])], "line 2: write a value for path"),
+        ([("path", [0, 1]), ("label", ["a", "b"])], "line 1: path 0 is no text"),
+        (
+            [("path", [{"a": "0"}] * 2), ("label", ["a", "b"])],
+            r"line 1: path {'a': '0'} is no text",
+        ),
+        ([("path", PATHS), ("label", [["a"], ["b"]])], r"line 1: label \['a'\] names no class"),
+        ([("path", PATHS), ("label", [0.0, float("nan")])], "line 2: label nan names no class"),
+        ([("path", PATHS), ("label", [0.0, 0.5])], "line 2: label 0.5 names no class"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("split", [0, 1])], "line 1: Unknown split '0'"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("split", [False] * 2)], "Unknown split 'False'"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("label", ["b", "a"])], "'label' as the name of"),
+        ([("path", pa.array([], "string")), ("label", pa.array([], "string"))], "names no image"),
+    ],
+)
+def test_mistakes_in_a_list_in_parquet_are_named(tmp_path, columns, words):
     tree(tmp_path, {"a": 3, "b": 3})
-    rows = {"path": ["a/0.png", None], "label": ["a", "b"]}
-    pq.write_table(pa.table(rows), tmp_path / "list.parquet")
-    with pytest.raises(UserError, match="line 2: write a value for path and label"):
+    names, values = zip(*columns, strict=True)
+    table = pa.Table.from_arrays([pa.array(column) for column in values], names=list(names))
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(UserError, match=words) as refused:
         listed(tmp_path, list="list.parquet")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0.0, 1.0], [False, True], ["²", "①"]])
+def test_numbers_are_names_of_classes_too(tmp_path, labels):
+    tree(tmp_path, {"a": 1, "b": 1})
+    table = pa.table({"path": PATHS * 2, "label": labels * 2, "split": ["", None, None, ""]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    assert listed(tmp_path, list="list.parquet").classes == tuple(map(str, labels))
 
 
 def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path):

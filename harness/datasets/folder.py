@@ -117,7 +117,7 @@ def _found(
     tables, shards = _below(root, ".parquet") or saved, _below(root, ".tar")
     if tables or shards:
         refuse_beside_folders(tables or shards, folders_with_images(root))
-        return of_tables(root, tables) if tables else (list(of_shards(root, shards)), None)
+        return of_tables(root, tables) if tables else (list(of_shards(root, shards, notes)), None)
     found = list(_of_tree(root, notes))
     if not found:
         raise MissingData(

@@ -134,7 +134,8 @@ def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[st
 
 def natural(name: str) -> tuple[bool, int, str]:
     """What classes are sorted by: numbers by value and before names."""
-    return (True, 0, name) if not name.isdigit() else (False, int(name), name)
+    # Of `²` and `①`, which are digits too, int() makes nothing.
+    return (True, 0, name) if not name.isdecimal() else (False, int(name), name)
 
 
 def folders_with_images(root: Path) -> dict[str, list[str]]:
