@@ -58,7 +58,7 @@ def test_a_tail_from_a_file(tmp_path):
     root = two_splits(tmp_path / "data")
     (root / "counts.csv").write_text("class,count\nb,2\n")
     options = FolderOptions(tail="counts.csv")
-    listing = with_tail_file(listed(root), options, root)
+    listing = with_tail_file(listed(root, tail="counts.csv"), options, root)
     assert [item.label for item in listing.train] == [0] * 6 + [1] * 2
     assert listing.notes == ("counts.csv has no count of class 'a': all images are kept.",)
     for content, words in (
@@ -97,9 +97,13 @@ def test_a_tail_file_that_cannot_be_read_is_named(tmp_path):
         ({"imbalance": None, "tail": "exp", "tail_seed": 0}, None),
         ({"tail": "counts.csv", "tail_seed": 3}, None),
         ({"dev_per_class": 2, "tail_seed": 3}, None),
+        ({"groups": "groups.csv", "grouped_by": "thirds"}, "no effect beside a file of groups"),
+        ({"groups": "groups.csv", "head_above": 3}, "no effect beside a file of groups"),
+        ({"groups": "groups.csv", "tail_below": 3}, "no effect beside a file of groups"),
+        ({"bands": []}, r"bands=\[\] names no band"),
     ],
 )
-def test_what_would_shape_no_tail_is_refused(given, words):
+def test_what_would_have_no_effect_is_refused(given, words):
     if words is None:
         options_of("folder", given)
         return
@@ -120,7 +124,7 @@ def test_a_list_says_what_is_what(tmp_path):
     assert listing.classes == ("9", "10")
     assert listing.train[:2] == (Item("x/0.png", 1), Item("y/0.png", 0))
     assert listing.test == (Item("x/1.png", 1),)
-    assert ["left out" in note or "another line" in note for note in listing.notes] == [True] * 2
+    assert ["left out" in note or "another line" in note for note in listing.notes] == [True] * 3
     table = pa.table(
         {
             "path": ["x/0.png", "y/0.png", "x/1.png"],
@@ -130,6 +134,9 @@ def test_a_list_says_what_is_what(tmp_path):
     )
     pq.write_table(table, tmp_path / "other.parquet")
     assert listed(tmp_path, list="other.parquet").classes == ("p", "q")
+
+
+FINE = [("x/0.png", "x", "train"), ("x/1.png", "y", "train"), ("x/2.png", "x", "test")]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +152,19 @@ def test_a_list_says_what_is_what(tmp_path):
         ([("x/0.png", "x", "train")], {}, "no test image"),
         ([("x/0.png", "x", ""), ("x/1.png", "x", "test")], {}, "line 2: no split is named"),
         ([("x/0.png", "x", "train"), ("x/1.png", "y", "test")], {}, "'y' has no training image"),
+        ([("x/0.png", "x", "train")], {"classes": "none.txt"}, r"none\.txt names no class"),
+        (
+            FINE,
+            {"test_fraction": 0.5},
+            "=0.5 has no effect .* that of split.csv, line 2 is",
+        ),
+        (FINE, {"split_seed": 5}, "split_seed=5 has no effect where the splits are named"),
     ],
 )
 def test_mistakes_in_a_list_name_the_line(tmp_path, rows, options, words):
     tree(tmp_path, {"x": 4})
     (tmp_path / "names.txt").write_text("x\n")
+    (tmp_path / "none.txt").write_text("\n")
     write_list(tmp_path, rows)
     with pytest.raises(UserError, match=words):
         listed(tmp_path, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ from support.images import tree
 from harness.datasets.folder import Folder, FolderOptions
 from harness.errors import UserError
 
+FORMS = ("NFC", "NFD")
 THREE = {"a": 4, "b": 4, "c": 4}
 
 
@@ -75,6 +78,42 @@ def test_a_file_of_images_beside_class_folders_is_refused(tmp_path, left):
     (tmp_path / left).write_bytes(b"")
     with pytest.raises(UserError, match=f"There are {left} and class folders a, b, c"):
         listed(tmp_path)
+
+
+def test_folders_of_one_name_in_several_classes_are_said(tmp_path):
+    for year in ("2023", "2024"):
+        tree(tmp_path / year, THREE)
+    found = listed(tmp_path)
+    assert found.classes == ("2023", "2024")
+    assert "several classes have a, b, c: if those are the classes" in " ".join(found.notes)
+    tree(tmp_path, {"2024": 1})
+    assert "if those are the classes" not in " ".join(listed(tmp_path).notes)
+
+
+def test_files_beside_class_folders_that_are_not_read_are_said(tmp_path):
+    tree(tmp_path, THREE)
+    for name in ("a.zip", "labels.csv", ".hidden", "names.txt"):
+        (tmp_path / name).write_text("a\nb\nc\n")
+    note = "Class folders are read, and not what lies beside them: a.zip, labels.csv."
+    assert note in listed(tmp_path, classes="names.txt").notes
+
+
+def test_images_beside_those_of_a_list_are_said(tmp_path):
+    csv(tmp_path, f"path,label,split\n{ROWS}b/1.png,b,val\n")
+    note = "2 images beside those in split.csv are not in it, and are left out."
+    assert note in listed(tmp_path).notes
+
+
+@pytest.mark.parametrize(
+    "link,target", [("a/loop", "a"), ("a/loop", "."), ("loop", "."), ("a/b", "b")]
+)
+def test_a_link_into_a_folder_around_it_is_not_followed(tmp_path, link, target):
+    tree(tmp_path / "d", {"a": 3, "b": 3})
+    (tmp_path / "d" / link).symlink_to(tmp_path / "d" / target)
+    (tmp_path / "d" / "b" / "back").symlink_to(tmp_path / "d" / "b")
+    found = listed(tmp_path / "d")
+    assert found.classes == ("a", "b")
+    assert len(found.train) + len(found.test) == (9 if target == "b" else 6)
 
 
 def csv(root, text, encoding="utf-8"):
@@ -156,6 +195,9 @@ def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path
     rows = "a/0.png,cat,train\na/1.png,cat ,train\nb/0.png,dog,test\n"
     with pytest.raises(UserError, match="'cat' and 'cat ' differ in blanks alone"):
         listed(csv(tmp_path / "blanks", f"path,label,split\n{rows}"))
+    twice = tree(tmp_path / "accents", {unicodedata.normalize(form, "é"): 4 for form in FORMS})
+    with pytest.raises(UserError, match="accents are written alone, composed or decomposed"):
+        listed(twice)
     found = listed(tree(tmp_path / "case", {"Cat": 5, "cat": 5}))
     assert found.classes == ("Cat", "cat")
     assert any("'Cat' and 'cat' differ in case alone" in note for note in found.notes)

@@ -23,13 +23,15 @@ from harness.data.contract import DATASETS, FileDataset
 from harness.data.dataset import stratified
 from harness.data.decode import printable
 from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
-from harness.data.long_tail import LongTail
+from harness.data.long_tail import HEAD_ABOVE, TAIL_BELOW, LongTail
 from harness.datasets.forms import Found, of_list, of_shards, of_tables
-from harness.datasets.reading import class_folders, folders_with_images, natural
+from harness.datasets.reading import class_folders, folders_with_images, natural, walked
 from harness.datasets.two_ways import (
     refuse_beside_folders,
     refuse_lookalikes,
     refuse_one_class,
+    say_inner_folders,
+    say_unread,
     split_folders,
 )
 from harness.errors import UserError, unknown
@@ -56,9 +58,16 @@ class FolderOptions(LongTail, BorderMask):
     """Bands to use, counted from 0; None: RGB."""
 
     @model_validator(mode="after")
-    def _groups_are_made_once(self) -> FolderOptions:
+    def _each_has_an_effect(self) -> FolderOptions:
+        bounds = (self.head_above, self.tail_below)
         if self.groups is not None and self.grouped_by == "thirds":
             raise UserError("grouped_by=thirds has no effect beside a file of groups: give one.")
+        if self.groups is not None and bounds != (HEAD_ABOVE, TAIL_BELOW):
+            raise UserError(
+                "head_above and tail_below have no effect beside a file of groups: leave them out."
+            )
+        if self.bands == ():
+            raise UserError("bands=[] names no band: list some, counted from 0, or leave it out.")
         return self
 
 
@@ -110,7 +119,7 @@ def _found(
 ) -> tuple[list[Found], list[str] | None]:
     """All images, and the classes in order if the files say so."""
     if options.list is not None or (root / LIST).is_file():
-        return list(of_list(root / (options.list or LIST), notes)), None
+        return list(of_list(root / (options.list or LIST), root, notes)), None
     arrow = _below(root, ".arrow")
     # Beside the data, Hugging Face caches the results of `map`.
     saved = [file for file in arrow if not os.path.basename(file).startswith("cache-")]
@@ -124,6 +133,8 @@ def _found(
             f"There is no image in {printable(str(root))}. `harness data check folder` says what "
             "belongs there."
         )
+    say_inner_folders(((each.label, each.path) for each in found), notes)
+    say_unread(root, (options.classes, options.groups, options.tail), notes)
     return found, None
 
 
@@ -131,7 +142,7 @@ def _below(root: Path, suffix: str) -> list[str]:
     """Files under the root with a suffix, as relative paths."""
     return sorted(
         os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root, followlinks=True)
+        for folder, _, names in walked(root, root)
         for name in names
         if name.endswith(suffix) and not name.startswith(".")
     )
@@ -165,6 +176,10 @@ def _lines(file: Path) -> list[str]:
     repeated = [name for name, count in Counter(lines).items() if count > 1]
     if repeated:
         raise UserError(f"{file} names class {repeated[0]!r} twice.")
+    if not lines:
+        raise UserError(
+            f"{file} names no class: write one per line, or leave data.options.classes out."
+        )
     return lines
 
 
@@ -183,6 +198,13 @@ def _parted(
     if None in splits:
         origin = found[splits.index(None)].origin
         raise UserError(f"{origin}: no split is named, while others are of train or test.")
+    for field in ("test_fraction", "split_seed"):
+        value = getattr(options, field)
+        if value != FolderOptions.model_fields[field].default:
+            raise UserError(
+                f"data.options.{field}={value} has no effect where the splits are named, as that "
+                f"of {found[0].origin} is: leave it out."
+            )
     last = "test" if "test" in splits else "val"
     train = tuple(item for item, split in zip(items, splits, strict=True) if split == "train")
     test = tuple(item for item, split in zip(items, splits, strict=True) if split == last)

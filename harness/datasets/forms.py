@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from harness.data.decode import column_of, image_column, member_bytes, schema_of, tar_members
 from harness.data.listing import read_csv
 from harness.datasets.reading import SUFFIXES
-from harness.datasets.two_ways import SPLIT_WORDS, split_of
+from harness.datasets.two_ways import SPLIT_WORDS, say_unlisted, split_of
 from harness.errors import UserError, unknown
 
 FIELDS = ("label", "cls", "class")
@@ -35,8 +35,8 @@ class Found(NamedTuple):
     """File and line or row, for a message."""
 
 
-def of_list(file: Path, notes: list[str]) -> Iterator[Found]:
-    """Images that a CSV or Parquet list names, and in `notes` which of its lines are not used.
+def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
+    """Images that a CSV or Parquet list names, and in `notes` which lines and images are not used.
 
     Raises:
         UserError: it cannot be read, names no image, or a line of it is wrong; names the line.
@@ -70,6 +70,7 @@ def of_list(file: Path, notes: list[str]) -> Iterator[Found]:
     repeats = sum(count - 1 for count in seen.values())
     if repeats:
         notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
+    say_unlisted(file, root, seen, notes)
 
 
 def _parquet_rows(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
