@@ -81,6 +81,9 @@ def test_check_counts_and_names_what_is_wrong(tmp_path):
     fine = harness(*args)
     assert fine.exit_code == 0 and "No problem found." in fine.output
     assert fine.stdout.splitlines()[1].split() == ["a", "tail", "6", "6", "3"]
+    border = harness(*args, "--set", "data.options.border_mask=10")
+    assert border.exit_code == 1 and "border_mask=10 leaves nothing" in border.output
+    assert harness(*args, "--set", "data.options.border_mask=9").exit_code == 0
     (root / "train/b/0.png").write_bytes(b"")
     picture(1000).save(root / "train/a/5.png")  # that of test/a/0.png
     picture(1).save(root / "train/b/2.bmp")  # that of train/a/1.png, in another format

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import tarfile
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_a_tail_from_a_file(tmp_path):
     root = two_splits(tmp_path / "data")
     (root / "counts.csv").write_text("class,count\nb,2\n")
     options = FolderOptions(tail="counts.csv")
-    listing = with_tail_file(listed(root), options, root)
+    listing = with_tail_file(listed(root, tail="counts.csv"), options, root)
     assert [item.label for item in listing.train] == [0] * 6 + [1] * 2
     assert listing.notes == ("counts.csv has no count of class 'a': all images are kept.",)
     for content, words in (
@@ -96,9 +97,13 @@ def test_a_tail_file_that_cannot_be_read_is_named(tmp_path):
         ({"imbalance": None, "tail": "exp", "tail_seed": 0}, None),
         ({"tail": "counts.csv", "tail_seed": 3}, None),
         ({"dev_per_class": 2, "tail_seed": 3}, None),
+        ({"groups": "groups.csv", "grouped_by": "thirds"}, "no effect beside a file of groups"),
+        ({"groups": "groups.csv", "head_above": 3}, "no effect beside a file of groups"),
+        ({"groups": "groups.csv", "tail_below": 3}, "no effect beside a file of groups"),
+        ({"bands": []}, r"bands=\[\] names no band"),
     ],
 )
-def test_what_would_shape_no_tail_is_refused(given, words):
+def test_what_would_have_no_effect_is_refused(given, words):
     if words is None:
         options_of("folder", given)
         return
@@ -119,7 +124,7 @@ def test_a_list_says_what_is_what(tmp_path):
     assert listing.classes == ("9", "10")
     assert listing.train[:2] == (Item("x/0.png", 1), Item("y/0.png", 0))
     assert listing.test == (Item("x/1.png", 1),)
-    assert ["left out" in note or "another line" in note for note in listing.notes] == [True] * 2
+    assert ["left out" in note or "another line" in note for note in listing.notes] == [True] * 3
     table = pa.table(
         {
             "path": ["x/0.png", "y/0.png", "x/1.png"],
@@ -129,6 +134,9 @@ def test_a_list_says_what_is_what(tmp_path):
     )
     pq.write_table(table, tmp_path / "other.parquet")
     assert listed(tmp_path, list="other.parquet").classes == ("p", "q")
+
+
+FINE = [("x/0.png", "x", "train"), ("x/1.png", "y", "train"), ("x/2.png", "x", "test")]
 
 
 @pytest.mark.parametrize(
@@ -144,11 +152,19 @@ def test_a_list_says_what_is_what(tmp_path):
         ([("x/0.png", "x", "train")], {}, "no test image"),
         ([("x/0.png", "x", ""), ("x/1.png", "x", "test")], {}, "line 2: no split is named"),
         ([("x/0.png", "x", "train"), ("x/1.png", "y", "test")], {}, "'y' has no training image"),
+        ([("x/0.png", "x", "train")], {"classes": "none.txt"}, r"none\.txt names no class"),
+        (
+            FINE,
+            {"test_fraction": 0.5},
+            "=0.5 has no effect .* that of split.csv, line 2 is",
+        ),
+        (FINE, {"split_seed": 5}, "split_seed=5 has no effect where the splits are named"),
     ],
 )
 def test_mistakes_in_a_list_name_the_line(tmp_path, rows, options, words):
     tree(tmp_path, {"x": 4})
     (tmp_path / "names.txt").write_text("x\n")
+    (tmp_path / "none.txt").write_text("\n")
     write_list(tmp_path, rows)
     with pytest.raises(UserError, match=words):
         listed(tmp_path, **options)
@@ -227,6 +243,43 @@ def test_webdataset_shards(tmp_path):
         add(tar, "7.png", encoded(7))
     with pytest.raises(UserError, match=r"train-2.tar: 7.png has neither .cls nor .json"):
         listed(root)
+
+
+SAMPLES = [("0.png", b"0"), ("0.cls", b"a"), ("1.png", b"1"), ("1.cls", b"b")]
+SAMPLES += [("2.png", b"2"), ("2.cls", b"a"), ("3.png", b"3"), ("3.cls", b"b")]
+
+
+@pytest.mark.parametrize(
+    "members,words",
+    [
+        ([], r"s\.tar names no image"),
+        ([("0.v1.png", b"0"), ("0.v1.cls", b"a")], "no dot in NAME"),
+        ([*SAMPLES, ("0.jpg", b"0")], "0.png and 0.jpg are two images of one sample"),
+        ([*SAMPLES, ("0.cls", b"b")], "two files called 0.cls"),
+        ([*SAMPLES, ("0.json", b'{"label": "b"}')], "0.cls says 'a' and 0.json says 'b'"),
+        ([*SAMPLES, ("0.json", b'{"label": "a"}')], None),
+        ([("0.json", b'{"caption": "x"}'), *SAMPLES, ("1.json", b"{}")], None),
+        ([*SAMPLES, ("9.cls", b"b")], "1 labels in shards are of no image"),
+        (
+            [*SAMPLES, ("4.png", b"4"), ("4.json", b'{"label": "a", "cls": 0}')],
+            "1 samples have another value beside the field 'label'",
+        ),
+    ],
+)
+def test_two_answers_in_a_shard_are_refused_or_said(tmp_path, members, words):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, content in members:
+            add(tar, name, content)
+    try:
+        found = listed(tmp_path)
+    except UserError as error:
+        assert words and re.search(words, str(error))
+        return
+    assert found.classes == ("a", "b")
+    labels = {item.path: item.label for item in (*found.train, *found.test)}
+    assert [labels[f"s.tar::{n}.png"] for n in range(4)] == [0, 1, 0, 1]
+    said = [note for note in found.notes if "drawn for testing" not in note]
+    assert bool(said) == bool(words) and re.search(words or "", " ".join(said))
 
 
 def write_arrow(table, file):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ from support.images import tree
 from harness.datasets.folder import Folder, FolderOptions
 from harness.errors import UserError
 
+FORMS = ("NFC", "NFD")
 THREE = {"a": 4, "b": 4, "c": 4}
 
 
@@ -77,6 +80,42 @@ def test_a_file_of_images_beside_class_folders_is_refused(tmp_path, left):
         listed(tmp_path)
 
 
+def test_folders_of_one_name_in_several_classes_are_said(tmp_path):
+    for year in ("2023", "2024"):
+        tree(tmp_path / year, THREE)
+    found = listed(tmp_path)
+    assert found.classes == ("2023", "2024")
+    assert "several classes have a, b, c: if those are the classes" in " ".join(found.notes)
+    tree(tmp_path, {"2024": 1})
+    assert "if those are the classes" not in " ".join(listed(tmp_path).notes)
+
+
+def test_files_beside_class_folders_that_are_not_read_are_said(tmp_path):
+    tree(tmp_path, THREE)
+    for name in ("a.zip", "labels.csv", ".hidden", "names.txt"):
+        (tmp_path / name).write_text("a\nb\nc\n")
+    note = "Class folders are read, and not what lies beside them: a.zip, labels.csv."
+    assert note in listed(tmp_path, classes="names.txt").notes
+
+
+def test_images_beside_those_of_a_list_are_said(tmp_path):
+    csv(tmp_path, f"path,label,split\n{ROWS}b/1.png,b,val\n")
+    note = "2 images beside those in split.csv are not in it, and are left out."
+    assert note in listed(tmp_path).notes
+
+
+@pytest.mark.parametrize(
+    "link,target", [("a/loop", "a"), ("a/loop", "."), ("loop", "."), ("a/b", "b")]
+)
+def test_a_link_into_a_folder_around_it_is_not_followed(tmp_path, link, target):
+    tree(tmp_path / "d", {"a": 3, "b": 3})
+    (tmp_path / "d" / link).symlink_to(tmp_path / "d" / target)
+    (tmp_path / "d" / "b" / "back").symlink_to(tmp_path / "d" / "b")
+    found = listed(tmp_path / "d")
+    assert found.classes == ("a", "b")
+    assert len(found.train) + len(found.test) == (9 if target == "b" else 6)
+
+
 def csv(root, text, encoding="utf-8"):
     tree(root, {"a": 3, "b": 3})
     (root / "split.csv").write_bytes(text.encode(encoding))
@@ -99,6 +138,12 @@ def test_blanks_and_case_of_a_header_do_not_count(tmp_path, header):
         (f"path,label,split\n{ROWS}", "utf-16", "UTF-16"),
         ("file,class\na/0.png,a\n", "utf-8", "reads 'file,class'"),
         ("path,label,split\na/0.png,a,train\nb/0.png,,train\n", "utf-8", "line 3"),
+        ("path,label,split\n", "utf-8", r"split\.csv names no image: write"),
+        ("path,label,split\na/0.png,a,val\n", "utf-8", "names no image of train or test"),
+        ("path,label,Label\na/0.png,a,b\n", "utf-8", "two columns called 'label'"),
+        (f"path,label,split,split\n{ROWS}", "utf-8", "two columns called 'split'"),
+        ('path,label\na/0.png,a\nb/0.png,"b\na/1.png,a"\n', "utf-8", "line 3: a field goes on"),
+        ('path,label\r\na/0.png,a,"\r\nb/0.png,b\r\n', "utf-8", "line 2: a field goes on"),
     ],
 )
 def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
@@ -106,12 +151,43 @@ def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
         listed(csv(tmp_path, text, encoding))
 
 
-def test_a_list_in_parquet_may_have_no_gaps(tmp_path):
+PATHS = ["a/0.png", "b/0.png"]
+
+
+@pytest.mark.parametrize(
+    "columns,words",
+    [
+        ([("path", ["a/0.png", None]), ("label", ["a", "b"])], "line 2: write a value for path"),
+        ([("path", [0, 1]), ("label", ["a", "b"])], "line 1: path 0 is no text"),
+        (
+            [("path", [{"a": "0"}] * 2), ("label", ["a", "b"])],
+            r"line 1: path {'a': '0'} is no text",
+        ),
+        ([("path", PATHS), ("label", [["a"], ["b"]])], r"line 1: label \['a'\] names no class"),
+        ([("path", PATHS), ("label", [0.0, float("nan")])], "line 2: label nan names no class"),
+        ([("path", PATHS), ("label", [0.0, 0.5])], "line 2: label 0.5 names no class"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("split", [0, 1])], "line 1: Unknown split '0'"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("split", [False] * 2)], "Unknown split 'False'"),
+        ([("path", PATHS), ("label", ["a", "b"]), ("label", ["b", "a"])], "'label' as the name of"),
+        ([("path", pa.array([], "string")), ("label", pa.array([], "string"))], "names no image"),
+    ],
+)
+def test_mistakes_in_a_list_in_parquet_are_named(tmp_path, columns, words):
     tree(tmp_path, {"a": 3, "b": 3})
-    rows = {"path": ["a/0.png", None], "label": ["a", "b"]}
-    pq.write_table(pa.table(rows), tmp_path / "list.parquet")
-    with pytest.raises(UserError, match="line 2: write a value for path and label"):
+    names, values = zip(*columns, strict=True)
+    table = pa.Table.from_arrays([pa.array(column) for column in values], names=list(names))
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(UserError, match=words) as refused:
         listed(tmp_path, list="list.parquet")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0.0, 1.0], [False, True], ["²", "①"]])
+def test_numbers_are_names_of_classes_too(tmp_path, labels):
+    tree(tmp_path, {"a": 1, "b": 1})
+    table = pa.table({"path": PATHS * 2, "label": labels * 2, "split": ["", None, None, ""]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    assert listed(tmp_path, list="list.parquet").classes == tuple(map(str, labels))
 
 
 def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path):
@@ -119,6 +195,9 @@ def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path
     rows = "a/0.png,cat,train\na/1.png,cat ,train\nb/0.png,dog,test\n"
     with pytest.raises(UserError, match="'cat' and 'cat ' differ in blanks alone"):
         listed(csv(tmp_path / "blanks", f"path,label,split\n{rows}"))
+    twice = tree(tmp_path / "accents", {unicodedata.normalize(form, "é"): 4 for form in FORMS})
+    with pytest.raises(UserError, match="accents are written alone, composed or decomposed"):
+        listed(twice)
     found = listed(tree(tmp_path / "case", {"Cat": 5, "cat": 5}))
     assert found.classes == ("Cat", "cat")
     assert any("'Cat' and 'cat' differ in case alone" in note for note in found.notes)

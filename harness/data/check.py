@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harness.data.contract import FileDataset, OwnFormat
 from harness.data.decode import BadImage, Pixels, ReadImage
 from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.dev_set import DevSet
-from harness.data.listing import Item, Listing
+from harness.data.listing import BorderMask, Item, Listing
 from harness.data.long_tail import Counts, drawn_counts, grouped, with_tail_file
 from harness.data.pack_format import packs_of, verify
 from harness.spec import Frozen
@@ -70,6 +71,7 @@ def check(
     if isinstance(options, DevSet):
         used = drawn_counts(options, train.tolist(), listing.tail)
         dev = np.full(size, options.dev_per_class) if options.dev_per_class else None
+    mask = options.border_mask if isinstance(options, BorderMask) else 0
     alone = [listing.classes[label] for label in np.flatnonzero(used == 1)]
     if alone and dev is None:
         note = (
@@ -83,30 +85,43 @@ def check(
         dev=dev,
         test=test,
         groups=grouped(options, listing.groups, used.tolist()),
-        problems=(*_problems(listing, root, test, read, console), *_damaged(packs, name)),
+        problems=(
+            *_problems(listing, root, test, read, mask, console),
+            *_damaged(packs, name),
+        ),
     )
 
 
 def _problems(
-    listing: Listing, root: Path, test: Counts, read: ReadImage | None, console: Console
+    listing: Listing,
+    root: Path,
+    test: Counts,
+    read: ReadImage | None,
+    mask: int,
+    console: Console,
 ) -> Iterator[str]:
     absent = [listing.classes[label] for label in np.flatnonzero(test == 0)]
     if absent:
         yield f"{_few(absent, 'class', 'classes')} without a test image"
     source = source_of(listing, root, read)
     bad: list[str] = []
+    masked: list[str] = []
     same: dict[bytes, list[tuple[str, Item]]] = defaultdict(list)
     total = len(listing.train) + len(listing.test)
     with console.progress("Reading", total, "images") as advance:
         for split, items in (("train", listing.train), ("test", listing.test)):
-            for item, digest in each_decoded(source, items, _digest):
+            for item, seen in each_decoded(source, items, _seen):
                 advance("")
-                if isinstance(digest, BadImage):
-                    bad.append(f"{item_name(item)} ({digest.reason})")
-                else:
-                    same[digest].append((split, item))
+                if isinstance(seen, BadImage):
+                    bad.append(f"{item_name(item)} ({seen.reason})")
+                    continue
+                same[seen.digest].append((split, item))
+                if mask and 2 * mask >= seen.short_side:
+                    masked.append(item_name(item))
     if bad:
         yield f"{_few(bad, 'image', 'images')} that cannot be read"
+    if masked:
+        yield f"{_few(masked, 'image', 'images')} of which border_mask={mask} leaves nothing"
     repeated = [found for found in same.values() if len(found) > 1]
     leaks = [found for found in repeated if len({split for split, _ in found}) > 1]
     twins = [found for found in repeated if len({split for split, _ in found}) == 1]
@@ -121,10 +136,18 @@ def _problems(
             yield f"{_few(names, 'image', 'images')} {kind}"
 
 
-def _digest(pixels: Pixels) -> bytes:
+class _Seen(NamedTuple):
+    """What is kept of an image that was read."""
+
+    digest: bytes
+    short_side: int
+    """In pixels."""
+
+
+def _seen(pixels: Pixels) -> _Seen:
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()
+    return _Seen(digest.digest(), min(pixels.shape[:2]))
 
 
 def _damaged(packs: Path, name: str) -> Iterator[str]:

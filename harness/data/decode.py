@@ -226,13 +226,20 @@ def tar_members(file: Path) -> dict[str, tuple[int, int]]:
     """Name -> position and length in bytes of the files in an uncompressed tar file.
 
     Raises:
-        UserError: it is not a tar file, or ends early.
+        UserError: it is not a tar file, ends early, or has two files of one name.
     """
+    found: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(file, "r:") as tar:
-            return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+            for member in tar:
+                if not member.isfile():
+                    continue
+                if member.name in found:
+                    raise UserError(f"{file} holds two files called {member.name}: leave one.")
+                found[member.name] = (member.offset_data, member.size)
     except tarfile.TarError as error:
         raise UserError(f"{file} cannot be read as an uncompressed tar file: {error}.") from error
+    return found
 
 
 def member_bytes(file: Path, names: Sequence[str]) -> list[bytes]:

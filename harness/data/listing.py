@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -66,14 +67,17 @@ def _shown(names: Sequence[str]) -> str:
     return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
-def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+def read_csv(
+    file: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with their line numbers; bytes that are not UTF-8 become surrogates.
 
-    Blanks after a comma do not count, nor does the case of the columns' names.
+    Blanks after a comma do not count, nor does the case of the columns' names. Columns that are
+    neither needed nor `optional` may have any names.
 
     Raises:
-        UserError: there is no such file, it cannot be read, it lacks a column or a value, or is no
-            CSV in UTF-8.
+        UserError: there is no such file, it cannot be read, it lacks a column or a value or has a
+            column twice, a field holds a line break, or it is no CSV in UTF-8.
     """
     try:
         with file.open("rb") as raw:
@@ -91,6 +95,9 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
                     f"{file} has no column {missing[0]!r}: its first line must name the columns, "
                     f"{', '.join(columns)} among them, and reads {_shown(first)}.{hint}"
                 )
+            for name in (*columns, *optional):
+                if reader.fieldnames.count(name) > 1:
+                    raise UserError(f"{file} has two columns called {name!r}: leave one.")
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist.") from error
@@ -98,7 +105,26 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     except csv.Error as error:
         raise UserError(f"{file} cannot be read: {error}.") from error
+    above = 1
     for line, row in rows:
+        _refuse_line_breaks(file, above, line, row.values())
+        above = line
         if any(not row[name] for name in columns):
             raise UserError(f"{file}, line {line}: write a value for {' and '.join(columns)}.")
     return rows
+
+
+def _refuse_line_breaks(
+    file: Path, above: int, end: int, cells: Iterable[str | list[str] | None]
+) -> None:
+    """In a row that lies below line `above` and ends in line `end`: of quotation marks that do not
+    match, one swallows lines."""
+    # Where a row has more cells than there are columns, the last is a list of the others.
+    flat = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
+    breaks = sum(len(re.findall(r"\r\n|\r|\n", text)) for text in flat if text)
+    if breaks:
+        # A mark that none follows takes the end of the file's last line too.
+        line = max(above + 1, end - breaks)
+        raise UserError(
+            f"{file}, line {line}: a field goes on in the next line: see to its quotation marks."
+        )

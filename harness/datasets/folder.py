@@ -2,45 +2,37 @@
 
 Forms in the order in which they are looked for: a list (CSV or Parquet), Hugging Face's Parquet
 files or what its `save_to_disk` writes (Arrow), webdataset shards (`*.tar`), `train/<class>/` with
-`test/` or `val/`, and `<class>/`. Owns: these forms, and how train and test are told apart. Must
-not know: pixels, how images are packed.
+`test/` or `val/`, and `<class>/`. Owns: which of these forms is there, the class folders, and how
+train and test are told apart. Must not know: what files of the other forms hold (`forms`), pixels,
+how images are packed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field, model_validator
 
 from harness.data.contract import DATASETS, FileDataset
 from harness.data.dataset import stratified
-from harness.data.decode import (
-    column_of,
-    image_column,
-    member_bytes,
-    printable,
-    schema_of,
-    tar_members,
-)
+from harness.data.decode import printable
 from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
-from harness.data.long_tail import LongTail
-from harness.datasets.reading import SUFFIXES, class_folders, folders_with_images, natural
+from harness.data.long_tail import HEAD_ABOVE, TAIL_BELOW, LongTail
+from harness.datasets.forms import Found, of_list, of_shards, of_tables
+from harness.datasets.reading import class_folders, folders_with_images, natural, walked
 from harness.datasets.two_ways import (
-    SPLIT_WORDS,
     refuse_beside_folders,
     refuse_lookalikes,
     refuse_one_class,
+    say_inner_folders,
+    say_unread,
     split_folders,
-    split_of,
 )
 from harness.errors import UserError, unknown
 from harness.rng import generator
@@ -66,20 +58,17 @@ class FolderOptions(LongTail, BorderMask):
     """Bands to use, counted from 0; None: RGB."""
 
     @model_validator(mode="after")
-    def _groups_are_made_once(self) -> FolderOptions:
+    def _each_has_an_effect(self) -> FolderOptions:
+        bounds = (self.head_above, self.tail_below)
         if self.groups is not None and self.grouped_by == "thirds":
             raise UserError("grouped_by=thirds has no effect beside a file of groups: give one.")
+        if self.groups is not None and bounds != (HEAD_ABOVE, TAIL_BELOW):
+            raise UserError(
+                "head_above and tail_below have no effect beside a file of groups: leave them out."
+            )
+        if self.bands == ():
+            raise UserError("bands=[] names no band: list some, counted from 0, or leave it out.")
         return self
-
-
-class _Found(NamedTuple):
-    """An image whose class has a name but no number yet."""
-
-    path: str
-    label: str
-    split: str | None
-    origin: str
-    """File and line or row, for a message."""
 
 
 @DATASETS.register("folder")
@@ -127,23 +116,25 @@ folder: --data-root is a folder with one of
 
 def _found(
     options: FolderOptions, root: Path, notes: list[str]
-) -> tuple[list[_Found], list[str] | None]:
+) -> tuple[list[Found], list[str] | None]:
     """All images, and the classes in order if the files say so."""
     if options.list is not None or (root / LIST).is_file():
-        return list(_of_list(root / (options.list or LIST), notes)), None
+        return list(of_list(root / (options.list or LIST), root, notes)), None
     arrow = _below(root, ".arrow")
     # Beside the data, Hugging Face caches the results of `map`.
     saved = [file for file in arrow if not os.path.basename(file).startswith("cache-")]
     tables, shards = _below(root, ".parquet") or saved, _below(root, ".tar")
     if tables or shards:
         refuse_beside_folders(tables or shards, folders_with_images(root))
-        return _of_tables(root, tables) if tables else (list(_of_shards(root, shards)), None)
+        return of_tables(root, tables) if tables else (list(of_shards(root, shards, notes)), None)
     found = list(_of_tree(root, notes))
     if not found:
         raise MissingData(
             f"There is no image in {printable(str(root))}. `harness data check folder` says what "
             "belongs there."
         )
+    say_inner_folders(((each.label, each.path) for each in found), notes)
+    say_unread(root, (options.classes, options.groups, options.tail), notes)
     return found, None
 
 
@@ -151,119 +142,13 @@ def _below(root: Path, suffix: str) -> list[str]:
     """Files under the root with a suffix, as relative paths."""
     return sorted(
         os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root, followlinks=True)
+        for folder, _, names in walked(root, root)
         for name in names
         if name.endswith(suffix) and not name.startswith(".")
     )
 
 
-def _of_list(file: Path, notes: list[str]) -> Iterator[_Found]:
-    rows: Iterable[tuple[int, dict[str, Any]]]
-    if file.suffix == ".parquet":
-        try:
-            table = pq.read_table(file)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{file} cannot be read as Parquet: {error}.") from error
-        missing = [name for name in ("path", "label") if name not in table.column_names]
-        if missing:
-            raise UserError(f"{file} has no column {missing[0]!r}: path and label are needed.")
-        rows = enumerate(table.to_pylist(), start=1)
-    else:
-        rows = read_csv(file, ("path", "label"))
-    seen: Counter[str] = Counter()
-    ignored = 0
-    for line, row in rows:
-        word = row.get("split") or None
-        split = None if word is None else split_of(str(word))
-        if word is not None and split is None:
-            raise UserError(f"{file}, line {line}: {unknown('split', word, ['train', 'test'])}")
-        for name in ("path", "label"):
-            if row[name] is None or row[name] == "":
-                raise UserError(f"{file}, line {line}: write a value for path and label.")
-        seen[row["path"]] += 1
-        if split == "val":
-            ignored += 1
-            continue
-        yield _Found(row["path"], str(row["label"]), split, f"{file.name}, line {line}")
-    if ignored:
-        notes.append(f"{ignored} lines of {file.name} are of the split val and are left out.")
-    repeats = sum(count - 1 for count in seen.values())
-    if repeats:
-        notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
-
-
-def _of_tables(root: Path, files: list[str]) -> tuple[list[_Found], list[str] | None]:
-    names: list[str] | None = None
-    found = []
-    for file in files:
-        image_column(root / file)
-        column, known = _label_column(root / file)
-        names = names or known
-        for row, label in enumerate(column_of(root / file, column)):
-            origin = f"{file}, row {row}"
-            if label is None or (known and isinstance(label, int) and not 0 <= label < len(known)):
-                raise UserError(f"{origin}: label {label!r} is none of its {len(known or [])}.")
-            name = known[label] if known and isinstance(label, int) else str(label)
-            found.append(_Found(f"{file}::{row}", name, _split_in(file), origin))
-    return found, names
-
-
-def _label_column(file: Path) -> tuple[str, list[str] | None]:
-    """Name of the column of labels, and the names of the classes where the file holds them."""
-    schema = schema_of(file)
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = info.get("info", {}).get("features", {})
-    for name, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            return name, list(feature["names"])
-    if "label" in schema.names:
-        return "label", None
-    raise UserError(f"{file} has no column of labels: none is a ClassLabel or called 'label'.")
-
-
-def _split_in(file: str) -> str | None:
-    """The split that a file's name or a folder's starts with, as in `data/train-00000.parquet`."""
-    for part in reversed(Path(file.casefold()).parts):
-        for word, split in SPLIT_WORDS.items():
-            if part == word or part.startswith((f"{word}-", f"{word}_", f"{word}.")):
-                return split
-    return None
-
-
-def _of_shards(root: Path, files: list[str]) -> Iterator[_Found]:
-    for file in files:
-        images, labels = {}, {}
-        for member in tar_members(root / file):
-            folder, _, name = member.rpartition("/")
-            key, _, suffix = name.partition(".")
-            key = f"{folder}/{key}"
-            if f".{suffix.lower()}" in SUFFIXES:
-                images[key] = member
-            elif suffix in ("cls", "json"):
-                labels[key] = member
-        orphans = sorted(images.keys() - labels.keys())
-        if orphans:
-            raise UserError(f"{file}: {images[orphans[0]]} has neither .cls nor .json beside it.")
-        keys = list(images)
-        texts = member_bytes(root / file, [labels[key] for key in keys])
-        for key, text in zip(keys, texts, strict=True):
-            label = _label_of_sample(text, f"{file}, {labels[key]}")
-            yield _Found(f"{file}::{images[key]}", label, _split_in(file), f"{file}, {labels[key]}")
-
-
-def _label_of_sample(text: bytes, origin: str) -> str:
-    try:
-        value: Any = json.loads(text)
-    except ValueError:
-        value = text.decode("utf-8", "replace").strip()
-    if isinstance(value, dict):
-        value = next((value[key] for key in ("label", "cls", "class") if key in value), None)
-    if not isinstance(value, str | int) or value == "":
-        raise UserError(f"{origin}: no label; write a number or a name, or a field 'label'.")
-    return str(value)
-
-
-def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
+def _of_tree(root: Path, notes: list[str]) -> Iterator[Found]:
     splits = split_folders(root)
     test = splits.get("test") or splits.get("val")
     if splits and ("train" not in splits or test is None):
@@ -277,7 +162,7 @@ def _of_tree(root: Path, notes: list[str]) -> Iterator[_Found]:
     for folder, split in parts:
         for label, paths in class_folders(root, folder, notes).items():
             place = printable(os.path.join(folder, label))
-            yield from (_Found(path, label, split, place) for path in paths)
+            yield from (Found(path, label, split, place) for path in paths)
 
 
 def _lines(file: Path) -> list[str]:
@@ -291,11 +176,15 @@ def _lines(file: Path) -> list[str]:
     repeated = [name for name, count in Counter(lines).items() if count > 1]
     if repeated:
         raise UserError(f"{file} names class {repeated[0]!r} twice.")
+    if not lines:
+        raise UserError(
+            f"{file} names no class: write one per line, or leave data.options.classes out."
+        )
     return lines
 
 
 def _parted(
-    found: Sequence[_Found], index: dict[str, int], options: FolderOptions, notes: list[str]
+    found: Sequence[Found], index: dict[str, int], options: FolderOptions, notes: list[str]
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Training and test images; drawn where no split is named."""
     items = [Item(each.path, index[each.label]) for each in found]
@@ -309,6 +198,13 @@ def _parted(
     if None in splits:
         origin = found[splits.index(None)].origin
         raise UserError(f"{origin}: no split is named, while others are of train or test.")
+    for field in ("test_fraction", "split_seed"):
+        value = getattr(options, field)
+        if value != FolderOptions.model_fields[field].default:
+            raise UserError(
+                f"data.options.{field}={value} has no effect where the splits are named, as that "
+                f"of {found[0].origin} is: leave it out."
+            )
     last = "test" if "test" in splits else "val"
     train = tuple(item for item, split in zip(items, splits, strict=True) if split == "train")
     test = tuple(item for item, split in zip(items, splits, strict=True) if split == last)

@@ -118,7 +118,7 @@ def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[st
     for entry in sorted(os.scandir(root / under), key=lambda entry: entry.name):
         if not entry.is_dir():
             loose += not _is_hidden(entry.name) and is_image(entry.name)
-        elif not _is_hidden(entry.name):
+        elif not _is_hidden(entry.name) and not _leads_back(entry.path, root):
             found[entry.name] = _images_in(root, os.path.join(under, entry.name), notes)
     if loose:
         place = f"{printable(under)}/" if under else "the data root"
@@ -134,13 +134,18 @@ def class_folders(root: Path, under: str, notes: list[str]) -> dict[str, list[st
 
 def natural(name: str) -> tuple[bool, int, str]:
     """What classes are sorted by: numbers by value and before names."""
-    return (True, 0, name) if not name.isdigit() else (False, int(name), name)
+    # Of `²` and `①`, which are digits too, int() makes nothing.
+    return (True, 0, name) if not name.isdecimal() else (False, int(name), name)
 
 
 def folders_with_images(root: Path) -> dict[str, list[str]]:
     """Folders in `root` that hold images, at any depth, with their paths."""
     notes: list[str] = []
-    inner = [e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)]
+    inner = [
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not _is_hidden(entry.name) and not _leads_back(entry.path, root)
+    ]
     found = {name: _images_in(root, name, notes) for name in inner}
     return {name: images for name, images in found.items() if images}
 
@@ -153,7 +158,7 @@ def images_below(root: Path, notes: list[str]) -> list[str]:
 
 def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
     images, others = [], 0
-    for folder, inner, names in os.walk(root / place, followlinks=True):
+    for folder, inner, names in walked(root / place, root):
         inner[:] = [name for name in inner if not _is_hidden(name)]
         for name in names:
             if is_image(name) and not _is_hidden(name):
@@ -167,6 +172,29 @@ def _images_in(root: Path, place: str, notes: list[str]) -> list[str]:
         if "::" in path:
             raise UserError(f"Rename {printable(path)}: '::' stands for what a file holds.")
     return sorted(images)
+
+
+def walked(top: Path, root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, through links too, of a folder in `root`; links to a folder that they lie in
+    are passed over, since each image would be met again and again."""
+    for folder, inner, names in os.walk(top, followlinks=True):
+        inner[:] = [name for name in inner if not _leads_back(os.path.join(folder, name), root)]
+        yield folder, inner, names
+
+
+def _leads_back(path: str, root: Path) -> bool:
+    """Whether a path in `root` is a link to a folder on the way to it, or to one around that."""
+    if not os.path.islink(path):
+        return False
+    target, first = os.path.realpath(path), os.path.abspath(root)
+    folder = os.path.dirname(os.path.abspath(path))
+    while len(folder) >= len(first):
+        if os.path.commonpath((target, os.path.realpath(folder))) == target:
+            return True
+        if folder == os.path.dirname(folder):
+            break
+        folder = os.path.dirname(folder)
+    return False
 
 
 def _is_hidden(name: str) -> bool:

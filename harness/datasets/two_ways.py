@@ -1,12 +1,14 @@
-"""Folders and labels that can be read in two ways: refused, or said.
+"""Folders and labels that can be read in two ways, and what is not read: refused, or said.
 
 Owns: which of them, and their messages. Must not know: how what is left is listed.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -89,21 +91,29 @@ def _below_class(place: str, name: str) -> str | None:
 
 
 def refuse_lookalikes(labels: Iterable[str], notes: list[str]) -> None:
-    """Whether classes are told apart by more than blanks; where case alone does, it is noted.
+    """Whether classes are told apart by more than blanks and the way in which accents are written;
+    where case alone does, it is noted.
 
     Raises:
         UserError: two are not.
     """
-    by_blanks, by_case = defaultdict(list), defaultdict(list)
+    by_blanks, by_accents, by_case = (defaultdict(list) for _ in range(3))
     for label in sorted(set(labels)):
         plain = " ".join(label.split())
         by_blanks[plain].append(label)
+        by_accents[unicodedata.normalize("NFC", plain)].append(label)
         by_case[plain.casefold()].append(label)
         if not plain:
             raise UserError("A label is empty or of blanks alone: write the name of a class.")
     for alike in by_blanks.values():
         if len(alike) > 1:
             raise UserError(f"Classes {_quoted(alike)} differ in blanks alone: write one of them.")
+    for alike in by_accents.values():
+        if len(alike) > 1:
+            raise UserError(
+                f"Classes {_quoted(alike)} differ in the way their accents are written alone, "
+                "composed or decomposed: write one of them."
+            )
     for alike in by_case.values():
         if len(alike) > 1:
             notes.append(f"Classes {_quoted(alike)} differ in case alone; they are kept apart.")
@@ -119,6 +129,62 @@ def refuse_beside_folders(files: Sequence[str], folders: Mapping[str, object]) -
         raise UserError(
             f"There are {printable(files[0])} and class folders {_some(sorted(folders))}: either "
             "may hold the images, so move the others away."
+        )
+
+
+def say_inner_folders(found: Iterable[tuple[str, str]], notes: list[str]) -> None:
+    """Note it where folders around the class folders may have been taken for the classes.
+
+    `found` are labels and paths of images in class folders. It is refused where there is one such
+    folder (`refuse_one_class`); of several, the folders in them may be anything.
+    """
+    inner: dict[str, set[str | None]] = defaultdict(set)
+    for label, path in found:
+        inner[label].add(_below_class(path, label))
+    times = Counter(itertools.chain.from_iterable(inner.values()))
+    repeated = [name for name, count in times.items() if name is not None and count > 1]
+    if repeated and None not in times:
+        classes = _some(sorted(inner))
+        notes.append(
+            f"The classes are {classes}; all their images lie in folders in them, of which several "
+            f"classes have {_some(sorted(repeated))}: if those are the classes, put them in the "
+            f"place of {classes}."
+        )
+
+
+def say_unread(root: Path, used: Iterable[str | None], notes: list[str]) -> None:
+    """Note files beside class folders, such as an archive or a list, that are not read.
+
+    `used` are names of files that the options give.
+    """
+    read = {os.path.normpath(name) for name in used if name is not None}
+    others = sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_file() and entry.name[:1] not in "._" and not is_image(entry.name)
+    )
+    unread = [name for name in others if name not in read]
+    if unread:
+        notes.append(f"Class folders are read, and not what lies beside them: {_some(unread)}.")
+
+
+def say_unlisted(file: Path, root: Path, listed: Iterable[str], notes: list[str]) -> None:
+    """Note images that lie beside those of a list, and that it does not name."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for path in listed:
+        folder, name = os.path.split(os.path.normpath(path))
+        named[folder].add(name)
+    unlisted = 0
+    for folder, names in named.items():
+        try:
+            beside = os.listdir(root / folder)
+        except (OSError, ValueError):
+            continue  # what is not there is named when the images are read
+        others = (name for name in beside if name not in names and name[:1] not in "._")
+        unlisted += sum(is_image(name) for name in others)
+    if unlisted:
+        notes.append(
+            f"{unlisted} images beside those in {file.name} are not in it, and are left out."
         )
 
 
