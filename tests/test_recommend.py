@@ -289,7 +289,10 @@ def test_the_interval_is_of_the_number_of_test_images():
     assert over_images(scored(1.0)) == (100.0, 100.0)
 
 
-@pytest.mark.parametrize("name", ["joint_space", pytest.param("synth_rs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["joint_space", *(pytest.param(n, marks=pytest.mark.slow) for n in ("synth_rs", "mstar"))],
+)
 def test_the_gallery_says_of_a_table_what_is_computed_now(name):
     made_now = judging.judged(name, judging.table_named(name))
     kept = pd.read_csv(judging.FOLDER / "choices.csv")

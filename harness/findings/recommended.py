@@ -209,6 +209,8 @@ NOTES = {
     "synth_rs": "SYNTHETIC, sixteen seeds, each a replicate of the whole procedure. Its rates lie "
     "around one that a pilot on another seed chose at every linear map and α = 4, where the plan "
     "begins.",
+    "mstar": "Not synthetic: MSTAR, twelve seeds, each a replicate of the whole procedure. Its "
+    "rates lie around one that a pilot on another seed chose, as those of synth_rs do.",
 }
 
 
