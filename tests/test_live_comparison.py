@@ -52,7 +52,7 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     assert "Confirmation on seeds 2 to 2." in result.output
     folder = RunFolder.of(Store(root), "tiny+searches")
     text = (folder.report / "report.md").read_text()
-    assert "Live: 1 repeat over 2 training seeds" in text
+    assert "Live: 1 repeat over 1 training seed, " in text
     assert "| pbt " in text and "How far from the best" not in text
     found = load_searches(folder)
     assert found.landscape is None and found.parts[0].expected is None

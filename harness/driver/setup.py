@@ -108,7 +108,8 @@ def _refuse_engine(asked: EngineRequest, runtime: Runtime) -> None:
         UserError: they cannot.
     """
     on_gpu = runtime.device.startswith("cuda")
-    if asked.gpus_per_trial is not None and not on_gpu:
+    # Two and more are so many processes that train a trial together, which they do on CPUs too.
+    if asked.gpus_per_trial is not None and asked.gpus_per_trial <= 1 and not on_gpu:
         raise UserError(
             f"--gpus-per-trial {asked.gpus_per_trial:g}: trials run on {runtime.device}; leave it "
             "out, or give --device cuda."
