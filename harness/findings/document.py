@@ -171,10 +171,10 @@ def _arms(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> str:
 
 def _monte_carlo(arms: Mapping[str, pd.DataFrame]) -> str:
     """The errors of a seed are averaged, as if all seeds shared the chance of their replays."""
-    errors = {name: own["monte_carlo"] for name, own in arms.items() if "monte_carlo" in own}
-    parts = [f"{name} {error.mean():.2f}" for name, error in errors.items()]
+    errors = {name: own["monte_carlo"].mean() for name, own in arms.items() if "monte_carlo" in own}
+    parts = [f"{name} {error:.2f}" for name, error in errors.items()]
     said = f"Standard error that replaying leaves to a mean, at most: {', '.join(parts)} points."
-    if max(error.mean() for error in errors.values()) > MONTE_CARLO:
+    if max(errors.values()) > MONTE_CARLO:
         said += f" The protocol asks for {MONTE_CARLO:g} at most, so more replays are due."
     return said
 

@@ -33,7 +33,7 @@ def strengths_table(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> pd.
         levels = (own["alpha"] ** 2 * own["recipe.lr"] / rate).round()
         row = {str(level): int((levels == level).sum()) for level in LEVELS}
         if OUTER_RATE in own:
-            rates = scenario.trials["gamma"][OUTER_RATE]
+            rates = scenario.trials["gamma"][OUTER_RATE].unique()
             row["defaults"] = int(own[OUTER_RATE].isna().sum())
             row |= {f"outer {each:g}": int((own[OUTER_RATE] == each).sum()) for each in rates}
         rows[name] = row
