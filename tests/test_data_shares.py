@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from threading import Event
 
 import pytest
 import torch
 from support.cli import harness
+from support.driving import driven
 from support.runs import scored
 from support.searches import study as made_study
 
 from harness.data.dataset import share_of, split
-from harness.driver.drive import drive
 from harness.driver.request import EngineRequest
 from harness.errors import UserError
 from harness.runner.prepare import dataset_of, prepare
@@ -190,7 +189,7 @@ def test_an_answer_whose_following_trial_was_not_written_is_followed_up(tmp_path
 def test_nothing_is_asked_for_that_the_budget_does_not_pay(tmp_path):
     """The log has no trial that never begins, which a report would miss."""
     search, store = rung_search(tmp_path / "log", budget="9s"), Store(tmp_path / "store")
-    driven(search, store)
+    engine_after(search, store)
     log = read_log(tmp_path / "log")
     assert len(tells(log)) == 9
     assert {tell.trial_id for tell in tells(log)} == {ask.trial_id for ask in asks(log)}
@@ -199,26 +198,17 @@ def test_nothing_is_asked_for_that_the_budget_does_not_pay(tmp_path):
 def test_two_at_a_time_wait_for_the_same_answer(tmp_path):
     """A proposal that repeats one that runs goes on with it."""
     search, store = rung_search(tmp_path / "log", budget="30"), Store(tmp_path / "store")
-    engine = driven(search, store, slots=3)
+    engine = engine_after(search, store, slots=3)
     ids = [spec.trial_id for spec in engine.ran]
     assert len(ids) == len(set(ids)) and 1.0 in {spec.data.train_share for spec in engine.ran}
     log = read_log(tmp_path / "log")
     assert {tell.trial_id for tell in tells(log)} == {ask.trial_id for ask in asks(log)}
 
 
-def driven(search, store, slots=1):
+def engine_after(search, store, slots=1):
     """The engine after it, whose trials score more with α and take a second."""
     engine = MadeEngine(store, lambda spec: 0.5 + alpha_of(spec) / 100, watch=False, slots=slots)
-    drive(
-        search,
-        engine,
-        store=store,
-        runtime=Runtime(),
-        objective="class_mean",
-        max_retries=0,
-        stop=Event(),
-        on_end=lambda record, is_fresh: None,
-    )
+    driven(search, engine, store)
     return engine
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Event
-
 import pytest
+from support.driving import driven
 from support.records import TINY, make_record
 
-from harness.driver.drive import drive
 from harness.engines.base import Ended
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -56,31 +54,22 @@ def spec():
     return resolve(TINY.with_values({"recipe.epochs": EPOCHS}, source="test"), Runtime())
 
 
-def driven(search, folder, kind=MadeEngine):
+def heard(search, folder, kind=MadeEngine):
     """The search after it."""
-    drive(
-        search,
-        kind(Store(folder), lambda spec: 0.5, watch=True),
-        store=Store(folder),
-        runtime=Runtime(),
-        objective="class_mean",
-        max_retries=0,
-        stop=Event(),
-        on_end=lambda record, is_fresh: None,
-    )
-    return search
+    engine = kind(Store(folder), lambda spec: 0.5, watch=True)
+    return driven(search, engine, Store(folder))
 
 
 def test_what_another_search_left_is_heard_from_its_first_epoch(tmp_path, spec):
     """And ended where the search ends it, though its checkpoint has come further."""
-    other = driven(Stretches(spec, 3, decision=Decision.STOP), tmp_path)
+    other = heard(Stretches(spec, 3, decision=Decision.STOP), tmp_path)
     assert (other.heard, other.told) == ([1, 2, 3], [("PRUNED", 3, 1.0)])
-    search = driven(Stretches(spec, 1, 2, EPOCHS), tmp_path)
+    search = heard(Stretches(spec, 1, 2, EPOCHS), tmp_path)
     assert search.heard == [1, 2, 3, 4, 5]
     stretches = [("PRUNED", 1, 1 / 4), ("PRUNED", 2, 2 / 5), ("COMPLETE", EPOCHS, 1.0)]
     assert search.told == stretches  # of the 4 and 5 epochs that the trial had by then
 
 
 def test_a_trial_that_ended_elsewhere_before_its_worker_began_is_heard(tmp_path, spec):
-    search = driven(Stretches(spec, 2, decision=Decision.STOP), tmp_path, Late)
+    search = heard(Stretches(spec, 2, decision=Decision.STOP), tmp_path, Late)
     assert (search.heard, search.told) == ([1, 2], [("PRUNED", 2, round(2 / EPOCHS, 3))])
