@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, tell_event
+from harness.search.base import Decision, Outcome, SearchTask, tell_event
 from harness.search.gaussian import quick_gp_sampler
 from harness.spec import TrialSpec
 from harness.store.records import Status
@@ -65,49 +65,43 @@ class OptunaSearch:
     """Proposes configurations of a space and learns from their outcomes.
 
     A proposal that repeats a configuration is answered from what is known (`cached`), or becomes
-    its next seed (`next-seed`). `name` tells this search's chance from that of others. It goes on
-    until its space is used up; the budget is the driver's. With a pruner, trials report and are
-    stopped early; TPE with Hyperband is what is known as BOHB. `warm` are configurations whose
-    score is known from an earlier run: they are learned from, and counted apart. With several
-    `objectives`, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020) seeks their Pareto front.
+    its next seed (`next-seed`). It goes on until its space is used up; the budget is the driver's.
+    With a pruner, trials report and are stopped early; TPE with Hyperband is what is known as BOHB.
+    `warm` are configurations whose score is known from an earlier run: they are learned from, and
+    counted apart. With several objectives, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020)
+    seeks their Pareto front.
     """
 
     def __init__(
         self,
         sampler: Sampler,
-        space: SearchSpace,
-        make: Callable[[Values, int], TrialSpec],
+        task: SearchTask,
         *,
-        name: str,
-        first_seed: int,
         on_repeat: OnRepeat,
-        log: Path,
         pruner: Pruner = "none",
-        epochs: int = 1,
-        objectives: int = 1,
         warm: Sequence[tuple[Params, float]] = (),
     ) -> None:
         import optuna
 
-        refuse_sampler(sampler, space)
+        refuse_sampler(sampler, task.space)
         if sampler == "gp":
             import torch
 
             # GP fits with torch: the cores are the workers', and sums must not depend on them.
             torch.set_num_threads(1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._kind, self._space, self._make = sampler, space, make
-        self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat
-        self._log: Path | None = log
+        self._kind, self._space, self._make = sampler, task.space, task.make
+        self._name, self._first_seed, self._on_repeat = task.name, task.seed, on_repeat
+        self._log: Path | None = task.log
         self.needs_epoch_reports = pruner != "none"
         self._asks = 0
         # Hyperband reads the name: it decides which trial goes into which bracket.
-        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * objectives
+        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * task.objectives
         self._study = optuna.create_study(
             directions=self._directions,
-            study_name=name,
+            study_name=task.name,
             sampler=self._sampler(sampler),
-            pruner=_pruner(pruner, epochs),
+            pruner=_pruner(pruner, task.epochs),
         )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
@@ -121,7 +115,7 @@ class OptunaSearch:
         self._again: list[TrialSpec] = []
         self.warm = 0
         """Configurations known from an earlier run."""
-        self._replay(log)
+        self._replay(task.log)
         # After an interruption in between, those that are not in the log yet.
         for params, objective in [] if self._asks else warm[self.warm :]:
             self._warm(Warm(params=params, objective=objective))
