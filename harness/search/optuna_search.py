@@ -7,11 +7,10 @@ where trials run. Optuna's state is disposable: a study in memory, filled again 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.errors import UserError
 from harness.search.base import Decision, Outcome, SearchTask, tell_event
@@ -19,7 +18,7 @@ from harness.search.gaussian import quick_gp_sampler
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Event, Report, Tell, Warm, append_event, read_log
-from harness.study.space import Domain, Params, SearchSpace, Values
+from harness.study.space import Domain, Params, SearchSpace, Values, cell_key
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -150,7 +149,7 @@ class OptunaSearch:
                 return spec
         if self._on_repeat == "next-seed" or self._space.size == float("inf"):
             return None
-        left = [params for params in self._space.enumerate() if _key(params) not in self._seen]
+        left = [params for params in self._space.enumerate() if cell_key(params) not in self._seen]
         if not left:
             return None
         return self._propose(left[self._number("unseen") % len(left)])
@@ -197,7 +196,7 @@ class OptunaSearch:
         return trial.params
 
     def _settle(self, trial: Trial, values: Values, *, drawn: bool) -> TrialSpec | None:
-        key = _key(trial.params)
+        key = cell_key(trial.params)
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
@@ -274,7 +273,7 @@ class OptunaSearch:
                 value=event.objective,
             )
         )
-        self._seen[_key(params)] = 1
+        self._seen[cell_key(params)] = 1
         self._last = params
         self._told[spec.trial_id] = ("COMPLETE", (event.objective,))
         self.warm += 1
@@ -348,10 +347,6 @@ class OptunaSearch:
     def _number(self, *words: object) -> int:
         text = "/".join(str(word) for word in (self._name, *words))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def _key(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
 
 
 def _pruner(kind: Pruner, epochs: int) -> BasePruner:

@@ -38,7 +38,7 @@ from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import SHARE
-from harness.study.axes import in_words
+from harness.study.axes import cell_words
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
 
@@ -323,8 +323,7 @@ def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
         try:
             make(cell, study.seeds[0])
         except UserError as error:
-            words = ", ".join(f"{field} = {in_words(value)}" for field, value in cell.items())
-            raise UserError(f"study {study.name}, {words}: {error}") from error
+            raise UserError(f"study {study.name}, {cell_words(cell)}: {error}") from error
     return space, make
 
 

@@ -5,7 +5,6 @@ Owns: which trials of the other run count, and their scores. Must not know: whic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from harness.errors import UserError
@@ -14,7 +13,7 @@ from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.summaries import summaries
-from harness.study.space import Params, SearchSpace, Values
+from harness.study.space import Params, SearchSpace, Values, cell_key
 
 
 def known_points(
@@ -41,7 +40,7 @@ def known_points(
             continue
         summary = ended.get(asked.trial_id)
         if summary is not None and summary.status in ("COMPLETE", "DIVERGED"):
-            key = json.dumps(params, sort_keys=True)
+            key = cell_key(params)
             scores.setdefault(key, (params, []))[1].append(summary.objective(objective))
     if not scores:
         raise UserError(

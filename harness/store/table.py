@@ -44,8 +44,8 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
 from harness.store.summaries import Part, Summary, as_told, summaries
-from harness.study.axes import Axis, in_words
-from harness.study.space import SearchSpace
+from harness.study.axes import Axis, cell_words
+from harness.study.space import SearchSpace, cell_key
 from harness.study.study import Study
 
 FORMAT = 1
@@ -57,7 +57,7 @@ DONE = ("COMPLETE", "DIVERGED")
 PER_IMAGE = ("hits", "class_counts")
 """Of both splits, as text; tables from before records had them lack them."""
 COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
-"""Beside the cell's fields and the scores."""
+"""Beside the cell's fields and the scores; `cell` is its `cell_key`."""
 
 
 class TableInfo(Frozen):
@@ -131,11 +131,6 @@ class Table:
     def space(self) -> SearchSpace:
         """What a search ranges over: the table's axes."""
         return SearchSpace(self.info.study, 0)  # axes need no number of blocks
-
-
-def cell_key(cell: dict[str, Any]) -> str:
-    """A configuration as text: the column `cell`."""
-    return json.dumps(cell, sort_keys=True)
 
 
 def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
@@ -216,7 +211,7 @@ def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summa
     lacking = [each for each in asked if each.trial_id not in whole]
     if lacking:
         failed = sum(ended[e.trial_id].status == "FAILED" for e in lacking if e.trial_id in ended)
-        words = ", ".join(f"{field} = {in_words(v)}" for field, v in lacking[0].cell.items())
+        words = cell_words(lacking[0].cell)
         raise UserError(
             f"{folder.name} is not finished: of {len(asked)} trials {len(lacking) - failed} are "
             f"missing and {failed} failed, the first at {words}, seed {lacking[0].seed}; give "

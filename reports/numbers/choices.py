@@ -26,7 +26,7 @@ from harness.reports.numbers.statistics import area, cost_to, mean_and_half_widt
 from harness.reports.numbers.sweep import proposed
 from harness.search.choice import search_chance
 from harness.store.search_log import best_cells
-from harness.store.table import cell_key
+from harness.study.space import cell_key
 
 RANDOM = "random, expected"
 """The arm that is random search in closed form."""

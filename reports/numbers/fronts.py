@@ -30,7 +30,8 @@ from harness.search.choice import WHOLE, within
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import Tell, tells
 from harness.store.summaries import OnUnusable
-from harness.store.table import Table, cell_key
+from harness.store.table import Table
+from harness.study.space import cell_key
 from harness.study.study import Study
 
 Array = NDArray[np.float64]

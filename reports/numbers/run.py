@@ -27,9 +27,9 @@ from harness.store.summaries import (
     in_bulk,
     summaries,
 )
-from harness.store.table import cell_key
 from harness.study.axes import Axis, in_words
 from harness.study.figures import AnyView
+from harness.study.space import cell_key
 from harness.study.study import Study
 
 PARTS: tuple[Part, ...] = ("select", "test")

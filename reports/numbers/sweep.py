@@ -21,8 +21,8 @@ from harness.reports.numbers.run import (
 )
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.store.search_log import Event, asks, tells
-from harness.store.table import cell_key
 from harness.study.figures import Points
+from harness.study.space import cell_key
 
 
 def search_answers(run: Run) -> pd.DataFrame:
