@@ -319,7 +319,7 @@ def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
         return resolve(space.request(values, seed), runtime)
 
     for params in space.one_at_a_time():
-        cell = space.values(lambda variable, domain, at=params: at[variable])  # type: ignore[misc]
+        cell = space.at(params)
         try:
             make(cell, study.seeds[0])
         except UserError as error:
@@ -329,9 +329,7 @@ def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
 
 def default_trial(study: Study, space: SearchSpace, make: Make) -> TrialSpec:
     """The space's default with the study's first seed."""
-    default = space.default()
-    values = space.values(lambda variable, domain: default[variable])
-    return make(values, study.seeds[0])
+    return make(space.default_cell(), study.seeds[0])
 
 
 def _reference_flops(

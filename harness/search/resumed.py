@@ -80,7 +80,7 @@ def _cell(space: SearchSpace, ask: Ask) -> Values:
     A share of the data is none of them.
     """
     try:
-        cell = space.values(lambda name, domain: ask.params[name])
+        cell = space.at(ask.params)
     except (KeyError, IndexError, TypeError, ValueError):
         return ask.cell
     return cell | ({SHARE: ask.cell[SHARE]} if SHARE in ask.cell else {})
@@ -88,8 +88,7 @@ def _cell(space: SearchSpace, ask: Ask) -> Values:
 
 def fields_of(space: SearchSpace) -> set[str]:
     """The fields of a configuration."""
-    default = space.default()
-    return set(space.values(lambda variable, domain: default[variable]))
+    return set(space.default_cell())
 
 
 def is_inside(space: SearchSpace, fields: set[str], values: Values) -> bool:

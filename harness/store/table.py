@@ -224,9 +224,7 @@ def _reference(
     study: Study, found: dict[str, tuple[Store, Asked]], ended: dict[str, Summary]
 ) -> Reference:
     """Costs of the default configuration's trials, a diverged one's scaled to all its epochs."""
-    space = SearchSpace(study, 0)
-    default = space.default()
-    cell = space.values(lambda variable, domain: default[variable])
+    cell = SearchSpace(study, 0).default_cell()
     key = cell_key(cell)
     own = [ended[i] for i, (_, asked) in found.items() if cell_key(asked.cell) == key]
     epochs = study.base.recipe.epochs

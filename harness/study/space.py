@@ -100,6 +100,18 @@ class SearchSpace:
                 values |= self._switched(part, suggest)
         return values
 
+    def at(self, params: Params) -> Values:
+        """The configuration at a point.
+
+        Raises:
+            KeyError: a variable that it has there is not given.
+        """
+        return self.values(lambda name, domain: params[name])
+
+    def default_cell(self) -> Values:
+        """The configuration at the default."""
+        return self.at(self.default())
+
     def request(self, values: Values, seed: int) -> TrialRequest:
         """The base with a configuration's values; a placement stands instead of its sites."""
         base = self._base
