@@ -10,6 +10,7 @@ from collections.abc import Callable
 from harness.errors import UserError
 from harness.metrics import Objective
 from harness.spec import TrialSpec
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.summaries import summaries
@@ -39,7 +40,7 @@ def known_points(
         if params is None or make(asked.cell, asked.seed).trial_id != asked.trial_id:
             continue
         summary = ended.get(asked.trial_id)
-        if summary is not None and summary.status in ("COMPLETE", "DIVERGED"):
+        if summary is not None and summary.status in DONE:
             key = cell_key(params)
             scores.setdefault(key, (params, []))[1].append(summary.objective(objective))
     if not scores:

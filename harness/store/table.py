@@ -40,6 +40,7 @@ from harness.metrics import (
 )
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
@@ -52,8 +53,6 @@ FORMAT = 1
 """Version of the layout; a table with another one is refused."""
 KEY = b"harness"
 """Of the schema's metadata."""
-DONE = ("COMPLETE", "DIVERGED")
-"""Statuses of trials that a table holds."""
 PER_IMAGE = ("hits", "class_counts")
 """Of both splits, as text; tables from before records had them lack them."""
 COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
