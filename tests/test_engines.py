@@ -24,7 +24,8 @@ from harness.engines.ray_tune import RayEngine, _Common, _Trial
 from harness.errors import UserError
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
-from harness.search.base import Decision, GridSearch
+from harness.search.base import Decision, GridSearch, SearchTask
+from harness.search.budget import UNLIMITED
 from harness.search.optuna_search import OptunaSearch
 from harness.search.warm_start import known_points
 from harness.store.store import Store
@@ -200,19 +201,18 @@ def test_a_finished_trial_is_watched_in_its_history(tmp_path):
                 claim.log({"epoch": epoch, "select": {"class_mean": 0.1 * (4 - index)}})
             claim.publish(make_record(spec, epochs_run=4))
     space = SearchSpace(study, 12)
-    search = OptunaSearch(
-        "random",
-        space,
-        lambda values, seed: resolve(space.request(values, seed), Runtime()),
+    task = SearchTask(
+        space=space,
+        make=lambda values, seed: resolve(space.request(values, seed), Runtime()),
         name="n",
-        first_seed=0,
-        on_repeat="cached",
-        log=tmp_path / "log",
-        pruner="asha",
+        seed=0,
+        budget=UNLIMITED,
+        full_run_flops=1,
         epochs=4,
+        log=tmp_path / "log",
     )
     drive(
-        search,
+        OptunaSearch("random", task, on_repeat="cached", pruner="asha"),
         NoEngine(),
         store=store,
         runtime=Runtime(),

@@ -16,7 +16,7 @@ def test_a_space_knows_its_size_default_and_points():
     assert space.default() == {"positions": 0, "alpha": 2}
     points = list(space.enumerate())
     assert len(points) == 12 and points[1] == {"positions": 0, "alpha": 1}
-    values = space.values(lambda name, domain: points[7][name])
+    values = space.at(points[7])
     assert values == {"positions": "q", "alpha": 4.0}
     request = space.request(values, seed=3)
     assert (request.positions, request.alpha, request.seed) == (("q",), 4.0, 3)
@@ -88,7 +88,7 @@ def test_groups_that_are_on_have_a_rank():
     part = Switches(positions=("q", "mlp1"), by="position", ranks=(2, 8))
     space = SearchSpace(study((part,)), 2)
     wanted = {"q on": 0, "mlp1 on": 1, "mlp1 alpha": 3.0, "mlp1 rank": 1}
-    values = space.values(lambda name, domain: wanted[name])
+    values = space.at(wanted)
     assert values["options.rank_at"] == {"0.mlp1": 8, "1.mlp1": 8}
     assert space.request(values, seed=0).options["rank_at"] == values["options.rank_at"]
     assert space.params(values) == wanted
@@ -116,7 +116,7 @@ RANKED = Switches(positions=("q", "mlp1"), by="position", ranks=(2, 8))
 def test_a_space_finds_the_variables_of_its_own_configurations(space):
     made = SearchSpace(study(space), 12)
     params = made.default()
-    values = made.values(lambda name, domain: params[name])
+    values = made.at(params)
     assert made.params(values) == params
     assert made.params({"positions": "k"}) is None
 

@@ -36,14 +36,14 @@ class VerifyRequest:
 
     source: str
     """Name or folder of a run, or the file of an archive."""
-    sample: int = 5
-    seed: int = 0
+    sample: int
+    seed: int
     """That the sample is drawn with."""
-    study: str | None = None
+    study: str | None
     """A study file that registers what the trials need."""
-    weights: str | None = None
+    weights: str | None
     place: PlaceRequest
-    workers: int | None = None
+    workers: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

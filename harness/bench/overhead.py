@@ -20,7 +20,8 @@ from harness.engines.base import Engine
 from harness.engines.local import LocalEngine
 from harness.runner.runtime import Runtime
 from harness.runner.trial import ShouldContinue
-from harness.search.base import GridSearch
+from harness.search.base import GridSearch, SearchTask
+from harness.search.budget import UNLIMITED
 from harness.search.optuna_search import OptunaSearch, Sampler
 from harness.spec import LINEAR_POSITIONS, BackboneSpec, DataSpec, Placement, Recipe, TrialSpec
 from harness.store.records import Cost, TrialRecord
@@ -103,16 +104,17 @@ def _ask(sampler: Sampler, space: SearchSpace, told: int) -> Ask:
         space.values(suggest)
         points.append((params, rng.random()))
     with tempfile.TemporaryDirectory() as folder:
-        search = OptunaSearch(
-            sampler,
-            space,
-            _spec,
+        task = SearchTask(
+            space=space,
+            make=_spec,
             name="bench",
-            first_seed=0,
-            on_repeat="next-seed",
+            seed=0,
+            budget=UNLIMITED,
+            full_run_flops=1,
+            epochs=1,
             log=Path(folder) / "log",
-            warm=points,
         )
+        search = OptunaSearch(sampler, task, on_repeat="next-seed", warm=points)
         search.ask(1)  # the first one imports
         start = time.perf_counter()
         search.ask(1)

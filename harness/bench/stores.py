@@ -31,7 +31,7 @@ FROM = "made up"
 """Provenance of these records."""
 
 
-class Spent(NamedTuple):
+class Timed(NamedTuple):
     """Seconds of a command on a store of so many trials, all of them read once before."""
 
     trials: int
@@ -86,7 +86,7 @@ def fill(store: Store, study: Study) -> int:
     return len(plan.to_run)
 
 
-def measure(trials: int, report: Callable[[RunFolder], object]) -> list[Spent]:
+def measure(trials: int, report: Callable[[RunFolder], object]) -> list[Timed]:
     """Time plan, status and `report` on a store of about so many trials."""
     with tempfile.TemporaryDirectory() as folder:
         store, study = Store(Path(folder)), big_study(trials)
@@ -107,7 +107,7 @@ def measure(trials: int, report: Callable[[RunFolder], object]) -> list[Spent]:
             "status": lambda: look(run),
             "report": lambda: report(run),
         }
-        return [Spent(count, name, _seconds(command)) for name, command in commands.items()]
+        return [Timed(count, name, _seconds(command)) for name, command in commands.items()]
 
 
 def _seconds(run: Callable[[], object]) -> float:

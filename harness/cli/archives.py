@@ -175,7 +175,7 @@ def verify(
 
 def _row(trial: Verified) -> list[str]:
     from harness.store.records import TrialRecord
-    from harness.study.axes import in_words
+    from harness.study.axes import cell_words
 
     def test(record: TrialRecord) -> str:
         return record.status if record.test is None else f"{100 * record.test.class_mean:.2f} %"
@@ -185,6 +185,6 @@ def _row(trial: Verified) -> list[str]:
     asked = "same bits" if agreement.alike else "2 points"
     spec = trial.recorded.spec
     cell = {} if trial.cell is None else json.loads(trial.cell)
-    what = ", ".join(f"{field} = {in_words(value)}" for field, value in cell.items()) or spec.method
+    what = cell_words(cell) or spec.method
     again = test(trial.again)
     return [spec.trial_id, str(spec.seed), what, test(trial.recorded), again, asked, answer]

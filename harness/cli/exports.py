@@ -251,7 +251,7 @@ def _best_of(run: RunFolder) -> TrialRecord:
     from harness.reports.numbers.run import load_run
     from harness.reports.numbers.sweep import best_trial
     from harness.store.runs import refuse_replayed
-    from harness.study.axes import in_words
+    from harness.study.axes import cell_words
 
     refuse_replayed(run)
     if run.kind != "sweep":
@@ -263,10 +263,10 @@ def _best_of(run: RunFolder) -> TrialRecord:
     found = best_trial(loaded)
     if found is None:
         raise UserError(f"{run.name} has no trial with scores yet: nothing can be chosen.")
-    cell = ", ".join(f"{field} = {in_words(value)}" for field, value in found.cell.items())
     click.echo(
-        f"Best of {run.name}, chosen on {loaded.study.base.data.chosen_on}: {cell}; trial "
-        f"{found.trial_id}, {'of its best seed' if len(loaded.seeds) > 1 else 'seed'} {found.seed}."
+        f"Best of {run.name}, chosen on {loaded.study.base.data.chosen_on}: "
+        f"{cell_words(found.cell)}; trial {found.trial_id}, "
+        f"{'of its best seed' if len(loaded.seeds) > 1 else 'seed'} {found.seed}."
     )
     return run.store.known_record(found.trial_id)
 

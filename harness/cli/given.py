@@ -1,4 +1,4 @@
-"""What was typed, as the requests of `harness.driver.setup` have it.
+"""What was typed, as the requests of `harness.driver.request` have it.
 
 Owns: how settings are typed, and how a run remembers what was typed. Must not know: what a command
 does with it.

@@ -135,7 +135,7 @@ def status(run: str, out: str) -> None:
     from harness.metrics import scale_of
     from harness.store.runs import known_run
     from harness.store.status import look
-    from harness.study.axes import in_words
+    from harness.study.axes import cell_words
 
     seen = look(known_run(run, Path(out)))
     click.echo(f"{seen.name}: {seen.question}")
@@ -145,7 +145,7 @@ def status(run: str, out: str) -> None:
     driver = seen.driver or ("none; the same command continues the run" if seen.goes_on else "none")
     click.echo(f"Driver: {driver}.")
     if seen.best is not None:
-        words = ", ".join(f"{f} = {in_words(value)}" for f, value in seen.best.cell.items())
+        words = cell_words(seen.best.cell)
         scale = scale_of(seen.objective)
         score = f"{scale.text(seen.best.score)} {scale.words} on {seen.split}"
         click.echo(f"Best so far: {words}, seed {seen.best.seed}: {score}.")

@@ -23,7 +23,7 @@ Tried = dict[float, TrialRecord]
 """What one seed has tried: learning rate, as a multiple of the recipe's -> its record."""
 
 
-class Arms:
+class ArmsBuilder:
     """Arms and notes of a comparison, in the order of running.
 
     `rates` are the learning rates tried where one is chosen, rising, as multiples of the recipe's;

@@ -6,6 +6,8 @@ is run, terminals, reports.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.comparison.request import (
     ComparisonRequest,
     Repeats,
@@ -17,6 +19,9 @@ from harness.driver.request import DEFAULT_STUDY, EngineRequest, StudyRequest
 from harness.errors import UserError
 from harness.store.run_folder import RunFolder
 from harness.store.runs import known_run
+
+if TYPE_CHECKING:
+    from harness.driver.setup import Prepared
 
 SEARCH_STUDY = "search_comparison"
 """Study on whose space searches are compared where no other is named."""
@@ -66,23 +71,12 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
     for flag, value in of_searches.items():
         if value is not None:
             raise UserError(f"--{flag} is for --search; methods all spend the same.")
-    engine = EngineRequest(workers=asked.workers)
-    engine.start_ahead(asked.place.device)
-    # Imported here and below, because a replay needs no torch.
-    from harness.comparison.methods import run_methods
-    from harness.driver.setup import prepare
-
-    study = StudyRequest(
-        study=asked.study or DEFAULT_STUDY,
-        settings=asked.settings,
-        weights=asked.weights,
-        smoke=asked.smoke,
-        objective=asked.objective,
-    )
-    prepared = prepare(study, asked.place, engine, console)
+    prepared = _prepared(asked, DEFAULT_STUDY, console)
     if prepared.study.further:
         named = ",".join(prepared.study.objectives)
         raise UserError(f"--objective {named}: methods are chosen by one; give one.")
+    from harness.comparison.methods import run_methods
+
     return run_methods(prepared, methods, asked.seeds, asked.line)
 
 
@@ -116,21 +110,30 @@ def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Co
         raise UserError(
             "--half-width is for --replay: live, every further repeat is trained; give --repeats."
         )
-    engine = EngineRequest(workers=asked.workers)
-    engine.start_ahead(asked.place.device)
+    prepared = _prepared(asked, SEARCH_STUDY, console, asked.seeds)
     from harness.comparison.live import LiveComparison
-    from harness.driver.setup import prepare
 
-    study = StudyRequest(
-        study=asked.study or SEARCH_STUDY,
-        settings=asked.settings,
-        weights=asked.weights,
-        smoke=asked.smoke,
-        objective=asked.objective,
-        seeds=asked.seeds,
-    )
-    prepared = prepare(study, asked.place, engine, console)
     live = LiveComparison.of(replace(wanted, workers=prepared.workers), prepared)
     for words in live.words():
         console.say(words)
     return live.run().folder
+
+
+def _prepared(
+    asked: ComparisonRequest, default_study: str, console: Console, seeds: int | None = None
+) -> Prepared:
+    """The study on which methods or searches are compared by training."""
+    engine = EngineRequest(workers=asked.workers)
+    engine.start_ahead(asked.place.device)
+    # Imported after that, and by no replay, which needs no torch.
+    from harness.driver.setup import prepare
+
+    study = StudyRequest(
+        study=asked.study or default_study,
+        settings=asked.settings,
+        weights=asked.weights,
+        smoke=asked.smoke,
+        objective=asked.objective,
+        seeds=seeds,
+    )
+    return prepare(study, asked.place, engine, console)

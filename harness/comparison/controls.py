@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from harness.comparison.arms import Arms
+from harness.comparison.arms import ArmsBuilder
 from harness.comparison.baseline import LABEL, METHOD, baseline
 from harness.driver.batch import TrialRunner
 from harness.driver.cell import Training
@@ -90,7 +90,7 @@ class Controls:
     ) -> None:
         self._seeds, self._study, self._run = seeds, study, run
         self._store, self._runtime = store, runtime
-        self._built = Arms(
+        self._built = ArmsBuilder(
             seeds=seeds, study=study, run=run, store=store, runtime=runtime, rates=RATES
         )
         method = get_method(request.method)

@@ -172,8 +172,7 @@ class LiveComparison(SweepPlan):
             refuse_another(log, space, make, beyond=beyond)
         unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
         with driving(folder.driver_mark), self.batch:
-            default = space.default()
-            cell = space.values(lambda variable, domain: default[variable])
+            cell = space.default_cell()
             full = make(cell, study.seeds[0])
             self._train([full], "one full run")
             record = self.prepared.store.record(full.trial_id)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from harness.comparison.arms import Arms
+from harness.comparison.arms import ArmsBuilder
 from harness.comparison.baseline import LABEL, baseline
 from harness.driver.batch import TrialRunner, trial_runner
 from harness.driver.said import said
@@ -118,7 +118,7 @@ def compare_methods(
         data=study.base.data, backbone=study.base.backbone, recipe=study.base.recipe
     )
     requests, pairs = _requests(names, base)
-    arms = Arms(
+    arms = ArmsBuilder(
         seeds=seeds,
         study=study,
         run=run,

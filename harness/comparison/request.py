@@ -80,33 +80,33 @@ class Repeats:
 class ComparisonRequest:
     """What is asked of a comparison, either of methods or of searches; None: left to it."""
 
-    methods: str | None = None
+    methods: str | None
     """Names with commas between them, or `all`."""
-    search: str | None = None
+    search: str | None
     """Names with commas between them, or `all`."""
-    study: str | Study | None = None
-    replay: tuple[str | Literal[True], ...] = ()
+    study: str | Study | None
+    replay: tuple[str | Literal[True], ...]
     """Tables that results are taken from, one for each space: files of `harness tabulate`, or names
     of tables that ship; True: the default of these. None at all: they are trained."""
-    budget: str | None = None
-    repeats: int | str | None = None
+    budget: str | None
+    repeats: int | str | None
     """Of each search, in all; as `Repeats.parse` reads it."""
-    half_width: float | None = None
+    half_width: float | None
     """Points that a replay's search chance may leave to each mean, instead of `repeats`."""
-    seeds: int | None = None
-    objective: str | None = None
+    seeds: int | None
+    objective: str | None
     """What choices are made by; for searches also several, with commas between them; None: what the
     study chooses by."""
-    confirm: int | None = None
-    charge: tuple[str, ...] = ()
+    confirm: int | None
+    charge: tuple[str, ...]
     """Runs that tuned the methods that learn strengths."""
-    controls: str | None = None
+    controls: str | None
     """Run of `harness train --controls`."""
-    smoke: bool = False
-    workers: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    place: PlaceRequest = field(default_factory=PlaceRequest)
+    smoke: bool
+    workers: int | None
+    settings: Mapping[str, Any]
+    weights: str | None
+    place: PlaceRequest
     line: str
     """The command line that asks for the same, for the run's `command.json`."""
 

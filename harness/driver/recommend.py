@@ -26,10 +26,9 @@ from harness.runner.runtime import Runtime
 from harness.search.base import Make, Search, SearchTask
 from harness.search.bounded import start_search
 from harness.search.budget import Budget
-from harness.search.plan import SearchPlan, live_space
+from harness.search.plan import SearchPlan, live_space, search_tasks
 from harness.search.recommend import NAME, RATES, WIDEST, Recommender, Steps, places_on, refused
 from harness.search.recommended import CONFIG, Recommended, trained
-from harness.search.resumed import refuse_another
 from harness.spec import TrialSpec
 from harness.store.files import write_atomically
 from harness.store.run_folder import RunFolder
@@ -118,23 +117,13 @@ def plan_recommendation(asked: RecommendRequest, console: Console) -> RecommendP
         logs=Logs.of(asked.place.log, folder.name, console, is_dry=asked.place.is_dry),
     )
     space, make = live_space(study, runtime)
-    refuse_another(folder.log(0), space, make)
     steps, full, flops = _steps(study, make, runtime)
     if budget.unit == "runs" and budget.amount < min(steps.runs):
         raise UserError(
             f"--budget {asked.budget}: it pays for no training; the cheapest is of "
             f"{min(steps.runs):.2f} runs."
         )
-    task = SearchTask(
-        space=space,
-        make=make,
-        name=f"{folder.name}/0",
-        seed=study.seeds[0],
-        budget=budget,
-        full_run_flops=flops,
-        epochs=study.base.recipe.epochs,
-        log=folder.log(0),
-    )
+    [task] = search_tasks(study, folder, 1, space, make, budget, flops)
     planned = SearchPlan(
         words=_plan_words(steps, names, budget),
         starts=[partial(start_search, NAME, partial(_started, steps), task)],

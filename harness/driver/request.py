@@ -281,24 +281,24 @@ class TrainRequest:
     """What is asked of one configuration; None: left to the method."""
 
     method: str
-    base: str | None = None
+    base: str | None
     """For a method that learns strengths: the one whose sites it modulates."""
-    sites: str | None = None
+    sites: str | None
     """Positions, as in `q,v`, or a file from `harness derive`."""
-    depth: str = "all"
-    alpha: float = 1.0
-    seed: int | None = None
+    depth: str
+    alpha: float
+    seed: int | None
     """None: 0."""
-    seeds: int | None = None
+    seeds: int | None
     """Run seeds 0 to this one, exclusive, instead of `seed`."""
-    study: str | Study = DEFAULT_STUDY
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    place: PlaceRequest = field(default_factory=PlaceRequest)
-    workers: int | None = None
-    controls: bool = False
+    study: str | Study
+    settings: Mapping[str, Any]
+    weights: str | None
+    place: PlaceRequest
+    workers: int | None
+    controls: bool
     """Whether it is to be judged against its controls."""
-    objective: Objective | None = None
+    objective: Objective | None
     """What the controls' rates and cells are chosen by; None: what the study chooses by."""
     line: str
     """The command line that asks for the same."""
@@ -320,15 +320,15 @@ class TrainRequest:
 class RecommendRequest:
     """What is asked of a recommendation."""
 
-    budget: str = "5runs"
-    data: str | None = None
+    budget: str
+    data: str | None
     """Dataset; short for the setting `data`."""
-    backbone: str | None = None
+    backbone: str | None
     """Short for the setting `backbone`."""
-    study: str | Study = DEFAULT_STUDY
+    study: str | Study
     """Whose data, backbone, recipe and objective are used where nothing else is said."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    place: PlaceRequest = field(default_factory=PlaceRequest)
-    engine: EngineRequest = field(default_factory=EngineRequest)
+    settings: Mapping[str, Any]
+    weights: str | None
+    place: PlaceRequest
+    engine: EngineRequest
     line: str

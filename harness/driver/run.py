@@ -6,7 +6,6 @@ do. Must not know: terminals, reports, and that searches can be compared.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from harness.store.runs import (
     write_run,
 )
 from harness.store.summaries import summaries
-from harness.study.space import Values
+from harness.study.space import cell_key
 
 
 class Ran(NamedTuple):
@@ -292,10 +291,10 @@ def _not_reused(plan: Plan) -> str | None:
         before = read_run(plan.folder).asked
     except (UserError, ValueError, KeyError, TypeError):
         return None  # there was no run, or what is left of one says nothing
-    now = {(_key(cell), spec.seed): spec for cell, spec in plan.cells}
+    now = {(cell_key(cell), spec.seed): spec for cell, spec in plan.cells}
     others: dict[str, TrialSpec] = {}
     for asked in before:
-        spec = now.get((_key(asked.cell), asked.seed))
+        spec = now.get((cell_key(asked.cell), asked.seed))
         if spec is not None and spec.trial_id != asked.trial_id:
             others[asked.trial_id] = spec
     store = plan.folder.store
@@ -307,10 +306,6 @@ def _not_reused(plan: Plan) -> str | None:
     return (
         f"{len(done)} of these cells are done in this run already and are run again, because {why}."
     )
-
-
-def _key(cell: Values) -> str:
-    return json.dumps(cell, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from harness.reports.numbers.verdict import judge
 from harness.reports.text.numbers import signed, with_interval
 from harness.search.recommend import Key, Steps
 from harness.store.shipped import file_of
-from harness.store.table import Table, cell_key, read_table
+from harness.store.table import Table, read_table
 from harness.study.axes import in_a_list
-from harness.study.space import Values
+from harness.study.space import Values, cell_key
 
 FOLDER = Path(__file__).parents[2] / "reports" / "gallery" / "recommend"
 BUDGETS = (3.0, 5.0, 8.0)

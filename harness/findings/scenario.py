@@ -16,9 +16,9 @@ from harness.archive.importing import import_archives
 from harness.catalogue.studies import load_study
 from harness.findings.evidence import ARCHIVES, KINDS, archive_of, name_of
 from harness.reports.numbers.run import Run, load_run
+from harness.store.records import DONE
 from harness.store.store import Store
 from harness.store.summaries import summaries
-from harness.store.table import DONE
 from harness.study.study import Study
 
 

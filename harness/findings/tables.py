@@ -22,7 +22,8 @@ from harness.findings.searched import table_of
 from harness.findings.sheets import sheets
 from harness.store.comparisons import Reference
 from harness.store.shipped import file_of, shipped
-from harness.store.table import PER_IMAGE, Table, cell_key, read_table, write_table
+from harness.store.table import PER_IMAGE, Table, read_table, write_table
+from harness.study.space import cell_key
 
 COMMAND = "python -m harness.findings.tables"
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"

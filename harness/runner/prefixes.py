@@ -27,7 +27,7 @@ from harness.runner.provenance import provenance
 from harness.runner.runtime import Runtime
 from harness.spec import TrialSpec
 from harness.store.activations import KeptFolder, KeptTensors, NewTensors
-from harness.training.clock import Spent, Stopwatch
+from harness.training.clock import Seconds, Stopwatch
 from harness.training.evaluation import eval_batch
 from harness.training.prefix import Advance, Begun, ImagesFrom
 
@@ -41,7 +41,7 @@ by one, whatever their number.)"""
 NOT_OF_SCORES = NOT_OF_PASSES | {"batch_size", "augment", "crop_scale_min", "mixup", "cutmix"}
 """The same where images are seen as they are tested."""
 
-NOTHING: Spent = (0.0, 0.0)
+NOTHING: Seconds = (0.0, 0.0)
 
 
 def prefixes_of(spec: TrialSpec, runtime: Runtime, prepared: Prepared) -> TrialPrefixes | None:
@@ -137,7 +137,7 @@ class TrialPrefixes:
         self._is_planned, self._device = is_planned, device
         self._limit: int | None = None
         self._watch = Stopwatch(device)
-        self.saved: Spent = NOTHING
+        self.saved: Seconds = NOTHING
 
     def look_again(self) -> None:
         self._limit = None
@@ -182,13 +182,13 @@ class TrialPrefixes:
         missing = [cut for cut in cuts if cut > at and cut in chosen]
         return at, missing if self._is_planned else missing[-1:]
 
-    def now(self) -> Spent:
+    def now(self) -> Seconds:
         """Both clocks, when all that was asked of the device is done."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return self._watch.spent
 
-    def save(self, passed: Spent, began: Spent, ended: Spent) -> None:
+    def save(self, passed: Seconds, began: Seconds, ended: Seconds) -> None:
         """Count what was not computed, and take off what keeping or reading it took."""
         wall, device = self.saved
         self.saved = (

@@ -29,7 +29,7 @@ from harness.store.records import Cost, Status, TrialRecord
 from harness.store.store import Claim, Store
 from harness.training.arithmetic import evaluated_in
 from harness.training.checkpoint import Checkpoint, Row, Trained
-from harness.training.clock import Spent, Stopwatch
+from harness.training.clock import Seconds, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
 from harness.training.train import train
@@ -57,7 +57,7 @@ class _Ended:
     class_names: tuple[str, ...] = ()
     learned: Placement | None = None
     peak_memory_mb: float | None = None
-    saved: Spent | None = None
+    saved: Seconds | None = None
     """By kept activations, since it was last begun; None: there were none."""
     error: str | None = None
 
@@ -222,7 +222,7 @@ def _scores(row: Row) -> dict[str, Any]:
     return {name: score for name, score in scores if isinstance(score, float) or name == "groups"}
 
 
-def _sum(one: Spent, other: Spent) -> Spent:
+def _sum(one: Seconds, other: Seconds) -> Seconds:
     return one[0] + other[0], one[1] + other[1]
 
 

@@ -129,14 +129,22 @@ def refuse_other_order(log: Path, logged: Sequence[str], made: Sequence[str]) ->
         raise UserError(f"{log} belongs to another search or space; move it away.")
 
 
-class GridSearch:
+class WholeTrials:
+    """What searches that stop no trial early have in common."""
+
+    needs_epoch_reports = False
+
+    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
+        """Every trial is run to its end."""
+        return Decision.GO_ON
+
+
+class GridSearch(WholeTrials):
     """Every spec once, in order.
 
     Ours and not Optuna's: its `GridSampler` counts a failed cell as visited and adds a random
     trial when resumed (seen on 5.0.0).
     """
-
-    needs_epoch_reports = False
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self._left = deque(specs)
@@ -144,22 +152,16 @@ class GridSearch:
     def ask(self, count: int) -> list[TrialSpec]:
         return [self._left.popleft() for _ in range(min(count, len(self._left)))]
 
-    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        """Every trial is run to its end."""
-        return Decision.GO_ON
-
     def tell(self, outcome: Outcome) -> None:
         """Nothing to learn: the next cell does not depend on earlier ones."""
 
 
-class Restarts:
+class Restarts(WholeTrials):
     """Given configurations, as a search: a method that learns strengths on one seed or several, or
     a few that are tried in turn.
 
     It learns nothing from one to the next; `log` keeps their order, as for any search.
     """
-
-    needs_epoch_reports = False
 
     def __init__(self, trials: Sequence[tuple[dict[str, JsonValue], TrialSpec]], log: Path) -> None:
         self._log = log
@@ -176,10 +178,6 @@ class Restarts:
                 event = Ask(params={}, cell=cell, seed=spec.seed, trial_id=spec.trial_id)
                 append_event(self._log, event)
         return [spec for _, spec in asked]
-
-    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        """Every trial is run to its end."""
-        return Decision.GO_ON
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id not in self._told:

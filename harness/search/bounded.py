@@ -20,7 +20,7 @@ from harness.search.budget import UNLIMITED, Spending
 from harness.search.resumed import fields_of, is_inside, refuse_another
 from harness.spec import Recipe, TrialSpec
 from harness.store.search_log import Event, Spent, asks, read_log, tells
-from harness.study.axes import in_words
+from harness.study.axes import cell_words
 from harness.study.space import Values
 
 IDLE_PER_CONFIGURATION = 20
@@ -235,9 +235,9 @@ def _checked(
 
     def make(values: Values, seed: int) -> TrialSpec:
         if values not in beyond and not is_inside(task.space, fields, values):
-            words = ", ".join(f"{field} = {in_words(value)}" for field, value in values.items())
             raise UserError(
-                f"Search {name!r} proposed {words}, which is not in the space of the study."
+                f"Search {name!r} proposed {cell_words(values)}, which is not in the space of "
+                "the study."
             )
         spec = task.make(values, seed)
         made[spec.trial_id] = spec

@@ -131,19 +131,7 @@ def optuna_search(
     """A sampler of Optuna's, as a search; see `OptunaSearch`."""
 
     def start(task: SearchTask) -> Search:
-        return OptunaSearch(
-            sampler,
-            task.space,
-            task.make,
-            name=task.name,
-            first_seed=task.seed,
-            on_repeat=on_repeat,
-            log=task.log,
-            pruner=pruner,
-            epochs=task.epochs,
-            objectives=task.objectives,
-            warm=warm,
-        )
+        return OptunaSearch(sampler, task, on_repeat=on_repeat, pruner=pruner, warm=warm)
 
     name = sampler if pruner == "none" else f"{sampler}+{pruner}"
     return partial(start_search, name, start)
@@ -165,15 +153,7 @@ def _population(task: SearchTask) -> Search:
     size = population_size(task.space, task.budget, task.epochs)
 
     def start(task: SearchTask) -> Search:
-        return PopulationSearch(
-            task.space,
-            task.make,
-            name=task.name,
-            seed=task.seed,
-            size=size,
-            epochs=task.epochs,
-            log=task.log,
-        )
+        return PopulationSearch(task, size)
 
     task = replace(task, budget=population_budget(size, task.epochs))
     return start_search(POPULATION, start, task)

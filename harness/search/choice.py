@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.search.budget import NOTHING, Budget
+from harness.store.records import DONE
 from harness.store.search_log import Event, Spent, Tell, tells
-
-WHOLE = ("COMPLETE", "DIVERGED")
-"""Statuses of trials that can be chosen."""
 
 
 def within(
@@ -39,7 +37,7 @@ def choice(log: Sequence[Event], budget: Budget, full_run_flops: int) -> str | N
     """The trial that a search would choose among those that ended within a budget; None without."""
     chosen, best = None, float("-inf")  # which a loss that is not finite is worth
     for event, _ in within(log, budget, full_run_flops):
-        if event.status not in WHOLE or event.objective is None:
+        if event.status not in DONE or event.objective is None:
             continue
         if chosen is None or event.objective > best:
             chosen, best = event.trial_id, event.objective

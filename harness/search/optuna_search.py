@@ -7,19 +7,18 @@ where trials run. Optuna's state is disposable: a study in memory, filled again 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, tell_event
+from harness.search.base import Decision, Outcome, SearchTask, tell_event
 from harness.search.gaussian import quick_gp_sampler
 from harness.spec import TrialSpec
 from harness.store.records import Status
 from harness.store.search_log import Ask, Event, Report, Tell, Warm, append_event, read_log
-from harness.study.space import Domain, Params, SearchSpace, Values
+from harness.study.space import Domain, Params, SearchSpace, Values, cell_key
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -65,49 +64,43 @@ class OptunaSearch:
     """Proposes configurations of a space and learns from their outcomes.
 
     A proposal that repeats a configuration is answered from what is known (`cached`), or becomes
-    its next seed (`next-seed`). `name` tells this search's chance from that of others. It goes on
-    until its space is used up; the budget is the driver's. With a pruner, trials report and are
-    stopped early; TPE with Hyperband is what is known as BOHB. `warm` are configurations whose
-    score is known from an earlier run: they are learned from, and counted apart. With several
-    `objectives`, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020) seeks their Pareto front.
+    its next seed (`next-seed`). It goes on until its space is used up; the budget is the driver's.
+    With a pruner, trials report and are stopped early; TPE with Hyperband is what is known as BOHB.
+    `warm` are configurations whose score is known from an earlier run: they are learned from, and
+    counted apart. With several objectives, NSGA-II (Deb et al. 2002) or TPE (Ozaki et al. 2020)
+    seeks their Pareto front.
     """
 
     def __init__(
         self,
         sampler: Sampler,
-        space: SearchSpace,
-        make: Callable[[Values, int], TrialSpec],
+        task: SearchTask,
         *,
-        name: str,
-        first_seed: int,
         on_repeat: OnRepeat,
-        log: Path,
         pruner: Pruner = "none",
-        epochs: int = 1,
-        objectives: int = 1,
         warm: Sequence[tuple[Params, float]] = (),
     ) -> None:
         import optuna
 
-        refuse_sampler(sampler, space)
+        refuse_sampler(sampler, task.space)
         if sampler == "gp":
             import torch
 
             # GP fits with torch: the cores are the workers', and sums must not depend on them.
             torch.set_num_threads(1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._kind, self._space, self._make = sampler, space, make
-        self._name, self._first_seed, self._on_repeat = name, first_seed, on_repeat
-        self._log: Path | None = log
+        self._kind, self._space, self._make = sampler, task.space, task.make
+        self._name, self._first_seed, self._on_repeat = task.name, task.seed, on_repeat
+        self._log: Path | None = task.log
         self.needs_epoch_reports = pruner != "none"
         self._asks = 0
         # Hyperband reads the name: it decides which trial goes into which bracket.
-        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * objectives
+        self._directions: list[Literal["minimize", "maximize"]] = ["maximize"] * task.objectives
         self._study = optuna.create_study(
             directions=self._directions,
-            study_name=name,
+            study_name=task.name,
             sampler=self._sampler(sampler),
-            pruner=_pruner(pruner, epochs),
+            pruner=_pruner(pruner, task.epochs),
         )
         self._running: dict[str, list[Trial]] = {}
         self._specs: dict[str, TrialSpec] = {}
@@ -121,7 +114,7 @@ class OptunaSearch:
         self._again: list[TrialSpec] = []
         self.warm = 0
         """Configurations known from an earlier run."""
-        self._replay(log)
+        self._replay(task.log)
         # After an interruption in between, those that are not in the log yet.
         for params, objective in [] if self._asks else warm[self.warm :]:
             self._warm(Warm(params=params, objective=objective))
@@ -156,7 +149,7 @@ class OptunaSearch:
                 return spec
         if self._on_repeat == "next-seed" or self._space.size == float("inf"):
             return None
-        left = [params for params in self._space.enumerate() if _key(params) not in self._seen]
+        left = [params for params in self._space.enumerate() if cell_key(params) not in self._seen]
         if not left:
             return None
         return self._propose(left[self._number("unseen") % len(left)])
@@ -203,7 +196,7 @@ class OptunaSearch:
         return trial.params
 
     def _settle(self, trial: Trial, values: Values, *, drawn: bool) -> TrialSpec | None:
-        key = _key(trial.params)
+        key = cell_key(trial.params)
         seen = self._seen.get(key, 0)
         self._seen[key] = seen + 1
         step = seen if self._on_repeat == "next-seed" else 0
@@ -280,7 +273,7 @@ class OptunaSearch:
                 value=event.objective,
             )
         )
-        self._seen[_key(params)] = 1
+        self._seen[cell_key(params)] = 1
         self._last = params
         self._told[spec.trial_id] = ("COMPLETE", (event.objective,))
         self.warm += 1
@@ -354,10 +347,6 @@ class OptunaSearch:
     def _number(self, *words: object) -> int:
         text = "/".join(str(word) for word in (self._name, *words))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def _key(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
 
 
 def _pruner(kind: Pruner, epochs: int) -> BasePruner:

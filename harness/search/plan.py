@@ -38,7 +38,7 @@ from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import SHARE
-from harness.study.axes import in_words
+from harness.study.axes import cell_words
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
 
@@ -143,7 +143,7 @@ def _optuna(
     if request.pruner not in (None, "none") and not on_shares:
         refuse_unscored(study.base.recipe, f"--pruner {request.pruner}")
     budget = Budget.parse(DEFAULT_BUDGET if request.budget is None else request.budget)
-    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
+    flops = _reference_flops(study, space, make, budget, runtime)
     known = request.warm_start
     warm = [] if known is None else known_points(known, space, make, study.objective)
     pruner = request.pruner or "none"
@@ -161,7 +161,7 @@ def _optuna(
         maker = optuna_search(sampler, pruner, on_repeat, warm)
         for repeat in range(request.repeats):
             refuse_another_start(folder.log(repeat), warm, on_repeat)
-    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops, beyond)
+    tasks = search_tasks(study, folder, request.repeats, space, make, budget, flops, beyond)
     return SearchPlan(
         words=(
             f"Search: {request.name} over {_size(space)} configurations, budget "
@@ -209,9 +209,9 @@ def _from_name(
         refuse_unscored(study.base.recipe, f"--search {POPULATION}")
         size = population_size(space, budget, study.base.recipe.epochs)
         words = f"a population of {size}"
-    flops = _reference_flops(study, space, make, runtime) if budget.unit == "runs" else 1
+    flops = _reference_flops(study, space, make, budget, runtime)
     maker = find_search(request.name)
-    tasks = _tasks(study, folder, request.repeats, space, make, budget, flops)
+    tasks = search_tasks(study, folder, request.repeats, space, make, budget, flops)
     return SearchPlan(
         words=(
             f"Search: {request.name} over {_size(space)} configurations, {words}, "
@@ -238,7 +238,7 @@ def _restarts(
     tasks = [
         replace(task, seed=task.seed + repeat * count)
         for repeat, task in enumerate(
-            _tasks(study, folder, request.repeats, space, make, budget, 1, beyond=[cell])
+            search_tasks(study, folder, request.repeats, space, make, budget, 1, beyond=[cell])
         )
     ]
     return SearchPlan(
@@ -260,7 +260,9 @@ def _ranking(
     budget = Budget.parse("2")
     space, make = live_space(study, runtime)
     make(cell, study.seeds[0])  # refused here if it makes no trial
-    tasks = _tasks(study, folder, request.repeats, space, make, budget, 1, beyond=Rankable((cell,)))
+    tasks = search_tasks(
+        study, folder, request.repeats, space, make, budget, 1, beyond=Rankable((cell,))
+    )
     tasks = [replace(task, seed=task.seed + repeat) for repeat, task in enumerate(tasks)]
     return SearchPlan(
         words=(
@@ -317,27 +319,29 @@ def live_space(study: Study, runtime: Runtime) -> tuple[SearchSpace, Make]:
         return resolve(space.request(values, seed), runtime)
 
     for params in space.one_at_a_time():
-        cell = space.values(lambda variable, domain, at=params: at[variable])  # type: ignore[misc]
+        cell = space.at(params)
         try:
             make(cell, study.seeds[0])
         except UserError as error:
-            words = ", ".join(f"{field} = {in_words(value)}" for field, value in cell.items())
-            raise UserError(f"study {study.name}, {words}: {error}") from error
+            raise UserError(f"study {study.name}, {cell_words(cell)}: {error}") from error
     return space, make
 
 
 def default_trial(study: Study, space: SearchSpace, make: Make) -> TrialSpec:
     """The space's default with the study's first seed."""
-    default = space.default()
-    values = space.values(lambda variable, domain: default[variable])
-    return make(values, study.seeds[0])
+    return make(space.default_cell(), study.seeds[0])
 
 
-def _reference_flops(study: Study, space: SearchSpace, make: Make, runtime: Runtime) -> int:
+def _reference_flops(
+    study: Study, space: SearchSpace, make: Make, budget: Budget, runtime: Runtime
+) -> int:
+    """Of a full run, where the budget counts those."""
+    if budget.unit != "runs":
+        return 1
     return full_run_flops(default_trial(study, space, make), runtime)
 
 
-def _tasks(
+def search_tasks(
     study: Study,
     folder: RunFolder,
     repeats: int,

@@ -15,13 +15,12 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, refuse_other_order, tell_event
+from harness.search.base import Decision, Outcome, SearchTask, refuse_other_order, tell_event
 from harness.search.budget import Budget
 from harness.spec import CHANGEABLE, TrialSpec
 from harness.store.search_log import Ask, Event, Spent, Tell, append_event, asks, read_log, tells
@@ -54,22 +53,11 @@ class PopulationSearch:
 
     needs_epoch_reports = True
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        make: Callable[[Values, int], TrialSpec],
-        *,
-        name: str,
-        seed: int,
-        size: int,
-        epochs: int,
-        log: Path,
-    ) -> None:
-        self._space, self._make, self._name, self._seed = space, make, name, seed
-        self._log = log
-        part = math.ceil(epochs / GENERATIONS)
-        self._stops = [*range(part, epochs, part), epochs]
-        events = read_log(log, mend=True)
+    def __init__(self, task: SearchTask, size: int) -> None:
+        self._task = task
+        part = math.ceil(task.epochs / GENERATIONS)
+        self._stops = [*range(part, task.epochs, part), task.epochs]
+        events = read_log(task.log, mend=True)
         self._logged = {event.trial_id for event in asks(events)}
         # A failed member is tried again after a restart, but where the population has gone on
         # without it: its rank then is what the later generations came of.
@@ -82,7 +70,7 @@ class PopulationSearch:
         self._generation = 0
         self._members = self._first(size)
         first = [ask.trial_id for ask in asks(events) if "changes" not in ask.cell]
-        refuse_other_order(log, first, [member.spec.trial_id for member in self._members])
+        refuse_other_order(task.log, first, [member.spec.trial_id for member in self._members])
         self._left: list[TrialSpec] = []
         self._waiting: set[str] = set()
         self._begin(self._members)
@@ -110,7 +98,7 @@ class PopulationSearch:
             until=until,
             total=Spent(outcome.epochs, outcome.device_s, outcome.flops),
         )
-        append_event(self._log, event)
+        append_event(self._task.log, event)
         self._told[outcome.trial_id, until] = event
         self._waiting.discard(outcome.trial_id)
 
@@ -140,7 +128,7 @@ class PopulationSearch:
                 self._logged.add(trial_id)
                 seed = member.spec.seed
                 event = Ask(params={}, cell=member.values, seed=seed, trial_id=trial_id)
-                append_event(self._log, event)
+                append_event(self._task.log, event)
             known = (trial_id, self._stops[self._generation]) in self._told
             if not known and trial_id not in self._waiting:
                 self._waiting.add(trial_id)
@@ -176,7 +164,7 @@ class PopulationSearch:
             moved[name] = _moved(value, domain, rng) if can_change(name) else value
             return moved[name]
 
-        suggested = self._space.values(suggest)
+        suggested = self._task.space.values(suggest)
         change = {field: suggested[field] for field in CHANGEABLE if field in suggested}
         changes: Any = original.values.get("changes", [])
         changes = [*changes, {"after": after, "values": change}]
@@ -184,8 +172,8 @@ class PopulationSearch:
 
     def _first(self, size: int) -> list[_Member]:
         rng = self._rng("first")
-        if self._space.size < math.inf:
-            drawn = list(self._space.enumerate())
+        if self._task.space.size < math.inf:
+            drawn = list(self._task.space.enumerate())
             rng.shuffle(drawn)
             drawn = drawn[:size]
         else:
@@ -200,14 +188,14 @@ class PopulationSearch:
                 params[name] = given[name] if given else _drawn(domain, rng)
                 return params[name]
 
-            members.append(self._member(params, self._space.values(suggest)))
+            members.append(self._member(params, self._task.space.values(suggest)))
         return members
 
     def _member(self, params: Params, values: Values) -> _Member:
-        return _Member(params, values, self._make(values, self._seed))
+        return _Member(params, values, self._task.make(values, self._task.seed))
 
     def _rng(self, *words: object) -> random.Random:
-        text = json.dumps([self._name, *map(str, words)])
+        text = json.dumps([self._task.name, *map(str, words)])
         return random.Random(hashlib.sha256(text.encode()).hexdigest())  # noqa: S311 - a search's draws
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from harness.search.base import Decision, Outcome, SearchTask, refuse_other_order, tell_event
+from harness.search.base import Outcome, SearchTask, WholeTrials, refuse_other_order, tell_event
 from harness.spec import Placement, TrialSpec
 from harness.store.search_log import Ask, append_event, asks, read_log, tells
 from harness.study.space import Values
@@ -31,13 +31,11 @@ class Rankable(Container[object]):
         return values in self.cells or (isinstance(values, dict) and set(values) == {"placement"})
 
 
-class RankingSearch:
+class RankingSearch(WholeTrials):
     """The trial that ranks, then the trial of the better half; over when both were told.
 
     A first trial that diverged or failed has ranked nothing, and ends it.
     """
-
-    needs_epoch_reports = False
 
     def __init__(self, task: SearchTask, cell: Values) -> None:
         self._task, self._cell = task, cell
@@ -67,10 +65,6 @@ class RankingSearch:
             event = Ask(params={}, cell=cell, seed=spec.seed, trial_id=spec.trial_id)
             append_event(self._task.log, event)
         return [spec]
-
-    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        """Every trial is run to its end."""
-        return Decision.GO_ON
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id in self._told:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, SearchTask, tell_event
+from harness.search.base import Outcome, SearchTask, WholeTrials, tell_event
 from harness.search.budget import Budget
 from harness.spec import LINEAR_POSITIONS, Position, TrialSpec
 from harness.store.search_log import Ask, Tell, append_event, asks, read_log, tells
@@ -146,14 +146,12 @@ class Steps:
         return []
 
 
-class Recommender:
+class Recommender(WholeTrials):
     """The plan as a search, rebuilt from its log. A wave begins when all of the last has ended, so
     that the same trials come of it with any number of workers.
 
     After a trial that failed nothing more is asked for: the next trials would hang on its score.
     """
-
-    needs_epoch_reports = False
 
     def __init__(self, task: SearchTask, steps: Steps) -> None:
         if task.budget.unit not in ("runs", "trials"):
@@ -182,10 +180,6 @@ class Recommender:
         ][:count]
         self._begun.update(spec.trial_id for spec in waiting)
         return waiting
-
-    def report(self, trial_id: str, epoch: int, score: float) -> Decision:
-        """Every trial is run to its end."""
-        return Decision.GO_ON
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.trial_id in self._told:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.search.budget import Budget
-from harness.search.choice import WHOLE
 from harness.search.recommend import Key, Steps
-from harness.store.records import TrialRecord
+from harness.store.records import DONE, TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import asks, read_log, tells
 from harness.study.study import Study
@@ -72,7 +71,7 @@ def trained(steps: Steps, folder: RunFolder, full_run_flops: int) -> tuple[Train
         UserError: the log or a record is damaged.
     """
     events = read_log(folder.log(0))
-    ended = {tell.trial_id: tell for tell in tells(events) if tell.status in WHOLE}
+    ended = {tell.trial_id: tell for tell in tells(events) if tell.status in DONE}
     found = []
     for trial_id, cell in {ask.trial_id: ask.cell for ask in asks(events)}.items():
         key, tell = steps.key(cell), ended.get(trial_id)

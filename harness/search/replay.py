@@ -16,9 +16,9 @@ from harness.search.base import Decision, Outcome, Search
 from harness.search.bounded import bounded
 from harness.spec import TrialSpec
 from harness.store.records import Status
-from harness.store.table import Table, cell_key
-from harness.study.axes import in_words
-from harness.study.space import Values
+from harness.store.table import Table
+from harness.study.axes import cell_words
+from harness.study.space import Values, cell_key
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Recording:
         key = (cell_key(values), seed)
         if key not in self._specs:
             if key not in self._ids:
-                words = ", ".join(f"{field} = {in_words(value)}" for field, value in values.items())
                 raise UserError(
-                    f"The table has no trial of {words}, seed {seed}; tabulate a run that has it."
+                    f"The table has no trial of {cell_words(values)}, seed {seed}; tabulate a run "
+                    "that has it."
                 )
             trial_id = self._ids[key]
             spec = TrialSpec.model_validate_json(self._texts[trial_id])

@@ -5,7 +5,6 @@ Owns: this comparison, and which configurations are of a space. Must not know: w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Sequence
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from harness.search.base import Make
 from harness.store.differences import why_another
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import SHARE, Ask, Warm, asks, read_log
-from harness.study.axes import in_words
-from harness.study.space import Params, SearchSpace, Values
+from harness.study.axes import cell_words
+from harness.study.space import Params, SearchSpace, Values, cell_key
 
 
 def refuse_another(
@@ -58,7 +57,7 @@ def refuse_another_start(log: Path, warm: Sequence[tuple[Params, float]], on_rep
         )
     seeds: dict[str, list[int]] = {}
     for ask in asks(events):
-        seeds.setdefault(json.dumps(ask.params, sort_keys=True), []).append(ask.seed)
+        seeds.setdefault(cell_key(ask.params), []).append(ask.seed)
     again = [each for each in seeds.values() if len(each) > 1]
     was = "next-seed" if any(len(set(each)) > 1 for each in again) else "cached"
     if again and was != on_repeat:
@@ -69,10 +68,9 @@ def refuse_another_start(log: Path, warm: Sequence[tuple[Params, float]], on_rep
 
 
 def _refused(log: Path, ask: Ask, would: str, why: str) -> UserError:
-    words = ", ".join(f"{field} = {in_words(value)}" for field, value in ask.cell.items())
     return UserError(
-        f"The search of {log} cannot go on: its trial {ask.trial_id} ({words}, seed {ask.seed}) "
-        f"{would} now, because {why}; undo that, or give another --out."
+        f"The search of {log} cannot go on: its trial {ask.trial_id} ({cell_words(ask.cell)}, "
+        f"seed {ask.seed}) {would} now, because {why}; undo that, or give another --out."
     )
 
 
@@ -82,7 +80,7 @@ def _cell(space: SearchSpace, ask: Ask) -> Values:
     A share of the data is none of them.
     """
     try:
-        cell = space.values(lambda name, domain: ask.params[name])
+        cell = space.at(ask.params)
     except (KeyError, IndexError, TypeError, ValueError):
         return ask.cell
     return cell | ({SHARE: ask.cell[SHARE]} if SHARE in ask.cell else {})
@@ -90,8 +88,7 @@ def _cell(space: SearchSpace, ask: Ask) -> Values:
 
 def fields_of(space: SearchSpace) -> set[str]:
     """The fields of a configuration."""
-    default = space.default()
-    return set(space.values(lambda variable, domain: default[variable]))
+    return set(space.default_cell())
 
 
 def is_inside(space: SearchSpace, fields: set[str], values: Values) -> bool:

@@ -68,17 +68,8 @@ class ShareSearch(OptunaSearch):
         """Proposals whose trial has ended; what comes of them is seen when there is room for it."""
         self._following: list[Ask] = []
         """While a log is replayed: what came of its answers so far and has yet to be read."""
-        super().__init__(
-            sampler,
-            task.space,
-            task.make,
-            name=task.name,
-            first_seed=task.seed,
-            on_repeat=on_repeat,
-            log=task.log,
-            pruner=pruner,
-            epochs=STEPS[-1],
-        )
+        rungs = replace(task, epochs=STEPS[-1])  # which are a pruner's epochs here
+        super().__init__(sampler, rungs, on_repeat=on_repeat, pruner=pruner)
         self.needs_epoch_reports = False  # a rung is scored when its training ends
         for event in self._following:  # the command ended while this was written
             self._write(event)

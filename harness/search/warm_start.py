@@ -5,16 +5,16 @@ Owns: which trials of the other run count, and their scores. Must not know: whic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from harness.errors import UserError
 from harness.metrics import Objective
 from harness.spec import TrialSpec
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
 from harness.store.summaries import summaries
-from harness.study.space import Params, SearchSpace, Values
+from harness.study.space import Params, SearchSpace, Values, cell_key
 
 
 def known_points(
@@ -40,8 +40,8 @@ def known_points(
         if params is None or make(asked.cell, asked.seed).trial_id != asked.trial_id:
             continue
         summary = ended.get(asked.trial_id)
-        if summary is not None and summary.status in ("COMPLETE", "DIVERGED"):
-            key = json.dumps(params, sort_keys=True)
+        if summary is not None and summary.status in DONE:
+            key = cell_key(params)
             scores.setdefault(key, (params, []))[1].append(summary.objective(objective))
     if not scores:
         raise UserError(

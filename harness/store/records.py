@@ -23,6 +23,9 @@ tested; to everyone but that search, the trial has not been run."""
 State = Literal["done", "failed", "running", "absent"]
 """What is left to do about a trial: nothing, try again, wait, run."""
 
+DONE: tuple[Status, ...] = ("COMPLETE", "DIVERGED")
+"""Of trials that have a result: nothing is left to do about them, and they can be chosen."""
+
 
 class Counted(NamedTuple):
     """What is known of a trial that was not run."""
@@ -35,9 +38,9 @@ class Counted(NamedTuple):
 
 def state_of(status: Status) -> State:
     """What is left to do about a trial that ended so: a failed or a pruned one is to be run."""
-    if status == "PRUNED":
-        return "absent"
-    return "failed" if status == "FAILED" else "done"
+    if status in DONE:
+        return "done"
+    return "failed" if status == "FAILED" else "absent"
 
 
 class Cost(Frozen):

@@ -7,7 +7,6 @@ writer. Must not know: which search writes them, where a log lies.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.errors import UserError
 from harness.store.files import append_line, read_lines
 from harness.store.liveness import still_driving
 from harness.store.records import Status
+from harness.study.space import cell_key
 
 SHARE = "data.train_share"
 """In a configuration of a space without such a field: a rung of a search by shares of the data."""
@@ -138,7 +138,7 @@ def best_cells(log: Sequence[Event], count: int) -> list[tuple[dict[str, JsonVal
     ]
     found: dict[str, tuple[dict[str, JsonValue], int]] = {}
     for _, ask in sorted(scored, key=lambda pair: -pair[0]):
-        found.setdefault(json.dumps(ask.cell, sort_keys=True), (ask.cell, ask.seed))
+        found.setdefault(cell_key(ask.cell), (ask.cell, ask.seed))
     return list(found.values())[:count]
 
 

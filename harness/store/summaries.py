@@ -25,7 +25,7 @@ from harness.metrics import (
     no_tail,
     worth_of_chance,
 )
-from harness.store.records import Cost, Status, TrialRecord
+from harness.store.records import DONE, Cost, Status, TrialRecord
 from harness.store.store import Store
 
 VERSION = 4
@@ -165,7 +165,7 @@ def as_told(ended: dict[str, Summary], parts: Collection[str]) -> dict[str, Summ
     """
     return {
         trial_id: replace(each, status="PRUNED")
-        if trial_id in parts and each.status in ("COMPLETE", "DIVERGED")
+        if trial_id in parts and each.status in DONE
         else each
         for trial_id, each in ended.items()
     }

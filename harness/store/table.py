@@ -40,24 +40,23 @@ from harness.metrics import (
 )
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
 from harness.store.store import Store
 from harness.store.summaries import Part, Summary, as_told, summaries
-from harness.study.axes import Axis, in_words
-from harness.study.space import SearchSpace
+from harness.study.axes import Axis, cell_words
+from harness.study.space import SearchSpace, cell_key
 from harness.study.study import Study
 
 FORMAT = 1
 """Version of the layout; a table with another one is refused."""
 KEY = b"harness"
 """Of the schema's metadata."""
-DONE = ("COMPLETE", "DIVERGED")
-"""Statuses of trials that a table holds."""
 PER_IMAGE = ("hits", "class_counts")
 """Of both splits, as text; tables from before records had them lack them."""
 COLUMNS = ("cell", "seed", "trial_id", "status", "epoch", "device_s", "flops", "spec")
-"""Beside the cell's fields and the scores."""
+"""Beside the cell's fields and the scores; `cell` is its `cell_key`."""
 
 
 class TableInfo(Frozen):
@@ -131,11 +130,6 @@ class Table:
     def space(self) -> SearchSpace:
         """What a search ranges over: the table's axes."""
         return SearchSpace(self.info.study, 0)  # axes need no number of blocks
-
-
-def cell_key(cell: dict[str, Any]) -> str:
-    """A configuration as text: the column `cell`."""
-    return json.dumps(cell, sort_keys=True)
 
 
 def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
@@ -216,7 +210,7 @@ def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summa
     lacking = [each for each in asked if each.trial_id not in whole]
     if lacking:
         failed = sum(ended[e.trial_id].status == "FAILED" for e in lacking if e.trial_id in ended)
-        words = ", ".join(f"{field} = {in_words(v)}" for field, v in lacking[0].cell.items())
+        words = cell_words(lacking[0].cell)
         raise UserError(
             f"{folder.name} is not finished: of {len(asked)} trials {len(lacking) - failed} are "
             f"missing and {failed} failed, the first at {words}, seed {lacking[0].seed}; give "
@@ -229,9 +223,7 @@ def _reference(
     study: Study, found: dict[str, tuple[Store, Asked]], ended: dict[str, Summary]
 ) -> Reference:
     """Costs of the default configuration's trials, a diverged one's scaled to all its epochs."""
-    space = SearchSpace(study, 0)
-    default = space.default()
-    cell = space.values(lambda variable, domain: default[variable])
+    cell = SearchSpace(study, 0).default_cell()
     key = cell_key(cell)
     own = [ended[i] for i, (_, asked) in found.items() if cell_key(asked.cell) == key]
     epochs = study.base.recipe.epochs

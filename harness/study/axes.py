@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Literal, Self
 
@@ -213,6 +213,11 @@ def in_words(value: JsonValue) -> str:
         else:
             parts.append(str(part))
     return (", then " if value and isinstance(value[0], dict) else "+").join(parts)
+
+
+def cell_words(cell: Mapping[str, JsonValue]) -> str:
+    """A cell for a sentence: every field with its value."""
+    return ", ".join(f"{field} = {in_words(value)}" for field, value in cell.items())
 
 
 def in_a_list(value: JsonValue) -> str:

@@ -1,15 +1,16 @@
 """What a search ranges over: a study's space as named variables, and back to a trial's values.
 
-Owns: size, default and enumeration of a space, and which variables exist when others are set. Must
-not know: any search.
+Owns: size, default and enumeration of a space, which variables exist when others are set, and a
+configuration as a key. Must not know: any search.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
@@ -41,6 +42,11 @@ class Domain(NamedTuple):
 
 Suggest = Callable[[str, Domain], int | float]
 """Gives a variable its value; called only for variables that exist, given those before."""
+
+
+def cell_key(cell: dict[str, Any]) -> str:
+    """A configuration as text, or its variables: what is equal is written alike."""
+    return json.dumps(cell, sort_keys=True)
 
 
 class SearchSpace:
@@ -93,6 +99,18 @@ class SearchSpace:
             else:
                 values |= self._switched(part, suggest)
         return values
+
+    def at(self, params: Params) -> Values:
+        """The configuration at a point.
+
+        Raises:
+            KeyError: a variable that it has there is not given.
+        """
+        return self.values(lambda name, domain: params[name])
+
+    def default_cell(self) -> Values:
+        """The configuration at the default."""
+        return self.at(self.default())
 
     def request(self, values: Values, seed: int) -> TrialRequest:
         """The base with a configuration's values; a placement stands instead of its sites."""

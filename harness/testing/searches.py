@@ -236,5 +236,5 @@ def _ids(specs: Sequence[TrialSpec]) -> list[str]:
 
 
 def _sites(space: SearchSpace, params: dict[str, int | float]) -> tuple[tuple[str, float], ...]:
-    values = space.values(lambda name, domain: params[name])
+    values = space.at(params)
     return tuple(resolve(space.request(values, 0), Runtime()).placement.root.items())

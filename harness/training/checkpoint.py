@@ -19,7 +19,7 @@ from harness.errors import UserError, saving
 from harness.metrics import SplitMetrics
 from harness.spec import Change
 from harness.training.classifier import Classifier
-from harness.training.clock import Spent
+from harness.training.clock import Seconds
 
 Row: TypeAlias = dict[str, Any]
 """A line of `history.jsonl`: epoch, lr, train_loss, and, of an epoch that was scored, the selection
@@ -33,9 +33,9 @@ class Trained:
     diverged: bool = False
     pruned: bool = False
     epochs_run: int = 0
-    earlier: Spent = (0.0, 0.0)
+    earlier: Seconds = (0.0, 0.0)
     """Time spent before it was resumed from a checkpoint."""
-    earlier_saved: Spent = (0.0, 0.0)
+    earlier_saved: Seconds = (0.0, 0.0)
     """What kept activations had saved by then (`Prefixes.saved`)."""
     tested_epoch: int | None = None
     select: SplitMetrics | None = None

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-Spent = tuple[float, float]
+Seconds = tuple[float, float]
 """Wall-clock seconds and device seconds."""
 
 
@@ -22,17 +22,17 @@ class Stopwatch:
     in a process that was suspended.
     """
 
-    def __init__(self, device: torch.device, earlier: Spent = (0.0, 0.0)) -> None:
+    def __init__(self, device: torch.device, earlier: Seconds = (0.0, 0.0)) -> None:
         self._is_gpu = device.type == "cuda"
         self._earlier = earlier
         self._start = self._now()
 
-    def _now(self) -> Spent:
+    def _now(self) -> Seconds:
         wall = time.perf_counter()
         return wall, wall if self._is_gpu else time.process_time()
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Seconds:
         """Seconds until now."""
         wall, device = (
             earlier + now - start

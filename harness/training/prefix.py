@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.data.dataset import Dataset, ImageSet, epoch_batches, epoch_order, normalised
 from harness.model.cut import IMAGES
 from harness.spec import Recipe
-from harness.training.clock import Spent
+from harness.training.clock import Seconds
 
 
 class Begun(NamedTuple):
@@ -39,7 +39,7 @@ ImagesFrom = Callable[[int], Iterator[Tensor]]
 class Prefixes(Protocol):
     """Keeps what leaves the frozen blocks of one trial."""
 
-    saved: Spent
+    saved: Seconds
     """What the trial would have cost more on its own, so far; below 0 where keeping took longer."""
 
     def look_again(self) -> None:

@@ -25,7 +25,7 @@ from harness.spec import Change, Recipe
 from harness.training.arithmetic import autocast, evaluated_in
 from harness.training.checkpoint import Checkpoint, Row, States, Trained
 from harness.training.classifier import Classifier
-from harness.training.clock import Spent, Stopwatch
+from harness.training.clock import Seconds, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import evaluate, passes_over
 from harness.training.optimiser import make_optimiser, make_schedule
@@ -159,7 +159,7 @@ class TrainingLoop:
         return self._result
 
     @property
-    def _saved(self) -> Spent:
+    def _saved(self) -> Seconds:
         """What kept activations have saved since the first epoch."""
         wall, device = (0.0, 0.0) if self._prefixes is None else self._prefixes.saved
         return wall + self._result.earlier_saved[0], device + self._result.earlier_saved[1]

@@ -25,8 +25,9 @@ from harness.reports.numbers.recorded import Recorded
 from harness.reports.numbers.statistics import area, cost_to, mean_and_half_width, ranked
 from harness.reports.numbers.sweep import proposed
 from harness.search.choice import search_chance
+from harness.store.records import DONE
 from harness.store.search_log import best_cells
-from harness.store.table import cell_key
+from harness.study.space import cell_key
 
 RANDOM = "random, expected"
 """The arm that is random search in closed form."""
@@ -255,7 +256,7 @@ def _by_search(part: Part, final: pd.DataFrame) -> pd.DataFrame:
         row["reached"] = int(np.isfinite(reached).sum())
         logs = [recorded.logs[name, repeat] for repeat in own["repeat"]]
         row["proposals"], row["repeated"] = proposed(logs)
-        whole = answers[answers["status"].isin(["COMPLETE", "DIVERGED"])]
+        whole = answers[answers["status"].isin(DONE)]
         row["answers"] = len(answers)
         for status in ("DIVERGED", "FAILED", "PRUNED"):
             row[status] = int((answers["status"] == status).sum())

@@ -26,11 +26,13 @@ from harness.metrics import COSTS, SHOWN, TAIL, Goal, Objective, scale_of, worth
 from harness.reports.numbers.recorded import read_recorded
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.statistics import mean_and_half_width
-from harness.search.choice import WHOLE, within
+from harness.search.choice import within
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.search_log import Tell, tells
 from harness.store.summaries import OnUnusable
-from harness.store.table import Table, cell_key
+from harness.store.table import Table
+from harness.study.space import cell_key
 from harness.study.study import Study
 
 Array = NDArray[np.float64]
@@ -256,7 +258,7 @@ def _score(goal: Goal) -> Objective:
 def _points(logs: dict[tuple[str, int], list[Tell]], goals: Sequence[Goal]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for (arm, repeat), log in logs.items():
-        whole = [event for event in log if event.status in WHOLE and event.objective is not None]
+        whole = [event for event in log if event.status in DONE and event.objective is not None]
         for number, event in enumerate(whole, start=1):
             row = {"arm": arm, "repeat": repeat, "number": number}
             row |= {"trial_id": event.trial_id, "status": event.status}

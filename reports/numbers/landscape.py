@@ -25,7 +25,8 @@ from harness.reports.numbers.statistics import (
     separately_best,
 )
 from harness.search.optuna_search import REDUCTION
-from harness.store.table import Table, cell_key
+from harness.store.table import Table
+from harness.study.space import cell_key
 
 FIXED_TARGET = 0.01
 """Regret, in units of `harness.metrics.worth`, that counts as having found the best where no spread

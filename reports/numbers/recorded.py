@@ -20,7 +20,8 @@ from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run, read_search_comparison
 from harness.store.search_log import Event
 from harness.store.summaries import in_bulk
-from harness.store.table import Table, cell_key, read_table
+from harness.store.table import Table, read_table
+from harness.study.space import cell_key
 from harness.study.study import Study
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import LOSS, OVERALL, SHOWN, TAIL, Objective, Scale, scale_of
 from harness.reports.numbers.positions import in_block_order
+from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, read_run
 from harness.store.search_log import SHARE, Event
@@ -27,9 +28,9 @@ from harness.store.summaries import (
     in_bulk,
     summaries,
 )
-from harness.store.table import cell_key
 from harness.study.axes import Axis, in_words
 from harness.study.figures import AnyView
+from harness.study.space import cell_key
 from harness.study.study import Study
 
 PARTS: tuple[Part, ...] = ("select", "test")
@@ -254,8 +255,7 @@ def _percent(
 def _negated_losses(ended: Sequence[Summary | None]) -> list[float]:
     """What each trial is chosen by where that is the selection loss."""
     return [
-        each.objective(LOSS) if each and each.status in ("COMPLETE", "DIVERGED") else float("nan")
-        for each in ended
+        each.objective(LOSS) if each and each.status in DONE else float("nan") for each in ended
     ]
 
 

@@ -20,9 +20,10 @@ from harness.reports.numbers.run import (
     Run,
 )
 from harness.reports.numbers.statistics import mean_and_half_width
+from harness.store.records import DONE
 from harness.store.search_log import Event, asks, tells
-from harness.store.table import cell_key
 from harness.study.figures import Points
+from harness.study.space import cell_key
 
 
 def search_answers(run: Run) -> pd.DataFrame:
@@ -54,7 +55,7 @@ def answers(
         spent_flops += event.flops
         objective = event.objective
         score = float("nan") if objective is None else factor * objective
-        whole = event.status in ("COMPLETE", "DIVERGED")
+        whole = event.status in DONE
         if whole and not score <= best:
             incumbent = event.trial_id
             best, best_test = score, float(tests[incumbent])

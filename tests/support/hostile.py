@@ -33,7 +33,7 @@ class Users:
         return []
 
     def trial(self, params, **changes):
-        values = self.task.space.values(lambda name, domain: params[name]) | changes
+        values = self.task.space.at(params) | changes
         spec = self.task.make(values, self.task.seed)
         if spec.trial_id not in self.asked:
             self.asked.add(spec.trial_id)

@@ -8,7 +8,7 @@ from harness.search.base import Decision
 from harness.search.population import PopulationSearch
 from harness.study.axes import Axis
 from harness.study.space import SearchSpace
-from support.searches import make, outcome, study
+from support.searches import outcome, study, task
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -22,8 +22,8 @@ PBT = study(
 
 
 def population(log, size=8, made=PBT, epochs=8):
-    space = SearchSpace(made, 12)
-    return PopulationSearch(space, make, name="made", seed=0, size=size, epochs=epochs, log=log)
+    started = task(SearchSpace(made, 12), log, "1", epochs=epochs)
+    return PopulationSearch(started, size)
 
 
 def pauses(made, spec, epoch):

@@ -63,7 +63,7 @@ class CoordinateSearch:
             self._waiting = None
 
     def _propose(self, params: Params) -> TrialSpec:
-        values = self._task.space.values(lambda name, domain: params[name])
+        values = self._task.space.at(params)
         spec = self._task.make(values, self._task.seed)
         if spec.trial_id not in self._asked:
             self._asked.add(spec.trial_id)

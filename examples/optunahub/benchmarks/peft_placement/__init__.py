@@ -16,8 +16,8 @@ from optuna.study import StudyDirection
 
 from harness.metrics import COSTS, LOSS, goals_of
 from harness.store.shipped import DEFAULT, file_of
-from harness.store.table import cell_key, read_table
-from harness.study.space import Domain
+from harness.store.table import read_table
+from harness.study.space import Domain, cell_key
 
 __all__ = ["Problem"]
 
