@@ -26,7 +26,7 @@ from harness.data.contract import (
 from harness.data.dataset import Dataset, split
 from harness.data.dev_set import DevSet
 from harness.data.listing import MissingData
-from harness.data.packed import is_on_disk, load_packed, pack_of
+from harness.data.packed import PackRequest, is_on_disk, load_packed, pack_of
 from harness.errors import UserError
 from harness.spec import DataSpec, Frozen, validated
 
@@ -86,7 +86,7 @@ class DatasetContract(DatasetDeclaration):
             return DataSpec(name=name, options=options)
         parsed = validated(kind.Options, options, source=f"data {name}").model_dump_json()
         root, packs = str(data_root), str(tmp_path / "packs")
-        sha256 = pack_of(name, parsed, SIZE, root, packs, "stop").sha256
+        sha256 = pack_of(PackRequest(name, parsed, SIZE, root, packs)).sha256
         return DataSpec(name=name, options=options, sha256=sha256)
 
     @pytest.fixture
