@@ -32,7 +32,7 @@ from harness.training.checkpoint import Checkpoint, Row, Trained
 from harness.training.clock import Spent, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 OOM_MICRO_BATCHES = 4
 """Micro-batches of a batch, after it did not fit into the device's memory whole."""
@@ -120,16 +120,15 @@ def follow_trial(spec: TrialSpec, runtime: Runtime, distributed: DistributedCont
     load_in_worker(runtime.study_files)
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
-        train(
+        TrainingLoop(
             classifier,
             prepared.dataset,
             prepared.split,
             spec.recipe,
             seed=spec.seed,
-            log=lambda row: None,
             changes=spec.changes,
             distributed=distributed,
-        )
+        ).run(lambda row: None)
 
 
 def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) -> None:
@@ -159,20 +158,17 @@ def _run(
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
         flops = flops_of(classifier, sample)
-        result = train(
+        result = TrainingLoop(
             classifier,
             prepared.dataset,
             prepared.split,
             spec.recipe,
             seed=spec.seed,
-            log=claim.log,
             changes=spec.changes,
-            should_continue=_of_rows(should_continue),
-            checkpoint=_checkpoint(claim, should_continue),
             micro_batches=micro_batches,
             distributed=distributed,
             prefixes=prefixes,
-        )
+        ).run(claim.log, _of_rows(should_continue), _checkpoint(claim, should_continue))
         peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
