@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError, unknown
 from harness.insertion.attachment import LowRank
-from harness.insertion.method import get_method
+from harness.insertion.method import attach, get_method
 from harness.insertion.placements import PlacementFile
 from harness.model.backbones import load_backbone
 from harness.model.blocks import (
@@ -150,9 +150,7 @@ def lora_config(spec: TrialSpec) -> dict[str, Any]:
         UserError: its modules are not LoRA that peft can express, or differ in strength or rank.
     """
     model = sizes_alone(spec.backbone)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
-    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    attachment = attach(model, spec)
     factors = attachment.low_ranks()
     attachment.detach()
     kinds = {(len(part.down), part.scale) for part in factors.values()}

@@ -29,7 +29,7 @@ from harness.data.packed import PixelStore, file_dataset, is_on_disk, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
 from harness.export.about import About, read_about
-from harness.insertion.method import get_method
+from harness.insertion.method import attach
 from harness.model.backbones import dims, load_backbone
 from harness.model.heads import make_head
 from harness.runner.prepare import fix_arithmetic
@@ -141,9 +141,7 @@ def classifier_of(
     """
     spec = known.spec
     backbone = load_backbone(spec.backbone, device, weights)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
-    attachment = method.attach(backbone, spec.placement, options, seed=spec.seed)
+    attachment = attach(backbone, spec)
     start = torch.zeros(len(known.classes), dims(spec.backbone).width, device=device)
     classifier = Classifier(backbone, attachment, make_head(spec.recipe, start, spec.seed))
     try:

@@ -21,7 +21,7 @@ from harness.data.contract import DATASETS, DrawnDataset
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
 from harness.data.packed import PackedImages, is_on_disk, load_packed
-from harness.insertion.method import get_method
+from harness.insertion.method import attach
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
 from harness.model.cut import Cuts, cuts_of
@@ -154,10 +154,8 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
         UserError: the backbone or the data cannot be had as asked for.
     """
     prepared = prepare(spec, runtime)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
     try:
-        attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+        attachment = attach(prepared.backbone, spec)
     except BaseException:
         # Nobody can detach what was attached until then, so the next trial gets another backbone.
         _prepared.cache_clear()

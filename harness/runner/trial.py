@@ -17,8 +17,7 @@ import torch
 from harness.catalogue.studies import load_in_worker
 from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
-from harness.insertion.method import get_method
-from harness.model.backbones import dims
+from harness.runner.cost import count_params
 from harness.runner.memory import PeakMemory
 from harness.runner.prefixes import prefixes_of
 from harness.runner.prepare import attached, fix_arithmetic, prepare
@@ -228,8 +227,6 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         torch.cuda.synchronize(torch.device(runtime.device))
     wall_s, device_s = _sum(watch.spent, result.earlier)
     saved_wall_s, saved_s = _sum(ended.saved or (0.0, 0.0), result.earlier_saved)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
     of = ended.flops
     selection = of.of(result.images_selection, result.passes_selection)
     test = of.of(result.images_test, result.passes_test)
@@ -246,7 +243,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         class_names=ended.class_names,
         epochs_run=result.epochs_run,
         tested_epoch=result.tested_epoch,
-        expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
+        expected_params=count_params(spec).trainable_params,
         trainable_params=ended.trainable_params,
         head_params=ended.head_params,
         learned=ended.learned,
