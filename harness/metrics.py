@@ -168,10 +168,10 @@ def worth_of_chance(objective: Objective, num_classes: int) -> float:
 
 
 class Scale(NamedTuple):
-    """How an objective's values stand in tables of numbers, and how they are read."""
+    """How a goal's values stand in tables of numbers, and how they are read."""
 
     column: str
-    """Of the selection score in a report's tables of numbers."""
+    """Of the selection score, or the cost, in a report's tables of numbers."""
     factor: float
     """A value in those tables over one of `worth`: shares stand there in percent."""
     words: str
@@ -188,12 +188,16 @@ class Scale(NamedTuple):
         return f"{self.sign * self.factor * value:.{self.digits}f}{self.unit}"
 
 
-def scale_of(objective: Objective) -> Scale:
+def scale_of(goal: Goal) -> Scale:
     """The one place where an objective is put into words."""
-    if objective == LOSS:
+    if goal == "trainable_params":  # whole factors, so that counts stay whole numbers
+        return Scale(goal, 1, "trainable parameters", "", "parameters", 0, -1)
+    if goal == "inference_flops":
+        return Scale(goal, 1, "inference FLOPs per image", "", "FLOPs", 0, -1)
+    if goal == LOSS:
         return Scale("select_negated_loss", 1.0, "loss", "", "of the loss", 3, -1)
-    words = "tail mean" if objective == TAIL else objective.replace("_", " ")
-    return Scale(f"select_{objective}", 100.0, words, " %", "points", 1, 1)
+    words = "tail mean" if goal == TAIL else goal.replace("_", " ")
+    return Scale(f"select_{goal}", 100.0, words, " %", "points", 1, 1)
 
 
 def split_metrics(
