@@ -43,9 +43,8 @@ def finals(record: TrialRecord) -> dict[str, float]:
 
 
 def _of_test(test: SplitMetrics) -> dict[str, float]:
-    shares = {**{name: getattr(test, name) for name in OVERALL}, **test.groups}
     return {
-        **{f"test/{name}": 100 * share for name, share in shares.items()},
+        **{f"test/{name}": 100 * share for name, share in test.shares.items()},
         "test/loss": test.loss,
     }
 
