@@ -32,11 +32,6 @@ SHARE_OF_MEMORY = 0.5
 """Pixels are kept on a GPU if they take at most this share of its free memory."""
 
 
-def is_on_disk(name: str) -> bool:
-    """Whether a dataset is read from files, rather than drawn."""
-    return issubclass(DATASETS.get(name), FileDataset)
-
-
 def file_dataset(name: str) -> type[FileDataset]:
     """A dataset on disk.
 

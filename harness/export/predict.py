@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.console import SILENT, Console
-from harness.data.contract import OwnFormat, options_of
+from harness.data.contract import OwnFormat, is_drawn, options_of
 from harness.data.copies import eval_copy
 from harness.data.crops import plain_boxes
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
 from harness.data.listing import BorderMask, Item
 from harness.data.pack import OnBad
-from harness.data.packed import PixelStore, file_dataset, is_on_disk, where_of
+from harness.data.packed import PixelStore, file_dataset, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
 from harness.export.about import About, read_about
@@ -279,7 +279,7 @@ def _label(path: str, numbers: dict[str, int]) -> int:
 def _of_split(known: About, root: Path, split: Split) -> _Images:
     """Images of a split of the dataset that the classifier was trained on."""
     name, view = known.spec.data.name, known.normalisation
-    if not is_on_disk(name):
+    if is_drawn(name):
         raise UserError(f"--split {split}: {name} is drawn, so no folder of images is split so.")
     if not root.is_dir():
         raise UserError(f"{printable(str(root))} is not a folder.")

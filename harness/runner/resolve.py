@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 
-from harness.data.contract import options_of
+from harness.data.contract import is_drawn, options_of
 from harness.data.copies import pack_scale
 from harness.data.pack_format import PackInfo, pack_folder
-from harness.data.packed import PackRequest, is_on_disk, pack_of
+from harness.data.packed import PackRequest, pack_of
 from harness.data.unpacked import Unpacked, look
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
@@ -117,7 +117,7 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     name, channels = request.data.name, request.backbone.in_chans
     options = options_of(name, request.data.options)
     sha256 = None
-    if is_on_disk(name):
+    if not is_drawn(name):
         info = _pack(name, options, request.recipe, backbone, runtime)
         if info.channels != channels:
             raise UserError(
