@@ -32,6 +32,7 @@ from harness.metrics import (
     COSTS,
     LOSS,
     OVERALL,
+    SHOWN,
     TAIL,
     Goal,
     Objective,
@@ -92,6 +93,11 @@ class Table:
     def trials(self) -> pd.DataFrame:
         """The last row of every trial."""
         return self.rows.drop_duplicates("trial_id", keep="last")
+
+    @property
+    def tests(self) -> pd.Series[float]:
+        """Of every one of `trials`, the shown test score in percent; chance where one diverged."""
+        return 100 * self.trials[f"test_{SHOWN}"].fillna(1 / self.info.num_classes)
 
     @property
     def has_loss(self) -> bool:
