@@ -60,6 +60,8 @@ class Imported:
     """What became of one archive."""
 
     path: Path
+    archive: Archive
+    """What the file holds."""
     run: RunFolder
     """Where the run lies now."""
     new: int = 0
@@ -139,7 +141,12 @@ def _check_files(path: Path, archive: Archive) -> None:
 def _import(checked: CheckedArchive, store: Store) -> Imported:
     archive = checked.archive
     folder = RunFolder.of(store, archive.run)
-    done = Imported(path=checked.path, run=folder, older=checked.semantics - {SEMANTICS})
+    done = Imported(
+        path=checked.path,
+        archive=checked.archive,
+        run=folder,
+        older=checked.semantics - {SEMANTICS},
+    )
     with driving(folder.driver_mark):
         for trial, record in zip(archive.trials, checked.records, strict=True):
             _take(trial, record, store, done)
