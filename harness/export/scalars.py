@@ -51,7 +51,7 @@ def _of_test(test: SplitMetrics) -> dict[str, float]:
 
 def settings(spec: TrialSpec) -> dict[str, str]:
     """What a trial was to be, in words; sites by their positions, and how many there are."""
-    recipe = spec.recipe.model_dump(mode="json", exclude_defaults=False)
+    recipe = spec.recipe.model_dump(mode="json")
     sites = [site for site, _ in spec.placement.items()]
     found: dict[str, Any] = {
         "trial_id": spec.trial_id,

@@ -106,7 +106,6 @@ class Table:
 
     def refuse_unscored(self, goal: Goal, path: Path) -> None:
         """Raises `UserError` if the table does not have what is to be chosen by."""
-        objective = goal
         if goal in COSTS and (goal not in self.rows or self.trials[goal].isna().any()):
             raise UserError(
                 f"--objective {goal}: {path} was tabulated without; tabulate its runs again, or "
@@ -114,7 +113,7 @@ class Table:
             )
         if goal == TAIL and f"final_{TAIL}" not in self.rows:
             raise no_tail(self.info.groups)
-        if objective == LOSS and not self.has_loss:
+        if goal == LOSS and not self.has_loss:
             raise UserError(
                 f"--objective {LOSS}: {path} was tabulated without the selection loss; tabulate "
                 "its runs again, or choose by another."
