@@ -17,10 +17,10 @@ from harness.archive.agree import Agreement, compare
 from harness.archive.content import Archive, ArchivedTrial, run_texts
 from harness.archive.merge import NotOneRun, merged
 from harness.archive.parquet import read_archive
-from harness.errors import UserError, saving
+from harness.errors import UserError
 from harness.spec import SEMANTICS
 from harness.store.checked import checked_record, semantics_of
-from harness.store.files import write_atomically
+from harness.store.files import make_folder, write_atomically
 from harness.store.liveness import driving
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
@@ -189,8 +189,7 @@ def _take(trial: ArchivedTrial, record: TrialRecord, store: Store, done: Importe
 
 def _conflict(trial: ArchivedTrial, store: Store) -> Path:
     place = store.root / CONFLICTS / f"{trial.trial_id}-{_digest(trial.text)}"
-    with saving(place):
-        place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     _write(place, trial.files(), {})
     return place
 
@@ -214,8 +213,7 @@ def _kept_apart(archive: Archive, store: Store) -> RunFolder:
     digest = _digest(json.dumps(archive.files, sort_keys=True))
     name = archive.run.encode()[:200].decode(errors="ignore")
     folder = RunFolder.of(store, f"{name}+import-{digest}")
-    with saving(folder.path):
-        folder.path.mkdir(exist_ok=True)
+    make_folder(folder.path)
     _write(folder.path, archive.files, {})
     return folder
 

@@ -24,7 +24,7 @@ from harness.data.crops import plain_boxes
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
 from harness.data.listing import BorderMask, Item
-from harness.data.pack import OnBad
+from harness.data.pack import OnBad, refuse_bad
 from harness.data.packed import PixelStore, file_dataset, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
@@ -217,11 +217,7 @@ def _batches(
     left_out = 0
     for item, outcome in each_decoded(wanted.source, wanted.items, seen):
         if isinstance(outcome, BadImage):
-            if on_bad == "stop":
-                raise UserError(
-                    f"Image {outcome} - repair or remove it, or leave out all such images with "
-                    "--on-bad-image skip."
-                ) from outcome
+            refuse_bad(outcome, on_bad)
             left_out += 1
             continue
         batch.append(_Seen(item, *outcome))
