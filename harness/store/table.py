@@ -266,13 +266,8 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
             "out of the store, and run the trial again."
         )
     fields = {field: _plain(value) for field, value in asked.cell.items()}
-    known = {
-        **fields,
-        "cell": cell_key(asked.cell),
-        "seed": asked.seed,
-        "trial_id": asked.trial_id,
-        "status": trial.status,
-    }
+    known = {**fields, "cell": cell_key(asked.cell), "seed": asked.seed}
+    known |= {"trial_id": asked.trial_id, "status": trial.status}
     rows = []
     for epoch, event in enumerate(history, start=1):
         scores, share = event.get("select") or {}, epoch / trial.epochs_run
