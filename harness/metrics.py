@@ -18,22 +18,12 @@ from numpy.typing import NDArray
 from harness.errors import UserError, unknown
 from harness.spec import Frozen
 
-OVERALL = ("class_mean", "group_mean", "flat_mean", "micro")
-
 Metric = Literal["class_mean", "group_mean", "flat_mean", "micro"]
-Objective = Literal["class_mean", "group_mean", "flat_mean", "micro", "tail", "val_loss"]
+OVERALL: tuple[str, ...] = get_args(Metric)
+Objective = Literal[Metric, "tail", "val_loss"]
 """What choices are made by, on the split that they are made on; `tail` is the mean over the classes
 of the group of that name, `val_loss` the split's mean loss."""
-Goal = Literal[
-    "class_mean",
-    "group_mean",
-    "flat_mean",
-    "micro",
-    "tail",
-    "val_loss",
-    "trainable_params",
-    "inference_flops",
-]
+Goal = Literal[Objective, "trainable_params", "inference_flops"]
 """What a search with several objectives may be told: an `Objective`, or what the configuration
 costs, the less the better: trainable parameters beside the head's, or FLOPs of one image."""
 COSTS: tuple[Goal, ...] = ("trainable_params", "inference_flops")
@@ -76,13 +66,10 @@ class SplitMetrics(Frozen):
     class in the split's order, so that `class_counts` says of which class a bit is. None in records
     from before they were kept."""
 
-    def hits_by_image(self) -> NDArray[np.bool_] | None:
-        """`hits` as booleans `[n]`; `image_labels` are their classes. None without them."""
-        return None if self.hits is None else unpack_hits(self.hits, sum(self.class_counts))
-
-    def image_labels(self) -> NDArray[np.int64]:
-        """The class index of every image `[n]`, in the order of `hits`."""
-        return np.repeat(np.arange(len(self.class_counts)), self.class_counts)
+    @property
+    def shares(self) -> dict[str, float]:
+        """The accuracies over all classes, and of each group."""
+        return {**{name: getattr(self, name) for name in OVERALL}, **self.groups}
 
 
 def pack_hits(hits: NDArray[np.bool_]) -> str:
@@ -168,10 +155,10 @@ def worth_of_chance(objective: Objective, num_classes: int) -> float:
 
 
 class Scale(NamedTuple):
-    """How an objective's values stand in tables of numbers, and how they are read."""
+    """How a goal's values stand in tables of numbers, and how they are read."""
 
     column: str
-    """Of the selection score in a report's tables of numbers."""
+    """Of the selection score, or the cost, in a report's tables of numbers."""
     factor: float
     """A value in those tables over one of `worth`: shares stand there in percent."""
     words: str
@@ -188,12 +175,16 @@ class Scale(NamedTuple):
         return f"{self.sign * self.factor * value:.{self.digits}f}{self.unit}"
 
 
-def scale_of(objective: Objective) -> Scale:
+def scale_of(goal: Goal) -> Scale:
     """The one place where an objective is put into words."""
-    if objective == LOSS:
+    if goal == "trainable_params":  # whole factors, so that counts stay whole numbers
+        return Scale(goal, 1, "trainable parameters", "", "parameters", 0, -1)
+    if goal == "inference_flops":
+        return Scale(goal, 1, "inference FLOPs per image", "", "FLOPs", 0, -1)
+    if goal == LOSS:
         return Scale("select_negated_loss", 1.0, "loss", "", "of the loss", 3, -1)
-    words = "tail mean" if objective == TAIL else objective.replace("_", " ")
-    return Scale(f"select_{objective}", 100.0, words, " %", "points", 1, 1)
+    words = "tail mean" if goal == TAIL else goal.replace("_", " ")
+    return Scale(f"select_{goal}", 100.0, words, " %", "points", 1, 1)
 
 
 def split_metrics(

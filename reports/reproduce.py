@@ -139,8 +139,8 @@ def main(out: str = "runs") -> None:
     """
     for name, entry in entries().items():
         if name == "searches":
-            _harness(*TABULATE.split()[:-1], str(TABLE), "--out", out)
-        _harness(*entry.command.split(), "--out", out)
+            run_harness(*TABULATE.split()[:-1], str(TABLE), "--out", out)
+        run_harness(*entry.command.split(), "--out", out)
         _keep(RunFolder.of(Store(Path(out)), entry.run), name)
     rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in entries().items()]
     pages = ", ".join(f"`{name}`" for name in WITH_PAGE)
@@ -148,7 +148,12 @@ def main(out: str = "runs") -> None:
     (GALLERY / "README.md").write_text(text)
 
 
-def _harness(*words: str) -> None:
+def run_harness(*words: str) -> None:
+    """Give a command; it goes on where it was stopped.
+
+    Raises:
+        SystemExit: it failed, with its exit code.
+    """
     print("harness", *words, flush=True)
     done = subprocess.run([Path(sys.executable).parent / "harness", *words], check=False)  # noqa: S603 - our own command
     if done.returncode:

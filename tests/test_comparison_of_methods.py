@@ -214,6 +214,9 @@ def test_inference_is_told_where_it_was_counted(tmp_path):
 
 def test_the_front_is_what_no_arm_beats_in_both():
     arms = {"cheap": (1, 50), "worse": (2, 49), "better": (2, 55), "same": (3, 55), "best": (9, 60)}
-    rows = [{"arm": arm, "cost": cost, "score": score} for arm, (cost, score) in arms.items()]
+    rows = [
+        {"arm": arm, "runs_per_seed": cost, "class_mean": score}
+        for arm, (cost, score) in arms.items()
+    ]
     for order in (rows, rows[::-1]):
-        assert front(pd.DataFrame(order), "cost", "score") == ["cheap", "better", "best"]
+        assert front(pd.DataFrame(order)) == ["cheap", "better", "best"]

@@ -9,11 +9,10 @@ import pytest
 import torch
 from support.cli import harness
 from support.driving import driven
-from support.runs import scored
 from support.searches import study as made_study
+from support.untrained import train_nothing, with_test
 
 from harness.data.dataset import share_of, split
-from harness.driver.request import EngineRequest
 from harness.errors import UserError
 from harness.runner.prepare import dataset_of, prepare
 from harness.runner.resolve import resolve
@@ -26,7 +25,6 @@ from harness.spec import DataSpec
 from harness.store.search_log import SHARE, asks, read_log, tells
 from harness.store.store import Store
 from harness.study.space import SearchSpace
-from harness.testing import made
 from harness.testing.made import TINY, MadeEngine
 from harness.testing.searches import PLANE
 
@@ -221,20 +219,8 @@ SWEEP = (
 
 @pytest.fixture
 def without_training(monkeypatch):
-    """Trials end at once, with scores that grow with α, in a second of device time each."""
-
-    def engine(*, store, runtime, workers, watch=False):
-        return MadeEngine(store, lambda spec: 0.4 + alpha_of(spec) / 1e5, watch=watch)
-
-    def record(spec, status="COMPLETE", value=0.5):
-        part = scored(value)
-        changes = {"select": part, "test": part, "provenance": {"device": "made up"}}
-        return made_record(spec, status, value).model_copy(update=changes)
-
-    made_record = made.made_record
-    monkeypatch.setattr(made, "made_record", record)
-    monkeypatch.setattr("harness.driver.setup.LocalEngine", engine)
-    monkeypatch.setattr(EngineRequest, "start_ahead", lambda self, device: None)
+    """Trials end at once, with scores that grow with α."""
+    train_nothing(monkeypatch, lambda spec: 0.4 + alpha_of(spec) / 1e5, with_test)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from harness.data.dev_set import for_seed, in_order
 from harness.data.listing import Item
 from harness.data.long_tail import LongTail, thirds
 from harness.data.pack_format import packs_of, verify
-from harness.data.packed import forget_packs, load_packed, pack_of
+from harness.data.packed import PackRequest, forget_packs, load_packed, pack_of
 from harness.datasets.folder import FolderOptions
 from harness.datasets.synth_rs import SynthRS, SynthRSOptions
 from harness.errors import UserError
@@ -170,7 +170,7 @@ def test_an_image_that_cannot_be_read_is_not_in_the_dev_set(tmp_path):
     options = LongTail(imbalance=2, largest=4, dev_per_class=4).model_dump_json()
     place = (str(tmp_path / "images"), str(tmp_path / "packs"), "skip")
     with pytest.raises(UserError, match=r"class 'b' has 3:"):
-        pack_of("folder", options, SIZE, *place)
+        pack_of(PackRequest("folder", options, SIZE, *place))
 
 
 def test_cifar100_lt_keeps_images_for_a_dev_set(tmp_path):

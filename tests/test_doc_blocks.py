@@ -10,15 +10,15 @@ import pytest
 from support.cli import harness
 from support.docs import EXCERPT, ROOT, blocks, harness_lines, typed
 from support.runs import scored
+from support.untrained import train_nothing, with_test
 
 from harness.catalogue.studies import study_names
 from harness.cli import main
 from harness.cli.given import parse_only, parse_settings
-from harness.driver.request import EngineRequest, StudyRequest
+from harness.driver.request import StudyRequest
 from harness.driver.setup import asked_study
 from harness.insertion.method import get_method
 from harness.spec import TrialRequest
-from harness.testing import made
 
 OTHERS = (".", "ray", "pip", "sbatch", "positions", "first=")
 """What a line of a shell block may begin with that is none of ours."""
@@ -93,36 +93,21 @@ def test_every_other_line_of_a_shell_block_is_known():
 def without_training(tmp_path, monkeypatch):
     """Trials end at once with made-up scores, in a store of the test's."""
 
-    def engine(*, store, runtime, workers, watch=False):
-        kind = Keeping if runtime.keep_weights else made.MadeEngine
-        return kind(store, score, watch=watch, slots=workers)
-
-    def record(spec, status="COMPLETE", value=0.5):
-        whole = made_record(spec, status, value)
-        part = scored(value)
-        changes = {"select": part, "test": part, "provenance": {"device": "made up"}}
-        return whole.model_copy(update=changes if status == "COMPLETE" else {"select": part})
-
-    made_record = made.made_record
-    monkeypatch.setattr(made, "made_record", record)
-    monkeypatch.setattr("harness.driver.setup.LocalEngine", engine)
-    monkeypatch.setattr(EngineRequest, "start_ahead", lambda self, device: None)
+    train_nothing(monkeypatch, score, finished)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-class Keeping(made.MadeEngine):
-    """One whose trials leave a file of weights, with none in it."""
-
-    def next(self):
-        event = super().next()
-        self._store.weights(event.spec.trial_id).touch()
-        return event
 
 
 def score(spec):
     """Grows a little with what is adapted and with the seed."""
     return 0.4 + 0.001 * len(spec.placement) + 0.01 * spec.seed
+
+
+def finished(record, value):
+    """A pruned trial is never tested."""
+    if record.status == "COMPLETE":
+        return with_test(record, value)
+    return record.model_copy(update={"select": scored(value)})
 
 
 def marked(page):

@@ -29,7 +29,7 @@ from harness.findings.claims import (
     contrasts_of,
     overhead_of,
 )
-from harness.findings.document import WORDS, blocks, fill
+from harness.findings.document import blocks, fill
 from harness.findings.evidence import ARCHIVES, KINDS, SCENARIOS, archive_of, name_of
 from harness.findings.figure import arms_table, draw_arms
 from harness.findings.scenario import Scenario, read_scenario
@@ -369,7 +369,7 @@ def test_the_figure_has_every_arm_of_a_scenario(scenario):
     arms = {scenario.name: arms_of(scenario)}
     rows = arms_table(arms)
     assert list(rows["arm"]) == list(arms[scenario.name]) and set(rows["seeds"]) == {len(SEEDS)}
-    [panel] = draw_arms(rows, WORDS).axes
+    [panel] = draw_arms(rows).axes
     assert [tick.get_text() for tick in panel.get_yticklabels()] == list(rows["arm"])
 
 

@@ -24,7 +24,7 @@ from harness.runner.runtime import Runtime
 from harness.spec import LINEAR_POSITIONS, Placement, Recipe, TrialRequest
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means, flops_of
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 COUNTS = (40, 20, 12)
 SITES = ("0.q", "0.mlp1", "1.q", "1.mlp1")
@@ -65,8 +65,8 @@ class Problem:
 
     def train(self, **changes):
         recipe = RECIPE.model_copy(update=changes)
-        log = [].append
-        return train(self.classifier, self.dataset, self.split, recipe, seed=0, log=log)
+        loop = TrainingLoop(self.classifier, self.dataset, self.split, recipe, seed=0)
+        return loop.run([].append)
 
     def loss(self, batch, shift=LOGIT_SHIFT):
         return cross_entropy(

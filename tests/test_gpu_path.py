@@ -25,7 +25,7 @@ from harness.store.store import Store
 from harness.training.arithmetic import evaluated_in, evaluating
 from harness.training.classifier import Classifier
 from harness.training.evaluation import embed, evaluate
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -248,9 +248,8 @@ def waits(batches, **changes):
     data = Dataset(train=images, test=one, classes=classes, groups=groups)
     normalised(one.pixels, data)  # constants are sent once
     with Waiting() as waiting, Making(waiting):
-        result = train(
-            Classifier(model, attachment, head), data, split, recipe, seed=0, log=lambda row: None
-        )
+        classifier = Classifier(model, attachment, head)
+        result = TrainingLoop(classifier, data, split, recipe, seed=0).run(lambda row: None)
     assert result.images_backward == count
     return waiting.count
 

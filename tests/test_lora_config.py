@@ -13,8 +13,9 @@ from support.cli import harness
 from support.weights import CPU, images, of_file
 from torch import nn
 
-from harness.errors import UserError
-from harness.export.lora_config import LAYOUTS, export_lora_config
+from harness.errors import NotSavedError, UserError
+from harness.export.lora_config import LAYOUTS, export_lora_config, write_config
+from harness.insertion.attachment import LowRank
 from harness.insertion.method import get_method
 from harness.insertion.placements import PlacementFile
 from harness.model.backbones import features, load_backbone
@@ -216,6 +217,13 @@ def test_names_that_a_backbone_has_not_are_refused(tmp_path, backbone, names, st
     with pytest.raises(UserError, match=words):
         export_lora_config(file, tmp_path / "config", names)
     assert not (tmp_path / "config").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    factors = LowRank(torch.ones(1, 2), torch.ones(2, 1), 1.0, "parallel")
+    with pytest.raises(NotSavedError, match=r"Results cannot be saved: .*config: Not a directory"):
+        write_config(tmp_path / "file" / "config", {"blocks.0.mlp.fc1": factors}, is_trained=False)
 
 
 @pytest.mark.slow

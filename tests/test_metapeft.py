@@ -20,7 +20,7 @@ from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
 from harness.spec import Placement, Recipe
 from harness.store.store import Store
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -112,17 +112,17 @@ def test_inner_and_outer_steps_keep_to_their_own(tmp_path, monkeypatch):
                     tensors[f"momentum {index}"] = state["momentum_buffer"]
         return {k: v.detach().clone().numpy().tobytes() for k, v in tensors.items()}
 
-    real_train, real_sgd = train, torch.optim.SGD
+    real_loop, real_sgd = TrainingLoop, torch.optim.SGD
 
-    def spy_train(classifier, *args, **kwargs):
+    def spy_loop(classifier, *args, **kwargs):
         seen["classifier"] = classifier
-        return real_train(classifier, *args, **kwargs)
+        return real_loop(classifier, *args, **kwargs)
 
     def spy_sgd(*args, **kwargs):
         seen["sgd"] = real_sgd(*args, **kwargs)
         return seen["sgd"]
 
-    monkeypatch.setattr("harness.runner.trial.train", spy_train)
+    monkeypatch.setattr("harness.runner.trial.TrainingLoop", spy_loop)
     monkeypatch.setattr(real_sgd, "step", watched(real_sgd))
     monkeypatch.setattr(torch.optim.Adam, "step", watched(torch.optim.Adam))
     monkeypatch.setattr(torch.optim, "SGD", spy_sgd)

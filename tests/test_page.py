@@ -7,7 +7,7 @@ import re
 
 import pytest
 from support.fake_trials import Fake, controls, score, written
-from support.pages import browser, browsers  # noqa: F401 - a fixture
+from support.pages import browser, browsers, visiting  # noqa: F401 - a fixture
 from support.records import TINY, publish
 from support.runs import EVIL, RESULTS, made_run, scored, study
 from support.sweeps import made_sweep
@@ -87,29 +87,8 @@ def hostile_run(root):
 @pytest.fixture
 def visit(browser, folders):  # noqa: F811
     """Opens a run's page; checks at the end that it asked for nothing and complained of nothing."""
-    problems, contexts = [], []
-
-    def opened(name, width=1280, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("requestfailed", lambda request: problems.append(request.url[:99]))
-        address = (folders[name].report / "index.html").as_uri()
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((address, "data:")) else problems.append(request.url)
-            ),
-        )
-        page.goto(address)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
+    with visiting(browser, check_requests=True) as opened:
+        yield lambda name, *args, **options: opened(folders[name], *args, **options)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
-from support.pages import browser, browsers, publish_cell, three_axes  # noqa: F401 - a fixture
+from support.pages import browser, browsers, publish_cell, three_axes, visiting  # noqa: F401 - a fixture
 from support.runs import RESULTS, made_run, study
 
 from harness.reports.files import details, live
@@ -34,21 +34,8 @@ def run(tmp_path_factory):
 @pytest.fixture
 def visit(browser):  # noqa: F811
     """Opens a folder's page; checks at the end that nothing was complained of."""
-    problems, contexts = [], []
-
-    def opened(folder, width=1280, at="", **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto((folder.report / "index.html").as_uri() + at)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
+    with visiting(browser) as opened:
+        yield opened
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from harness.rng import generator
 from harness.spec import LINEAR_POSITIONS, Placement, Recipe, Site
 from harness.training.classifier import Classifier
 from harness.training.evaluation import class_means
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 # A planted problem: low-rank updates at two sites can help; at all others a module adds noise.
 
@@ -88,9 +88,8 @@ def planted_gammas(seed, *, shuffled, **options):
     placement = Placement({str(site): 1.0 for site in SITES})
     attachment = method.attach(vit, placement, parsed, seed=seed)
     head = make_head(recipe, class_means(vit, dataset, part), seed)
-    train(
-        Classifier(vit, attachment, head), dataset, split, recipe, seed=seed, log=lambda row: None
-    )
+    classifier = Classifier(vit, attachment, head)
+    TrainingLoop(classifier, dataset, split, recipe, seed=seed).run(lambda row: None)
     return dict(attachment.learned().items())
 
 

@@ -15,7 +15,7 @@ from timm.layers import resample_abs_pos_embed
 
 from harness.bench.agreement import agreement
 from harness.data.pack import pack
-from harness.data.packed import load_packed, pack_of
+from harness.data.packed import PackRequest, load_packed, pack_of
 from harness.datasets.folder import MSTAR, RSSCN7, PresetOptions
 from harness.errors import UserError
 from harness.model.backbones import features
@@ -99,10 +99,11 @@ def test_class_means_of_a_real_backbone_tell_real_classes(name, least, tmp_path)
     """Of all images the README has 66.8 % and 47.7 % at this size; chance is 14 % and 10 %."""
     root = some_of(name, tmp_path / "data")
     options = PresetOptions()
-    place = (str(root), str(tmp_path / "packs"), "stop")
-    sha256 = pack_of(name, options.model_dump_json(), SIZE, *place).sha256
+    packs = str(tmp_path / "packs")
+    asked = PackRequest(name, options.model_dump_json(), SIZE, str(root), packs)
+    sha256 = pack_of(asked).sha256
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=sha256)
-    data = load_packed(spec, SIZE, place[1])
+    data = load_packed(spec, SIZE, packs)
     model = vit_tiny()
     means = class_means(model, data, data.train)
     with torch.inference_mode():

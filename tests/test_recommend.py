@@ -11,11 +11,11 @@ import torch
 from support.cli import harness as command
 from support.few import SET, VALUES
 from support.runs import scored
+from support.untrained import train_nothing
 
 import harness
 from harness.catalogue.studies import load_study
 from harness.driver.recommend import recommending
-from harness.driver.request import EngineRequest
 from harness.export.lora_config import lora_config
 from harness.findings import recommended as judging
 from harness.model.backbones import load_backbone
@@ -114,15 +114,6 @@ def test_places_are_those_of_the_backbone():
     ]
 
 
-class Keeping(made.MadeEngine):
-    """One whose trials leave a file of weights, with none in it."""
-
-    def next(self):
-        event = super().next()
-        self._store.weights(event.spec.trial_id).touch()
-        return event
-
-
 @pytest.fixture
 def trained(monkeypatch):
     """Trainings end at once; the best by far is a quarter of the first rate, the MLP at the best
@@ -134,29 +125,21 @@ def trained(monkeypatch):
         is_mlp = {site.position for site, _ in spec.placement.items()} == {"mlp1", "mlp2"}
         return (0.6 if spec.recipe.lr == 0.05 else 0.3) + 0.05 * is_mlp
 
-    def record(spec, status="COMPLETE", value=0.5):
-        whole = made_record(spec, status, value)
-        blocks = {site.block for site, _ in spec.placement.items()}
-        full = len(blocks) == 12 and len(spec.placement) == 72
-        cost = whole.cost.model_copy(update={"flops": flops[0] if full else flops[1]})
-        return whole.model_copy(
+    def finished(record, value):
+        blocks = {site.block for site, _ in record.spec.placement.items()}
+        full = len(blocks) == 12 and len(record.spec.placement) == 72
+        cost = record.cost.model_copy(update={"flops": flops[0] if full else flops[1]})
+        return record.model_copy(
             update={"select": scored(value), "test": scored(value - 0.1), "cost": cost}
         )
 
     flops = (1000, 800)
-    made_record = made.made_record
-    monkeypatch.setattr(made, "made_record", record)
     monkeypatch.setattr(
         "harness.driver.recommend.full_run_flops",
         lambda spec, runtime: flops[0] if len(spec.placement) == 72 else flops[1],
     )
 
-    def engine(*, store, runtime, workers, watch=False):
-        kind = Keeping if runtime.keep_weights else made.MadeEngine
-        return kind(store, score, watch=watch, slots=workers)
-
-    monkeypatch.setattr("harness.driver.setup.LocalEngine", engine)
-    monkeypatch.setattr(EngineRequest, "start_ahead", lambda self, device: None)
+    train_nothing(monkeypatch, score, finished)
     return ran
 
 

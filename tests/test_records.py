@@ -84,12 +84,18 @@ def scores(record, part):
     return SplitMetrics.model_validate_json(json.dumps(record[part]))
 
 
+def by_image(found):
+    """Whether each image was right, and its class, as the docstring of `hits` has them."""
+    count, classes = sum(found.class_counts), np.arange(len(found.class_counts))
+    return unpack_hits(found.hits, count), np.repeat(classes, found.class_counts)
+
+
 @pytest.mark.slow
 def test_a_record_says_which_images_were_right(scored_last):
     for record in scored_last.records.values():
         for part, total in (("select", 183), ("test", 60)):
             found = scores(record, part)
-            hits, labels = found.hits_by_image(), found.image_labels()
+            hits, labels = by_image(found)
             assert len(hits) == len(labels) == total and len(found.hits) <= total / 6 + 4
             assert hits.mean() == pytest.approx(found.micro)
             by_class = [hits[labels == c].mean() for c in range(15)]
@@ -265,8 +271,9 @@ def test_a_bit_is_of_the_image_at_its_place_in_its_class():
         groups={"all": (0, 1, 2)},
         num_classes=4,
     )
-    assert found.hits_by_image().tolist() == [True, False, False, True, False, True]
-    assert found.image_labels().tolist() == [0, 0, 1, 2, 2, 2]
+    hits, of = by_image(found)
+    assert hits.tolist() == [True, False, False, True, False, True]
+    assert of.tolist() == [0, 0, 1, 2, 2, 2]
     assert found.flat_mean == found.group_mean
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from operator import itemgetter
 
 import pandas as pd
 import pytest
@@ -50,9 +49,6 @@ def test_random_search_in_closed_form_is_the_reference(tmp_path, made):
         assert own == pytest.approx(100 * expected(cells, frozenset(range(18)), 0, (0.0, 0.0)))
     words = verdict(found)
     assert "random search is expected (in closed form) to find configurations of" in words
-
-
-BY_SELECT = itemgetter(0)
 
 
 def expected(cells, left, spent, best):

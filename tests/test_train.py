@@ -154,7 +154,7 @@ def test_a_failure_is_recorded_with_its_traceback(tmp_path, monkeypatch):
     def explode(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("harness.runner.trial.train", explode)
+    monkeypatch.setattr("harness.runner.trial.TrainingLoop", explode)
     record, _ = run(tmp_path)
     assert record.status == "FAILED"
     assert "RuntimeError: out of luck" in record.error and "Traceback" in record.error
@@ -183,7 +183,7 @@ def test_learning_rate_follows_the_square_root_of_the_batch(tmp_path):
 @pytest.mark.slow
 def test_a_finished_trial_is_not_trained_again(tmp_path, monkeypatch):
     first, _ = run(tmp_path)
-    monkeypatch.setattr("harness.runner.trial.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("harness.runner.trial.TrainingLoop", None)  # trained again, it would fail
     again, _ = run(tmp_path)
     assert again == first
 

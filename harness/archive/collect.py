@@ -87,7 +87,7 @@ def _in_arms(comparison: Comparison) -> list[str]:
     return [*ids, *(key for cell in swept for key in cell.trials)]
 
 
-def archived_trial(store: Store, trial_id: str, cell: str | None = None) -> ArchivedTrial | None:
+def archived_trial(store: Store, trial_id: str, cell: str | None) -> ArchivedTrial | None:
     """A trial as it lies in a store; None unless it has ended.
 
     Raises:

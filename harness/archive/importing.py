@@ -17,10 +17,10 @@ from harness.archive.agree import Agreement, compare
 from harness.archive.content import Archive, ArchivedTrial, run_texts
 from harness.archive.merge import NotOneRun, merged
 from harness.archive.parquet import read_archive
-from harness.errors import UserError, saving
+from harness.errors import UserError
 from harness.spec import SEMANTICS
 from harness.store.checked import checked_record, semantics_of
-from harness.store.files import write_atomically
+from harness.store.files import make_folder, write_atomically
 from harness.store.liveness import driving
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
@@ -60,6 +60,8 @@ class Imported:
     """What became of one archive."""
 
     path: Path
+    archive: Archive
+    """What the file holds."""
     run: RunFolder
     """Where the run lies now."""
     new: int = 0
@@ -139,7 +141,12 @@ def _check_files(path: Path, archive: Archive) -> None:
 def _import(checked: CheckedArchive, store: Store) -> Imported:
     archive = checked.archive
     folder = RunFolder.of(store, archive.run)
-    done = Imported(path=checked.path, run=folder, older=checked.semantics - {SEMANTICS})
+    done = Imported(
+        path=checked.path,
+        archive=checked.archive,
+        run=folder,
+        older=checked.semantics - {SEMANTICS},
+    )
     with driving(folder.driver_mark):
         for trial, record in zip(archive.trials, checked.records, strict=True):
             _take(trial, record, store, done)
@@ -182,8 +189,7 @@ def _take(trial: ArchivedTrial, record: TrialRecord, store: Store, done: Importe
 
 def _conflict(trial: ArchivedTrial, store: Store) -> Path:
     place = store.root / CONFLICTS / f"{trial.trial_id}-{_digest(trial.text)}"
-    with saving(place):
-        place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     _write(place, trial.files(), {})
     return place
 
@@ -207,8 +213,7 @@ def _kept_apart(archive: Archive, store: Store) -> RunFolder:
     digest = _digest(json.dumps(archive.files, sort_keys=True))
     name = archive.run.encode()[:200].decode(errors="ignore")
     folder = RunFolder.of(store, f"{name}+import-{digest}")
-    with saving(folder.path):
-        folder.path.mkdir(exist_ok=True)
+    make_folder(folder.path)
     _write(folder.path, archive.files, {})
     return folder
 

@@ -32,7 +32,7 @@ from harness.training.arithmetic import autocast
 from harness.training.classifier import Classifier
 from harness.training.clock import Stopwatch
 from harness.training.evaluation import flops_per_image
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 CLASSES = 15
 SIDE = 1024
@@ -208,7 +208,7 @@ def _ways(case: Case, setting: Setting, data: Dataset) -> tuple[list[_Way], int]
     split = Split(train=images, select=one, test=one, train_counts=counts)
 
     def ours() -> None:
-        train(own, data, split, recipe, seed=0, log=lambda row: None)
+        TrainingLoop(own, data, split, recipe, seed=0).run(lambda row: None)
 
     ways = [_Way("harness", ours, own, [own, own.attachment.model])]
     forward, backward = flops_per_image(own, normalised(one.plain(), data))

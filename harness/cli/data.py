@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.data.check import Checked
     from harness.data.contract import FileDataset
     from harness.data.long_tail import Counts
+    from harness.data.pack import OnBad
     from harness.spec import Frozen, Recipe
 
 EXIT_PROBLEMS = 1
@@ -126,7 +127,7 @@ def pack(
     name: str,
     data_root: str | None,
     size: int,
-    on_bad_image: str,
+    on_bad_image: OnBad,
     settings: tuple[str, ...],
     out: str,
 ) -> None:
@@ -139,15 +140,16 @@ def pack(
     from harness.data.copies import pack_scale
     from harness.data.pack import cost
     from harness.data.pack_format import open_pack, pack_folder
-    from harness.data.packed import pack_of
+    from harness.data.packed import PackRequest, pack_of
     from harness.driver.setup import packs_folder
     from harness.store.store import Store
 
     _, options, recipe = _file_dataset(name, settings, "pack", CROPS)
     Store(Path(out)).refuse_unmakeable()
     packs = packs_folder(out)
-    place = (data_root, str(packs), on_bad_image)
-    made = pack_of(name, options.model_dump_json(), size, *place, TERMINAL, pack_scale(recipe))  # type: ignore[arg-type]
+    options_json, scale = options.model_dump_json(), pack_scale(recipe)
+    asked = PackRequest(name, options_json, size, data_root, str(packs), on_bad_image, scale)
+    made = pack_of(asked, TERMINAL)
     folder = pack_folder(packs, name, size, made.sha256)
     click.echo(f"{folder}: {cost(open_pack(folder))}, sha256 {made.sha256}")
 
@@ -168,7 +170,7 @@ def bench_(
     from harness.data.copies import pack_scale
     from harness.data.pack import cost
     from harness.data.pack_format import open_pack, pack_folder
-    from harness.data.packed import data_folder, pack_of
+    from harness.data.packed import PackRequest, data_folder, pack_of
     from harness.driver.setup import packs_folder
     from harness.spec import DataSpec
     from harness.store.store import Store
@@ -179,8 +181,9 @@ def bench_(
     listing = dataset.listing(options, root)
     if listing.bands is not None:
         raise UserError("The usual loader reads RGB images: leave out data.options.bands.")
-    place = (data_root, packs, "stop", TERMINAL, pack_scale(recipe))
-    info = pack_of(name, options.model_dump_json(), size, *place)  # type: ignore[arg-type]
+    options_json, scale = options.model_dump_json(), pack_scale(recipe)
+    asked = PackRequest(name, options_json, size, data_root, packs, scale=scale)
+    info = pack_of(asked, TERMINAL)
     spec = DataSpec(name=name, options=options.model_dump(mode="json"), sha256=info.sha256)
     speed = measure(spec, packs, listing.train, root, size, recipe)
     made = open_pack(pack_folder(Path(packs), name, size, info.sha256))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics import SHOWN
 from harness.search.budget import Budget
 from harness.search.choice import choice, search_chance
 from harness.store.comparisons import MOST_REPEATS, SearchComparison
@@ -48,7 +47,7 @@ def more_repeats(
     most = MOST_REPEATS - MOST_REPEATS % len(comparison.seeds)
     now = {name: comparison.repeats_of(name) for name in names}
     then = dict(now)
-    tests = _tests(table)
+    tests = dict(zip(table.trials["trial_id"], table.tests, strict=True))
     for name, count in now.items():
         scores: dict[int, list[float]] = {seed: [] for seed in comparison.seeds}
         for repeat in range(count):
@@ -59,13 +58,6 @@ def more_repeats(
         if not _is_narrow(list(scores.values()), comparison.half_width):
             then[name] = max(count, min(most, 2 * count))
     return then if then != now else None
-
-
-def _tests(table: Table) -> dict[str, float]:
-    """Test scores by trial, percent; a diverged one's is chance."""
-    last, chance = table.trials, 1 / table.info.num_classes
-    scores = 100 * last[f"test_{SHOWN}"].fillna(chance)
-    return dict(zip(last["trial_id"], scores, strict=True))
 
 
 def _is_narrow(scores: list[list[float]], half_width: float) -> bool:

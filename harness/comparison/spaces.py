@@ -16,6 +16,7 @@ from harness.comparison.request import SearchesRequest
 from harness.console import SILENT, Console
 from harness.errors import UserError
 from harness.search.budget import Budget
+from harness.spec import leaves
 from harness.store.run_folder import RunFolder
 from harness.store.store import Store
 from harness.store.table import Table, read_table
@@ -89,17 +90,9 @@ def _shared(table: Table, objective: str | None) -> Iterator[tuple[str, Any]]:
     yield "objective", objective or study.objective
     yield "seeds", list(study.seeds)
     base = study.base.model_dump(mode="json", include={"data", "backbone", "recipe"})
-    yield from _leaves(base, "")
+    yield from leaves(base)
     for axis in study.axes:
         for value in axis.values:
             for field in axis.sets(value):
                 if field.split(".")[0] in base and field != RATE:
                     yield field, ", ".join(in_words(each) for each in axis.values)
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

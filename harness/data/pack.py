@@ -283,7 +283,7 @@ def _written(job: _Job, source: Source, file: Path) -> _Written:
             for item, outcome in each_decoded(source, items, _kept(job, is_test)):
                 advance("")
                 if isinstance(outcome, BadImage):
-                    _refuse(outcome, job.on_bad)
+                    refuse_bad(outcome, job.on_bad)
                     bad[item_name(item)] = outcome.reason
                     continue
                 parts, original = outcome
@@ -334,7 +334,8 @@ def _levels(pixels: Pixels) -> NDArray[np.int64]:
     return np.stack([np.bincount(pixels[:, :, c].ravel(), minlength=256) for c in channels])
 
 
-def _refuse(bad: BadImage, on_bad: OnBad) -> None:
+def refuse_bad(bad: BadImage, on_bad: OnBad) -> None:
+    """Raises `UserError` for an image that cannot be read, unless such images are left out."""
     if on_bad == "stop":
         raise UserError(
             f"Image {bad} - repair or remove it, or leave out all such images with "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +30,6 @@ from harness.spec import DataSpec, Frozen, Recipe
 
 SHARE_OF_MEMORY = 0.5
 """Pixels are kept on a GPU if they take at most this share of its free memory."""
-
-
-def is_on_disk(name: str) -> bool:
-    """Whether a dataset is read from files, rather than drawn."""
-    return issubclass(DATASETS.get(name), FileDataset)
 
 
 def file_dataset(name: str) -> type[FileDataset]:
@@ -80,31 +76,32 @@ def refuse_untested(name: str, listing: Listing) -> None:
         )
 
 
-_KNOWN: dict[tuple[str | int | float | None, ...], PackInfo] = {}
+class PackRequest(NamedTuple):
+    """What a pack is made of: a dataset by name with its options, for views of `size` pixels."""
+
+    name: str
+    options_json: str
+    size: int
+    data_root: str | None
+    packs: str
+    on_bad: OnBad = "stop"
+    scale: float = SCALES[0]
+    """Training crops show at least this share of an image (`copies.pack_scale`)."""
+
+
+_KNOWN: dict[PackRequest, PackInfo] = {}
 """Packs that this command has looked up or made; files are taken not to change under it."""
 
 
-def pack_of(
-    name: str,
-    options_json: str,
-    size: int,
-    data_root: str | None,
-    packs: str,
-    on_bad: OnBad,
-    console: Console = SILENT,
-    scale: float = SCALES[0],
-) -> PackInfo:
-    """What the pack of a dataset holds, for views of `size` pixels; it is made if need be.
-
-    Training crops show at least a share `scale` of an image (`copies.pack_scale`).
+def pack_of(asked: PackRequest, console: Console = SILENT) -> PackInfo:
+    """What the pack of a dataset holds; it is made if need be.
 
     Raises:
         UserError: no data root, files that are absent, or an image that cannot be read.
         NotSavedError: the pack cannot be written.
     """
-    asked = (name, options_json, size, data_root, packs, on_bad, scale)
     if asked not in _KNOWN:
-        _KNOWN[asked] = _pack_of(*asked, console)
+        _KNOWN[asked] = _pack_of(asked, console)
     return _KNOWN[asked]
 
 
@@ -113,19 +110,11 @@ def forget_packs() -> None:
     _KNOWN.clear()
 
 
-def _pack_of(
-    name: str,
-    options_json: str,
-    size: int,
-    data_root: str | None,
-    packs: str,
-    on_bad: OnBad,
-    scale: float,
-    console: Console,
-) -> PackInfo:
+def _pack_of(asked: PackRequest, console: Console) -> PackInfo:
+    name = asked.name
     dataset = file_dataset(name)
-    root = data_folder(name, data_root)
-    options = dataset.Options.model_validate_json(options_json)
+    root = data_folder(name, asked.data_root)
+    options = dataset.Options.model_validate_json(asked.options_json)
     listing = with_tail_file(dataset.listing(options, root), options, root)
     refuse_untested(name, listing)
     for note in listing.notes:
@@ -134,10 +123,10 @@ def _pack_of(
         listing,
         name=name,
         root=root,
-        folder=Path(packs),
-        size=size,
-        scale=scale,
-        on_bad=on_bad,
+        folder=Path(asked.packs),
+        size=asked.size,
+        scale=asked.scale,
+        on_bad=asked.on_bad,
         read=dataset.read if issubclass(dataset, OwnFormat) else None,
         console=console,
     )

@@ -20,9 +20,15 @@ from harness.data.contract import OwnFormat, options_of
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import drawn, grouped, with_tail_file
-from harness.data.pack import OnBad, found_pack
+from harness.data.pack import found_pack
 from harness.data.pack_format import PackInfo, packs_of
-from harness.data.packed import data_folder, file_dataset, forget_packs, refuse_untested
+from harness.data.packed import (
+    PackRequest,
+    data_folder,
+    file_dataset,
+    forget_packs,
+    refuse_untested,
+)
 from harness.spec import DataSpec
 
 SHA256 = "0" * 64
@@ -40,8 +46,9 @@ class Unpacked(NamedTuple):
     sha256: str
 
 
-_KNOWN: dict[tuple[str | int | float | None, ...], Unpacked | PackInfo] = {}
-"""What this command has looked up; files are taken not to change under it."""
+_KNOWN: dict[tuple[PackRequest, int], Unpacked | PackInfo] = {}
+"""What this command has looked up, and how many packs there were; files are taken not to change
+under it."""
 
 
 def forget() -> bool:
@@ -55,48 +62,37 @@ def forget() -> bool:
     return bool(_LISTED)
 
 
-def look(
-    name: str,
-    options_json: str,
-    size: int,
-    data_root: str | None,
-    packs: str,
-    on_bad: OnBad,
-    console: Console,
-    scale: float,
-) -> Unpacked | PackInfo:
+def look(asked: PackRequest, console: Console) -> Unpacked | PackInfo:
     """A dataset's pack, or where there is none yet, its listing; nothing is written.
 
     Raises:
         UserError: as `packed.pack_of`, but no image is opened.
     """
-    asked = (name, options_json, size, data_root, packs, on_bad, scale)
-    key = (*asked, len(packs_of(Path(packs), name, size)))  # one may have been made meanwhile
+    # One may have been made meanwhile.
+    key = (asked, len(packs_of(Path(asked.packs), asked.name, asked.size)))
     if key not in _KNOWN:
-        _KNOWN[key] = _look(*asked, console)
+        _KNOWN[key] = _look(asked, console)
     return _KNOWN[key]
 
 
-def _look(
-    name: str,
-    options_json: str,
-    size: int,
-    data_root: str | None,
-    packs: str,
-    on_bad: OnBad,
-    scale: float,
-    console: Console,
-) -> Unpacked | PackInfo:
-    dataset, root = file_dataset(name), data_folder(name, data_root)
-    key = (name, options_json)
-    options = dataset.Options.model_validate_json(options_json)
+def _look(asked: PackRequest, console: Console) -> Unpacked | PackInfo:
+    name = asked.name
+    dataset, root = file_dataset(name), data_folder(name, asked.data_root)
+    key = (name, asked.options_json)
+    options = dataset.Options.model_validate_json(asked.options_json)
     is_new = key not in _LISTED or _LISTED[key][0] != root
     if is_new:
         _LISTED[key] = (root, with_tail_file(dataset.listing(options, root), options, root))
     _, listing = _LISTED[key]
     refuse_untested(name, listing)
     known = found_pack(
-        listing, name=name, root=root, folder=Path(packs), size=size, scale=scale, on_bad=on_bad
+        listing,
+        name=name,
+        root=root,
+        folder=Path(asked.packs),
+        size=asked.size,
+        scale=asked.scale,
+        on_bad=asked.on_bad,
     )
     if is_new:
         for note in listing.notes:

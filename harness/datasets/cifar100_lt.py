@@ -110,7 +110,7 @@ def class_counts(imbalance: int, largest: int = LARGEST) -> list[int]:
     return [max(1, int(largest * fraction ** (c / (CLASSES - 1.0)))) for c in range(CLASSES)]
 
 
-def long_tailed(labels: Sequence[int], imbalance: int, largest: int = LARGEST) -> list[int]:
+def long_tailed(labels: Sequence[int], imbalance: int, largest: int) -> list[int]:
     """Rows of the long-tailed training set, class by class.
 
     As in the released code, one numpy generator with seed 0 shuffles the rows of each class, in

@@ -15,17 +15,12 @@ from typing import Any, ClassVar
 from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
-from harness.datasets.reading import absent, in_folders, required
+from harness.datasets.reading import NoOptions, absent, in_folders, required
 from harness.errors import UserError
-from harness.spec import Frozen
 
 IMAGES = "train_val2018"
 OTHERS = {IMAGES: "2018"}
 """What torchvision calls the folder of images."""
-
-
-class INat2018Options(Frozen):
-    """None."""
 
 
 @DATASETS.register("inat2018")
@@ -36,7 +31,7 @@ class INat2018(Downloadable):
     released code.
     """
 
-    Options: ClassVar = INat2018Options
+    Options: ClassVar = NoOptions
     summary: ClassVar = "iNaturalist 2018, imbalance 500, 8142 species (on disk)"
     layout: ClassVar = """\
 inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/master/2018
@@ -46,7 +41,7 @@ inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/
   train_val2018/     the archive of images, unpacked"""
 
     @staticmethod
-    def listing(options: INat2018Options, root: Path) -> Listing:
+    def listing(options: NoOptions, root: Path) -> Listing:
         """One item per annotation, in the files' order; groups by the training counts."""
         train_file, val_file = (
             required(root / f"{name}2018.json", INat2018.layout) for name in ("train", "val")
@@ -69,7 +64,7 @@ inat2018: get iNaturalist 2018 from https://github.com/visipedia/inat_comp/tree/
         )
 
     @staticmethod
-    def download(_options: INat2018Options, root: Path) -> None:
+    def download(_options: NoOptions, root: Path) -> None:
         """Have torchvision fetch the images, 120 GB, if there are none.
 
         Raises:

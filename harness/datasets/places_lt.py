@@ -13,8 +13,7 @@ from typing import ClassVar
 from harness.data.contract import DATASETS, Downloadable
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import count_groups
-from harness.datasets.reading import in_folders, labelled_paths, required
-from harness.spec import Frozen
+from harness.datasets.reading import NoOptions, in_folders, labelled_paths, required
 
 CLASSES = 365
 LIST = "Places_LT_{}.txt"
@@ -22,15 +21,11 @@ OTHERS = {"data_256": "data_256_standard"}
 """What torchvision calls the folder of training images."""
 
 
-class PlacesLTOptions(Frozen):
-    """None."""
-
-
 @DATASETS.register("places_lt")
 class PlacesLT(Downloadable):
     """62,500 training and 36,500 test images; 131 head, 163 medium and 71 tail classes."""
 
-    Options: ClassVar = PlacesLTOptions
+    Options: ClassVar = NoOptions
     summary: ClassVar = "Places-LT, imbalance 996, 365 classes (on disk)"
     layout: ClassVar = """\
 places_lt: get Places365-Standard from http://places2.csail.mit.edu/download.html and its lists \
@@ -40,7 +35,7 @@ from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
   data_256/, val_256/   the small images, train and val, or other folders that the lists name"""
 
     @staticmethod
-    def listing(options: PlacesLTOptions, root: Path) -> Listing:
+    def listing(options: NoOptions, root: Path) -> Listing:
         """The lists as they are; groups by the counts of the training list."""
         parts = []
         for name in ("train", "test"):
@@ -56,7 +51,7 @@ from https://github.com/zhmiao/OpenLongTailRecognition-OLTR
         )
 
     @staticmethod
-    def download(_options: PlacesLTOptions, root: Path) -> None:
+    def download(_options: NoOptions, root: Path) -> None:
         """Have torchvision fetch the small images, 25 GB, if there are none.
 
         Raises:

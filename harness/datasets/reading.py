@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.data.decode import printable
 from harness.data.listing import Item, MissingData
 from harness.errors import UserError, unknown
+from harness.spec import Frozen
 
 SUFFIXES = frozenset(
     {
@@ -22,6 +23,10 @@ SUFFIXES = frozenset(
     }
 )
 """Files in class folders that count as images."""
+
+
+class NoOptions(Frozen):
+    """None."""
 
 
 def absent(path: Path, layout: str, problem: str = "is missing") -> MissingData:

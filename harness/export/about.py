@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from harness.data.contract import is_drawn
 from harness.data.copies import eval_side
 from harness.data.decode import Scaling
 from harness.data.pack_format import pack_folder, read_info
-from harness.data.packed import is_on_disk
 from harness.errors import UserError
 from harness.model.backbones import input_size
 from harness.runner.prepare import dataset_of
@@ -82,7 +82,7 @@ def about(record: TrialRecord, store: Store) -> About:
         raise UserError(f"Trial {record.trial_id} is {record.status}: there is nothing to export.")
     spec, packs = record.spec, store.root.resolve() / "packs"
     size, bands, scaling = input_size(spec.backbone), None, None
-    if is_on_disk(spec.data.name):
+    if not is_drawn(spec.data.name):
         assert spec.data.sha256 is not None
         info = read_info(pack_folder(packs, spec.data.name, size, spec.data.sha256))
         bands, scaling = info.bands, info.scaling

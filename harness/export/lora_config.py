@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError, unknown
 from harness.insertion.attachment import LowRank
-from harness.insertion.method import get_method
+from harness.insertion.method import attach, get_method
 from harness.insertion.placements import PlacementFile
 from harness.model.backbones import load_backbone
 from harness.model.blocks import (
@@ -34,7 +34,7 @@ from harness.model.blocks import (
     layer_name,
 )
 from harness.spec import BackboneSpec, Position, Site, TrialSpec
-from harness.store.files import write_atomically
+from harness.store.files import make_folder, write_atomically
 
 Names = Literal["timm", "vit", "dinov3_vit", "siglip_vision_model"]
 """timm's, or those of a `model_type` of transformers."""
@@ -150,9 +150,7 @@ def lora_config(spec: TrialSpec) -> dict[str, Any]:
         UserError: its modules are not LoRA that peft can express, or differ in strength or rank.
     """
     model = sizes_alone(spec.backbone)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
-    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    attachment = attach(model, spec)
     factors = attachment.low_ranks()
     attachment.detach()
     kinds = {(len(part.down), part.scale) for part in factors.values()}
@@ -296,6 +294,9 @@ def write_config(
 
     `target` are the layers as peft's `target_modules` has them; None: exactly these names. One
     that is not trained yet is of a model to be trained, where peft would otherwise freeze it.
+
+    Raises:
+        NotSavedError: the folder cannot be written.
     """
     ranks = {name: len(factors.down) for name, factors in modules.items()}
     config = {
@@ -310,6 +311,6 @@ def write_config(
         "bias": "none",
         "inference_mode": is_trained,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomically(folder / LORA, json.dumps(config, indent=1))
     return folder / LORA

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from harness.errors import UserError, saving
+from harness.errors import UserError
 from harness.export.about import About, timm_config
 from harness.export.predict import classifier_of
 from harness.export.readme import of_merged
 from harness.model.backbones import as_in_timm, dims
-from harness.store.files import save_tensors, write_atomically
+from harness.store.files import make_folder, save_tensors, write_atomically
 
 
 def export_merged(
@@ -54,8 +54,7 @@ def export_merged(
             tensors[f"{name}.bias"] = classifier.head.get_parameter("bias").detach().clone()
     if tensors.keys() != target.state_dict().keys():
         raise UserError(f"timm's {spec.backbone.name} has other tensors than the trained one.")
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     config = timm_config(known, arguments.pop("model_name"), dims(spec.backbone).width)
     config["model_args"] = arguments
     save_tensors(folder / "model.safetensors", tensors)

@@ -18,18 +18,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.console import SILENT, Console
-from harness.data.contract import OwnFormat, options_of
+from harness.data.contract import OwnFormat, is_drawn, options_of
 from harness.data.copies import eval_copy
 from harness.data.crops import plain_boxes
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
 from harness.data.listing import BorderMask, Item
-from harness.data.pack import OnBad
-from harness.data.packed import PixelStore, file_dataset, is_on_disk, where_of
+from harness.data.pack import OnBad, refuse_bad
+from harness.data.packed import PixelStore, file_dataset, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
 from harness.export.about import About, read_about
-from harness.insertion.method import get_method
+from harness.insertion.method import attach
 from harness.model.backbones import dims, load_backbone
 from harness.model.heads import make_head
 from harness.runner.prepare import fix_arithmetic
@@ -141,9 +141,7 @@ def classifier_of(
     """
     spec = known.spec
     backbone = load_backbone(spec.backbone, device, weights)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
-    attachment = method.attach(backbone, spec.placement, options, seed=spec.seed)
+    attachment = attach(backbone, spec)
     start = torch.zeros(len(known.classes), dims(spec.backbone).width, device=device)
     classifier = Classifier(backbone, attachment, make_head(spec.recipe, start, spec.seed))
     try:
@@ -219,11 +217,7 @@ def _batches(
     left_out = 0
     for item, outcome in each_decoded(wanted.source, wanted.items, seen):
         if isinstance(outcome, BadImage):
-            if on_bad == "stop":
-                raise UserError(
-                    f"Image {outcome} - repair or remove it, or leave out all such images with "
-                    "--on-bad-image skip."
-                ) from outcome
+            refuse_bad(outcome, on_bad)
             left_out += 1
             continue
         batch.append(_Seen(item, *outcome))
@@ -281,7 +275,7 @@ def _label(path: str, numbers: dict[str, int]) -> int:
 def _of_split(known: About, root: Path, split: Split) -> _Images:
     """Images of a split of the dataset that the classifier was trained on."""
     name, view = known.spec.data.name, known.normalisation
-    if not is_on_disk(name):
+    if is_drawn(name):
         raise UserError(f"--split {split}: {name} is drawn, so no folder of images is split so.")
     if not root.is_dir():
         raise UserError(f"{printable(str(root))} is not a folder.")

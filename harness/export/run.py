@@ -16,7 +16,7 @@ import pandas as pd
 from harness.errors import UserError, saving
 from harness.export.loggers import TensorBoard
 from harness.export.scalars import finals, scalars, settings
-from harness.metrics import OVERALL, SplitMetrics, scale_of, worth
+from harness.metrics import SplitMetrics, scale_of, worth
 from harness.store.records import TrialRecord
 from harness.store.run_folder import RunFolder
 from harness.store.runs import read_run
@@ -159,8 +159,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
     }
     for part, scores in zip(PARTS, _splits(record), strict=True):
         if scores is not None:
-            shares = {**{name: getattr(scores, name) for name in OVERALL}, **scores.groups}
-            found |= {f"{part}_{name}": 100 * share for name, share in shares.items()}
+            found |= {f"{part}_{name}": 100 * share for name, share in scores.shares.items()}
     return found
 
 

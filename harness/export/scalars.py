@@ -43,16 +43,15 @@ def finals(record: TrialRecord) -> dict[str, float]:
 
 
 def _of_test(test: SplitMetrics) -> dict[str, float]:
-    shares = {**{name: getattr(test, name) for name in OVERALL}, **test.groups}
     return {
-        **{f"test/{name}": 100 * share for name, share in shares.items()},
+        **{f"test/{name}": 100 * share for name, share in test.shares.items()},
         "test/loss": test.loss,
     }
 
 
 def settings(spec: TrialSpec) -> dict[str, str]:
     """What a trial was to be, in words; sites by their positions, and how many there are."""
-    recipe = spec.recipe.model_dump(mode="json", exclude_defaults=False)
+    recipe = spec.recipe.model_dump(mode="json")
     sites = [site for site, _ in spec.placement.items()]
     found: dict[str, Any] = {
         "trial_id": spec.trial_id,

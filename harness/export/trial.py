@@ -17,7 +17,7 @@ from harness.export.lora_config import by_module, sizes_alone, write_config
 from harness.export.merged import export_merged as merged
 from harness.export.readme import of_peft, of_weights
 from harness.insertion.attachment import LowRank
-from harness.insertion.method import get_method
+from harness.insertion.method import attach
 from harness.model.blocks import Backbone
 from harness.spec import Site
 from harness.store.files import save_tensors, write_atomically
@@ -72,9 +72,7 @@ def write_peft(known: About, state: dict[str, Tensor], folder: Path) -> list[Pat
     """
     spec = known.spec
     model = sizes_alone(spec.backbone)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
-    attachment = method.attach(model, spec.placement, options, seed=spec.seed)
+    attachment = attach(model, spec)
     head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
     own = {k: v for k, v in state.items() if k.startswith("attachment.")}
     attachment.load_state_dict({k.removeprefix("attachment."): v for k, v in own.items()})

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from harness.findings.claims import arms_of
-from harness.findings.document import WORDS, blocks, fill
+from harness.findings.document import blocks, fill
 from harness.findings.evidence import ARCHIVES, SCENARIOS
 from harness.findings.figure import arms_table, draw_arms, draw_validation
 from harness.findings.methods import methods_table
@@ -56,7 +56,7 @@ def make(scenarios: Sequence[Scenario], root: Path = ROOT, archives: Path = ARCH
     tables = {root / FIGURES / "arms": reached, root / FIGURES / "validation": needed}
     for path, rows in tables.items():
         texts[path.with_suffix(".csv")] = rows.to_csv(index=False, lineterminator="\n")
-    drawn = (draw_arms(reached, WORDS), draw_validation(needed, WORDS))
+    drawn = (draw_arms(reached), draw_validation(needed))
     return Made(texts, dict(zip(tables, drawn, strict=True)))
 
 

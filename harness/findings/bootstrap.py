@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.archive.parquet import read_archive
-from harness.findings.evidence import KINDS, archive_of, name_of
+from harness.findings.evidence import KINDS
 from harness.findings.scenario import Scenario
 from harness.metrics import unpack_hits
 
@@ -33,7 +32,7 @@ class Bits(NamedTuple):
 
 
 def tested(scenario: Scenario) -> Bits:
-    """Read a scenario's test bits from its archives.
+    """A scenario's test bits, from its records.
 
     Raises:
         ValueError: its trials were tested on several sets.
@@ -41,13 +40,12 @@ def tested(scenario: Scenario) -> Bits:
     hits: dict[str, NDArray[np.float64] | None] = {}
     sets = set()
     for kind in KINDS:
-        archive = read_archive(archive_of(name_of(scenario.name, kind), scenario.archives))
-        for trial in archive.trials:
-            scores = trial.record["test"]
-            hits[trial.trial_id] = None
+        for trial_id, record in scenario.records[kind].items():
+            scores = record["test"]
+            hits[trial_id] = None
             if scores is not None:
                 counts = tuple(scores["class_counts"])
-                hits[trial.trial_id] = unpack_hits(scores["hits"], sum(counts)).astype(float)
+                hits[trial_id] = unpack_hits(scores["hits"], sum(counts)).astype(float)
                 sets.add(counts)
     if len(sets) != 1:
         raise ValueError(f"{scenario.name} has {len(sets)} test sets")

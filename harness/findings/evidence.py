@@ -7,11 +7,10 @@ on: they are imported first, and written again after every seed. Must not know: 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 from harness.catalogue.studies import load_study
+from harness.reports.reproduce import run_harness
 
 ARCHIVES = Path(__file__).parents[2] / "reports" / "archives"
 SCENARIOS = ("synth_rs", "mstar", "aid")
@@ -52,10 +51,12 @@ def _run(
     for name in studies:
         cells = len(load_study(name).cells())
         budget = [] if seeds is None else ["--budget", str(cells * seeds)]
-        _harness("sweep", "--study", name, *budget, *given, *place)
+        run_harness("sweep", "--study", name, *budget, *given, *place)
     archives.mkdir(exist_ok=True)
     for name in studies:
-        _harness("archive", _run_of(name, out), "--file", str(archive_of(name, archives)), *place)
+        run_harness(
+            "archive", _run_of(name, out), "--file", str(archive_of(name, archives)), *place
+        )
 
 
 def _run_of(study: str, out: str) -> str:
@@ -68,23 +69,11 @@ def _run_of(study: str, out: str) -> str:
     return str(folder)
 
 
-def _harness(*words: str) -> None:
-    """Give a command; it goes on where it was stopped.
-
-    Raises:
-        SystemExit: it failed, with its exit code.
-    """
-    print("harness", *words, flush=True)
-    done = subprocess.run([Path(sys.executable).parent / "harness", *words], check=False)  # noqa: S603 - our own command
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
 def main() -> None:
     """Parse the command line; what is not known to it is given to `harness sweep`.
 
     Raises:
-        SystemExit: as `_harness`.
+        SystemExit: as `run_harness`.
     """
     parser = argparse.ArgumentParser(
         description="Run a scenario of docs/protocol.md, and archive it after every seed.",
@@ -106,7 +95,7 @@ def main() -> None:
     files = [archive_of(name_of(asked.scenario, kind), asked.archives) for kind in KINDS]
     known = [str(file) for file in files if file.exists()]
     if known:
-        _harness("import", *known, "--out", asked.out)
+        run_harness("import", *known, "--out", asked.out)
     run_seeds(asked.scenario, given, asked.out, asked.archives)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.catalogue.studies import load_study
+from harness.findings.document import WORDS
 from harness.findings.evidence import name_of
 from harness.reports.figures.labels import Named, label_ends
 from harness.reports.figures.style import COLOURS, cost_axis, line_look, style
@@ -46,7 +47,7 @@ def arms_table(arms: Mapping[str, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
 
 
 @style()
-def draw_arms(rows: pd.DataFrame, words: Mapping[str, str]) -> Figure:
+def draw_arms(rows: pd.DataFrame) -> Figure:
     """A panel per scenario and a line per arm, cheapest on top; its runs stand at the right."""
     names = list(dict.fromkeys(rows["scenario"]))
     arms = list(dict.fromkeys(rows["arm"]))
@@ -75,17 +76,17 @@ def draw_arms(rows: pd.DataFrame, words: Mapping[str, str]) -> Figure:
             )
         corner = {"xycoords": "axes fraction", "fontsize": 7, "color": "0.35"}
         panel.annotate("runs", (1.01, 1.01), **corner)
-        panel.set_title(_title(name, own, words))
+        panel.set_title(_title(name, own))
         panel.set_xlabel("test accuracy, mean over classes (%)")
         panel.set_yticks(range(len(arms)), arms)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    _footer(figure, names, words, CAPTION)
+    _footer(figure, names, CAPTION)
     return figure
 
 
 @style()
-def draw_validation(rows: pd.DataFrame, words: Mapping[str, str]) -> Figure:
+def draw_validation(rows: pd.DataFrame) -> Figure:
     """Test score of what is chosen against the size of the dev set, a line per shape and score."""
     names = list(dict.fromkeys(rows["scenario"]))
     figure = Figure(figsize=(0.8 + 4.6 * len(names), 3.5), layout="constrained")
@@ -103,25 +104,25 @@ def draw_validation(rows: pd.DataFrame, words: Mapping[str, str]) -> Figure:
             ends[-1].append(Named(places[last], own["test"][last], label, look["color"]))
         cost_axis(panel, "images of the dev set")
         panel.tick_params(axis="x", which="both", labelsize=7)
-        panel.set_title(_title(name, own, words))
+        panel.set_title(_title(name, own))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy of the chosen cell (%)")
-    _footer(figure, names, words, VALIDATION)
+    _footer(figure, names, VALIDATION)
     for panel, named in zip(panels, ends, strict=True):
         label_ends(panel, named, size=7)
     return figure
 
 
-def _title(name: str, rows: pd.DataFrame, words: Mapping[str, str]) -> str:
-    return f"{words[name]}, {int(rows['seeds'].max())} seeds"
+def _title(name: str, rows: pd.DataFrame) -> str:
+    return f"{WORDS[name]}, {int(rows['seeds'].max())} seeds"
 
 
-def _footer(figure: Figure, names: list[str], words: Mapping[str, str], caption: str) -> None:
+def _footer(figure: Figure, names: list[str], caption: str) -> None:
     """Below the panels: each scenario's backbone and recipe, whose rate is the protocol's r."""
     on = []
     for name in names:
         base = load_study(name_of(name, "single")).base
         size = "" if base.backbone.img_size is None else f" at {base.backbone.img_size} px"
-        on.append(f"{words[name]}: {base.backbone.name}{size}, {base.recipe.in_words}")
+        on.append(f"{WORDS[name]}: {base.backbone.name}{size}, {base.recipe.in_words}")
     text = textwrap.fill(f"{'; '.join(on)}. {caption}", round(14 * figure.get_figwidth()))
     figure.supxlabel(text, fontsize=7, color="0.25")

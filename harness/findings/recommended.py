@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pydantic import JsonValue
 
-from harness.metrics import SHOWN
 from harness.reports.numbers.random_search import expected_by_cost, in_steps
 from harness.reports.numbers.statistics import half_width, mean_and_half_width
 from harness.reports.numbers.verdict import judge
@@ -76,7 +75,7 @@ class Judge:
                 "cell": last["cell"],
                 "seed": last["seed"],
                 "select": table.final_worths(study.objective),
-                "test": 100 * last[f"test_{SHOWN}"].fillna(1 / table.info.num_classes),
+                "test": table.tests,
                 "flops": last["flops"],
             }
         )

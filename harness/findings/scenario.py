@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
@@ -36,6 +37,8 @@ class Scenario:
     `seed`, `trial_id`, `status`, `select` and `test` class mean and `test_GROUP` in percent,
     `flops` charged (training and dev scoring), `device_s` on the `device` of that name, and `runs`:
     FLOPs over those of one *run*, the training of LoRA at every linear map in all blocks."""
+    records: Mapping[str, Mapping[str, dict[str, Any]]]
+    """Kind of study -> trial's id -> its record as plain data, in the archive's order."""
     groups: tuple[str, ...]
     """Head first; empty without a trial."""
     archives: Path
@@ -45,6 +48,10 @@ class Scenario:
     def is_whole(self) -> bool:
         """Whether every seed of the protocol is there. Before, no contrast is computed."""
         return self.seeds == self.wanted
+
+    def archive(self, kind: str) -> Path:
+        """The file of a kind's study."""
+        return archive_of(name_of(self.name, kind), self.archives)
 
     def of_seed(self, kind: str, seed: int) -> pd.DataFrame:
         """A seed's trials of a kind, in the study's order."""
@@ -59,8 +66,8 @@ def read_scenario(name: str, archives: Path = ARCHIVES) -> Scenario:
         UserError: an archive is damaged.
     """
     studies = {kind: load_study(name_of(name, kind)) for kind in KINDS}
-    runs = _runs([archive_of(study.name, archives) for study in studies.values()])
-    by_kind = {kind: runs[study.name] for kind, study in studies.items() if study.name in runs}
+    files = {kind: archive_of(study.name, archives) for kind, study in studies.items()}
+    by_kind, records = _read({kind: file for kind, file in files.items() if file.is_file()})
     wanted = studies["lora"].seeds
     whole = [_whole_seeds(studies[kind], by_kind.get(kind)) for kind in KINDS]
     trials = {kind: _trials(run) for kind, run in by_kind.items()}
@@ -73,6 +80,7 @@ def read_scenario(name: str, archives: Path = ARCHIVES) -> Scenario:
         wanted=wanted,
         seeds=tuple(seed for seed in wanted if all(seed in seeds for seeds in whole)),
         trials=trials,
+        records=records,
         groups=() if some is None else some.groups,
         archives=archives,
     )
@@ -86,17 +94,19 @@ def run_flops(lora: pd.DataFrame) -> float:
     return float(own["flops"].max())
 
 
-def _runs(paths: list[Path]) -> dict[str, Run]:
-    """Study's name -> run, of the files that there are; its trials have their `device` as well."""
-    runs = []
+def _read(files: dict[str, Path]) -> tuple[dict[str, Run], dict[str, dict[str, Any]]]:
+    """By kind, each file's run, whose trials have their `device` as well, and its records."""
+    runs, records = {}, {}
     with TemporaryDirectory() as place:
         store = Store(Path(place))
-        for done in import_archives([path for path in paths if path.is_file()], store):
+        imported = import_archives(list(files.values()), store)
+        for kind, done in zip(files, imported, strict=True):
             run = load_run(done.run)
             ended = summaries(store, set(run.trials["trial_id"]))
             devices = [ended[key].device if key in ended else "" for key in run.trials["trial_id"]]
-            runs.append(replace(run, trials=run.trials.assign(device=devices)))
-    return {run.study.name: run for run in runs}
+            runs[kind] = replace(run, trials=run.trials.assign(device=devices))
+            records[kind] = {trial.trial_id: trial.record for trial in done.archive.trials}
+    return runs, records
 
 
 def _whole_seeds(study: Study, run: Run | None) -> set[int]:

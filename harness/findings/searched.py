@@ -20,7 +20,6 @@ import pandas as pd
 from harness.archive.importing import import_archives
 from harness.errors import UserError
 from harness.findings.arms import RUNS
-from harness.findings.evidence import archive_of, name_of
 from harness.findings.scenario import Scenario
 from harness.search.base import SearchTask
 from harness.search.budget import Budget
@@ -141,8 +140,7 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
 
 def table_of(scenario: Scenario, place: Path, kind: str = "lora") -> Table:
     """An archive as a table that searches can be replayed on, made in an empty folder."""
-    archive = archive_of(name_of(scenario.name, kind), scenario.archives)
-    [imported] = import_archives([archive], Store(place / "store"))
+    [imported] = import_archives([scenario.archive(kind)], Store(place / "store"))
     tabulate([imported.run], place / "table.parquet")
     return read_table(place / "table.parquet")
 
@@ -177,7 +175,7 @@ def _kept(scenario: Scenario) -> pd.DataFrame:
 
 def kept_at(scenario: Scenario) -> Path:
     """The file of what replays chose."""
-    return scenario.archives / f"{name_of(scenario.name, 'lora')}.searched.csv"
+    return scenario.archive("lora").with_suffix(".searched.csv")
 
 
 def _digest(scenario: Scenario) -> str:

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.archive.parquet import read_archive
-from harness.findings.evidence import archive_of, name_of
 from harness.findings.scenario import Scenario
 from harness.metrics import unpack_hits
 from harness.reports.numbers.statistics import mean_and_half_width
@@ -67,8 +65,7 @@ def validation_table(scenario: Scenario) -> pd.DataFrame:
 
 
 def _cells(scenario: Scenario) -> Iterator[tuple[int, Cells]]:
-    archive = read_archive(archive_of(name_of(scenario.name, "lora"), scenario.archives))
-    records = {trial.trial_id: trial.record for trial in archive.trials}
+    records = scenario.records["lora"]
     for seed in scenario.seeds:
         own = scenario.of_seed("lora", seed)
         scored = [records[trial_id]["select"] for trial_id in own["trial_id"]]

@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.insertion.attachment import Attachment, Union
 from harness.model.blocks import Backbone, Dims
 from harness.registry import Registry
-from harness.spec import Frozen, Placement, Position, Recipe, explain
+from harness.spec import Frozen, Placement, Position, Recipe, TrialSpec, explain
 
 OptionsT = TypeVar("OptionsT", bound=Frozen)
 
@@ -142,6 +142,12 @@ def get_method(name: str) -> PeftMethod[Any]:
     """
     names = name.split("+")
     return Combination(names) if len(names) > 1 else METHODS.get(name)()
+
+
+def attach(model: Backbone, spec: TrialSpec) -> Attachment:
+    """Attach a trial's method to a frozen model, at its sites and from its seed (`PeftMethod`)."""
+    method = get_method(spec.method)
+    return method.attach(model, spec.placement, method.parse_options(spec.options), seed=spec.seed)
 
 
 class Combination(PeftMethod[Frozen]):

@@ -19,7 +19,7 @@ from harness.spec import TrialSpec
 from harness.store.records import Counted
 from harness.training.clock import Stopwatch
 from harness.training.evaluation import flops_of, passes_over
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 PROBE_BATCHES = 6
 """Enough for a method's own steps between the trainer's to show in an estimate."""
@@ -45,7 +45,8 @@ def probe_seconds(spec: TrialSpec, runtime: Runtime) -> float:
         seconds = 0.0
         for _ in range(2):
             watch = Stopwatch(torch.device(runtime.device))
-            train(classifier, prepared.dataset, small, recipe, seed=spec.seed, log=lambda row: None)
+            data = prepared.dataset
+            TrainingLoop(classifier, data, small, recipe, seed=spec.seed).run(lambda row: None)
             _, seconds = watch.spent
     return seconds * epochs / share
 

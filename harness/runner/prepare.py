@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from harness.data import unpacked
-from harness.data.contract import DATASETS, DrawnDataset
+from harness.data.contract import DATASETS, DrawnDataset, is_drawn
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
-from harness.data.packed import PackedImages, is_on_disk, load_packed
-from harness.insertion.method import get_method
+from harness.data.packed import PackedImages, load_packed
+from harness.insertion.method import attach
 from harness.model.backbones import input_size, load_backbone
 from harness.model.blocks import Backbone
 from harness.model.cut import Cuts, cuts_of
@@ -103,7 +103,7 @@ def dataset_of(spec: TrialSpec, packs: str) -> Dataset:
 
 
 def _dataset_of(data: DataSpec, backbone: BackboneSpec, seed: int, packs: str) -> Dataset:
-    size = input_size(backbone) if is_on_disk(data.name) else None
+    size = None if is_drawn(data.name) else input_size(backbone)
     # Without tails by the trial's seed, all seeds share what is loaded.
     drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
     return _dataset(data.model_dump_json(), size, packs, drawn_by)
@@ -154,10 +154,8 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
         UserError: the backbone or the data cannot be had as asked for.
     """
     prepared = prepare(spec, runtime)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
     try:
-        attachment = method.attach(prepared.backbone, spec.placement, options, seed=spec.seed)
+        attachment = attach(prepared.backbone, spec)
     except BaseException:
         # Nobody can detach what was attached until then, so the next trial gets another backbone.
         _prepared.cache_clear()

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 
-from harness.data.contract import options_of
+from harness.data.contract import is_drawn, options_of
 from harness.data.copies import pack_scale
 from harness.data.pack_format import PackInfo, pack_folder
-from harness.data.packed import is_on_disk, pack_of
+from harness.data.packed import PackRequest, pack_of
 from harness.data.unpacked import Unpacked, look
 from harness.errors import UserError, unknown
 from harness.insertion.method import PeftMethod, get_method
@@ -99,9 +99,17 @@ def _is_packed(data: DataSpec, backbone: BackboneInfo, runtime: Runtime) -> bool
 def _pack(
     name: str, options: Frozen, recipe: Recipe, backbone: BackboneInfo, runtime: Runtime
 ) -> PackInfo | Unpacked:
-    place = (runtime.data_root, runtime.packs, runtime.on_bad_image, runtime.console)
-    known = (name, options.model_dump_json(), backbone.input_size, *place, pack_scale(recipe))
-    return pack_of(*known) if runtime.packs_images else look(*known)
+    asked = PackRequest(
+        name,
+        options.model_dump_json(),
+        backbone.input_size,
+        runtime.data_root,
+        runtime.packs,
+        runtime.on_bad_image,
+        pack_scale(recipe),
+    )
+    console = runtime.console
+    return pack_of(asked, console) if runtime.packs_images else look(asked, console)
 
 
 def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> DataSpec:
@@ -109,7 +117,7 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     name, channels = request.data.name, request.backbone.in_chans
     options = options_of(name, request.data.options)
     sha256 = None
-    if is_on_disk(name):
+    if not is_drawn(name):
         info = _pack(name, options, request.recipe, backbone, runtime)
         if info.channels != channels:
             raise UserError(

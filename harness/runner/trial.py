@@ -17,8 +17,7 @@ import torch
 from harness.catalogue.studies import load_in_worker
 from harness.data.dataset import normalised, one_of
 from harness.errors import NotSavedError, UserError
-from harness.insertion.method import get_method
-from harness.model.backbones import dims
+from harness.runner.cost import count_params
 from harness.runner.memory import PeakMemory
 from harness.runner.prefixes import prefixes_of
 from harness.runner.prepare import attached, fix_arithmetic, prepare
@@ -32,7 +31,7 @@ from harness.training.checkpoint import Checkpoint, Row, Trained
 from harness.training.clock import Seconds, Stopwatch
 from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import NO_FLOPS, Flops, embed, flops_of
-from harness.training.train import train
+from harness.training.train import TrainingLoop
 
 OOM_MICRO_BATCHES = 4
 """Micro-batches of a batch, after it did not fit into the device's memory whole."""
@@ -120,16 +119,15 @@ def follow_trial(spec: TrialSpec, runtime: Runtime, distributed: DistributedCont
     load_in_worker(runtime.study_files)
     fix_arithmetic()
     with attached(spec, runtime) as (classifier, prepared):
-        train(
+        TrainingLoop(
             classifier,
             prepared.dataset,
             prepared.split,
             spec.recipe,
             seed=spec.seed,
-            log=lambda row: None,
             changes=spec.changes,
             distributed=distributed,
-        )
+        ).run(lambda row: None)
 
 
 def record_crash(spec: TrialSpec, runtime: Runtime, store: Store, error: str) -> None:
@@ -159,20 +157,17 @@ def _run(
     with attached(spec, runtime) as (classifier, prepared):
         sample = normalised(one_of(prepared.split.train), prepared.dataset)
         flops = flops_of(classifier, sample)
-        result = train(
+        result = TrainingLoop(
             classifier,
             prepared.dataset,
             prepared.split,
             spec.recipe,
             seed=spec.seed,
-            log=claim.log,
             changes=spec.changes,
-            should_continue=_of_rows(should_continue),
-            checkpoint=_checkpoint(claim, should_continue),
             micro_batches=micro_batches,
             distributed=distributed,
             prefixes=prefixes,
-        )
+        ).run(claim.log, _of_rows(should_continue), _checkpoint(claim, should_continue))
         peak_memory_mb = memory.mib
         if runtime.keep_features and result.test is not None:
             tested = prepared.split.test
@@ -232,8 +227,6 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         torch.cuda.synchronize(torch.device(runtime.device))
     wall_s, device_s = _sum(watch.spent, result.earlier)
     saved_wall_s, saved_s = _sum(ended.saved or (0.0, 0.0), result.earlier_saved)
-    method = get_method(spec.method)
-    options = method.parse_options(spec.options)
     of = ended.flops
     selection = of.of(result.images_selection, result.passes_selection)
     test = of.of(result.images_test, result.passes_test)
@@ -250,7 +243,7 @@ def _record(spec: TrialSpec, runtime: Runtime, watch: Stopwatch, ended: _Ended) 
         class_names=ended.class_names,
         epochs_run=result.epochs_run,
         tested_epoch=result.tested_epoch,
-        expected_params=method.expected_params(dims(spec.backbone), spec.placement, options),
+        expected_params=count_params(spec).trainable_params,
         trainable_params=ended.trainable_params,
         head_params=ended.head_params,
         learned=ended.learned,

@@ -10,6 +10,7 @@ from harness.spec.base import Frozen as Frozen
 from harness.spec.base import Seed as Seed
 from harness.spec.base import explain as explain
 from harness.spec.base import identity as identity
+from harness.spec.base import leaves as leaves
 from harness.spec.base import read_as as read_as
 from harness.spec.base import validated as validated
 from harness.spec.recipe import RECIPES as RECIPES

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -74,6 +75,20 @@ def _stripped(value: object, data: Any) -> Any:
         pairs = zip(value.values(), data.values(), strict=True)
         return dict(zip(data, (_stripped(*pair) for pair in pairs), strict=True))
     return data
+
+
+def leaves(
+    value: Any, path: str = "", whole: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Any]]:
+    """Every value of nested plain data, by its dotted name.
+
+    An empty dict is a value, and so is what a name in `whole` holds.
+    """
+    if not isinstance(value, dict) or not value or path in whole:
+        yield path, value
+        return
+    for name, part in value.items():
+        yield from leaves(part, f"{path}.{name}" if path else name, whole)
 
 
 def validated(model: type[M], data: object, *, source: str) -> M:

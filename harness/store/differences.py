@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec import TrialSpec
+from harness.spec import TrialSpec, leaves
 from harness.spec import trial as identities
 from harness.store.checked import semantics_of
 from harness.store.runs import why_not_reused
@@ -46,12 +46,9 @@ def _semantics(store: Store, trial_id: str) -> int | None:
         return None
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves by their dotted names."""
-    if not isinstance(value, dict):
-        return {path: value}
-    prefix = f"{path}." if path else ""
-    return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}{key}").items()}
+def _flat(value: Any) -> dict[str, Any]:
+    """Values by their dotted names, without empty options."""
+    return {name: part for name, part in leaves(value) if part != {}}
 
 
 def _short(value: Any) -> str:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        NotSavedError: it cannot be made.
+    """
+    with saving(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def append_line(
     path: Path, row: dict[str, Any], *, may_write: Callable[[], None] | None = None
 ) -> None:

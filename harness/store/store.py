@@ -288,11 +288,8 @@ class Store:
             self.trials.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / "claims.lock"):
                 free = self.state(spec.trial_id) in ("absent", "failed")
-                old = self.root / "attic" / f"{spec.trial_id}-{time.time_ns()}"
-                if free and folder.exists():
-                    old.parent.mkdir(exist_ok=True)
-                    folder.rename(old)
                 if free:
+                    old = self._to_attic(folder)
                     folder.mkdir()
                     mark = write_mark(folder / "claim.json", f"Trial {spec.trial_id}")
             if free:
@@ -325,14 +322,19 @@ class Store:
                 known = self.look_up(trial_id)
                 if known.state == "running" or not replaces(known):
                     return known
-                if folder.exists():
-                    old = self.root / "attic" / f"{trial_id}-{time.time_ns()}"
-                    old.parent.mkdir(exist_ok=True)
-                    folder.rename(old)
+                self._to_attic(folder)
                 folder.mkdir()
                 for name, text in files.items():
                     write_atomically(folder / name, text)
         return known
+
+    def _to_attic(self, folder: Path) -> Path:
+        """Move what is there of a trial aside, and say where to."""
+        old = self.root / "attic" / f"{folder.name}-{time.time_ns()}"
+        if folder.exists():
+            old.parent.mkdir(exist_ok=True)
+            folder.rename(old)
+        return old
 
     def weights(self, trial_id: str) -> Path:
         """Where a trial's trained tensors lie, if it has kept them."""

@@ -32,6 +32,7 @@ from harness.metrics import (
     COSTS,
     LOSS,
     OVERALL,
+    SHOWN,
     TAIL,
     Goal,
     Objective,
@@ -93,13 +94,17 @@ class Table:
         return self.rows.drop_duplicates("trial_id", keep="last")
 
     @property
+    def tests(self) -> pd.Series[float]:
+        """Of every one of `trials`, the shown test score in percent; chance where one diverged."""
+        return 100 * self.trials[f"test_{SHOWN}"].fillna(1 / self.info.num_classes)
+
+    @property
     def has_loss(self) -> bool:
         """Whether it has the selection loss; tables from before it was written down lack it."""
         return {"select_loss", "final_loss"} <= set(self.rows.columns)
 
     def refuse_unscored(self, goal: Goal, path: Path) -> None:
         """Raises `UserError` if the table does not have what is to be chosen by."""
-        objective = goal
         if goal in COSTS and (goal not in self.rows or self.trials[goal].isna().any()):
             raise UserError(
                 f"--objective {goal}: {path} was tabulated without; tabulate its runs again, or "
@@ -107,7 +112,7 @@ class Table:
             )
         if goal == TAIL and f"final_{TAIL}" not in self.rows:
             raise no_tail(self.info.groups)
-        if objective == LOSS and not self.has_loss:
+        if goal == LOSS and not self.has_loss:
             raise UserError(
                 f"--objective {LOSS}: {path} was tabulated without the selection loss; tabulate "
                 "its runs again, or choose by another."
@@ -253,13 +258,8 @@ def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
             "out of the store, and run the trial again."
         )
     fields = {field: _plain(value) for field, value in asked.cell.items()}
-    known = {
-        **fields,
-        "cell": cell_key(asked.cell),
-        "seed": asked.seed,
-        "trial_id": asked.trial_id,
-        "status": trial.status,
-    }
+    known = {**fields, "cell": cell_key(asked.cell), "seed": asked.seed}
+    known |= {"trial_id": asked.trial_id, "status": trial.status}
     rows = []
     for epoch, event in enumerate(history, start=1):
         scores, share = event.get("select") or {}, epoch / trial.epochs_run

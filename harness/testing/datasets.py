@@ -22,11 +22,12 @@ from harness.data.contract import (
     DrawnDataset,
     FileDataset,
     OwnFormat,
+    is_drawn,
 )
 from harness.data.dataset import Dataset, split
 from harness.data.dev_set import DevSet
 from harness.data.listing import MissingData
-from harness.data.packed import is_on_disk, load_packed, pack_of
+from harness.data.packed import PackRequest, load_packed, pack_of
 from harness.errors import UserError
 from harness.spec import DataSpec, Frozen, validated
 
@@ -49,7 +50,7 @@ class DatasetDeclaration:
 
     def test_it_is_on_disk_or_drawn(self, name: str, kind: AnyDataset) -> None:
         assert issubclass(kind, FileDataset) != issubclass(kind, DrawnDataset)
-        assert is_on_disk(name) == issubclass(kind, FileDataset)
+        assert is_drawn(name) != issubclass(kind, FileDataset)
 
     def test_it_has_all_that_its_kind_asks_for(self, name: str, kind: AnyDataset) -> None:
         # It is never instantiated, so Python itself would not notice.
@@ -86,7 +87,7 @@ class DatasetContract(DatasetDeclaration):
             return DataSpec(name=name, options=options)
         parsed = validated(kind.Options, options, source=f"data {name}").model_dump_json()
         root, packs = str(data_root), str(tmp_path / "packs")
-        sha256 = pack_of(name, parsed, SIZE, root, packs, "stop").sha256
+        sha256 = pack_of(PackRequest(name, parsed, SIZE, root, packs)).sha256
         return DataSpec(name=name, options=options, sha256=sha256)
 
     @pytest.fixture

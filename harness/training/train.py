@@ -36,51 +36,13 @@ EARLY_STOP_EPOCHS = 3
 """The paper's rule: accuracy must gain 0.3 points within 3 epochs."""
 
 
-def train(
-    classifier: Classifier,
-    dataset: Dataset,
-    split: Split,
-    recipe: Recipe,
-    *,
-    seed: int,
-    log: Callable[[Row], None],
-    changes: Sequence[Change] = (),
-    should_continue: Callable[[Row], bool] | None = None,
-    checkpoint: Checkpoint | None = None,
-    micro_batches: int = 1,
-    distributed: DistributedContext = ALONE,
-    prefixes: Prefixes | None = None,
-) -> Trained:
-    """Train by the recipe, score the selection split as it says, and the test split once.
-
-    `log` gets one row per epoch: epoch, learning rate, train loss, selection scores if it was
-    scored. `should_continue` is asked with it after every epoch but the last; False ends the
-    training there, without a test. The state after every epoch is written to `checkpoint`, and
-    training resumes from what is found there; a method that keeps a state of its own between steps
-    starts again instead. Every batch is split into so many `micro_batches`, whose gradients
-    accumulate. With `prefixes`, in one process and without micro-batches, what frozen blocks
-    compute is kept there and read from there; no number depends on it.
-
-    Raises:
-        NotSavedError: the checkpoint cannot be written.
-        TakenOver: another process trains in the meantime (`Checkpoint`).
-    """
-    loop = TrainingLoop(
-        classifier,
-        dataset,
-        split,
-        recipe,
-        seed=seed,
-        changes=changes,
-        micro_batches=micro_batches,
-        distributed=distributed,
-        prefixes=prefixes,
-    )
-    return loop.run(log, should_continue, checkpoint)
-
-
 class TrainingLoop:
-    """One training from its start, or its checkpoint, to its test: the state and the steps."""
+    """One training from its start, or its checkpoint, to its test: the state and the steps.
+
+    Every batch is split into so many `micro_batches`, whose gradients accumulate. With `prefixes`,
+    in one process and without micro-batches, what frozen blocks compute is kept there and read
+    from there; no number depends on it.
+    """
 
     def __init__(
         self,
@@ -90,9 +52,9 @@ class TrainingLoop:
         recipe: Recipe,
         *,
         seed: int,
-        changes: Sequence[Change],
-        micro_batches: int,
-        distributed: DistributedContext,
+        changes: Sequence[Change] = (),
+        micro_batches: int = 1,
+        distributed: DistributedContext = ALONE,
         prefixes: Prefixes | None = None,
     ) -> None:
         self._classifier, self._dataset, self._split = classifier, dataset, split
@@ -120,13 +82,20 @@ class TrainingLoop:
     def run(
         self,
         log: Callable[[Row], None],
-        should_continue: Callable[[Row], bool] | None,
-        checkpoint: Checkpoint | None,
+        should_continue: Callable[[Row], bool] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Trained:
-        """Train to the end and test, or stop where training diverges or `should_continue` is False.
+        """Train by the recipe, score the selection split as it says, and the test split once.
+
+        `log` gets one row per epoch: epoch, learning rate, train loss, selection scores if it was
+        scored. `should_continue` is asked with it after every epoch but the last; False ends the
+        training there, without a test, and so does divergence. The state after every epoch is
+        written to `checkpoint`, and training resumes from what is found there; a method that keeps
+        a state of its own between steps starts again instead.
 
         Raises:
             NotSavedError: the checkpoint cannot be written.
+            TakenOver: another process trains in the meantime (`Checkpoint`).
         """
         epochs = self._hook.epochs(self._recipe)
         is_resumed = checkpoint is not None and self._resume(checkpoint, log)

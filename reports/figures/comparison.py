@@ -153,7 +153,7 @@ def pareto(compared: Arms) -> Figure:
     table, score = compared.table, SHOWN
     figure = Figure(figsize=(11.5, 4.4 + 0.13 * len(table)), layout="constrained")
     axis = figure.subplots()
-    best = front(table, "runs_per_seed", score)
+    best = front(table)
     named: list[Named] = []
     for _, row in table.iterrows():
         is_best = row["arm"] in best

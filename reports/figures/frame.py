@@ -9,7 +9,6 @@ import textwrap
 
 from matplotlib.figure import Figure
 
-from harness.metrics import Metric
 from harness.reports.numbers.run import Run
 from harness.reports.numbers.sweep import Choice
 from harness.reports.text.captions import caption, legend
@@ -17,17 +16,10 @@ from harness.study.figures import AnyView
 
 LETTERS_PER_INCH = 12
 """Of a figure's width, in its foot."""
-
-
-def panel_name(metric: Metric) -> str:
-    """The title of the panel of an average of ours."""
-    return f"ours, all classes ({average_words(metric)})"
-
-
-def average_words(metric: Metric) -> str:
-    """What an average is taken over."""
-    words = {"class_mean": "mean over classes", "micro": "share of images"}
-    return words.get(metric, metric.replace("_", " "))
+SHOWN_IN_FULL = "mean over classes"
+"""What the average that is shown (`metrics.SHOWN`) is taken over."""
+OURS = f"ours, all classes ({SHOWN_IN_FULL})"
+"""The title of the panel of that average."""
 
 
 def finish(figure: Figure, run: Run, view: AnyView, choice: Choice | None) -> None:

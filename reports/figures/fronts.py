@@ -18,7 +18,7 @@ from harness.reports.figures.frame import head_and_foot
 from harness.reports.figures.labels import Named, label_ends
 from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.fronts import Fronts
-from harness.reports.text.fronts import fronts_caption, goal_words
+from harness.reports.text.fronts import fronts_caption
 
 RANDOM = "random, closed form"
 
@@ -33,7 +33,7 @@ def fronts(found: Fronts) -> Figure:
         _front(axis, found, goal)
     _volumes(volumes, found)
     is_on_test = found.study.base.data.select_on == "test"
-    title = f"{found.study.name}: {' against '.join(map(goal_words, found.goals))}"
+    title = f"{found.study.name}: {' against '.join(scale_of(goal).words for goal in found.goals)}"
     title += " (SELECTED ON TEST)" if is_on_test else ""
     head_and_foot(figure, title, fronts_caption(found))
     return figure
@@ -73,7 +73,7 @@ def _steps(axis: Axes, found: Fronts, goal: Goal, front: pd.DataFrame, look: Any
     """A front's points; of two objectives with what lies between them: the better of its ends."""
     line = front.sort_values(goal)
     is_line = len(found.goals) == 2
-    where = "steps-post" if goal in COSTS or scale_of(goal).sign < 0 else "steps-pre"  # type: ignore[arg-type]
+    where = "steps-post" if scale_of(goal).sign < 0 else "steps-pre"
     drawn = {"drawstyle": where} if is_line else {"linestyle": "none"}
     axis.plot(line[goal], line[found.goals[0]], **(look | drawn), zorder=3)
 
@@ -105,9 +105,9 @@ def _volumes(axis: Axes, found: Fronts) -> None:
 
 
 def _axis_words(found: Fronts, goal: Goal) -> str:
-    words = goal_words(goal)
+    scale = scale_of(goal)
     if goal in COSTS:
-        return f"{words} (fewer is better)"
-    unit = scale_of(goal).unit.strip()  # type: ignore[arg-type]
+        return f"{scale.words} (fewer is better)"
+    unit = scale.unit.strip()
     split = found.study.base.data.chosen_on
-    return f"{words} on {split}" + (f" ({unit})" if unit else " (less is better)")
+    return f"{scale.words} on {split}" + (f" ({unit})" if unit else " (less is better)")

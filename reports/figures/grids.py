@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from harness.metrics import SHOWN
-from harness.reports.figures.frame import finish, panel_name
+from harness.reports.figures.frame import OURS, finish
 from harness.reports.figures.labels import Named, label_ends
 from harness.reports.figures.style import heat_cells, looks, style
 from harness.reports.numbers.paper import paper_grid
@@ -39,7 +38,7 @@ def heatmap(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) 
     top, bottom = parts
     axes = top.subplots(1, 2 if paper else 1, squeeze=False)[0]
     ours = grid(run, summary, view.rows, view.columns, run.test)
-    _heat(axes[0], run, summary, choice, view, ours, panel_name(SHOWN))
+    _heat(axes[0], run, summary, choice, view, ours, OURS)
     if paper:
         table = paper[0]
         heat_cells(axes[1], table, size=6.5)
@@ -93,7 +92,7 @@ def curves(run: Run, summary: pd.DataFrame, choice: Choice | None, view: View) -
     their own panel.
     """
     paper = paper_grid(run, view.rows, view.columns)
-    panels = [(run.test, panel_name(SHOWN))]
+    panels = [(run.test, OURS)]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     count = len(panels) + bool(paper)
     width = 2 if count == 4 else min(3, count)

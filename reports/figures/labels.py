@@ -73,11 +73,7 @@ def _apart(levels: np.ndarray[Any, Any], room: float) -> np.ndarray[Any, Any]:
 
 
 def label_points(
-    axis: Axes,
-    points: Sequence[Named],
-    *,
-    line: Sequence[tuple[float, float]] = (),
-    size: float = 7.0,
+    axis: Axes, points: Sequence[Named], *, line: Sequence[tuple[float, float]] = ()
 ) -> None:
     """Put every point's name next to it: the nearest place where it lies on no name, no point and
     no part of the `line` through these corners, in the data's units.
@@ -102,7 +98,7 @@ def label_points(
             xytext=(0, 0),
             textcoords="offset points",
             va="center",
-            fontsize=size,
+            fontsize=7.0,
             color=point.colour,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             arrowprops=_leader(point.colour),

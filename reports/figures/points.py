@@ -13,8 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.metrics import SHOWN
-from harness.reports.figures.frame import finish, panel_name
+from harness.reports.figures.frame import OURS, finish
 from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.paper import Paper, paper_tables
 from harness.reports.numbers.run import Run
@@ -36,7 +35,7 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         return _costs(run, summary, choice, view)
     values = run.order(view.rows)
     papers = [p for p in paper_tables(run, view.rows, "head") if p.dataset != "all"]
-    panels = [(run.test, panel_name(SHOWN))]
+    panels = [(run.test, OURS)]
     panels += [(f"test_{group}", f"{group} classes") for group in run.groups]
     below = len(papers) > 1
     count = max(len(panels), len(papers)) if below else len(panels) + len(papers)
@@ -81,7 +80,6 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     return figure
 
 
-@style()
 def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """What training and inference took per value of one axis, a panel per kind of cost."""
     values = run.order(view.rows)
@@ -105,7 +103,6 @@ def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
     return figure
 
 
-@style()
 def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """Distance between classes per value of one axis, the groups in one panel to be compared."""
     values = run.order(view.rows)

@@ -9,8 +9,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from harness.metrics import SHOWN
-from harness.reports.figures.frame import average_words, finish
+from harness.reports.figures.frame import SHOWN_IN_FULL, finish
 from harness.reports.figures.labels import Named, label_points
 from harness.reports.figures.style import looks, style
 from harness.reports.numbers.embedding import load_embedded
@@ -68,7 +67,7 @@ def bubbles(run: Run, choice: Choice | None, view: Bubbles) -> Figure:
         axis.grid(alpha=0.3)
         axis.set_xlabel("test accuracy, mean over classes (%)")
         axis.set_ylabel("test accuracy, tail classes (%)")
-    ours.set_xlabel(f"test accuracy, {average_words(SHOWN)} (%)")
+    ours.set_xlabel(f"test accuracy, {SHOWN_IN_FULL} (%)")
     finish(figure, run, view, choice)
     places = [table.rename(columns={"overall": "class_mean"}), *(paper.table for paper in papers)]
     for axis, place in zip(axes, places, strict=True):

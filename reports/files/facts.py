@@ -5,14 +5,11 @@ Owns: which facts these are. Must not know: how they are laid out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import pandas as pd
 
 from harness.catalogue.rerun import places
 from harness.reports.text.model import Table
-from harness.spec import TrialRequest, TrialSpec
+from harness.spec import TrialRequest, TrialSpec, leaves
 from harness.study.axes import Axis, Range, in_words
 from harness.study.study import Study
 
@@ -53,17 +50,9 @@ def base_of(request: TrialRequest, example: TrialSpec | None, varied: set[str]) 
         fields |= spec
     return {
         name: "varied" if name in varied else in_words(value)
-        for name, value in _leaves(fields)
+        for name, value in leaves(fields, whole=frozenset({"placement"}))
         if value not in (None, {}) or name in varied
     }
-
-
-def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, dict) and value and name != "placement":
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def places_of(example: TrialSpec | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from harness.metrics import SHOWN, Objective, scale_of
+from harness.metrics import Objective, scale_of
 from harness.reports.brief import Brief
 from harness.reports.figures.style import DPI
 from harness.reports.files.details import compact, read_details
@@ -261,7 +261,7 @@ def _arms_parts(folder: RunFolder, arms: Arms, content: ComparisonContent) -> li
             notes=content.notes,
         )
     ]
-    best = ", ".join(front(arms.table, "runs_per_seed", SHOWN))
+    best = ", ".join(front(arms.table))
     alt = f"Test accuracy of every arm against its cost in full runs. On the front: {best}."
     words = f"On the front, which no arm beats in both: {best}. By the means alone."
     pareto = _picture(folder, "pareto", alt, words)

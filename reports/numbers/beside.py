@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.reports.numbers.run import Run, load_run
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.sweep import Choice, choose, summarise
+from harness.spec import leaves
 from harness.store.run_folder import RunFolder
 
 NAMES = ("one", "other")
@@ -140,19 +141,11 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     for axis in study.axes:
         yield f"values of {axis.label}", ", ".join(map(str, run.order(axis.field)))
     varied = {axis.field for axis in study.axes}
-    for name, value in _leaves(study.base.model_dump(mode="json", exclude={"seed"})):
+    for name, value in leaves(study.base.model_dump(mode="json", exclude={"seed"})):
         if name not in varied:
             yield name, json.dumps(value).strip('"')
     for name, value in run.environment.items():
         yield name, value
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        yield path, value
-        return
-    for name, part in value.items():
-        yield from _leaves(part, f"{path}.{name}" if path else name)
 
 
 def _cost(run: Run) -> dict[str, float]:

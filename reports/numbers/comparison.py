@@ -45,13 +45,13 @@ class Arms:
         return [*self.groups, *OVERALL]
 
 
-def front(table: pd.DataFrame, cost: str, score: str) -> list[str]:
-    """Arms that no other beats in one of cost and score without losing in the other, by cost.
+def front(table: pd.DataFrame) -> list[str]:
+    """Arms that no other beats in one of runs and shown score without losing in the other, by runs.
 
     Means alone decide, so that two arms whose intervals overlap may both be named or not.
     """
-    ranked = table.sort_values([cost, score], ascending=[True, False], kind="stable")
-    best = ranked[score].astype(float).cummax()
+    ranked = table.sort_values(["runs_per_seed", SHOWN], ascending=[True, False], kind="stable")
+    best = ranked[SHOWN].astype(float).cummax()
     return list(ranked["arm"][best > best.shift(fill_value=float("-inf"))])
 
 

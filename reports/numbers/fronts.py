@@ -244,9 +244,7 @@ def _worths(frame: pd.DataFrame, goals: Sequence[Goal]) -> Array:
 
 def as_read(goal: Goal, worth: Any) -> Any:
     """A worth in the units that reports show: percent, a loss, parameters, FLOPs."""
-    if goal in COSTS:
-        return -worth
-    scale = scale_of(_score(goal))
+    scale = scale_of(goal)
     return scale.sign * scale.factor * worth
 
 

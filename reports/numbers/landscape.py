@@ -20,7 +20,7 @@ from harness.reports.numbers.statistics import (
     best_from,
     foretold,
     interactions,
-    paired,
+    mean_and_half_width,
     seed_sd,
     separately_best,
 )
@@ -204,7 +204,7 @@ def _gaps(cells: AllCells, recorded: Recorded) -> pd.DataFrame:
         ("best of each axis with the others at the default", best_from(means, start)),
     ):
         chosen = [values[n] for values, n in zip(cells.values, cell, strict=True)]
-        gap, half = paired(cells.test[best], cells.test[cell], 0.95)
+        gap, half = mean_and_half_width(pd.Series(cells.test[best] - cells.test[cell]))
         rows.append(
             {
                 "choice": words,

@@ -147,18 +147,6 @@ def holm(p: Array) -> tuple[Array, Array]:
     return adjusted, levels
 
 
-def paired(own: Array, other: Array, confidence: float) -> tuple[float, float]:
-    """Mean difference and Student-t half-width; NaN where they do not exist.
-
-    With fewer of `own`, each stands against the mean of its fellows: r against r, r + n, ...
-    """
-    count = min(len(own), len(other))
-    differences = np.array([own[r::count].mean() - other[r::count].mean() for r in range(count)])
-    differences = differences[np.isfinite(differences)]
-    mean = float(differences.mean()) if len(differences) else float("nan")
-    return mean, half_width(differences, confidence)
-
-
 def _ranks(values: dict[str, Array]) -> dict[str, Array]:
     if not values:
         return {}

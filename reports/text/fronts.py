@@ -21,10 +21,6 @@ from harness.reports.text.names import SHOWN_WORDS, data_words
 from harness.reports.text.numbers import signed, with_interval
 from harness.study.axes import in_words
 
-COST_WORDS: dict[Goal, str] = {
-    "trainable_params": "trainable parameters",
-    "inference_flops": "inference FLOPs per image",
-}
 COST_NOTE: dict[Goal, str] = {
     "trainable_params": "Trainable parameters are those beside the head's.",
     "inference_flops": "Inference FLOPs are of the adapted model on one image, nothing merged.",
@@ -32,16 +28,11 @@ COST_NOTE: dict[Goal, str] = {
 RANDOM = "random search, in closed form"
 
 
-def goal_words(goal: Goal) -> str:
-    """An objective in a sentence."""
-    return COST_WORDS.get(goal) or scale_of(goal).words  # type: ignore[arg-type]
-
-
 def value_words(goal: Goal, value: float) -> str:
     """A value as it is read: `62.2 %`, `1.234`, `6,144` or `22.5 M`."""
     if goal in COSTS:
         return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:,.2f} M"
-    scale = scale_of(goal)  # type: ignore[arg-type]
+    scale = scale_of(goal)
     return f"{value:.{scale.digits}f}{scale.unit}"
 
 
@@ -65,7 +56,7 @@ def fronts_caption(found: Fronts) -> str:
 
 def _box(found: Fronts) -> str:
     corner = ", ".join(
-        f"{goal_words(goal)} {value_words(goal, value)}"
+        f"{scale_of(goal).words} {value_words(goal, value)}"
         for goal, value in zip(found.goals, found.corner, strict=True)
     )
     return (
@@ -77,7 +68,7 @@ def _box(found: Fronts) -> str:
 def fronts_document(found: Fronts) -> Document:
     """The whole report."""
     study, base = found.study, found.study.base
-    goals = " and ".join(map(goal_words, found.goals))
+    goals = " and ".join(scale_of(goal).words for goal in found.goals)
     is_on_test = base.data.select_on == "test"
     warning = "SELECTED ON TEST (the paper's protocol): the whole front has seen the test set."
     return Document(
@@ -100,7 +91,7 @@ def fronts_document(found: Fronts) -> Document:
         ],
         definition={
             "Searches": ", ".join(found.volumes.index),
-            "Objectives": ", ".join(f"{goal_words(g)} ({_direction(g)})" for g in found.goals),
+            "Objectives": ", ".join(f"{scale_of(g).words} ({_direction(g)})" for g in found.goals),
             "Objectives are of": base.data.chosen_on_in_full,
             **({} if found.budget is None else {"Budget of each": found.budget}),
             "Training seeds": ", ".join(map(str, found.seeds)),
@@ -112,13 +103,13 @@ def fronts_document(found: Fronts) -> Document:
 
 
 def _direction(goal: Goal) -> str:
-    return "least" if goal in COSTS or scale_of(goal).sign < 0 else "most"  # type: ignore[arg-type]
+    return "least" if scale_of(goal).sign < 0 else "most"
 
 
 def _span(found: Fronts, goal: Goal) -> str:
     values = found.front[goal]
     low, high = value_words(goal, values.min()), value_words(goal, values.max())
-    return f"{goal_words(goal)} {low}" + ("" if low == high else f" to {high}")
+    return f"{scale_of(goal).words} {low}" + ("" if low == high else f" to {high}")
 
 
 def _tests(found: Fronts) -> str:
@@ -182,7 +173,7 @@ def _front_table(found: Fronts) -> Table:
     rows: dict[str, list[str]] = {}
     split = found.study.base.data.chosen_on
     for goal in found.goals:
-        name = goal_words(goal) + ("" if goal in COSTS else f", {split}")
+        name = scale_of(goal).words + ("" if goal in COSTS else f", {split}")
         rows[name] = [value_words(goal, value) for value in found.front[goal]]
     for name in (SHOWN, TAIL):
         if f"test_{name}" in found.front:
@@ -195,7 +186,7 @@ def _front_table(found: Fronts) -> Table:
     whole = "all cells" if found.space is not None else "all trials of the run"
     return Table(
         stem="front",
-        caption=f"The front of {whole}, by falling {goal_words(found.goals[0])}",
+        caption=f"The front of {whole}, by falling {scale_of(found.goals[0]).words}",
         corner="configuration",
         words=pd.DataFrame(rows, index=index),
     )

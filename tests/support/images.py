@@ -7,7 +7,7 @@ from PIL import Image
 
 from harness.console import SILENT
 from harness.data.pack import pack
-from harness.data.packed import load_packed, pack_of
+from harness.data.packed import PackRequest, load_packed, pack_of
 from harness.datasets.folder import Folder, FolderOptions
 from harness.spec import DataSpec, validated
 
@@ -86,9 +86,8 @@ def packed(root, folder, *, size=16, scale=0.08, on_bad="stop", console=SILENT, 
 
 def dataset(root, folder, console=SILENT, **options):
     chosen = validated(FolderOptions, options, source="test")
-    sha256 = pack_of(
-        "folder", chosen.model_dump_json(), SIZE, str(root), str(folder), "stop", console
-    ).sha256
+    asked = PackRequest("folder", chosen.model_dump_json(), SIZE, str(root), str(folder))
+    sha256 = pack_of(asked, console).sha256
     spec = DataSpec(name="folder", options=chosen.model_dump(mode="json"), sha256=sha256)
     return load_packed(spec, SIZE, str(folder))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
@@ -33,6 +34,40 @@ def browser():
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield chromium
         chromium.close()
+
+
+@contextmanager
+def visiting(browser, *, check_requests=False):
+    """Opens the page of a report's folder; checks at the end that it complained of nothing.
+
+    With `check_requests`, that it asked for nothing either.
+    """
+    problems, contexts = [], []
+
+    def opened(folder, width=1280, at="", **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        address = (folder.report / "index.html").as_uri()
+        if check_requests:
+            page.on("requestfailed", lambda request: problems.append(request.url[:99]))
+            page.on(
+                "request",
+                lambda request: (
+                    None
+                    if request.url.startswith((address, "data:"))
+                    else problems.append(request.url)
+                ),
+            )
+        page.goto(address + at)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
 
 
 def three_axes(root, *, missing=()):
