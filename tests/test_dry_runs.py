@@ -7,6 +7,7 @@ from support.cli import harness
 from support.few import FEW
 from support.images import tree, two_splits
 
+from harness.errors import UserError
 from harness.runner.cost import probe_seconds
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -121,3 +122,28 @@ def test_a_folder_without_a_test_image_is_refused(tmp_path):
     tree(tmp_path / "d", {"a": 1, "b": 1})
     result = dry(tmp_path, "--set", "data=folder", "--data-root", tmp_path / "d")
     assert result.exit_code == 2 and "folder has no test image" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "given, word",
+    [
+        (("backbone=vit_tiny_patch16_224", "backbone.weights=random"), "backbone.img_size=32"),
+        (("backbone.in_chans=1",), "backbone.in_chans=3"),
+    ],
+)
+@pytest.mark.parametrize("search", [(), ("--search", "random", "--budget", "2runs")])
+def test_images_that_are_drawn_are_refused_where_the_backbone_does_not_take_them(
+    tmp_path, given, word, search
+):
+    given = [part for setting in given for part in ("--set", setting)]
+    result = dry(tmp_path, *given, *search)
+    assert result.exit_code == 2 and f"give --set {word}" in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("few_images")
+def test_a_drawn_dataset_that_does_not_say_its_size_is_refused_when_it_is_drawn():
+    other = {"backbone": "vit_tiny_patch16_224", "backbone.weights": "random"}
+    runtime = Runtime()
+    spec = resolve(FEW.with_values(other, source="test"), runtime)
+    with pytest.raises(UserError, match="few-rs are 32 x 32 pixels, .* takes 224 x 224"):
+        probe_seconds(spec, runtime)

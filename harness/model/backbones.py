@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -118,8 +118,8 @@ def backbone_info(spec: BackboneSpec, given: Path | None) -> BackboneInfo:
     """
     path = weights_file(spec, given)
     sha256 = None if path is None else sha256_of(path)
-    sizes, side = _shape(spec)
-    return BackboneInfo(name=spec.name, sha256=sha256, dims=sizes, input_size=side)
+    shape = _shape(spec)
+    return BackboneInfo(name=spec.name, sha256=sha256, dims=shape.dims, input_size=shape.side)
 
 
 def dims(spec: BackboneSpec) -> Dims:
@@ -128,7 +128,7 @@ def dims(spec: BackboneSpec) -> Dims:
     Raises:
         UserError: unknown or unsupported backbone.
     """
-    return _shape(spec)[0]
+    return _shape(spec).dims
 
 
 def input_size(spec: BackboneSpec) -> int:
@@ -139,11 +139,39 @@ def input_size(spec: BackboneSpec) -> int:
     Raises:
         UserError: unknown or unsupported backbone.
     """
-    return _shape(spec)[1]
+    return _shape(spec).side
+
+
+def refuse_images(spec: BackboneSpec, name: str, bands: int, height: int, width: int) -> None:
+    """Whether a backbone takes the images of a drawn dataset, which nothing resizes.
+
+    Raises:
+        UserError: it takes other bands, or another size alone.
+    """
+    if bands != spec.in_chans:
+        raise UserError(
+            f"Images of {name} have {bands} bands, and the backbone takes {spec.in_chans}: give "
+            f"--set backbone.in_chans={bands}."
+        )
+    shape = _shape(spec)
+    if shape.is_fixed and (height, width) != (shape.side, shape.side):
+        advice = f"--set backbone.img_size={height}, or " if height == width else ""
+        raise UserError(
+            f"Images of {name} are {height} x {width} pixels, and backbone {spec.name!r} takes "
+            f"{shape.side} x {shape.side}: give {advice}data on disk, which is resized."
+        )
+
+
+class _Shape(NamedTuple):
+    dims: Dims
+    side: int
+    """Of its square images, in pixels."""
+    is_fixed: bool
+    """Whether it refuses images of another size."""
 
 
 @functools.lru_cache(maxsize=8)
-def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
+def _shape(spec: BackboneSpec) -> _Shape:
     _refuse_embedded_size(spec)
     with torch.device("meta"):
         model = _build(spec, pretrained=False)
@@ -152,16 +180,18 @@ def _shape(spec: BackboneSpec) -> tuple[Dims, int]:
             f"backbone.img_size={spec.img_size}: no patch of {spec.name!r} fits into such an image."
         )
     if not _is_built_in(spec.name):
-        return dims_of(model), int(spec.img_size or BACKBONES.get(spec.name).input_size)
+        side = int(spec.img_size or BACKBONES.get(spec.name).input_size)
+        return _Shape(dims_of(model), side, is_fixed=False)
     if isinstance(model, ConvNeXt):
-        return dims_of(model), int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+        side = int(spec.img_size or model.pretrained_cfg["input_size"][-1])
+        return _Shape(dims_of(model), side, is_fixed=False)
     height, width = model.patch_embed.img_size
     if height != width:
         raise UserError(
             f"Backbone {spec.name!r} is made for images of {height} x {width} pixels: give "
             "backbone.img_size, the side of square ones."
         )
-    return dims_of(model), int(height)
+    return _Shape(dims_of(model), int(height), is_fixed=model.patch_embed.strict_img_size)
 
 
 def _refuse_embedded_size(spec: BackboneSpec) -> None:

@@ -22,7 +22,7 @@ from harness.data.dataset import Dataset, Images, Split, normalised, one_of, spl
 from harness.data.dev_set import for_seed
 from harness.data.packed import PackedImages, load_packed
 from harness.insertion.method import attach
-from harness.model.backbones import input_size, load_backbone
+from harness.model.backbones import input_size, load_backbone, refuse_images
 from harness.model.blocks import Backbone
 from harness.model.cut import Cuts, cuts_of
 from harness.model.heads import make_head
@@ -106,7 +106,10 @@ def _dataset_of(data: DataSpec, backbone: BackboneSpec, seed: int, packs: str) -
     size = None if is_drawn(data.name) else input_size(backbone)
     # Without tails by the trial's seed, all seeds share what is loaded.
     drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
-    return _dataset(data.model_dump_json(), size, packs, drawn_by)
+    dataset = _dataset(data.model_dump_json(), size, packs, drawn_by)
+    if size is None:  # images on disk were resized for the backbone
+        refuse_images(backbone, data.name, *one_of(dataset.train).shape[1:])
+    return dataset
 
 
 @functools.lru_cache(maxsize=4)
