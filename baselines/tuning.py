@@ -61,6 +61,9 @@ class FullFineTuning(PeftMethod[NoOptions]):
         """All of them."""
         return dims.num_params
 
+    def needs_fp32(self, options: NoOptions) -> bool:
+        return True
+
 
 @METHODS.register("linear_probe")
 class LinearProbe(PeftMethod[NoOptions]):

@@ -145,5 +145,5 @@ def test_a_drawn_dataset_that_does_not_say_its_size_is_refused_when_it_is_drawn(
     other = {"backbone": "vit_tiny_patch16_224", "backbone.weights": "random"}
     runtime = Runtime()
     spec = resolve(FEW.with_values(other, source="test"), runtime)
-    with pytest.raises(UserError, match="few-rs are 32 x 32 pixels, .* takes 224 x 224"):
+    with pytest.raises(UserError, match=r"few-rs are 32 x 32 pixels, .* takes 224 x 224"):
         probe_seconds(spec, runtime)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import multiprocessing
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from harness.baselines.lora import LoRADelta, LoRAOptions
 from harness.baselines.metapeft.sampling import ValSampler
@@ -23,6 +27,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import LINEAR_POSITIONS, Placement, Recipe, TrialRequest
 from harness.training.classifier import Classifier
+from harness.training.distributed import ALONE, DistributedContext
 from harness.training.evaluation import class_means, flops_of
 from harness.training.train import TrainingLoop
 
@@ -63,10 +68,10 @@ class Problem:
         head = make_head(RECIPE, class_means(vit, self.dataset, self.images), 0)
         self.classifier = Classifier(vit, self.attachment, head)
 
-    def train(self, **changes):
+    def train(self, world=ALONE, **changes):
         recipe = RECIPE.model_copy(update=changes)
-        loop = TrainingLoop(self.classifier, self.dataset, self.split, recipe, seed=0)
-        return loop.run([].append)
+        parts = self.classifier, self.dataset, self.split, recipe
+        return TrainingLoop(*parts, seed=0, distributed=world).run([].append)
 
     def loss(self, batch, shift=LOGIT_SHIFT):
         return cross_entropy(
@@ -252,6 +257,53 @@ def test_snip_and_fisher_are_what_their_formulas_say(variant):
     assert not any(p.requires_grad or p.grad is not None for p in backbone.parameters())
 
 
+def learned_by_one_of_two(rank, folder, options):
+    torch.set_num_threads(1)
+    file = f"file://{folder}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=file, rank=rank, world_size=2)
+    problem = Problem(options)
+    problem.train(DistributedContext(rank, 2, torch.device("cpu")))
+    (folder / str(rank)).write_text(json.dumps(problem.attachment.learned().root))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "single_level", "gradient_norm", "snip"])
+def test_two_processes_learn_what_one_does(tmp_path, variant):
+    options = {"variant": variant}
+    context = multiprocessing.get_context("spawn")
+    asked = [(rank, tmp_path, options) for rank in (0, 1)]
+    both = [context.Process(target=learned_by_one_of_two, args=each) for each in asked]
+    for process in both:
+        process.start()
+    problem = Problem(options)
+    problem.train()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    for rank in (0, 1):
+        found = json.loads((tmp_path / str(rank)).read_text())
+        assert found == pytest.approx(problem.attachment.learned().root, rel=1e-4)
+
+
+def test_a_strength_that_lies_on_another_device_keeps_no_group_from_training(monkeypatch):
+    """As γ on the CPU does beside a model on a GPU; `meta` stands for the GPU."""
+    problem = Problem({})
+    problem.attachment.raw.requires_grad_(False)
+    for name, tensor in list(problem.classifier.named_parameters()):
+        if name != "attachment.raw":
+            owner = problem.classifier.get_submodule(name.rpartition(".")[0])
+            made = torch.nn.Parameter(tensor.to("meta"), requires_grad=tensor.requires_grad)
+            setattr(owner, name.rpartition(".")[2], made)
+    made = []
+    monkeypatch.setattr(
+        DistributedDataParallel,
+        "__init__",
+        lambda self, module, **rest: made.append(module._ddp_params_and_buffers_to_ignore),
+    )
+    DistributedContext(0, 2, torch.device("meta")).wrap(problem.classifier)
+    assert made == [["attachment.raw"]]
+
+
 def test_snip_is_charged_for_the_gradients_of_the_frozen_maps():
     def backward(variant):
         problem = Problem({"variant": variant})
@@ -291,6 +343,17 @@ def test_the_gradient_norm_counts_every_part_of_a_sum():
             "start at one alpha",
         ),
         ({"recipe.precision": "fp16"}, "γ is not learned in fp16"),
+        ({"options.variant": "snip", "recipe.clip_norm": 1.0}, "ranked by their whole gradients"),
+        ({"options.variant": "snip", "backbone.frozen": "bf16"}, "give backbone.frozen=fp32"),
+        (
+            {
+                "options.variant": "single_level",
+                "options.base": "lotr",
+                "recipe.layer_decay": 0.9,
+            },
+            "recipe.layer_decay: the factors of LoTR",
+        ),
+        ({"placement": {}}, "'metapeft' needs a site"),
     ],
 )
 def test_what_has_no_effect_is_refused_before_anything_runs(values, words):

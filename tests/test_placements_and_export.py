@@ -65,6 +65,7 @@ def test_what_only_ranks_the_sites_leaves_their_strengths():
         ([LEARNED], "topk", 5, "1 to 4"),
         ([LEARNED], "topk", 0, "1 to 4"),
         ([LEARNED, Placement({"0.q": 1.0})], "as_is", None, "different sites"),
+        ([Placement({"0.q": 1.0, "1.q": 1.0})], "topk", None, "0.q and 1.q have the same strength"),
     ],
 )
 def test_rules_that_leave_nothing_are_refused(learned, rule, value, words):

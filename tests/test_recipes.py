@@ -32,6 +32,9 @@ def spec(**values):
     return resolve(TINY.with_values(values, source="test"), Runtime())
 
 
+NO_SITES = {"positions": None, "depth": "all"}
+
+
 def run(tmp_path, **values):
     return run_trial(spec(**values), Runtime(), Store(tmp_path))
 
@@ -230,6 +233,13 @@ def test_smoothing_spreads_the_label(tmp_path):
         ({"recipe.optimiser": "adamw", "recipe.momentum": 0.5}, "recipe.momentum=0.5 is of SGD"),
         ({"recipe.warmup_epochs": 1}, "recipe.warmup_epochs=1 must be below recipe.epochs=1"),
         ({"recipe": "diet", "recipe.epochs": 2}, "Did you mean 'deit'"),
+        ({"method": "full", **NO_SITES, "backbone.frozen": "bf16"}, "give backbone.frozen=fp32"),
+        ({"method": "lora+lotr", "recipe.layer_decay": 0.9}, "recipe.layer_decay: the factors"),
+        (
+            {"backbone.frozen": "bf16", "recipe.eval_precision": "fp32"},
+            "recipe.eval_precision=fp32 has no effect with backbone.frozen=bf16",
+        ),
+        ({"method": "vpt_deep", **NO_SITES, "placement": {}}, "'vpt_deep' needs a site"),
         ({"method": "metapeft", "recipe.optimiser": "adamw"}, "plain SGD"),
         ({"method": "metapeft", "recipe.clip_norm": 1.0}, "recipe.clip_norm=1: γ is learned"),
         ({"method": "metapeft", "recipe.layer_decay": 0.5}, "recipe.layer_decay=0.5: γ"),

@@ -45,6 +45,7 @@ def started(n, batch_size, **options):
             batch=lambda index, rng: data.subset(index),
             recipe=recipe,
             seed=0,
+            mean=lambda value: value,
         )
     )
     return hook, data, recipe

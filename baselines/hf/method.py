@@ -50,6 +50,9 @@ class HuggingFaceTuner(PeftMethod[Frozen]):
             )
         return super().parse_options(options)
 
+    def needs_fp32(self, options: Frozen) -> bool:
+        return True
+
     def attach(
         self, model: Backbone, placement: Placement, options: Frozen, *, seed: int
     ) -> Attachment:

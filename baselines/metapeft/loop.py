@@ -190,7 +190,8 @@ class SingleLevelLoop(GammaLoop):
 
     def start(self, inner: InnerProblem) -> None:
         super().start(inner)
-        # Before the trainer wraps the model for several processes, which then average γ's gradient.
+        # Before the trainer wraps the model for several processes: where γ lies beside the model,
+        # they then average its gradient, of which the mean is taken again without effect.
         self._attachment.raw.requires_grad_(True)
 
     def before_step(self, batch: Images) -> None:
@@ -199,4 +200,4 @@ class SingleLevelLoop(GammaLoop):
     def _outer_step(self) -> None:
         gradient = self._attachment.raw.grad
         assert gradient is not None
-        self._descend(gradient, self._penalty(), loss=float("nan"))
+        self._descend(self._inner.mean(gradient), self._penalty(), loss=float("nan"))

@@ -74,18 +74,30 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
             words.append(f"γ per {options.gamma_per.replace('_', ' ')}")
         return f"{name} ({', '.join(words)})" if words else name
 
+    def needs_fp32(self, options: MetaPEFTOptions) -> bool:
+        base = get_method(options.base)
+        of_base = base.needs_fp32(base.parse_options(options.base_options))
+        return options.variant == "snip" or of_base
+
     def check_recipe(self, recipe: Recipe, options: MetaPEFTOptions) -> None:
+        base = get_method(options.base)
+        of_base = base.parse_options(options.base_options)
+        base.check_recipe(recipe, of_base)
         if recipe.precision == "fp16" and options.variant != "released":
             raise UserError("recipe.precision: γ is not learned in fp16; write bf16 or fp32.")
         if options.variant in ("paper", "released"):
-            base = get_method(options.base)
-            option = base.unlike_plain_sgd(base.parse_options(options.base_options))
+            option = base.unlike_plain_sgd(of_base)
             field = f"options.base_options.{option}" if option else _unlike_plain_sgd(recipe)
             if field:
                 raise UserError(
                     f"{field}: γ is learned through steps of plain SGD at one rate; leave it out, "
                     "or give options.variant=single_level."
                 )
+        if options.variant in RANKING and recipe.clip_norm is not None:
+            raise UserError(
+                f"recipe.clip_norm={recipe.clip_norm:g}: sites are ranked by their whole "
+                "gradients; leave it out."
+            )
         if options.variant == "fisher" and recipe.batch_size != 1:
             raise UserError(
                 f"recipe.batch_size={recipe.batch_size}: Fisher information is of single images; "

@@ -52,6 +52,7 @@ class Saliency(TrainingHook):
     def __init__(self, attachment: Modulated, options: MetaPEFTOptions) -> None:
         super().__init__()
         self._attachment = attachment
+        self._inner: InnerProblem
         self._sums: dict[Site, list[Tensor]] = {}
         self._seen = self._size = 0
 
@@ -60,6 +61,7 @@ class Saliency(TrainingHook):
         classifier.get_submodule("head").requires_grad_(False)
 
     def start(self, inner: InnerProblem) -> None:
+        self._inner = inner
         for group in inner.optimiser.param_groups:
             group["lr"] = 0.0  # so that every batch meets the initial values
         for site, tensors in self.tensors().items():
@@ -130,8 +132,9 @@ class Snip(Saliency):
     def gradients(self) -> dict[Site, Sequence[Tensor | None]]:
         found: dict[Site, Sequence[Tensor | None]] = {}
         for site in self._attachment.sites:
-            gradient = self._weight(site).grad
-            found[site] = [None if gradient is None else self._part(site, gradient)]
+            gradient = self._weight(site).grad  # of this process's images: nobody trains it
+            mean = None if gradient is None else self._inner.mean(self._part(site, gradient))
+            found[site] = [mean]
         return found
 
     def after_step(self) -> None:

@@ -49,6 +49,8 @@ class InnerProblem:
     """Training images at some indices, augmented as in training."""
     recipe: Recipe
     seed: int
+    mean: Callable[[Tensor], Tensor]
+    """Mean of a tensor over the processes that train the trial together."""
 
 
 class TrainingHook:

@@ -69,6 +69,11 @@ class PeftMethod(ABC, Generic[OptionsT]):
             UserError: names the field, and what may stand there instead.
         """
 
+    def needs_fp32(self, options: OptionsT) -> bool:
+        """Whether it trains the backbone's weights, or computes with them, so that they must be
+        stored whole."""
+        return False
+
     def unlike_plain_sgd(self, options: OptionsT) -> str | None:
         """An option by which its steps are not those of SGD at one rate on a fixed function.
 
@@ -189,6 +194,15 @@ class Combination(PeftMethod[Frozen]):
             part.expected_params(dims, self._share(name, placement), own[name])
             for name, part in self._parts.items()
         )
+
+    def check_recipe(self, recipe: Recipe, options: Frozen) -> None:
+        own = dict(options)
+        for name, part in self._parts.items():
+            part.check_recipe(recipe, own[name])
+
+    def needs_fp32(self, options: Frozen) -> bool:
+        own = dict(options)
+        return any(part.needs_fp32(own[name]) for name, part in self._parts.items())
 
     def unlike_plain_sgd(self, options: Frozen) -> str | None:
         own = dict(options)

@@ -49,7 +49,8 @@ def derive(
     `strengths` where what was learned only ranks the sites.
 
     Raises:
-        UserError: the trials differ in their sites, or nothing would be left.
+        UserError: the trials differ in their sites, nothing would be left, or a rank would part
+            sites of the same strength.
     """
     sites = list(learned[0].root)
     if any(list(other.root) != sites for other in learned):
@@ -70,6 +71,12 @@ def derive(
             order = torch.randperm(len(sites), generator=generator(seed, "random sites")).numpy()
         else:
             order = np.argsort(-mean if rule == "topk" else mean, kind="stable")
+            if count < len(sites) and mean[order[count - 1]] == mean[order[count]]:
+                raise UserError(
+                    f"{rule} does not part the sites: {sites[order[count - 1]]} and "
+                    f"{sites[order[count]]} have the same strength, {mean[order[count]]:.3g}, as "
+                    "where γ took no step; give another --value, or train for longer."
+                )
         keep = np.zeros(len(sites), dtype=bool)
         keep[order[:count]] = True
     given = mean if strengths is None else [strengths.root[site] for site in sites]

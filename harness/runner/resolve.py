@@ -50,7 +50,17 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     placement = _placement(request, backbone, method, options)
     # A combination with a part that gets no site says so here, before anything runs.
     method.expected_params(backbone.dims, placement, options)
+    if request.backbone.frozen != "fp32" and method.needs_fp32(options):
+        raise UserError(
+            f"backbone.frozen={request.backbone.frozen}: method {request.method!r} with these "
+            "options trains whole weights or computes with them; give backbone.frozen=fp32."
+        )
     recipe = recipe_on(request.recipe, runtime)
+    if request.backbone.frozen == "bf16" and recipe.eval_precision in ("fp32", "tf32"):
+        raise UserError(
+            f"recipe.eval_precision={recipe.eval_precision} has no effect with "
+            "backbone.frozen=bf16, which computes in bf16: leave one of them out."
+        )
     method.check_recipe(recipe, options)
     return TrialSpec(
         method=request.method,
@@ -211,4 +221,6 @@ def _placement(
             raise unknown(f"position for {request.method}:", site.position, allowed)
         if site.block >= num_blocks:
             raise UserError(f"Site {site} lies beyond the {num_blocks} blocks of the backbone.")
+    if not placement.root and (method.wraps or method.adds_tokens):
+        raise UserError(f"placement: method {request.method!r} needs a site, and there is none.")
     return placement

@@ -30,6 +30,11 @@ class DistributedContext:
         """The module with gradients averaged over the processes after every backward pass."""
         if self.size == 1:
             return module
+        # It takes parameters of one kind of device. What lies elsewhere, such as γ on the CPU
+        # beside a GPU, is left to whoever steps it (`InnerProblem.mean`).
+        main = (self.device or torch.device("cpu")).type
+        elsewhere = [name for name, p in module.named_parameters() if p.device.type != main]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, elsewhere)
         # The result differs from a single process's by rounding only; there are no buffers to sync.
         return DistributedDataParallel(module, broadcast_buffers=False)
 
@@ -47,11 +52,12 @@ class DistributedContext:
         return batch.subset(index), self.size * len(index) / len(batch)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean over the processes."""
-        if self.size > 1:
-            distributed.all_reduce(value)
-            value = value / self.size
-        return value
+        """Mean over the processes, on the device that the value is on."""
+        if self.size == 1:
+            return value
+        total = value.to(self.device, copy=True)
+        distributed.all_reduce(total)
+        return (total / self.size).to(value.device)
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """The items that this process works on: every `size`-th, from its rank on."""

@@ -290,6 +290,7 @@ class TrainingLoop:
             batch=lambda index, rng: images.augmented(index, recipe, rng),
             recipe=recipe,
             seed=self._seed,
+            mean=self._distributed.mean,
         )
 
     def _score(
