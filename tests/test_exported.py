@@ -140,6 +140,14 @@ def test_what_is_no_linear_map_is_not_merged(tmp_path, method):
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_of_two_heads_takes_no_merged_one(tmp_path):
+    backbone = BackboneSpec(name="deit_tiny_distilled_patch16_224", weights="random", img_size=32)
+    known, state = made_about(backbone)
+    with pytest.raises(UserError, match=r"has two heads.*use `harness export` without --merged"):
+        export_merged(known, state, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.fixture
 def exported(tmp_path):
     """A folder as `export --weights` writes it."""
