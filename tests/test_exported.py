@@ -10,22 +10,29 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.backbones import BACKBONES
 from support.cli import harness
+from support.few import FEW
 from support.images import tree
 from support.methods import fill, setting
 from support.records import TINY
 from support.runs import RESULTS, made_run, study
 
 from harness.errors import UserError
-from harness.export.about import About, Head, Normalisation
+from harness.export.about import About, Head, Normalisation, read_about, timm_config
 from harness.export.merged import export_merged
-from harness.export.predict import classifier_of, write_csv
+from harness.export.predict import classifier_of, load_export, predictions, write_csv
+from harness.export.trial import export_weights
+from harness.metrics import unpack_hits
 from harness.model.backbones import load_backbone
+from harness.runner.prepare import dataset_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
+from harness.runner.trial import run_trial
 from harness.spec import BackboneSpec
+from harness.store.store import Store
 
 SMALL = {
     **BACKBONES,
@@ -64,9 +71,7 @@ def made_about(
         spec=spec,
         learned=None,
         classes=classes,
-        normalisation=Normalisation(
-            size=size, resize=size * 8 // 7, mean=(0.5,) * 3, std=(0.5,) * 3
-        ),
+        normalisation=Normalisation(size=size, resize=size, mean=(0.5,) * 3, std=(0.5,) * 3),
         head=Head(type=head, scale=25.0 if head == "cosine" else None),
         test={"micro": 50.0, "class_mean": 50.0},
     )
@@ -135,6 +140,14 @@ def test_what_is_no_linear_map_is_not_merged(tmp_path, method):
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_of_two_heads_takes_no_merged_one(tmp_path):
+    backbone = BackboneSpec(name="deit_tiny_distilled_patch16_224", weights="random", img_size=32)
+    known, state = made_about(backbone)
+    with pytest.raises(UserError, match=r"has two heads.*use `harness export` without --merged"):
+        export_merged(known, state, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.fixture
 def exported(tmp_path):
     """A folder as `export --weights` writes it."""
@@ -149,6 +162,31 @@ def exported(tmp_path):
 def predict(exported, tmp_path, images, *words):
     table = tmp_path / "out.csv"
     return harness("predict", exported, images, "--out", table, *words), table
+
+
+@pytest.mark.parametrize("backbone", ["vit_pico", "convnext_atto"])  # of which one takes any size
+def test_drawn_images_are_predicted_as_they_were_tested(few_images, tmp_path, backbone):
+    values = {"backbone.name": backbone, "depth": "all"}
+    spec = resolve(FEW.with_values(values, source="test"), Runtime())
+    store, images = Store(tmp_path / "store"), tmp_path / "images"
+    record = run_trial(spec, Runtime(keep_weights=True), store)
+    dataset = dataset_of(spec, "")
+    for number, pixels in enumerate(dataset.test.plain()):
+        folder = images / dataset.classes[dataset.test.labels[number]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number:03}.png")
+    export_weights(record, store, tmp_path / "e")
+    assert "the short side is reduced to 32" in (tmp_path / "e" / "README.md").read_text()
+    assert timm_config(read_about(tmp_path / "e"), "x", 1)["pretrained_cfg"]["crop_pct"] == 1
+    found = sorted(  # class by class, and in the order of the split
+        predictions(load_export(tmp_path / "e"), images),
+        key=lambda each: (dataset.classes.index(each.label), each.path),
+    )
+    hits = unpack_hits(record.test.hits, len(dataset.test)).tolist()
+    assert [each.predicted == each.label for each in found] == hits and any(hits)
+    edited(tmp_path / "e", normalisation__size=64, normalisation__resize=64)
+    with pytest.raises(UserError, match=r"its normalisation\.size is not that of trial"):
+        read_about(tmp_path / "e")
 
 
 def test_images_without_classes_have_no_label(exported, tmp_path):

@@ -84,6 +84,13 @@ def test_layers_decay_as_in_timm(name):
     assert ours and ours == {each: theirs[each] for each in ours}
 
 
+def test_a_backbone_that_does_not_name_its_layers_has_no_rates_by_layer(monkeypatch):
+    made = classifier()
+    monkeypatch.delattr(type(made.backbone), "group_matcher")
+    with pytest.raises(UserError, match=r"^recipe\.layer_decay: a .* has no method group_matcher"):
+        by_factor(made, trained(made), Recipe(layer_decay=0.5))
+
+
 def test_modules_decay_with_their_blocks():
     made = classifier(blocks=(0, 11))
     found = by_factor(made, trained(made), Recipe(layer_decay=0.5))

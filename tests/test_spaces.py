@@ -38,6 +38,8 @@ def test_epochs_of_whole_trials_are_known_however_a_recipe_is_given():
     plain = Axis(field="recipe.epochs", values=(3, 9), label="epochs")
     assert SearchSpace(study(axes=(plain,), base=base), 12).lengths == {3, 9}
     assert SearchSpace(study(base=base), 12).lengths == {7}
+    numbers = Range(field="recipe.epochs", low=1, high=4, whole=True, label="epochs")
+    assert SearchSpace(study((numbers,), base=base), 12).lengths == {1, 2, 3, 4}
 
 
 def test_a_continuous_space_is_infinite_and_starts_at_the_base():

@@ -155,6 +155,12 @@ def test_a_small_version_is_a_part_of_its_study(smoke, said):
         study(smoke=smoke).at_smoke_scale()
 
 
+def test_a_small_version_has_a_part_of_the_space_too():
+    rate = Range(field="recipe.lr", low=0.1, high=0.2, label="r")
+    small = study(space=(ALPHA, rate), smoke={"alpha": (2.0,)}).at_smoke_scale()
+    assert small.axes[1].values == (2.0,) == small.space[0].values and small.space[1] == rate
+
+
 def test_a_study_file_of_another_ending_is_none(tmp_path):
     (tmp_path / "s.txt").write_text(DERIVED.format(""))
     with pytest.raises(UserError, match=r"s\.txt: the name of one ends in \.py"):

@@ -65,8 +65,8 @@ def train_side(size: int, scale: float) -> int:
 def copies(pixels: Pixels, size: int, scale: float, *, is_test: bool) -> Copies:
     """What a pack keeps of an image `[h, w, c]` for views of `size` pixels."""
     if is_test:
-        return Copies(train=None, eval=eval_copy(pixels, size))
-    cropped, tested = train_copy(pixels, size, scale), eval_copy(pixels, size)
+        return Copies(train=None, eval=eval_copy(pixels, eval_side(size)))
+    cropped, tested = train_copy(pixels, size, scale), eval_copy(pixels, eval_side(size))
     if pixels.size <= cropped.size + tested.size:
         return Copies(train=pixels, eval=None)
     return Copies(train=cropped, eval=tested)
@@ -85,14 +85,14 @@ def train_copy(pixels: Pixels, size: int, scale: float) -> Pixels:
     return _lanczos(pixels, max(1, round(height * share)), max(1, round(width * share)))
 
 
-def eval_copy(pixels: Pixels, size: int) -> Pixels:
-    """torchvision's Resize(eval_side), of whose long side at most about twice that is kept.
+def eval_copy(pixels: Pixels, side: int) -> Pixels:
+    """torchvision's Resize(side), of whose long side at most about twice that is kept.
 
     An image that is no larger is kept as it is. What is left out at both ends of a long side lies
     outside the view, and is a whole multiple of two pixels at each end, so that the centre stays
     the centre, however torchvision rounds halves.
     """
-    side, (height, width) = eval_side(size), pixels.shape[:2]
+    height, width = pixels.shape[:2]
     short, long = min(height, width), max(height, width)
     if short <= side:
         return pixels

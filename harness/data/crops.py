@@ -95,9 +95,12 @@ def random_boxes(sizes: Tensor, size: int, scale_min: float, rng: torch.Generato
     return Boxes(cut=cut, full=full, start=torch.zeros(n, 2).long(), mirrored=mirrored)
 
 
-def plain_boxes(sizes: Tensor, size: int) -> Boxes:
-    """The released test transform: Resize(size * 8 // 7), then CenterCrop(size)."""
-    n, short_side = len(sizes), size * 8 // 7
+def plain_boxes(sizes: Tensor, size: int, short_side: int | None = None) -> Boxes:
+    """The released test transform: Resize(size * 8 // 7), then CenterCrop(size).
+
+    `short_side`: what is resized to instead.
+    """
+    n, short_side = len(sizes), size * 8 // 7 if short_side is None else short_side
     short, long = sizes.amin(dim=1), sizes.amax(dim=1)
     stretched = (short_side * long.double() / short).floor().long()
     is_short = sizes == short[:, None]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from harness.data.contract import is_drawn
 from harness.data.copies import eval_side
+from harness.data.dataset import Dataset, one_of
 from harness.data.decode import Scaling
 from harness.data.pack_format import pack_folder, read_info
 from harness.errors import UserError
@@ -33,7 +34,8 @@ class Normalisation(Frozen):
     size: int
     """Height and width in pixels of an input."""
     resize: int
-    """What the short side of an image on disk is reduced to before the centre is cut out."""
+    """What the short side of an image is reduced to before the centre is cut out; `size` where the
+    data are drawn, whose images are tested as they are."""
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to [0, 1]."""
     std: tuple[float, ...]
@@ -82,11 +84,13 @@ def about(record: TrialRecord, store: Store) -> About:
         raise UserError(f"Trial {record.trial_id} is {record.status}: there is nothing to export.")
     spec, packs = record.spec, store.root.resolve() / "packs"
     size, bands, scaling = input_size(spec.backbone), None, None
-    if not is_drawn(spec.data.name):
+    is_on_disk = not is_drawn(spec.data.name)
+    if is_on_disk:
         assert spec.data.sha256 is not None
         info = read_info(pack_folder(packs, spec.data.name, size, spec.data.sha256))
         bands, scaling = info.bands, info.scaling
     dataset = dataset_of(spec, str(packs))
+    size = size if is_on_disk else _drawn_size(dataset)
     return About(
         trial_id=record.trial_id,
         spec=spec,
@@ -94,7 +98,7 @@ def about(record: TrialRecord, store: Store) -> About:
         classes=dataset.classes,
         normalisation=Normalisation(
             size=size,
-            resize=eval_side(size),
+            resize=eval_side(size) if is_on_disk else size,
             mean=dataset.mean,
             std=dataset.std,
             bands=bands,
@@ -106,6 +110,11 @@ def about(record: TrialRecord, store: Store) -> About:
             "class_mean": 100 * record.test.class_mean,
         },
     )
+
+
+def _drawn_size(dataset: Dataset) -> int:
+    """Side in pixels of drawn images, which may be another than the backbone's own."""
+    return one_of(dataset.test).shape[-1]
 
 
 def read_about(folder: Path) -> About:
@@ -144,9 +153,12 @@ def _contradictions(known: About) -> Iterator[str]:
         return
     if len(set(known.classes)) != len(known.classes) or not known.classes:
         yield "list of classes"
-    if view.size != input_size(spec.backbone):
+    is_on_disk = spec.data.sha256 is not None  # only images on disk have a hash
+    if view.size != input_size(spec.backbone) and (
+        is_on_disk or view.size != _drawn_size(dataset_of(spec, ""))
+    ):
         yield "normalisation.size"
-    if view.resize != eval_side(view.size):
+    if view.resize != (eval_side(view.size) if is_on_disk else view.size):
         yield "normalisation.resize"
     channels = spec.backbone.in_chans
     if len(view.mean) != channels:

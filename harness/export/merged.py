@@ -34,6 +34,11 @@ def export_merged(
     spec = known.spec
     with torch.device("meta"):
         target, arguments = as_in_timm(spec.backbone, len(known.classes))
+    if not isinstance(target.get_classifier(), nn.Module):
+        raise UserError(
+            f"--merged: timm's {spec.backbone.name} has two heads, and the trial trained one: use "
+            "`harness export` without --merged."
+        )
     classifier = classifier_of(known, state, torch.device("cpu"), weights)
     attachment = classifier.attachment
     with torch.no_grad():

@@ -28,7 +28,7 @@ from harness.data.pack import OnBad, refuse_bad
 from harness.data.packed import PixelStore, file_dataset, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
-from harness.export.about import About, read_about
+from harness.export.about import About, Normalisation, read_about
 from harness.insertion.method import attach
 from harness.model.backbones import dims, load_backbone
 from harness.model.heads import make_head
@@ -174,14 +174,14 @@ def predictions(
     wanted = _of_split(known, images, split) if split else _of_folder(known, images, console)
     options = options_of(known.spec.data.name, known.spec.data.options)
     mask = options.border_mask if isinstance(options, BorderMask) else 0
-    size, names = known.normalisation.size, known.classes
+    view, names = known.normalisation, known.classes
 
     def seen(pixels: Pixels) -> tuple[Pixels, tuple[int, int]]:
-        return np.ascontiguousarray(eval_copy(pixels, size)), pixels.shape[:2]
+        return np.ascontiguousarray(eval_copy(pixels, view.resize)), pixels.shape[:2]
 
     with console.progress("Classifying", len(wanted.items), "images") as advance:
         for batch in _batches(wanted, seen, eval_batch(exported.device), on_bad_image, console):
-            views = _views(batch, mask, size, exported.device)
+            views = _views(batch, mask, view, exported.device)
             shares = exported.probabilities(views).cpu()
             for seen_one, row in zip(batch, shares, strict=True):
                 advance("")
@@ -230,8 +230,8 @@ def _batches(
         console.warn(f"{left_out} images cannot be read and are left out.")
 
 
-def _views(batch: Sequence[_Seen], mask: int, size: int, device: torch.device) -> Tensor:
-    """Views uint8 `[n, c, size, size]`, as of a pack's test images."""
+def _views(batch: Sequence[_Seen], mask: int, view: Normalisation, device: torch.device) -> Tensor:
+    """Views uint8 `[n, c, size, size]`, as of the trial's test images."""
     copies = [each.copy for each in batch]
     ends = np.cumsum([copy.size for copy in copies])
     where = where_of(
@@ -243,7 +243,8 @@ def _views(batch: Sequence[_Seen], mask: int, size: int, device: torch.device) -
     )
     flat = torch.from_numpy(np.concatenate([copy.reshape(-1) for copy in copies])).to(device)
     store = PixelStore(flat=flat, train=where, eval=where, channels=copies[0].shape[2])
-    return store.views(where, plain_boxes(where.sizes, size), size, device)
+    boxes = plain_boxes(where.sizes, view.size, view.resize)
+    return store.views(where, boxes, view.size, device)
 
 
 def _of_folder(known: About, place: Path, console: Console) -> _Images:

@@ -43,9 +43,14 @@ def _cpu_name() -> str:
 
 
 def _git_state(folder: Path) -> str:
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - git and such
-    except (OSError, subprocess.CalledProcessError):
-        return "not a git checkout"
-    return run.stdout.strip()
+    """The commit of a folder with this file; that of a repository around it is another's."""
+    own = ("ls-files", "--error-unmatch", Path(__file__).name)
+    state = ""
+    for words in (own, ("describe", "--always", "--dirty", "--abbrev=12")):
+        command = ["git", "-C", str(folder), *words]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - git and such
+        except (OSError, subprocess.CalledProcessError):
+            return "not a git checkout"
+        state = run.stdout.strip()
+    return state

@@ -39,8 +39,8 @@ class Recipe(Frozen):
     warmup_epochs: Annotated[int, Field(ge=0), Added] = 0
     """Epochs in which the rate rises linearly to `lr`; the schedule is over the rest."""
     layer_decay: Annotated[float, Field(gt=0, le=1), Added] = 1.0
-    """The rate of what is trained in a block, times this for every block above it (BEiT). The head
-    has the whole rate."""
+    """The rate of what is trained in a block, times this for every layer above it, the head among
+    them (BEiT). The head has the whole rate."""
     clip_norm: Annotated[float | None, Field(gt=0), Added] = None
     """Largest norm of the gradient of all trained tensors together, to which it is scaled down."""
     loss: Literal["logit_adjusted", "cross_entropy"] = "logit_adjusted"

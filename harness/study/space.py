@@ -75,6 +75,9 @@ class SearchSpace:
         for axis in (part for part in self._parts if isinstance(part, Axis)):
             if axis.fields_set & {"recipe", "recipe.epochs"}:  # no other axis may set them then
                 return {self._length(axis.sets(value)) for value in axis.values}
+        for part in self._parts:
+            if isinstance(part, Range) and part.field == "recipe.epochs":
+                return set(range(math.ceil(part.low), math.floor(part.high) + 1))
         return {self._base.recipe.epochs}
 
     def _length(self, settings: Values) -> int:

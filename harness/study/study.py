@@ -143,18 +143,22 @@ class Study(Frozen):
         Raises:
             UserError: an axis has no such value, or a trial no such field.
         """
-        for axis in self.axes:
+        parts = [part for part in (*self.axes, *self.space) if isinstance(part, Axis)]
+        for axis in parts:
             for value in self.smoke.get(axis.field, ()):
                 if value not in axis.values:
                     what = f"value of {axis.field} in the smoke of study {self.name}:"
                     raise unknown(what, in_words(value), list(map(in_words, axis.values)))
-        lengths = {a.field for a in self.axes}
-        axes = tuple(
-            a.model_copy(update={"values": self.smoke.get(a.field, a.values)}) for a in self.axes
-        )
+
+        def shortened(part: Any) -> Any:
+            values = self.smoke.get(part.field) if isinstance(part, Axis) else None
+            return part if values is None else part.model_copy(update={"values": values})
+
+        lengths = {a.field for a in parts if a in self.axes or a.settings}
+        axes, space = tuple(map(shortened, self.axes)), tuple(map(shortened, self.space))
         fixed = {field: values[0] for field, values in self.smoke.items() if field not in lengths}
         base = self.base.with_values(fixed, source=f"study {self.name}, smoke")
-        return self.derive(axes=axes, base=base, seeds=self.seeds[:1])
+        return self.derive(axes=axes, space=space, base=base, seeds=self.seeds[:1])
 
     def cells(self) -> list[dict[str, JsonValue]]:
         """Every combination of axis values, in axis order: field -> value."""

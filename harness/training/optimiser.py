@@ -53,7 +53,8 @@ def by_factor(
     """Parameters by what the recipe's rate is multiplied by, in their order; 1 comes first.
 
     Raises:
-        UserError: a tensor is in no layer of the backbone, and so has no rate by layers.
+        UserError: a tensor is in no layer of the backbone, and so has no rate by layers, or the
+            backbone does not say which layers it has.
     """
     own = classifier.attachment.rate_factors()
     above = _layers_above(classifier) if recipe.layer_decay < 1 else {}
@@ -74,6 +75,11 @@ def _layers_above(classifier: Classifier) -> dict[nn.Parameter, int]:
     Layers are timm's: the stem, and every block; the last norm counts as the last block.
     """
     backbone = classifier.backbone
+    if not hasattr(backbone, "group_matcher"):
+        raise UserError(
+            f"recipe.layer_decay: a {type(backbone).__name__} has no method group_matcher, which "
+            "says of timm's models what their layers are: give the backbone one, or leave it at 1."
+        )
     layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     of_blocks = {
         name: next(layer for each, layer in layers.items() if each.startswith(f"{name}."))
