@@ -7,7 +7,6 @@ from support.cli import harness
 from support.few import FEW
 from support.images import tree, two_splits
 
-from harness.errors import UserError
 from harness.runner.cost import probe_seconds
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -131,19 +130,9 @@ def test_a_folder_without_a_test_image_is_refused(tmp_path):
         (("backbone.in_chans=1",), "backbone.in_chans=3"),
     ],
 )
-@pytest.mark.parametrize("search", [(), ("--search", "random", "--budget", "2runs")])
-def test_images_that_are_drawn_are_refused_where_the_backbone_does_not_take_them(
-    tmp_path, given, word, search
-):
+def test_drawn_images_that_a_backbone_does_not_take_are_refused(tmp_path, given, word):
     given = [part for setting in given for part in ("--set", setting)]
-    result = dry(tmp_path, *given, *search)
+    result = dry(tmp_path, *given, "--search", "random", "--budget", "2runs")
     assert result.exit_code == 2 and f"give --set {word}" in " ".join(result.stderr.split())
-
-
-@pytest.mark.usefixtures("few_images")
-def test_a_drawn_dataset_that_does_not_say_its_size_is_refused_when_it_is_drawn():
-    other = {"backbone": "vit_tiny_patch16_224", "backbone.weights": "random"}
-    runtime = Runtime()
-    spec = resolve(FEW.with_values(other, source="test"), runtime)
-    with pytest.raises(UserError, match=r"few-rs are 32 x 32 pixels, .* takes 224 x 224"):
-        probe_seconds(spec, runtime)
+    trained = harness("train", "--method", "linear_probe", *given, "--out", tmp_path / "t")
+    assert trained.exit_code == 2 and f"give --set {word}" in " ".join(trained.stderr.split())

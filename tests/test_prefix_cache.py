@@ -15,6 +15,7 @@ from harness.runner.runtime import ActivationCache, Runtime
 from harness.runner.trial import run_trial
 from harness.store.activations import KeptFolder
 from harness.store.store import Store
+from harness.training.train import TrainingLoop
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -173,14 +174,13 @@ def test_a_record_without_a_cache_is_what_it_was(tmp_path):
 
 
 def test_micro_batches_are_computed_whole(tmp_path, monkeypatch):
-    real = runner.train
+    class ShortOfMemory(TrainingLoop):
+        def __init__(self, *args, micro_batches, **rest):
+            if micro_batches == 1:
+                raise torch.OutOfMemoryError("simulated")
+            super().__init__(*args, micro_batches=micro_batches, **rest)
 
-    def short_of_memory(*args, micro_batches, **rest):
-        if micro_batches == 1:
-            raise torch.OutOfMemoryError("simulated")
-        return real(*args, micro_batches=micro_batches, **rest)
-
-    monkeypatch.setattr(runner, "train", short_of_memory)
+    monkeypatch.setattr(runner, "TrainingLoop", ShortOfMemory)
     record, _ = both(tmp_path, cached(tmp_path), spec())
     assert record.parts > 1 and record.cost.actual_device_s is None
     assert files(tmp_path) == {}

@@ -32,9 +32,6 @@ class DrawnDataset(ABC):
     Options: ClassVar[type[Frozen]]
     summary: ClassVar[str]
     """One line for `harness list datasets`."""
-    shape: ClassVar[tuple[int, int, int] | None] = None
-    """Bands, height and width of its images where no option changes them: a backbone that does not
-    take them is then refused before a trial begins, and else when the first one does."""
 
     @staticmethod
     @abstractmethod

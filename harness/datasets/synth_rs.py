@@ -62,7 +62,6 @@ class SynthRS(DrawnDataset):
 
     Options: ClassVar = SynthRSOptions
     summary = "SYNTHETIC SAR-looking crops, 15 classes, imbalance 86, 32 px (embedded)"
-    shape = (3, 32, 32)
 
     @staticmethod
     def load(options: SynthRSOptions) -> Dataset:

@@ -106,19 +106,19 @@ def _dataset_of(data: DataSpec, backbone: BackboneSpec, seed: int, packs: str) -
     size = None if is_drawn(data.name) else input_size(backbone)
     # Without tails by the trial's seed, all seeds share what is loaded.
     drawn_by = seed if data.options.get("tail_seed") == "trial" else 0
-    dataset = _dataset(data.model_dump_json(), size, packs, drawn_by)
-    if size is None:  # images on disk were resized for the backbone
-        refuse_images(backbone, data.name, *one_of(dataset.train).shape[1:])
-    return dataset
+    return _dataset(data.model_dump_json(), size, packs, drawn_by)
 
 
 @functools.lru_cache(maxsize=4)
 def _prepared(
     backbone_json: str, data_json: str, seed: int, device: str, packs: str, weights: Path | None
 ) -> Prepared:
-    backbone = _backbone(backbone_json, device, weights)
+    spec = BackboneSpec.model_validate_json(backbone_json)
     data = DataSpec.model_validate_json(data_json)
-    dataset = _dataset_of(data, BackboneSpec.model_validate_json(backbone_json), seed, packs)
+    dataset = _dataset_of(data, spec, seed, packs)
+    if is_drawn(data.name):  # images on disk were resized for the backbone
+        refuse_images(spec, data.name, *one_of(dataset.train).shape[1:])
+    backbone = _backbone(backbone_json, device, weights)
     parts = split(dataset, data, seed).to(torch.device(device))
     return Prepared(backbone, dataset, parts, class_means(backbone, dataset, parts.train))
 

@@ -32,7 +32,6 @@ class Gratings(DrawnDataset):
 
     Options: ClassVar = GratingOptions
     summary = "DRAWN gratings of 6 orientations in noise, long-tailed, 32 px"
-    shape = (3, 32, 32)
 
     @staticmethod
     def load(options: GratingOptions) -> Dataset:
