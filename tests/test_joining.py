@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from harness.baselines.lora import LoRADelta
+from harness.errors import UserError
 from harness.insertion.attachment import Attachment
 from harness.insertion.joining import Term, added
 from harness.model.backbones import features, load_backbone
@@ -269,3 +270,9 @@ def test_a_module_with_a_forward_of_its_own_is_called():
 
     assert Placement({"11.v": 1.0})  # the site's name in files
     torch.testing.assert_close(moved(Twice), 2 * moved(LoRADelta), rtol=1e-3, atol=0)
+
+
+def test_a_form_that_does_not_exist_is_refused():
+    delta = LoRADelta(torch.zeros(2, 64), 64, 1.0)
+    with pytest.raises(UserError, match=r"form of a Δ: 'seq'\. Allowed: parallel, seq"):
+        Attachment(double(PICO)).add_delta(Site(11, "out"), delta.double(), 1.0, "seq")

@@ -131,6 +131,7 @@ DERIVED = (
     [
         (DERIVED.format("name='a/b'"), "name 'a/b': write small letters from a to z"),
         (DERIVED.format("name=''"), "name '': write small letters from a to z"),
+        (DERIVED.format("reference='fig1z'"), "Unknown reference 'fig1z'. Did you mean 'fig1"),
         ("def study():\n    raise KeyError('x')\n", "study() raised KeyError('x') in line 2."),
         ("\n1 / 0\n", "as Python: ZeroDivisionError('division by zero') in line 2."),
         ("\ndef study(:\n", "SyntaxError('invalid syntax') in line 2."),

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
@@ -163,6 +164,10 @@ def _made(module: ModuleType) -> Study:
         raise UserError(f"study() raised {_raised(error, str(module.__file__))}.") from error
     if not isinstance(made, Study):
         raise UserError(f"study() returned {type(made).__name__}, not a Study.")
+    published = resources.files("harness.baselines") / "paper"
+    names = {file.name.removesuffix(".csv") for file in published.iterdir()}
+    for name in set(made.references) - names:
+        raise unknown("reference", name, names - {"README.md"})
     return made
 
 

@@ -10,13 +10,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.insertion.hooks import TrainingHook, joined
 from harness.insertion.joining import Term, added
 from harness.model.blocks import (
@@ -121,7 +121,13 @@ class Attachment(nn.Module):
         self._undo.append(undo)
 
     def add_delta(self, site: Site, delta: Delta, strength: Strength, form: Form) -> None:
-        """Add Δ at a site: `y = f(x) + strength * Δ(x)`, or `Δ(f(x))` when `form` is sequential."""
+        """Add Δ at a site: `y = f(x) + strength * Δ(x)`, or `Δ(f(x))` when `form` is sequential.
+
+        Raises:
+            UserError: there is no such form.
+        """
+        if form not in get_args(Form):
+            raise unknown("form of a Δ:", str(form), get_args(Form))
         self.deltas[f"{site.block}:{site.position}"] = delta.to(self._device)
         self.strengths[site] = strength
         self._forms[site] = form
