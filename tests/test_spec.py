@@ -8,11 +8,15 @@ import pytest
 from pydantic import ValidationError
 from support.records import make_spec
 
+from harness.baselines.lora import LoRA
+from harness.data.contract import options_of
 from harness.errors import UserError
+from harness.insertion.method import get_method
 from harness.spec import (
     SEMANTICS,
     BackboneSpec,
     DataSpec,
+    Frozen,
     Placement,
     Recipe,
     TrialRequest,
@@ -122,6 +126,26 @@ def test_unknown_field_in_a_constructor_is_explained():
     with pytest.raises(ValidationError) as caught:
         Recipe(epoch=3)
     assert "Did you mean 'epochs'" in explain(caught.value)
+
+
+@pytest.mark.parametrize("data", ["folder", "synth-rs"])
+def test_an_option_of_data_is_answered_with_those_that_there_are(data):
+    with pytest.raises(UserError, match="Did you mean 'dev_per_class'"):
+        options_of(data, {"dev_per_clas": 3})
+
+
+def test_an_option_of_a_method_is_answered_with_its_own():
+    class Options(Frozen):
+        pears: int = 0
+
+    class Other(LoRA):
+        class Options(Frozen):
+            apples: int = 0
+
+    with pytest.raises(UserError, match="Allowed: apples"):
+        Other().parse_options({"bananas": 1})
+    with pytest.raises(UserError, match="Did you mean 'rank'"):
+        get_method("rslora").parse_options({"rnak": 1})
 
 
 def test_with_values_reaches_nested_fields_and_leaves_the_original():

@@ -127,7 +127,7 @@ class PeftMethod(ABC, Generic[OptionsT]):
         try:
             return self.Options.model_validate(options)
         except ValidationError as error:
-            raise UserError(f"options: {explain(error)}") from error
+            raise UserError(f"options: {explain(error, self.Options)}") from error
 
 
 METHODS: Registry[type[PeftMethod[Any]]] = Registry(

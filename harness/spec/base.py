@@ -100,7 +100,7 @@ def validated(model: type[M], data: object, *, source: str) -> M:
     try:
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error)}") from error
+        raise UserError(f"{source}: {explain(error, model)}") from error
 
 
 def read_as(kind: type[T], path: Path, remedy: str) -> T:
@@ -128,8 +128,11 @@ def read_as(kind: type[T], path: Path, remedy: str) -> T:
         ) from error
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence for the first problem: field, value given, what is allowed, nearest match."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """One sentence for the first problem: field, value given, what is allowed, nearest match.
+
+    `model` is what was asked for; None: a direct subclass of `Frozen`, known by its name alone.
+    """
     first = error.errors()[0]
     field = ".".join(part for part in first["loc"] if isinstance(part, str)) or "value"
     given = first["input"]
@@ -139,7 +142,9 @@ def explain(error: ValidationError) -> str:
     if isinstance(context.get("error"), UserError):
         return str(context["error"])
     if first["type"] == "extra_forbidden":
-        return str(unknown("field", field, _fields_beside(error.title, first["loc"])))
+        if model is None:
+            model = next((m for m in Frozen.__subclasses__() if m.__name__ == error.title), None)
+        return str(unknown("field", field, _fields_beside(model, first["loc"])))
     if first["type"] == "literal_error":
         allowed = [word.strip("'") for word in re.split(r", | or ", str(context["expected"]))]
         return str(unknown(f"value for {field!r}:", str(given), allowed))
@@ -154,9 +159,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
 
 
-def _fields_beside(title: str, loc: tuple[int | str, ...]) -> list[str]:
+def _fields_beside(model: object, loc: tuple[int | str, ...]) -> list[str]:
     """Dotted names that would have been right where an unknown field was found."""
-    model: object = next((m for m in Frozen.__subclasses__() if m.__name__ == title), None)
     for part in loc[:-1]:
         known = _fields(model)
         model = known[part].annotation if isinstance(part, str) and part in known else None
