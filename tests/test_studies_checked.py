@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from harness.catalogue.studies import load_study
 from harness.errors import UserError
 from harness.spec import explain
-from harness.study import Axis, Points, Range, Study, View
+from harness.study import Axis, Points, Range, Study, Switches, View
 
 DEPTH = Axis(field="depth", values=("last:1", "last:2"), label="d")
 ALPHA = Axis(field="alpha", values=(1.0, 2.0), label="a")
@@ -96,6 +96,28 @@ def test_a_figure_of_one_axis_needs_a_study_that_asks_about_one():
 def test_a_map_has_two_axes():
     with refused("as its rows and its columns"):
         study(views=(MAP.model_copy(update={"columns": "depth"}),))
+
+
+RATE = Range(field="recipe.lr", low=0.1, high=0.2, label="r")
+
+
+@pytest.mark.parametrize(
+    "space, said",
+    [
+        ((ALPHA, Range(field="alpha", low=1, high=2, label="a")), "alpha sets alpha and alpha"),
+        ((RATE, RATE), "recipe.lr sets recipe.lr and recipe.lr"),
+        ((ALPHA, Switches(positions=("q",))), "alpha sets alpha and switches sets alpha"),
+        ((Switches(positions=("q",)), Switches(positions=("v",))), "switches sets alpha and"),
+    ],
+)
+def test_a_space_sets_no_field_twice(space, said):
+    with refused(said):
+        study(space=space)
+
+
+def test_the_strengths_of_switches_are_a_range():
+    with refused("alpha_low=4 must be below alpha_high=1"):
+        Switches(positions=("q",), alpha_low=4, alpha_high=1)
 
 
 def test_a_seed_that_stands_twice_is_refused():

@@ -177,6 +177,14 @@ class Switches(Frozen):
     """Ranks, one of which each group that is on has at its sites (`options.rank_at`); empty: all
     have that of the method's options."""
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.alpha_low >= self.alpha_high:
+            raise UserError(
+                f"alpha_low={self.alpha_low:g} must be below alpha_high={self.alpha_high:g}."
+            )
+        return self
+
     def groups(self, num_blocks: int) -> dict[str, tuple[Site, ...]]:
         """Name -> sites of every group, on a backbone of `num_blocks`."""
         sites = [Site(block, p) for block in range(num_blocks) for p in self.positions]

@@ -64,7 +64,7 @@ class Study(Frozen):
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds: one appears twice in {', '.join(map(str, self.seeds))}.")
         for parts in (self.axes, self.space):
-            _refuse_fields_set_twice([part for part in parts if isinstance(part, Axis)])
+            _refuse_fields_set_twice(parts)
         for view in self.views:
             _refuse_view(view, self.axes)
         if goals_of(",".join(self.objectives)) != (self.objective, self.further):
@@ -204,8 +204,14 @@ def _refuse_view(view: AnyView, axes: tuple[Axis, ...]) -> None:
         )
 
 
-def _refuse_fields_set_twice(axes: list[Axis]) -> None:
-    for one, other in itertools.combinations(axes, 2):
-        for a, b in itertools.product(sorted(one.fields_set), sorted(other.fields_set)):
+def _refuse_fields_set_twice(parts: Sequence[Axis | Range | Switches]) -> None:
+    named = [
+        ("switches", {"placement", "positions", "depth", "alpha"})
+        if isinstance(part, Switches)
+        else (part.field, part.fields_set if isinstance(part, Axis) else {part.field})
+        for part in parts
+    ]
+    for (one, own), (other, others) in itertools.combinations(named, 2):
+        for a, b in itertools.product(sorted(own), sorted(others)):
             if a == b or a.startswith(f"{b}.") or b.startswith(f"{a}."):
-                raise UserError(f"axes: {one.field} sets {a} and {other.field} sets {b}; one must.")
+                raise UserError(f"axes: {one} sets {a} and {other} sets {b}; one must.")
