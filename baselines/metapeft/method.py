@@ -6,6 +6,7 @@ Owns: which modulator and which loop the options stand for. Must not know: how �
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -19,7 +20,7 @@ from harness.insertion.attachment import Attachment
 from harness.insertion.hooks import TrainingHook
 from harness.insertion.method import METHODS, PeftMethod, get_method
 from harness.model.blocks import Backbone, Dims
-from harness.spec import MAP_POSITIONS, Placement, Position, Recipe, identity
+from harness.spec import MAP_POSITIONS, Frozen, Placement, Position, Recipe, identity
 
 LOOPS: dict[Variant, Callable[[Modulated, MetaPEFTOptions], TrainingHook]] = {
     "paper": BilevelLoop,
@@ -49,6 +50,12 @@ def _unlike_plain_sgd(recipe: Recipe) -> str | None:
     return f"recipe.layer_decay={recipe.layer_decay:g}" if recipe.layer_decay < 1 else None
 
 
+def _base(options: MetaPEFTOptions) -> tuple[PeftMethod[Any], Frozen]:
+    """The method that is wrapped, and its own options."""
+    base = get_method(options.base)
+    return base, base.parse_options(options.base_options)
+
+
 @METHODS.register("metapeft")
 class MetaPEFT(PeftMethod[MetaPEFTOptions]):
     """y = f + γ·Δ at every site of another method (Eq. 6), γ learned while that method trains."""
@@ -75,13 +82,11 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
         return f"{name} ({', '.join(words)})" if words else name
 
     def needs_fp32(self, options: MetaPEFTOptions) -> bool:
-        base = get_method(options.base)
-        of_base = base.needs_fp32(base.parse_options(options.base_options))
-        return options.variant == "snip" or of_base
+        base, of_base = _base(options)
+        return options.variant == "snip" or base.needs_fp32(of_base)
 
     def check_recipe(self, recipe: Recipe, options: MetaPEFTOptions) -> None:
-        base = get_method(options.base)
-        of_base = base.parse_options(options.base_options)
+        base, of_base = _base(options)
         base.check_recipe(recipe, of_base)
         if recipe.precision == "fp16" and options.variant != "released":
             raise UserError("recipe.precision: γ is not learned in fp16; write bf16 or fp32.")
@@ -146,8 +151,8 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
     def attach(
         self, model: Backbone, placement: Placement, options: MetaPEFTOptions, *, seed: int
     ) -> Attachment:
-        base = get_method(options.base)
-        inner = base.attach(model, placement, base.parse_options(options.base_options), seed=seed)
+        base, of_base = _base(options)
+        inner = base.attach(model, placement, of_base, seed=seed)
         modulating = options.variant not in UNMODULATED
         attachment = Modulated(
             model,
@@ -171,8 +176,7 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
         """
         if options.nonneg == "softplus" and any(alpha <= 0 for _, alpha in placement.items()):
             raise UserError("alpha: a softplus γ cannot start at 0 or below; use a larger one.")
-        base = get_method(options.base)
-        parsed = base.parse_options(options.base_options)
+        base, of_base = _base(options)
         names = shared_by(placement, options.gamma_per)
         starts = set(zip(names, placement.root.values(), strict=True))
         if options.gamma_form == "replace" and len(starts) > len(set(names)):
@@ -180,4 +184,4 @@ class MetaPEFT(PeftMethod[MetaPEFTOptions]):
                 f"options.gamma_per={options.gamma_per}: sites that share a γ start at one alpha; "
                 "give them the same, or options.gamma_form=times_alpha."
             )
-        return base.expected_params(dims, placement, parsed) + len(set(names))
+        return base.expected_params(dims, placement, of_base) + len(set(names))

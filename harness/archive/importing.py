@@ -143,7 +143,7 @@ def _import(checked: CheckedArchive, store: Store) -> Imported:
     folder = RunFolder.of(store, archive.run)
     done = Imported(
         path=checked.path,
-        archive=checked.archive,
+        archive=archive,
         run=folder,
         older=checked.semantics - {SEMANTICS},
     )

@@ -165,9 +165,9 @@ def _made(module: ModuleType) -> Study:
     if not isinstance(made, Study):
         raise UserError(f"study() returned {type(made).__name__}, not a Study.")
     published = resources.files("harness.baselines") / "paper"
-    names = {file.name.removesuffix(".csv") for file in published.iterdir()}
+    names = {Path(file.name).stem for file in published.iterdir() if file.name.endswith(".csv")}
     for name in set(made.references) - names:
-        raise unknown("reference", name, names - {"README.md"})
+        raise unknown("reference", name, names)
     return made
 
 

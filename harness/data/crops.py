@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from harness.data.copies import eval_side
 from harness.data.transfer import sent
 
 TRIES = 10
@@ -96,11 +97,11 @@ def random_boxes(sizes: Tensor, size: int, scale_min: float, rng: torch.Generato
 
 
 def plain_boxes(sizes: Tensor, size: int, short_side: int | None = None) -> Boxes:
-    """The released test transform: Resize(size * 8 // 7), then CenterCrop(size).
+    """The released test transform: Resize(eval_side(size)), then CenterCrop(size).
 
     `short_side`: what is resized to instead.
     """
-    n, short_side = len(sizes), size * 8 // 7 if short_side is None else short_side
+    n, short_side = len(sizes), eval_side(size) if short_side is None else short_side
     short, long = sizes.amin(dim=1), sizes.amax(dim=1)
     stretched = (short_side * long.double() / short).floor().long()
     is_short = sizes == short[:, None]
