@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ LONGEST_GIVEN = 120
 ENDLESS = re.compile(r"\S{400,}")
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
+HERE = Path(__file__).parent
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place that you may write to"),
@@ -154,6 +156,31 @@ def _meant(given: str, choices: list[str]) -> list[str]:
 def remedy(error: OSError) -> str:
     """What to do about something that cannot be written, for the middle of a sentence."""
     return REMEDIES.get(error.errno or 0, "see to that")
+
+
+@contextmanager
+def code_of(whose: str, part: str) -> Iterator[None]:
+    """Turn what somebody's code raises into one sentence; the block does nothing but call it.
+
+    A `UserError` is its own sentence, unsaved results end everything, and Ctrl-C is the user's.
+
+    Raises:
+        UserError: it raised anything else; says what, and in which line of theirs.
+    """
+    try:
+        yield
+    except (UserError, NotSavedError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # code of others may end in any way, SystemExit included
+        lines = str(error).strip().splitlines()
+        words = type(error).__name__ + (f" ({lines[0][:200]})" if lines else "")
+        # Before the code that was called come this function and the block.
+        called = traceback.extract_tb(error.__traceback__)[2:]
+        theirs = [frame for frame in called if not Path(frame.filename).is_relative_to(HERE)]
+        theirs = theirs or called
+        at = [frame for frame in theirs if frame.filename == theirs[0].filename][-1:]
+        where = "".join(f", at {Path(frame.filename).name}, line {frame.lineno}" for frame in at)
+        raise UserError(f"{whose} raised {words} in {part}{where}.") from error
 
 
 @contextmanager

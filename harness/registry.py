@@ -9,6 +9,7 @@ errors. Must not know: what is registered; each registry stands beside the contr
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import multiprocessing
 import pkgutil
@@ -102,7 +103,7 @@ class Registry(Generic[T]):
         kind: what one is called in messages.
         package: its modules, imported on first use, register what ships.
         group: of entry points, by which installed packages add theirs.
-        expected: in words, what an entry must be; `fits` says whether it is.
+        misfit: in words, why something cannot be an entry; None if it can.
         reserved: names that are taken, beside those that ship as entries.
     """
 
@@ -112,14 +113,13 @@ class Registry(Generic[T]):
         package: str | None,
         *,
         group: str,
-        expected: str,
-        fits: Callable[[object], bool],
+        misfit: Callable[[object], str | None],
         reserved: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self._kind = kind
         self._package = package
         self._group = group
-        self._expected, self._fits = expected, fits
+        self._misfit = misfit
         self._reserved = reserved
         self._entries: dict[str, T] = {}
         self._sources: dict[str, _Loading | None] = {}
@@ -149,8 +149,7 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self._kind} {name!r} is registered twice")
             return
         source = _loading[-1] if _loading else None
-        if not self._fits(entry):
-            raise UserError(self._misfit(name, entry))
+        self._check(name, entry)
         if self._is_built_in(name):
             raise UserError(
                 f"{self._kind.capitalize()} {name!r} is built in: register yours under another "
@@ -186,9 +185,11 @@ class Registry(Generic[T]):
         """
         self._refused[name] = sentence
 
-    def _misfit(self, name: str, entry: object) -> str:
-        found = getattr(entry, "__qualname__", None) or type(entry).__qualname__
-        return f"{self._kind.capitalize()} {name!r} is {found}, not {self._expected}."
+    def _check(self, name: str, entry: object, source: str = "") -> None:
+        misfit = self._misfit(entry)
+        if misfit is not None:
+            found = getattr(entry, "__qualname__", None) or type(entry).__qualname__
+            raise UserError(f"{self._kind.capitalize()} {name!r} is {found}, {misfit}{source}.")
 
     def _ships(self, entry: T) -> bool:
         of = str(getattr(entry, "__module__", ""))
@@ -236,8 +237,7 @@ class Registry(Generic[T]):
             if found is None:
                 raise unknown(self._kind, name, self.names())
             entry: T = load_entry(self._kind, found)
-            if not self._fits(entry):
-                raise UserError(f"{self._misfit(name, entry)[:-1]}; it is from {origin(found[0])}.")
+            self._check(name, entry, f"; it is from {origin(found[0])}")
             self._entries[name], self._sources[name] = entry, None
         elif name not in self._said and multiprocessing.parent_process() is None:
             self._said.add(name)
@@ -271,6 +271,25 @@ class Registry(Generic[T]):
             if name in (None, each) and self._is_built_in(each)
             for entry in entries
         ]
+
+
+def unlike(entry: object, options: type, *contracts: type) -> str | None:
+    """Why something is no class that can stand for one of the contracts, which are of one module.
+
+    What a contract declares must have a value in the class, and `Options` derive from `options`.
+    """
+    if not isinstance(entry, type) or not issubclass(entry, contracts):
+        return f"not a class from {' or '.join(each.__name__ for each in contracts)}"
+    absent = set(getattr(entry, "__abstractmethods__", ()))
+    for base in entry.__mro__:
+        if base.__module__ == contracts[0].__module__:
+            absent |= {name for name in inspect.get_annotations(base) if not hasattr(entry, name)}
+    if absent:
+        return f"a class without {', '.join(sorted(absent))}"
+    given = getattr(entry, "Options", None)
+    if not isinstance(given, type) or not issubclass(given, options):
+        return f"whose Options are not a class from {options.__name__}"
+    return None
 
 
 def _is_of(entry: object, entries: list[EntryPoint]) -> bool:

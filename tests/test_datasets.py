@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.images import two_splits
 
-from harness.data.contract import DATASETS
-from harness.data.packed import file_dataset, load_packed
+from harness.data.contract import DATASETS, file_dataset
+from harness.data.packed import load_packed
 from harness.errors import UserError
 from harness.spec import DataSpec
 from harness.testing import DatasetContract, DatasetDeclaration

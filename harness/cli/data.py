@@ -166,7 +166,7 @@ def bench_(
     """Training views of a pack and of PIL in a loader: how alike, and how many per second."""
     from harness.bench.agreement import agreement
     from harness.bench.throughput import measure
-    from harness.data.contract import OwnFormat
+    from harness.data.contract import OwnFormat, listing_of
     from harness.data.copies import pack_scale
     from harness.data.pack import cost
     from harness.data.pack_format import open_pack, pack_folder
@@ -178,7 +178,7 @@ def bench_(
     dataset, options, recipe = _file_dataset(name, settings, "bench", CROPS)
     Store(Path(out)).refuse_unmakeable()
     root, packs = data_folder(name, data_root), str(packs_folder(out))
-    listing = dataset.listing(options, root)
+    listing = listing_of(name, options, root)
     if listing.bands is not None:
         raise UserError("The usual loader reads RGB images: leave out data.options.bands.")
     options_json, scale = options.model_dump_json(), pack_scale(recipe)
@@ -217,8 +217,7 @@ def _file_dataset(
         UserError: there is none of this name, or a setting is none that the command reads: options
             of the dataset, and these fields of the recipe.
     """
-    from harness.data.contract import options_of
-    from harness.data.packed import file_dataset
+    from harness.data.contract import file_dataset, options_of
     from harness.spec import TrialRequest
 
     dataset = file_dataset(name)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.console import SILENT, Console
-from harness.data.contract import FileDataset, OwnFormat
+from harness.data.contract import FileDataset, OwnFormat, listing_of
 from harness.data.decode import BadImage, Pixels, ReadImage
 from harness.data.decode_many import each_decoded, item_name, source_of
 from harness.data.dev_set import DevSet
@@ -60,7 +60,7 @@ def check(
         MissingData: the files are not there.
         UserError: a list cannot be read.
     """
-    listing = with_tail_file(dataset.listing(options, root), options, root)
+    listing = with_tail_file(listing_of(name, options, root), options, root)
     read = dataset.read if issubclass(dataset, OwnFormat) else None
     size = len(listing.classes)
     train, test = (

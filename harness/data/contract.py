@@ -18,8 +18,8 @@ from pydantic import JsonValue
 from harness.data.dataset import Dataset
 from harness.data.dev_set import DevSet
 from harness.data.listing import Listing
-from harness.errors import UserError
-from harness.registry import Registry
+from harness.errors import UserError, code_of
+from harness.registry import Registry, unlike
 from harness.spec import Frozen, validated
 
 
@@ -87,8 +87,7 @@ DATASETS: Registry[AnyDataset] = Registry(
     "dataset",
     "harness.datasets",
     group="harness.datasets",
-    expected="a class from DrawnDataset or FileDataset",
-    fits=lambda entry: isinstance(entry, type) and issubclass(entry, (DrawnDataset, FileDataset)),
+    misfit=lambda entry: unlike(entry, Frozen, DrawnDataset, FileDataset),
 )
 
 
@@ -99,6 +98,50 @@ def is_drawn(name: str) -> bool:
         UserError: there is none of this name.
     """
     return issubclass(DATASETS.get(name), DrawnDataset)
+
+
+def file_dataset(name: str) -> type[FileDataset]:
+    """A dataset on disk.
+
+    Raises:
+        UserError: there is none of that name, or it is drawn.
+    """
+    dataset: AnyDataset = DATASETS.get(name)
+    if not issubclass(dataset, FileDataset):
+        raise UserError(
+            f"Dataset {name} is drawn, not read from files: nothing is checked or packed."
+        )
+    return dataset
+
+
+def listing_of(name: str, options: Frozen, root: Path) -> Listing:
+    """All images of a dataset on disk, none of which is opened.
+
+    Raises:
+        UserError: it is drawn, its files are not there, a list cannot be read, or its own code
+            fails.
+    """
+    dataset = file_dataset(name)
+    with code_of(f"Dataset {name!r}", "listing"):
+        listing = dataset.listing(options, root)
+    if not isinstance(listing, Listing):
+        raise UserError(f"Dataset {name!r} gives {type(listing).__name__}, not a Listing.")
+    return listing
+
+
+def drawn_images(name: str, options: Frozen) -> Dataset:
+    """A dataset that is drawn.
+
+    Raises:
+        UserError: its code fails.
+    """
+    dataset = DATASETS.get(name)
+    assert issubclass(dataset, DrawnDataset)
+    with code_of(f"Dataset {name!r}", "load"):
+        images = dataset.load(options)
+    if not isinstance(images, Dataset):
+        raise UserError(f"Dataset {name!r} gives {type(images).__name__}, not a Dataset.")
+    return images
 
 
 def options_of(name: str, given: Mapping[str, JsonValue]) -> Frozen:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.console import SILENT, Console
-from harness.data.contract import DATASETS, DrawnDataset, FileDataset, OwnFormat, options_of
+from harness.data.contract import OwnFormat, file_dataset, listing_of, options_of
 from harness.data.copies import SCALES
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
@@ -30,20 +30,6 @@ from harness.spec import DataSpec, Frozen, Recipe
 
 SHARE_OF_MEMORY = 0.5
 """Pixels are kept on a GPU if they take at most this share of its free memory."""
-
-
-def file_dataset(name: str) -> type[FileDataset]:
-    """A dataset on disk.
-
-    Raises:
-        UserError: there is none of that name, or it is drawn.
-    """
-    dataset: type[FileDataset] | type[DrawnDataset] = DATASETS.get(name)
-    if not issubclass(dataset, FileDataset):
-        raise UserError(
-            f"Dataset {name} is drawn, not read from files: nothing is checked or packed."
-        )
-    return dataset
 
 
 def data_folder(name: str, data_root: str | None) -> Path:
@@ -115,7 +101,7 @@ def _pack_of(asked: PackRequest, console: Console) -> PackInfo:
     dataset = file_dataset(name)
     root = data_folder(name, asked.data_root)
     options = dataset.Options.model_validate_json(asked.options_json)
-    listing = with_tail_file(dataset.listing(options, root), options, root)
+    listing = with_tail_file(listing_of(name, options, root), options, root)
     refuse_untested(name, listing)
     for note in listing.notes:
         console.warn(f"{name}: {note}")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.console import Console
-from harness.data.contract import OwnFormat, options_of
+from harness.data.contract import OwnFormat, file_dataset, listing_of, options_of
 from harness.data.dataset import Dataset, Images
 from harness.data.listing import Item, Listing
 from harness.data.long_tail import drawn, grouped, with_tail_file
@@ -25,7 +25,6 @@ from harness.data.pack_format import PackInfo, packs_of
 from harness.data.packed import (
     PackRequest,
     data_folder,
-    file_dataset,
     forget_packs,
     refuse_untested,
 )
@@ -82,7 +81,7 @@ def _look(asked: PackRequest, console: Console) -> Unpacked | PackInfo:
     options = dataset.Options.model_validate_json(asked.options_json)
     is_new = key not in _LISTED or _LISTED[key][0] != root
     if is_new:
-        _LISTED[key] = (root, with_tail_file(dataset.listing(options, root), options, root))
+        _LISTED[key] = (root, with_tail_file(listing_of(name, options, root), options, root))
     _, listing = _LISTED[key]
     refuse_untested(name, listing)
     known = found_pack(

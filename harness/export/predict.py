@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.console import SILENT, Console
-from harness.data.contract import OwnFormat, is_drawn, options_of
+from harness.data.contract import OwnFormat, file_dataset, is_drawn, listing_of, options_of
 from harness.data.copies import eval_copy
 from harness.data.crops import plain_boxes
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
 from harness.data.listing import BorderMask, Item
 from harness.data.pack import OnBad, refuse_bad
-from harness.data.packed import PixelStore, file_dataset, where_of
+from harness.data.packed import PixelStore, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
 from harness.export.about import About, Normalisation, read_about
@@ -281,7 +281,7 @@ def _of_split(known: About, root: Path, split: Split) -> _Images:
     if not root.is_dir():
         raise UserError(f"{printable(str(root))} is not a folder.")
     dataset = file_dataset(name)
-    listing = dataset.listing(options_of(name, known.spec.data.options), root)
+    listing = listing_of(name, options_of(name, known.spec.data.options), root)
     if listing.classes != known.classes:
         raise UserError(
             f"{printable(str(root))} has other classes than trial {known.trial_id} was trained on, "

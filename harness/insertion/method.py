@@ -19,7 +19,7 @@ from pydantic import JsonValue, ValidationError, create_model
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment, Union
 from harness.model.blocks import Backbone, Dims
-from harness.registry import Registry
+from harness.registry import Registry, unlike
 from harness.spec import Frozen, Placement, Position, Recipe, TrialSpec, explain
 
 OptionsT = TypeVar("OptionsT", bound=Frozen)
@@ -134,8 +134,7 @@ METHODS: Registry[type[PeftMethod[Any]]] = Registry(
     "method",
     "harness.baselines",
     group="harness.methods",
-    expected="a class from PeftMethod",
-    fits=lambda entry: isinstance(entry, type) and issubclass(entry, PeftMethod),
+    misfit=lambda entry: unlike(entry, Frozen, PeftMethod),
 )
 
 

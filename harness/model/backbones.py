@@ -88,8 +88,7 @@ BACKBONES: Registry[OwnBackbone] = Registry(
     "backbone",
     None,
     group="harness.backbones",
-    expected="an OwnBackbone",
-    fits=lambda entry: isinstance(entry, OwnBackbone),
+    misfit=lambda entry: None if isinstance(entry, OwnBackbone) else "not an OwnBackbone",
     reserved=_is_built_in,
 )
 """Those of users; `harness.model.own` says what one must be."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.errors import UserError
+from harness.errors import UserError, code_of
 from harness.model.blocks import KINDS, QKV, Backbone, Kind, checked, paths_of, share_a_layer
 from harness.spec import BackboneSpec, Position
 
@@ -63,7 +63,12 @@ class OwnBackbone:
                     f"Backbone {spec.name!r} says of {block.__name__} what another one says "
                     "otherwise: give its blocks a class of their own."
                 )
-        model = self.build(spec)
+        with code_of(f"Backbone {spec.name!r}", "build"):
+            model: object = self.build(spec)
+        if not isinstance(model, nn.Module):
+            raise UserError(
+                f"Backbone {spec.name!r} builds {type(model).__name__}, not an nn.Module."
+            )
         return checked(model, spec.name) if isinstance(model, Backbone) else _own(model, spec)
 
 

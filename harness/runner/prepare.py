@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.data import unpacked
-from harness.data.contract import DATASETS, DrawnDataset, is_drawn
+from harness.data.contract import drawn_images, is_drawn, options_of
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
 from harness.data.packed import PackedImages, load_packed
@@ -88,9 +88,7 @@ def _dataset(spec_json: str, size: int | None, packs: str, trial: int) -> Datase
         return unpacked.stand_in(spec, size, trial)
     if size is not None:
         return load_packed(spec, size, packs, trial)
-    dataset = DATASETS.get(spec.name)
-    assert issubclass(dataset, DrawnDataset)
-    return dataset.load(for_seed(dataset.Options.model_validate(spec.options), trial))
+    return drawn_images(spec.name, for_seed(options_of(spec.name, spec.options), trial))
 
 
 def dataset_of(spec: TrialSpec, packs: str) -> Dataset:

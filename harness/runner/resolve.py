@@ -16,7 +16,7 @@ from harness.data.copies import pack_scale
 from harness.data.pack_format import PackInfo, pack_folder
 from harness.data.packed import PackRequest, pack_of
 from harness.data.unpacked import Unpacked, look
-from harness.errors import UserError, unknown
+from harness.errors import UserError, code_of, unknown
 from harness.insertion.method import PeftMethod, get_method
 from harness.model.backbones import BackboneInfo, backbone_info
 from harness.model.precision import check_weight_dtype
@@ -49,7 +49,8 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
     backbone = backbone_info(request.backbone, runtime.weights)
     placement = _placement(request, backbone, method, options)
     # A combination with a part that gets no site says so here, before anything runs.
-    method.expected_params(backbone.dims, placement, options)
+    with code_of(f"Method {request.method!r}", "expected_params"):
+        method.expected_params(backbone.dims, placement, options)
     if request.backbone.frozen != "fp32" and method.needs_fp32(options):
         raise UserError(
             f"backbone.frozen={request.backbone.frozen}: method {request.method!r} with these "
@@ -61,7 +62,8 @@ def resolve(request: TrialRequest, runtime: Runtime) -> TrialSpec:
             f"recipe.eval_precision={recipe.eval_precision} has no effect with "
             "backbone.frozen=bf16, which computes in bf16: leave one of them out."
         )
-    method.check_recipe(recipe, options)
+    with code_of(f"Method {request.method!r}", "check_recipe"):
+        method.check_recipe(recipe, options)
     return TrialSpec(
         method=request.method,
         options=identity(options),

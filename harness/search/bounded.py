@@ -7,14 +7,12 @@ or one sentence (`UserError`) that names the search; it is not asked again after
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import NotSavedError, UserError
+from harness.errors import UserError, code_of
 from harness.search.base import Decision, Make, Outcome, Search, SearchMaker, SearchTask
 from harness.search.budget import UNLIMITED, Spending
 from harness.search.resumed import fields_of, is_inside, refuse_another
@@ -254,16 +252,8 @@ def _call(name: str, part: str, function: Callable[..., T], *arguments: object) 
     Raises:
         UserError: it raised anything else.
     """
-    try:
+    with code_of(f"Search {name!r}", part):
         return function(*arguments)
-    except (UserError, NotSavedError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        lines = str(error).strip().splitlines()
-        words = type(error).__name__ + (f" ({lines[0][:200]})" if lines else "")
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        raise UserError(f"Search {name!r} raised {words} in {part}, at {where}.") from error
 
 
 def _words(thing: object) -> str:

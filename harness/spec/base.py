@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -49,6 +49,17 @@ class Frozen(BaseModel):
         for name, field in cls.model_fields.items():
             if Added in field.metadata and field.is_required():
                 raise TypeError(f"{cls.__name__}.{name} is marked as Added: give it a default")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields replaced, whose values are taken as they are.
+
+        Raises:
+            UserError: there is no such field; pydantic's own would keep it aside and not say so.
+        """
+        for name in update or ():
+            if name not in type(self).model_fields:
+                raise unknown(f"field of {type(self).__name__}:", name, type(self).model_fields)
+        return super().model_copy(update=update, deep=deep)
 
 
 def identity(value: Frozen) -> dict[str, JsonValue]:
