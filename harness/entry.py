@@ -99,7 +99,8 @@ def train(
     for record in records:
         write_gamma(store.trials / record.trial_id)
     chosen_by = training.prepared.study.objective
-    return TrainResults(training.label, store, [record.trial_id for record in records], chosen_by)
+    ids = [record.trial_id for record in records]
+    return TrainResults(training.label, store, ids, chosen_by, line)
 
 
 def sweep(

@@ -245,6 +245,10 @@ class Registry(Generic[T]):
                 _LOG.warning(sentence)
         return self._entries[name]
 
+    def is_found_without_a_file(self, name: str) -> bool:
+        """Whether an entry ships or is installed, so that every command knows it."""
+        return self._is_built_in(name) or name in installed(self._group)
+
     def working(self) -> dict[str, T]:
         """Everything that can be had; an installed one that cannot be imported is left out."""
         return {name: entry for name, entry in self.look() if not isinstance(entry, UserError)}

@@ -241,7 +241,7 @@ class ComparisonResults(Results):
 
     @property
     def brief(self) -> Brief:
-        return arms_brief(self._arms)
+        return arms_brief(command_line(self._run_folder()), self._arms)
 
     def table(self) -> pd.DataFrame:
         return self._arms.table.copy()

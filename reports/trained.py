@@ -31,12 +31,18 @@ class TrainResults(Results):
     """One configuration on one seed or several; `trials` has a row per seed."""
 
     def __init__(
-        self, name: str, store: Store, trial_ids: Sequence[str], objective: Objective
+        self,
+        name: str,
+        store: Store,
+        trial_ids: Sequence[str],
+        objective: Objective,
+        line: str | None = None,
     ) -> None:
         records = [store.known_record(trial_id) for trial_id in trial_ids]
         spec, self._ids = records[0].spec, tuple(trial_ids)
         self.name, self.records = name, tuple(records)
         self._objective, self._chosen_on = objective, spec.data.chosen_on
+        self._line = line
         self._store = store
         self._paths = [store.trials / trial_id for trial_id in trial_ids]
         ended = summaries(store, trial_ids)
@@ -61,7 +67,8 @@ class TrainResults(Results):
     @property
     def brief(self) -> Brief:
         row, name = self.table().iloc[0], f"test_{SHOWN}"
-        return train_brief(self.name, self.records, self._objective, (row[name], row[f"{name}_ci"]))
+        test = row[name], row[f"{name}_ci"]
+        return train_brief(self.name, self.records, self._objective, test, self._line)
 
     def __str__(self) -> str:
         return self.brief.text(self._store.root)

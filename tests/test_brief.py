@@ -171,6 +171,15 @@ def test_a_training_says_its_score_and_its_seeds(tmp_path):
     assert results.brief.caveat == "1 of 1 seed diverged, and counts as chance"
 
 
+def test_what_a_study_file_registers_is_exported_with_that_file(tmp_path):
+    results, ids = trained(tmp_path, [(0.5, 0.4)])
+    results._line = "harness train --method mine --study lab/mine.py --seed 0"
+    next_ = ("export", ids[0], "--weights", "best", "--study", "lab/mine.py")
+    assert results.brief.next == next_
+    results._line = "harness train --method lora --study cells"
+    assert results.brief.next == next_[:4]
+
+
 def test_a_report_ends_with_the_lines_that_the_results_give(tmp_path):
     folder = made_run(tmp_path, tiny_study(), GRID)
     shown = command("report", "tiny", "--out", tmp_path).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from support.few import FEW
 from support.processes import Fork, command_line
 
+from harness.catalogue.rerun import TrainCommands
 from harness.catalogue.studies import StudyFile, load_in_worker, load_study, loaded_files
 from harness.cli import main
 from harness.comparison.methods import compared_methods
@@ -153,6 +155,22 @@ def test_a_study_file_registers_once_however_often_it_is_loaded(tmp_path):
     load_in_worker((carried[str(file)],))
     assert METHODS.get("once") is first
     assert carried[str(file)].text == file.read_text()
+
+
+def test_a_trial_of_what_a_file_registers_is_given_by_a_command_that_names_the_file(tmp_path):
+    path = str(study_file(tmp_path, "in_file"))
+    study = load_study(path)
+    commands = TrainCommands(study.base, study.name, path)
+    for method in ("in_file", "bitfit"):
+        spec = resolve(study.base.with_values({"method": method, "seed": 3}, source="t"), Runtime())
+        words = shlex.split(commands.of(spec, {"method": method}))
+        assert words[:4] == ["harness", "train", "--study", path]
+        run = elsewhere(*words[1:], "--out", tmp_path / "runs")
+        assert run.returncode == 0, run.errors
+        assert (tmp_path / "runs/trials" / spec.trial_id).is_dir()
+    shipped = TrialRequest(method="lora")
+    words = shlex.split(commands.of(resolve(shipped, Runtime()), {}))
+    assert words[2:4] == ["--study", "depth_vs_position"]
 
 
 def test_a_study_file_that_takes_a_name_is_refused_and_leaves_nothing(tmp_path):

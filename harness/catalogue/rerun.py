@@ -6,12 +6,16 @@ Must not know: how it is trained or shown.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.catalogue.studies import load_study, study_names, typed_name
+from harness.data.contract import DATASETS
+from harness.insertion.method import METHODS, get_method
+from harness.model.backbones import BACKBONES
 from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
 from harness.study.study import Study
 
@@ -29,22 +33,33 @@ def places(spec: TrialSpec) -> dict[str, str]:
     return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
 
 
+def study_file(line: str | None) -> str | None:
+    """The file of a study that a command line names, as it was typed; None: it names none."""
+    words = shlex.split(line or "")
+    named = next((word for flag, word in itertools.pairwise(words) if flag == "--study"), "")
+    return named if named.endswith(".py") else None
+
+
 class TrainCommands:
     """Commands for the trials that were made from one request.
 
     A command names a shipped study, for its data, backbone and recipe, and says with `--set` where
-    the trial differs. Options that the request did not set are left to their defaults.
+    the trial differs. Options that the request did not set are left to their defaults. A trial of
+    what only the run's own study file registers names that `file`, and says all that it sets: its
+    base may be another by now.
     """
 
-    def __init__(self, base: TrialRequest, study: str) -> None:
+    def __init__(self, base: TrialRequest, study: str, file: str | None = None) -> None:
         self._base = base
         self._study = study if study in study_names() else FALLBACK
         self._start = load_study(self._study).base
+        self._file = file
 
     def of(self, spec: TrialSpec, cell: Mapping[str, Any]) -> str:
         """The command for a trial whose request was the base with a cell's values."""
-        words = ["harness", "train", "--study", self._study, "--method", spec.method]
-        settings = dict(self._settings(spec, cell))
+        file = None if _is_known_anywhere(spec) else self._file
+        words = ["harness", "train", "--study", file or self._study, "--method", spec.method]
+        settings = dict(self._settings(spec, cell, is_own=file is not None))
         found = _as_product(spec)
         if found is None or ("placement" in cell and not len(spec.placement)):
             settings["placement"] = spec.placement.root
@@ -63,8 +78,10 @@ class TrainCommands:
             words += ["--set", f"{field}={as_setting(value)}"]
         return shlex.join(words)
 
-    def _settings(self, spec: TrialSpec, cell: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        whole = spec.method != self._base.method and "options" not in cell
+    def _settings(
+        self, spec: TrialSpec, cell: Mapping[str, Any], is_own: bool
+    ) -> Iterator[tuple[str, Any]]:
+        whole = is_own or (spec.method != self._base.method and "options" not in cell)
         asked = _named("options", self._base.options, cell)
         for key, value in spec.options.items():
             if whole or key in asked:
@@ -81,10 +98,24 @@ class TrainCommands:
                     continue  # follows from the name or the file
                 if (part, key) == ("data", "options"):
                     asked = _named("data.options", self._base.data.options, cell)
-                    other = spec.data.name != self._base.data.name
+                    other = is_own or spec.data.name != self._base.data.name
                     value = {k: v for k, v in value.items() if other or k in asked}
-                if value != start[key]:
+                if is_own or value != start[key]:
                     yield f"{part}.{key}", value
+
+
+def _is_known_anywhere(spec: TrialSpec) -> bool:
+    """Whether all that a trial names ships, or is installed."""
+    methods = spec.method.split("+")
+    if len(methods) == 1 and METHODS.is_found_without_a_file(spec.method):
+        method = get_method(spec.method)
+        if method.wraps:
+            methods = method.unwrapped(method.parse_options(spec.options))[0].split("+")
+    return (
+        all(map(METHODS.is_found_without_a_file, methods))
+        and DATASETS.is_found_without_a_file(spec.data.name)
+        and BACKBONES.is_found_without_a_file(spec.backbone.name)
+    )
 
 
 def _named(field: str, given: Iterable[str], cell: Mapping[str, Any]) -> set[str]:

@@ -133,7 +133,8 @@ def train(
     from harness.reports.trained import TrainResults
 
     ids, chosen_by = [record.trial_id for record in records], training.prepared.study.objective
-    print_brief(TrainResults(training.label, store, ids, chosen_by).brief, store.root)
+    results = TrainResults(training.label, store, ids, chosen_by, asked.line)
+    print_brief(results.brief, store.root)
 
 
 def _print_records(records: list[TrialRecord]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from harness.catalogue.rerun import TrainCommands
+from harness.catalogue.rerun import TrainCommands, study_file
 from harness.catalogue.studies import known_study
 from harness.console import Console
 from harness.driver.logged import Logs
@@ -85,7 +85,9 @@ class RecommendPlan:
             trained=ended,
             best=best,
             config=config,
-            command=TrainCommands(study.base, study.name).of(spec, {}),
+            command=TrainCommands(study.base, study.name, study_file(self.sweep.asked.line)).of(
+                spec, {}
+            ),
             folder=folder,
         )
 

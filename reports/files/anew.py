@@ -157,7 +157,7 @@ def _write_comparison(folder: RunFolder) -> Written:
     written += [_latex(out, table) for table in (content.arms, *content.papers)]
     text = template("comparison.md.jinja").render(content=content)
     written.append(_text(out / "report.md", text))
-    brief = arms_brief(arms)
+    brief = arms_brief(command_line(folder), arms)
     page = comparison_page(folder, arms, content, written, brief)
     written.append(_text(out / "index.html", page))
     return Written(written, brief)

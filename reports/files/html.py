@@ -33,7 +33,7 @@ from harness.reports.text.names import metric_words, split_words
 from harness.reports.text.terms import TERMS, WORDS
 from harness.reports.text.trials import TrialList, list_arms, list_sweep
 from harness.store.run_folder import RunFolder
-from harness.store.runs import Command, read_command
+from harness.store.runs import Command, command_line, read_command
 from harness.study.figures import View
 
 NUMBER = re.compile(
@@ -133,7 +133,7 @@ def sweep_page(
 
     A `live` one has no figures, which take longer to draw than all else.
     """
-    trials = list_sweep(run, choice)
+    trials = list_sweep(run, choice, command_line(folder))
     parts = [
         Part(
             anchor=f"view-{number}",
@@ -219,7 +219,8 @@ def comparison_page(
 ) -> str:
     """The page of a comparison; `written` are the files of its report so far."""
     compared, command = arms.comparison, read_command(folder)
-    trials = list_arms(arms, study=folder.name.split("+")[0])
+    line = None if command is None else command.line
+    trials = list_arms(arms, study=folder.name.split("+")[0], line=line)
     split = compared.request.data.chosen_on
     data, left_out = _data(folder, trials, compared.objective, split, [])
     definition = {

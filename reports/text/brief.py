@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.catalogue.rerun import study_file
 from harness.catalogue.studies import study_names
 from harness.console import duration
 from harness.metrics import SHOWN, Objective, scale_of
@@ -49,7 +50,7 @@ def sweep_brief(name: str, line: str | None, run: Run, choice: Choice | None) ->
     best = f"best {scale.words} on {split_words(run)}: {select}{scale.unit}"
     own = run.trials[run.cell_numbers == row.name]
     can_export = bool((own["status"] == "COMPLETE").any())
-    export = _export(("export", name, "--best", "best"), run.study.base.backbone.weights, again)
+    export = _export(("export", name, "--best", "best"), run.study.base.backbone.weights, line)
     return Brief(
         title="Choice",
         choice=f"{cell_words(run, choice.cell)} ({best})",
@@ -106,7 +107,7 @@ def _sweep_caveats(
     return [*found, *(f"{words} is the end of its range" for words in ends)]
 
 
-def arms_brief(arms: Arms) -> Brief:
+def arms_brief(line: str | None, arms: Arms) -> Brief:
     """Of a comparison of arms: the one that is best on the selection split."""
     compared, table = arms.comparison, arms.table
     place = int(table["select"].to_numpy().argmax())
@@ -141,7 +142,7 @@ def arms_brief(arms: Arms) -> Brief:
         hindsight=hindsight,
         cost=f"{_many(len(records), 'trial')}, {duration(seconds)} of device time",
         caveat=_clauses(caveats),
-        next=_export_best(own, compared.objective),
+        next=_export_best(own, compared.objective, line),
     )
 
 
@@ -221,9 +222,16 @@ def counts_brief(counts: Counts) -> Brief:
 
 
 def train_brief(
-    name: str, records: Sequence[TrialRecord], objective: Objective, test: tuple[float, float]
+    name: str,
+    records: Sequence[TrialRecord],
+    objective: Objective,
+    test: tuple[float, float],
+    line: str | None,
 ) -> Brief:
-    """Of one configuration; `test` is its mean score in percent, with the half-width."""
+    """Of one configuration; `test` is its mean score in percent, with the half-width.
+
+    `line` is the command that it was asked for by, if known.
+    """
     spec, count = records[0].spec, len(records)
     where = ", ".join(spec.placement.root) if len(spec.placement) <= 6 else ""
     where = where or (f"{len(spec.placement)} sites" if len(spec.placement) else "no sites")
@@ -241,7 +249,7 @@ def train_brief(
         test=_test(*test, count, spec.data),
         cost=f"{_many(count, 'trial')}, {duration(seconds)} of device time",
         caveat=_clauses(caveats),
-        next=_export_best(records, objective),
+        next=_export_best(records, objective, line),
     )
 
 
@@ -264,7 +272,9 @@ def _clauses(found: list[str]) -> str | None:
     return "; ".join(found) or None
 
 
-def _export_best(records: Sequence[TrialRecord], objective: Objective) -> tuple[str, ...]:
+def _export_best(
+    records: Sequence[TrialRecord], objective: Objective, line: str | None
+) -> tuple[str, ...]:
     """The command that puts the best of these trials to use, of ties the first; none of them has
     weights if all diverged."""
     whole = [record for record in records if record.status == "COMPLETE"]
@@ -272,14 +282,14 @@ def _export_best(records: Sequence[TrialRecord], objective: Objective) -> tuple[
         return ()
     best = max(whole, key=lambda record: record.objective(objective))
     words = ("export", best.trial_id, "--weights", "best")
-    return _export(words, best.spec.backbone.weights, ())
+    return _export(words, best.spec.backbone.weights, line)
 
 
-def _export(words: tuple[str, ...], weights: str, again: Sequence[str]) -> tuple[str, ...]:
+def _export(words: tuple[str, ...], weights: str, line: str | None) -> tuple[str, ...]:
     """With the file of the backbone and the study, where the trial cannot be made without."""
     file = ("--backbone", "FILE") if weights == "file" else ()
-    study = _options(again, ("--study",))
-    return (*words, *file, *(study if study and study[1].endswith(".py") else ()))
+    study = study_file(line)
+    return (*words, *file, *(("--study", study) if study else ()))
 
 
 def _options(words: Sequence[str], flags: Sequence[str]) -> list[str]:

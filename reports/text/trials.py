@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.catalogue.rerun import TrainCommands
+from harness.catalogue.rerun import TrainCommands, study_file
 from harness.metrics import SHOWN, Scale, scale_of
 from harness.reports.numbers.comparison import Arms
 from harness.reports.numbers.run import Run
@@ -85,11 +85,14 @@ class TrialList:
         return self.axes + 2
 
 
-def list_sweep(run: Run, choice: Choice | None) -> TrialList:
-    """Trials of a sweep in the study's order; the failed, diverged and best ones if too many."""
+def list_sweep(run: Run, choice: Choice | None, line: str | None = None) -> TrialList:
+    """Trials of a sweep in the study's order; the failed, diverged and best ones if too many.
+
+    `line` is the command that the run was asked for by, if known.
+    """
     store = Store(run.store)
     scores = [run.test, *(f"test_{group}" for group in run.groups)]
-    commands = TrainCommands(run.study.base, run.study.name)
+    commands = TrainCommands(run.study.base, run.study.name, study_file(line))
     rows, example = [], None
     fields = run.fields
     listed = _most_telling(run)
@@ -134,11 +137,14 @@ def list_sweep(run: Run, choice: Choice | None) -> TrialList:
     )
 
 
-def list_arms(arms: Arms, study: str) -> TrialList:
-    """Every trial of a comparison: those of the arms, then those that only chose a setting."""
+def list_arms(arms: Arms, study: str, line: str | None = None) -> TrialList:
+    """Every trial of a comparison: those of the arms, then those that only chose a setting.
+
+    `line` is the command that the run was asked for by, if known.
+    """
     compared = arms.comparison
     scale = scale_of(compared.objective)
-    commands = TrainCommands(compared.request, study)
+    commands = TrainCommands(compared.request, study, study_file(line))
     trials = {i: arm.name for arm in compared.arms for i in arm.trials}
     for arm in compared.arms:
         for trial_id in arm.charged:
