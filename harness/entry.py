@@ -13,12 +13,14 @@ processes import that file.
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.arguments import with_plain_arguments
 from harness.console import SILENT, Console
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from harness.study.study import Study
 
 
+@with_plain_arguments(Study="harness.study.study")
 def train(
     method: str,
     *,
@@ -103,6 +106,7 @@ def train(
     return TrainResults(training.label, store, ids, chosen_by, line)
 
 
+@with_plain_arguments(Study="harness.study.study")
 def sweep(
     study: str | Path | Study,
     *,
@@ -200,6 +204,7 @@ def sweep(
     return results_of(ran.folder)
 
 
+@with_plain_arguments(Study="harness.study.study")
 def compare(
     *,
     methods: str | Sequence[str] | None = None,
@@ -268,6 +273,7 @@ def compare(
     return ComparisonResults(folder) if methods is not None else SearchesResults(folder)
 
 
+@with_plain_arguments(Study="harness.study.study")
 def recommend(
     *,
     data: str | None = None,
@@ -321,6 +327,7 @@ def recommend(
     return Recommendation(plan.recommended())
 
 
+@with_plain_arguments()
 def load(run: str | Path, out: str | Path = "runs") -> Results:
     """Results of a run: `.brief`, `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
 
@@ -332,7 +339,7 @@ def load(run: str | Path, out: str | Path = "runs") -> Results:
     from harness.reports.notebook import results_of
     from harness.store.runs import known_run
 
-    return results_of(known_run(str(run), Path(out)))
+    return results_of(known_run(str(run), Path(out).expanduser()))
 
 
 def _place(
@@ -345,7 +352,7 @@ def _place(
     from harness.driver.request import PlaceRequest
 
     return PlaceRequest(
-        out=str(out),
+        out=os.path.expanduser(out),
         data_root=_path(data_root),
         on_bad_image=on_bad_image,
         device=device,
@@ -354,7 +361,7 @@ def _place(
 
 
 def _path(given: str | Path | None) -> str | None:
-    return None if given is None else str(given)
+    return None if given is None else os.path.expanduser(given)
 
 
 def _tables(

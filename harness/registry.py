@@ -116,7 +116,7 @@ class Registry(Generic[T]):
         misfit: Callable[[object], str | None],
         reserved: Callable[[str], bool] = lambda name: False,
     ) -> None:
-        self._kind = kind
+        self.kind = kind
         self._package = package
         self._group = group
         self._misfit = misfit
@@ -146,21 +146,20 @@ class Registry(Generic[T]):
         """
         if self._ships(entry):
             if self._entries.setdefault(name, entry) is not entry:
-                raise ValueError(f"{self._kind} {name!r} is registered twice")
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
             return
         source = _loading[-1] if _loading else None
         self._check(name, entry)
         if self._is_built_in(name):
             raise UserError(
-                f"{self._kind.capitalize()} {name!r} is built in: register yours under another "
-                "name."
+                f"{self.kind.capitalize()} {name!r} is built in: register yours under another name."
             )
         if self._entries.get(name) is entry:
             return
         theirs = installed(self._group).get(name)
         if theirs and not _is_of(entry, theirs):
             raise UserError(
-                f"{self._kind.capitalize()} {name!r} is of {origin(theirs[0])}: register yours "
+                f"{self.kind.capitalize()} {name!r} is of {origin(theirs[0])}: register yours "
                 "under another name."
             )
         if name in self._entries:
@@ -170,7 +169,7 @@ class Registry(Generic[T]):
                 return
             where = "elsewhere" if first is None else f"by {first.name}"
             raise UserError(
-                f"{self._kind.capitalize()} {name!r} is already registered {where}, with other "
+                f"{self.kind.capitalize()} {name!r} is already registered {where}, with other "
                 "code: rename one of them, or start Python anew if you have edited the file."
             )
         self._entries[name] = entry
@@ -189,7 +188,7 @@ class Registry(Generic[T]):
         misfit = self._misfit(entry)
         if misfit is not None:
             found = getattr(entry, "__qualname__", None) or type(entry).__qualname__
-            raise UserError(f"{self._kind.capitalize()} {name!r} is {found}, {misfit}{source}.")
+            raise UserError(f"{self.kind.capitalize()} {name!r} is {found}, {misfit}{source}.")
 
     def _ships(self, entry: T) -> bool:
         of = str(getattr(entry, "__module__", ""))
@@ -235,8 +234,8 @@ class Registry(Generic[T]):
             if found is None and name in self._refused:
                 raise UserError(self._refused[name])
             if found is None:
-                raise unknown(self._kind, name, self.names())
-            entry: T = load_entry(self._kind, found)
+                raise unknown(self.kind, name, self.names())
+            entry: T = load_entry(self.kind, found)
             self._check(name, entry, f"; it is from {origin(found[0])}")
             self._entries[name], self._sources[name] = entry, None
         elif name not in self._said and multiprocessing.parent_process() is None:
@@ -248,6 +247,10 @@ class Registry(Generic[T]):
     def is_found_without_a_file(self, name: str) -> bool:
         """Whether an entry ships or is installed, so that every command knows it."""
         return self._is_built_in(name) or name in installed(self._group)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is an entry here; if it is installed, it may be broken."""
+        return self._is_built_in(name) or name in self._entries or name in installed(self._group)
 
     def working(self) -> dict[str, T]:
         """Everything that can be had; an installed one that cannot be imported is left out."""
@@ -269,7 +272,7 @@ class Registry(Generic[T]):
     def clashes(self, name: str | None = None) -> list[str]:
         """A sentence for every installed implementation whose name is built in, or for that one."""
         return [
-            f"{self._kind.capitalize()} {each!r} of {origin(entry)} is not used: the name is built "
+            f"{self.kind.capitalize()} {each!r} of {origin(entry)} is not used: the name is built "
             "in."
             for each, entries in installed(self._group).items()
             if name in (None, each) and self._is_built_in(each)

@@ -87,6 +87,22 @@ def test_the_same_run_gives_the_same_bytes_and_few(made, tmp_path):
     assert file.stat().st_size < 4_000 * WHOLE
 
 
+def test_archives_and_tables_take_the_place_of_no_other_file(made, tmp_path):
+    root, file = made
+    other = tmp_path / "notes.parquet"
+    other.write_text("notes")
+    for command, there in (("archive", other), ("tabulate", other), ("tabulate", file)):
+        kept = there.read_bytes()
+        result = harness(command, "joint_space", "--file", there, "--out", root)
+        what = "an archive" if command == "archive" else "a table"
+        assert result.exit_code == 2 and f"holds something other than {what}" in result.stderr
+        assert there.read_bytes() == kept
+    again = tmp_path / "again.parquet"
+    for _ in range(2):
+        archive(root, again)
+    assert again.read_bytes() == file.read_bytes()
+
+
 def test_what_has_ended_travels_and_what_is_half_trained_stays(tmp_path):
     root, there = tmp_path / "a", tmp_path / "b"
     made_run(root)

@@ -34,7 +34,8 @@ FLAGS = {
     # --data, --backbone: short for --set, because whoever asks for a recommendation has these two.
     "recommend": "--backbone --budget --data --data-root --device --dry-run --log --on-bad-image "
     "--out --set --study --weights --workers",
-    "derive": "--file --out --rule --value",
+    # --study: learned by a method that a study file registers.
+    "derive": "--file --out --rule --study --value",
     # A search's best, in use: which trial (--best), in which form (--merged), with what one that
     # kept no weights is trained again (--backbone, and what every command that trains has).
     # --names: peft finds layers by their names, and transformers has others than timm.
@@ -56,9 +57,9 @@ FLAGS = {
     "bench train": "--case --device --out --rounds --set",
     "bench scaling": "--device --out --rounds --set --trials",
     "bench sweep": "--cells",
-    "data check": "--data-root --download --out --set",
-    "data pack": "--data-root --on-bad-image --out --set --size",
-    "data bench": "--data-root --out --set --size",
+    "data check": "--data-root --download --out --set --study",
+    "data pack": "--data-root --on-bad-image --out --set --size --study",
+    "data bench": "--data-root --out --set --size --study",
 }
 """Flags do not grow: what is science goes into a study, and `--set` reaches every field."""
 
@@ -77,6 +78,16 @@ def test_flags_are_frozen():
         for name, command in commands()
     }
     assert found == FLAGS
+
+
+def test_a_home_that_the_shell_left_is_found_and_an_empty_place_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert harness("runs", "--out=~/mine").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    refused = harness("runs", "--out", "")
+    assert refused.exit_code == 2 and "--out is empty" in refused.stderr
 
 
 @pytest.mark.slow

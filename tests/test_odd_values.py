@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 from support.cli import harness
 
+import harness as harness_
+from harness.arguments import with_plain_arguments
 from harness.errors import UserError
 from harness.search.budget import Budget
 from harness.spec import Placement, TrialRequest, parse_depth
@@ -19,7 +27,7 @@ ODD = {
     "half a character": (["--set", 'backbone="\\ud800"'], "characters that are no text"),
     "a byte that is no text": (["--set", "method=\ud800"], "characters that are no text"),
     "a site with a zero": (["--set", 'placement={"00.q":1}'], "Bad site '00.q': write '0.q'"),
-    "seeds": (["--seeds", "2147483648"], "is not in the range"),
+    "seeds": (["--seeds", "2147483648"], "from 1 to 10000"),
     "a depth": (["--only", f"depth=last:{DIGITS}"], "Unknown value of depth: 'last:999"),
     "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad --budget '999"),
     "not a number": (["--set", "recipe.lr=NaN"], "finite number"),
@@ -79,3 +87,36 @@ def test_a_budget_without_end_is_refused(text):
 def test_a_site_has_one_name():
     with pytest.raises(ValueError, match=r"Bad site '01\.q': write '1\.q'"):
         Placement({"01.q": 1.0})
+
+
+def test_scalars_and_arrays_from_python_are_those_of_python():
+    alpha, names = np.float32(2), np.array(["q", "v"])
+    assert given(alpha, settings={"alpha": alpha, "options": {"a": torch.tensor(3)}}) == (
+        2.0,
+        {"alpha": 2.0, "options": {"a": 3}},
+    )
+    assert given(1, settings={"positions": names, "file": Path("x")}) == (
+        1,
+        {"positions": ["q", "v"], "file": "x"},
+    )
+
+
+@with_plain_arguments()
+def given(alpha: float = 1.0, *, settings: Mapping[str, Any] | None = None):
+    return alpha, settings
+
+
+@pytest.mark.parametrize(
+    "words, call",
+    [
+        ("alpha='3': it takes float.", lambda: given("3")),
+        ("settings=[1]: it takes Mapping[str, Any] | None.", lambda: given(settings=[1])),
+        ("seeds=[0, 1]: it takes int | None.", lambda: harness_.sweep("x", seeds=[0, 1])),
+        ("study=None: it takes str | Path | Study.", lambda: harness_.sweep(None)),
+        ("so no field can have it.", lambda: given(settings={"a": {1, 2}})),
+    ],
+)
+def test_a_value_of_another_type_from_python_is_one_sentence(words, call):
+    with pytest.raises(UserError) as error:
+        call()
+    assert str(error.value).endswith(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -201,8 +202,12 @@ def test_search_then_retrain_on_the_command_line(tmp_path, trained_here):
     written = PlacementFile.model_validate_json(file.read_text())
     assert written.trials == (trial,) and written == read_placement(file)
     assert (written.method, written.options["rank"]) == ("lora", 4)
-    retrained = harness("train", "--method", "lora", "--sites", file, "--out", tmp_path, *few)
+    words = shlex.split(done.output.splitlines()[-1].removeprefix("Next: "))
+    assert words[:6] == ["harness", "train", "--study", "depth_vs_position", "--method", "lora"]
+    retrained = harness(*words[1:])
     assert retrained.exit_code == 0, retrained.output
+    spec, learnt = (Store(tmp_path).record(i).spec for i in (retrained.stdout.split()[0], trial))
+    assert (spec.data, spec.recipe, spec.backbone) == (learnt.data, learnt.recipe, learnt.backbone)
     record = Store(tmp_path).record(retrained.stdout.split()[0])
     assert record.spec.placement == written.placement
     exported = harness("export", trial, "--peft", tmp_path / "peft", "--out", tmp_path)
@@ -258,10 +263,20 @@ def test_a_derived_file_that_is_none_is_refused(tmp_path):
         read_placement(path)
 
 
+def test_a_placement_takes_the_place_of_no_other_file(tmp_path):
+    other = tmp_path / "package.json"
+    other.write_text('{"name": "mine"}')
+    words = ("derive", "0123", "--rule", "as_is", "--out", tmp_path, "--file")
+    for file, said in ((other, "holds something other than a placement"), ("p.txt", "by .json")):
+        result = harness(*words, file)
+        assert result.exit_code == 2 and said in result.stderr
+    assert other.read_text() == '{"name": "mine"}'
+
+
 def test_learned_nothing_cannot_be_derived(tmp_path):
     spec = resolve(TINY, Runtime())
     publish(Store(tmp_path), spec)
     result = harness(
-        "derive", spec.trial_id, "--rule", "as_is", "--file", tmp_path / "x", "--out", tmp_path
+        "derive", spec.trial_id, "--rule", "as_is", "--file", tmp_path / "x.json", "--out", tmp_path
     )
     assert result.exit_code == 2 and "learned no strengths" in result.stderr

@@ -66,6 +66,11 @@ def test_an_installed_search_that_watches_is_refused_at_its_start(tmp_path):
         start(Store(tmp_path), True)
 
 
+def test_a_search_that_a_study_misspells_is_refused_before_a_dry_run(tmp_path):
+    misspelt = CHANGES.derive(searches="random,tpee")
+    refused("Unknown search 'tpee'. Did you mean 'tpe'", tmp_path, made=misspelt)
+
+
 def test_one_search_has_one_seed(tmp_path):
     refused("--seeds 3: a search trains on the first seed alone", tmp_path, "random", seeds=3)
     planned(tmp_path, "random", seeds=1)

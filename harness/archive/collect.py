@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.archive.content import Archive, ArchivedTrial, Trajectory, run_texts
-from harness.archive.parquet import write_archive
+from harness.archive.parquet import KEY, write_archive
 from harness.errors import UserError
 from harness.store.comparisons import Comparison
+from harness.store.files import refuse_other
 from harness.store.run_folder import RunFolder
 from harness.store.runs import (
     read_comparison,
@@ -22,6 +23,7 @@ from harness.store.runs import (
     refuse_replayed,
 )
 from harness.store.store import Store
+from harness.store.table import has_key
 
 
 class Archived(NamedTuple):
@@ -41,9 +43,11 @@ def archive_run(folder: RunFolder, path: Path) -> Archived:
     """Write a run, finished or not, into one file: its own files, and each trial that has ended.
 
     Raises:
-        UserError: the run has no trials to be taken anywhere, or a file of it is damaged.
+        UserError: the run has no trials to be taken anywhere, a file of it is damaged, or another
+            kind of file is there.
         NotSavedError: the file cannot be written.
     """
+    refuse_other(path, "--file", "an archive", lambda there: has_key(there, KEY))
     archive, asked = collect(folder)
     beside = None if folder.kind != "searches" else read_search_comparison(folder)
     return Archived(

@@ -15,7 +15,7 @@ from typing import Any
 from harness.archive.agree import ROUNDING, TOLERANCE, Agreement, compare
 from harness.archive.collect import collect
 from harness.archive.importing import checked_archive
-from harness.catalogue.studies import known_study
+from harness.catalogue.registered import refuse_unregistered
 from harness.console import Console
 from harness.driver.batch import Batch
 from harness.driver.request import EngineRequest, PlaceRequest
@@ -39,8 +39,6 @@ class VerifyRequest:
     sample: int
     seed: int
     """That the sample is drawn with."""
-    study: str | None
-    """A study file that registers what the trials need."""
     weights: str | None
     place: PlaceRequest
     workers: int | None
@@ -124,8 +122,6 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
         TrialsFailed: a trial that had finished failed now.
         Interrupted: the user stopped.
     """
-    if asked.study is not None:
-        known_study(asked.study)
     known = _finished(asked)
     ids = sorted(known.records)
     chosen = sorted(random.Random(asked.seed).sample(ids, min(asked.sample, len(ids))))  # noqa: S311 - a sample
@@ -135,6 +131,7 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
     uncached = replace(asked.place, cache=0)  # what is verified is computed, all of it
     runtime = make_runtime(uncached, weights=weights, console=console)
     for spec in specs:
+        refuse_unregistered(spec)
         refuse_other_inputs(spec, runtime)
     with TemporaryDirectory(prefix="harness-verify-") as place:
         store = Store(Path(place))

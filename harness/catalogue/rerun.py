@@ -12,10 +12,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from harness.catalogue.registered import is_known_anywhere
 from harness.catalogue.studies import load_study, study_names, typed_name
-from harness.data.contract import DATASETS
-from harness.insertion.method import METHODS, get_method
-from harness.model.backbones import BACKBONES
+from harness.data.contract import options_of
 from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
 from harness.study.study import Study
 
@@ -31,6 +30,15 @@ def places(spec: TrialSpec) -> dict[str, str]:
     """
     weights = {"--weights": "FILE"} if spec.backbone.weights == "file" else {}
     return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
+
+
+def with_placement(spec: TrialSpec, method: str, options: dict[str, Any], file: str) -> str:
+    """The command that trains a method at the sites in a file as another trial was trained."""
+    defaults = options_of(spec.data.name, {}).model_dump(mode="json")
+    own = {key: value for key, value in spec.data.options.items() if value != defaults[key]}
+    base = TrialRequest(method=method, data=spec.data.model_copy(update={"options": own}))
+    made = spec.model_copy(update={"method": method, "options": options, "changes": ()})
+    return TrainCommands(base, FALLBACK).of(made, {"options": options}, file)
 
 
 def study_file(line: str | None) -> str | None:
@@ -55,13 +63,18 @@ class TrainCommands:
         self._start = load_study(self._study).base
         self._file = file
 
-    def of(self, spec: TrialSpec, cell: Mapping[str, Any]) -> str:
-        """The command for a trial whose request was the base with a cell's values."""
-        file = None if _is_known_anywhere(spec) else self._file
+    def of(self, spec: TrialSpec, cell: Mapping[str, Any], placement: str | None = None) -> str:
+        """The command for a trial whose request was the base with a cell's values.
+
+        Its sites and their strengths are in the file `placement`, if there is one.
+        """
+        file = None if is_known_anywhere(spec) else self._file
         words = ["harness", "train", "--study", file or self._study, "--method", spec.method]
         settings = dict(self._settings(spec, cell, is_own=file is not None))
         found = _as_product(spec)
-        if found is None or ("placement" in cell and not len(spec.placement)):
+        if placement is not None:
+            words += ["--sites", placement]
+        elif found is None or ("placement" in cell and not len(spec.placement)):
             settings["placement"] = spec.placement.root
         elif len(spec.placement):
             positions, depth, alpha = found
@@ -102,20 +115,6 @@ class TrainCommands:
                     value = {k: v for k, v in value.items() if other or k in asked}
                 if is_own or value != start[key]:
                     yield f"{part}.{key}", value
-
-
-def _is_known_anywhere(spec: TrialSpec) -> bool:
-    """Whether all that a trial names ships, or is installed."""
-    methods = spec.method.split("+")
-    if len(methods) == 1 and METHODS.is_found_without_a_file(spec.method):
-        method = get_method(spec.method)
-        if method.wraps:
-            methods = method.unwrapped(method.parse_options(spec.options))[0].split("+")
-    return (
-        all(map(METHODS.is_found_without_a_file, methods))
-        and DATASETS.is_found_without_a_file(spec.data.name)
-        and BACKBONES.is_found_without_a_file(spec.backbone.name)
-    )
 
 
 def _named(field: str, given: Iterable[str], cell: Mapping[str, Any]) -> set[str]:

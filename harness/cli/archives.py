@@ -16,6 +16,7 @@ from harness.cli.options import (
     device_option,
     examples,
     out_option,
+    study_file_option,
     weights_option,
     workers_option,
 )
@@ -125,7 +126,7 @@ def _words(done: Imported, out: str) -> list[str]:
     "--sample", type=click.IntRange(min=1), default=5, show_default=True, help="Trials to train."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="That they are drawn with.")
-@click.option("--study", metavar="FILE", help="A study file that registers what the trials need.")
+@study_file_option()
 @workers_option
 @weights_option
 @data_root_option
@@ -136,7 +137,6 @@ def verify(
     source: str,
     sample: int,
     seed: int,
-    study: str | None,
     workers: int | None,
     weights: str | None,
     data_root: str | None,
@@ -158,7 +158,6 @@ def verify(
         source=source,
         sample=sample,
         seed=seed,
-        study=study,
         weights=weights,
         place=place_given(out, data_root, on_bad_image, device),
         workers=workers,

@@ -6,7 +6,6 @@ import click
 
 from harness.cli.given import parse_settings, place_given, typed_command
 from harness.cli.options import (
-    MOST_SEEDS,
     examples,
     objective_option,
     trial_options,
@@ -72,7 +71,7 @@ SHIPPED = ""
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1, MOST_SEEDS),
+    type=click.IntRange(min=1),
     help="Seeds to train with, in turn; each is one replicate.  [default: study's]",
 )
 @click.option(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.cli.given import parse_settings
-from harness.cli.options import bad_image_option, data_root_option, examples, out_option, set_option
+from harness.cli.options import (
+    bad_image_option,
+    data_root_option,
+    examples,
+    out_option,
+    study_file_option,
+)
 from harness.cli.show import print_table
 from harness.cli.terminal import TERMINAL
 from harness.errors import UserError
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
     from harness.data.long_tail import Counts
     from harness.data.pack import OnBad
     from harness.spec import Frozen, Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_PROBLEMS = 1
 CROPS = ("recipe.augment", "recipe.crop_scale_min")
@@ -39,6 +48,17 @@ def data() -> None:
 dataset_name = click.argument("name")
 
 
+def _set_option(reads: str) -> Callable[[F], F]:
+    return click.option(
+        "--set", "settings", multiple=True, metavar="FIELD=VALUE", help=f"{reads}; repeatable."
+    )
+
+
+OPTION = "Change an option of the dataset, e.g. data.options.imbalance=100"
+options_option = _set_option(OPTION)
+crops_option = _set_option(f"{OPTION}, or {' or '.join(CROPS)}")
+
+
 @data.command(
     epilog=examples(
         "data check mstar",
@@ -55,7 +75,8 @@ dataset_name = click.argument("name")
     is_flag=True,
     help="Get what is not there yet, with torchvision's loader, where it has one.",
 )
-@set_option
+@options_option
+@study_file_option()
 @out_option
 def check(
     name: str, data_root: str | None, download: bool, settings: tuple[str, ...], out: str
@@ -121,7 +142,8 @@ def check(
     help="Side of the backbone's input, in pixels.",
 )
 @bad_image_option
-@set_option
+@crops_option
+@study_file_option()
 @out_option
 def pack(
     name: str,
@@ -158,7 +180,8 @@ def pack(
 @dataset_name
 @data_root_option
 @click.option("--size", type=click.IntRange(min=8), default=96, show_default=True)
-@set_option
+@crops_option
+@study_file_option()
 @out_option
 def bench_(
     name: str, data_root: str | None, size: int, settings: tuple[str, ...], out: str

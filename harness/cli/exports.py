@@ -16,6 +16,7 @@ from harness.cli.options import (
     device_option,
     examples,
     out_option,
+    study_file_option,
     weights_option,
 )
 from harness.cli.terminal import TERMINAL
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from harness.store.records import TrialRecord
     from harness.store.run_folder import RunFolder
     from harness.store.store import Store
-
-study_option = click.option(
-    "--study", metavar="FILE", help="A study file that registers what the trial needs."
-)
-
 
 EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
 """Of these files every folder has one that `export` wrote a README into."""
@@ -84,7 +80,7 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
     metavar="FILE",
     help="Local weights of the backbone, where the trial was given some with its --weights.",
 )
-@study_option
+@study_file_option(is_passed_on=True)
 @data_root_option
 @bad_image_option
 @device_option
@@ -140,7 +136,7 @@ def export(
     place = place_given(
         out if run is None else str(run.store.root), data_root, on_bad_image, device
     )
-    again = _Again(place=place, backbone=backbone, study=study)
+    again = _Again(place=place, backbone=backbone)
     if run is not None:
         written = _export_run(run, tables)
         if is_trial:
@@ -194,7 +190,6 @@ class _Again:
 
     place: PlaceRequest
     backbone: str | None
-    study: str | None
 
     def run(self, record: TrialRecord, store: Store) -> None:
         """See to it that the trial has its weights, and that its images are packed.
@@ -202,14 +197,13 @@ class _Again:
         Raises:
             UserError: what it needs is not there, or it scores otherwise than its record.
         """
-        from harness.catalogue.studies import known_study
+        from harness.catalogue.registered import refuse_unregistered
         from harness.driver.again import Again
         from harness.driver.request import EngineRequest
         from harness.driver.setup import engine_starter, make_runtime, refuse_root
         from harness.runner.resolve import refuse_other_inputs
 
-        if self.study is not None:
-            known_study(self.study)
+        refuse_unregistered(record.spec)
         if store.weights(record.trial_id).is_file() and self.place.data_root is None:
             return
         refuse_root(self.place, [record.spec.data.name])
@@ -353,7 +347,7 @@ def _export_run(folder: RunFolder, wanted: dict[str, str | None]) -> list[Path]:
     help="IMAGES is the data root that was trained on: only its training or test images.",
 )
 @weights_option
-@study_option
+@study_file_option()
 @bad_image_option
 @device_option
 def predict(
@@ -362,7 +356,6 @@ def predict(
     path: str,
     split: str | None,
     weights: str | None,
-    study: str | None,
     on_bad_image: str,
     device: str | None,
 ) -> None:
@@ -371,15 +364,12 @@ def predict(
     IMAGES is a folder, at any depth, or one image. A row has the path from there, the label where
     a folder is named for a class, the predicted class, its probability, and that of every class.
     """
-    from harness.catalogue.studies import known_study
     from harness.driver.setup import check_device
     from harness.export.predict import load_export, predictions, write_csv
     from harness.runner.runtime import default_device
 
     if path == "-":
         raise UserError("--out -: predictions are not printed; name a file.")
-    if study is not None:
-        known_study(study)
     name = device or default_device()
     check_device(name)
     file = None if weights is None else Path(weights)

@@ -5,20 +5,34 @@ Owns: each such option's flag, default and help. Must not know: what is made of 
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
-MOST_SEEDS = 10_000
-"""Of a command: far more than anyone trains, and few enough to be listed."""
+from harness.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  harness {line}" for line in lines)
 
 
+def _place(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """A path as the shell would have it, which leaves `--out=~/x` as it is."""
+    if path == "":
+        raise UserError(f"{option.opts[0]} is empty: name a place, or leave it out.")
+    return None if path is None else os.path.expanduser(path)
+
+
 out_option = click.option(
-    "--out", default="runs", show_default=True, help="Folder of the store and the reports."
+    "--out",
+    default="runs",
+    show_default=True,
+    callback=_place,
+    help="Folder of the store and the reports.",
 )
 device_option = click.option(
     "--device", help="cpu, cuda or cuda:N.  [default: cuda if there is one]"
@@ -27,6 +41,7 @@ data_root_option = click.option(
     "--data-root",
     type=click.Path(),
     metavar="FOLDER",
+    callback=_place,
     help="Where the files of a dataset lie; see `harness data check NAME`.",
 )
 bad_image_option = click.option(
@@ -43,6 +58,32 @@ objective_option = click.option(
     "micro, tail or val_loss; two or three for random, tpe and nsga2, which also take "
     "trainable_params and inference_flops.  [default: study's, class_mean]",
 )
+
+
+def _run_study_file(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+    """Run a study file, for what it registers."""
+    if path is not None:
+        from harness.catalogue.studies import load_study
+
+        if not path.endswith(".py"):
+            raise UserError(
+                f"--study {path}: what ships is known without it; name a file, or none."
+            )
+        load_study(path)
+    return path
+
+
+def study_file_option(*, is_passed_on: bool = False) -> Callable[[F], F]:
+    """For commands that need no study: its file is run before them, for what it registers."""
+    return click.option(
+        "--study",
+        metavar="FILE",
+        callback=_run_study_file,
+        expose_value=is_passed_on,
+        help="A study file that registers what is named here and neither ships nor is installed.",
+    )
+
+
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
 )
@@ -63,6 +104,7 @@ weights_option = click.option(
     "--weights",
     type=click.Path(dir_okay=False),
     metavar="FILE",
+    callback=_place,
     help="Local weights of the backbone: safetensors, or torch's; keys of timm, MAE, DINO, CLIP, "
     "transformers.",
 )

@@ -5,14 +5,18 @@ They train nothing.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import examples, out_option
+from harness.cli.options import examples, out_option, study_file_option
 from harness.cli.show import print_table, write_beside, write_report
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.store.records import TrialRecord
 
 MOST_FAILURES = 5
 """Failed trials that `status` names."""
@@ -35,36 +39,30 @@ MOST_FAILURES = 5
 )
 @click.option("--value", type=float, help="[default: 0.5 for threshold, else half the sites]")
 @click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@study_file_option()
 @out_option
 def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
-    """Turn learned strengths into a fixed placement for any method.
+    """Turn learned strengths into a fixed placement, a JSON file, for any method.
 
     TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
     Of trials with options.variant=gradient_norm, topk keeps the sites of the largest gradient, at
     the alpha that they had.
     """
+    from harness.catalogue.registered import refuse_unregistered
+    from harness.catalogue.rerun import with_placement
     from harness.insertion.method import get_method
-    from harness.insertion.placements import PlacementFile
+    from harness.insertion.placements import PlacementFile, is_placement
     from harness.insertion.placements import derive as derived
-    from harness.store.files import write_atomically
-    from harness.store.runs import find_run, members
-    from harness.store.store import Store
+    from harness.reports.brief import OUT
+    from harness.store.files import refuse_other, write_atomically
 
-    store = Store(Path(out))
-    for name in trials:
-        run = find_run(name, store.root)
-        if run is not None and not run.comparison.is_file():
-            raise UserError(
-                f"Run {run.name} is none of `harness train --controls`, which have learned "
-                "strengths; name trials that learned some by their ids."
-            )
-    ids = [each for name in trials for each in members(name, store.root)]
-    records = [store.known_record(trial_id) for trial_id in ids]
-    without = [record.trial_id for record in records if record.learned is None]
-    if without:
-        raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
+    if not path.endswith(".json"):
+        raise UserError(f"--file {path}: `harness train --sites` knows a placement by .json.")
+    refuse_other(Path(path), "--file", "a placement", is_placement)
+    records = _that_learned(trials, Path(out))
     learned = [record.learned for record in records if record.learned is not None]
     spec = records[0].spec
+    refuse_unregistered(spec, data=False)
     method = get_method(spec.method)
     parsed = method.parse_options(spec.options)
     base, options = method.unwrapped(parsed)
@@ -85,12 +83,38 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
         trials=tuple(record.trial_id for record in records),
     )
     write_atomically(Path(path), content.model_dump_json(indent=1))
+    place = "" if out == OUT else f" --out {shlex.quote(out)}"
     strengths = list(content.placement.root.values())
     click.echo(
         f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
         f"{min(strengths):.3g} to {max(strengths):.3g}.\n"
-        f"Next: harness train --method {base} --sites {path}"
+        f"Next: {with_placement(spec, base, options, path)}{place}"
     )
+
+
+def _that_learned(names: tuple[str, ...], root: Path) -> list[TrialRecord]:
+    """The trials named, which have learned strengths.
+
+    Raises:
+        UserError: one has not, or there is none of a name.
+    """
+    from harness.store.runs import find_run, members
+    from harness.store.store import Store
+
+    for name in names:
+        run = find_run(name, root)
+        if run is not None and not run.comparison.is_file():
+            raise UserError(
+                f"Run {run.name} is none of `harness train --controls`, which have learned "
+                "strengths; name trials that learned some by their ids."
+            )
+    store = Store(root)
+    ids = [each for name in names for each in members(name, root)]
+    records = [store.known_record(trial_id) for trial_id in ids]
+    without = [record.trial_id for record in records if record.learned is None]
+    if without:
+        raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
+    return records
 
 
 @click.command(

@@ -38,7 +38,7 @@ from harness.driver.setup import Prepared, prepare
 from harness.errors import UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
-from harness.search.base import Make
+from harness.search.base import Make, SearchMaker
 from harness.search.catalogue import POPULATION
 from harness.search.plan import (
     default_trial,
@@ -110,14 +110,15 @@ class LiveComparison(SweepPlan):
         """With the checkpoints kept that the searches need.
 
         Raises:
-            UserError: the folder holds a comparison made under another `SEMANTICS`.
+            UserError: there is no search of a name, or the folder holds a comparison made under
+                another `SEMANTICS`.
         """
         names = asked.names([], several=bool(prepared.study.further))
-        for name in names:
-            if name == POPULATION or "+" in name:
-                prepared.engine.refuse_watching(f"--search {name}")
         kept = prepared.keeping(keep_checkpoints=POPULATION in names)
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
+        for name in live._makers:
+            if name == POPULATION or "+" in name:
+                prepared.engine.refuse_watching(f"--search {name}")
         refuse_older(live.folder)
         refuse_other_objective(live.folder, prepared.study)
         return live
@@ -158,11 +159,8 @@ class LiveComparison(SweepPlan):
         study, runtime, folder = self.prepared.study, self.prepared.runtime, self.folder
         space, make_point = self._space
         make = with_baseline(make_point, study, runtime)
-        learned = learning_methods()
-        given = {name: [learning_cell(study, name)] for name in learned} | baseline_cells(study)
         names, notes = self._names
-        rankings = ranking_cells(study)
-        makers = makers_of(names, given, study.objectives, rankings)
+        learned, rankings, given = learning_methods(), ranking_cells(study), self._given
         refuse_unable(names, study, space)
         refuse_for_several(self.asked, study)
         budget, confirm = budget_of(self.asked.budget, study), self.asked.confirm or 0
@@ -189,7 +187,7 @@ class LiveComparison(SweepPlan):
             contest = Contest(
                 folder=folder,
                 comparison=comparison,
-                makers=makers,
+                makers=self._makers,
                 space=space,
                 make=make,
                 budget=budget,
@@ -208,6 +206,18 @@ class LiveComparison(SweepPlan):
             self.batch.say_what_was_saved()
         write_command(folder, Command(self.asked.line, self.asked.plan))
         return Ran(folder, None)
+
+    @cached_property
+    def _given(self) -> dict[str, list[Values]]:
+        """Searches that try given configurations in turn, which cost one run or few."""
+        study = self.prepared.study
+        learned = {name: [learning_cell(study, name)] for name in learning_methods()}
+        return learned | baseline_cells(study)
+
+    @cached_property
+    def _makers(self) -> dict[str, SearchMaker]:
+        study = self.prepared.study
+        return makers_of(self._names[0], self._given, study.objectives, ranking_cells(study))
 
     @cached_property
     def _names(self) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.driver.request import PlaceRequest, check_count, listed
+from harness.driver.request import MOST_SEEDS, PlaceRequest, check_count, listed
 from harness.errors import UserError, unknown
 from harness.metrics import goals_of
 from harness.search.catalogue import POPULATION
@@ -117,7 +117,7 @@ class ComparisonRequest:
                     f"--{flag} {names}: all stands alone; leave out the others, or name each."
                 )
         Repeats.parse(self.repeats)
-        check_count("seeds", self.seeds)
+        check_count("seeds", self.seeds, most=MOST_SEEDS)
         check_count("workers", self.workers)
         check_count("confirm", self.confirm, 0)
         if self.objective is not None:

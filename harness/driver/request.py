@@ -49,6 +49,10 @@ PLACES = {"weights": "FILE", "data_root": "FOLDER"}
 knows what lies there by its hash."""
 
 
+MOST_SEEDS = 10_000
+"""Of a command: far more than anyone trains, and few enough to be listed."""
+
+
 def check(flag: str, value: object, allowed: object) -> None:
     """Whether a value is one of a `Literal`'s, or None.
 
@@ -59,14 +63,16 @@ def check(flag: str, value: object, allowed: object) -> None:
         raise unknown(f"value of --{flag}:", str(value), get_args(allowed))
 
 
-def check_count(flag: str, value: object, least: int = 1) -> None:
-    """Whether a value is a whole number of at least so much, or None.
+def check_count(flag: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Whether a value is a whole number of at least so much, and at most so much, or None.
 
     Raises:
         UserError: it is not; names the flag.
     """
-    if value is not None and (not isinstance(value, int) or value < least):
-        raise UserError(f"--{flag} {value}: it takes whole numbers from {least} on.")
+    if value is None or (isinstance(value, int) and least <= value <= (most or value)):
+        return
+    upwards = "on" if most is None else f"to {most}"
+    raise UserError(f"--{flag} {value}: it takes whole numbers from {least} {upwards}.")
 
 
 def listed(flag: str, text: str) -> list[str]:
@@ -118,7 +124,7 @@ class StudyRequest:
         check("select-on", self.select_on, Split)
         if self.objective is not None:
             goals_of(self.objective)
-        check_count("seeds", self.seeds)
+        check_count("seeds", self.seeds, most=MOST_SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +310,7 @@ class TrainRequest:
     """The command line that asks for the same."""
 
     def __post_init__(self) -> None:
-        check_count("seeds", self.seeds)
+        check_count("seeds", self.seeds, most=MOST_SEEDS)
         if self.seed is not None and self.seeds is not None:
             raise UserError(f"--seed {self.seed} and --seeds {self.seeds}: give one of them.")
         if self.objective is not None and "," in self.objective:

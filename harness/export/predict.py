@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.catalogue.registered import refuse_unregistered
 from harness.console import SILENT, Console
 from harness.data.contract import OwnFormat, file_dataset, is_drawn, listing_of, options_of
 from harness.data.copies import eval_copy
@@ -33,6 +34,7 @@ from harness.insertion.method import attach
 from harness.model.backbones import dims, load_backbone
 from harness.model.heads import make_head
 from harness.runner.prepare import fix_arithmetic
+from harness.store.files import refuse_other
 from harness.training.arithmetic import evaluated_in, evaluating
 from harness.training.classifier import Classifier
 from harness.training.evaluation import eval_batch
@@ -125,6 +127,7 @@ def load_export(folder: Path, weights: Path | None = None, device: str = "cpu") 
             f"--weights {weights}: {known.spec.backbone.name} had its weights from no file; leave "
             "it out."
         )
+    refuse_unregistered(known.spec, data=False)
     fix_arithmetic()
     there = torch.device(device)
     classifier = classifier_of(known, state, there, weights)
@@ -296,12 +299,12 @@ def _refuse_other(path: Path) -> None:
     """Whether a folder is there, or a file that is none of predictions, and would be lost."""
     if path.is_dir():
         raise UserError(f"--out {path} is a folder: name a file in it.")
-    if not path.is_file():
-        return
-    with saving(path), path.open("rb") as file:
-        start = file.read(len(START))
-    if start and start != START.encode():
-        raise UserError(f"--out {path} holds something other than predictions: name another file.")
+    refuse_other(path, "--out", "predictions", _begins_so)
+
+
+def _begins_so(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(START)) == START.encode()
 
 
 def write_csv(path: Path, classes: Sequence[str], found: Iterable[Prediction]) -> Written:

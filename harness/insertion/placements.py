@@ -84,6 +84,15 @@ def derive(
     return Placement({site: float(strength) for site, strength, kept in chosen if kept})
 
 
+def is_placement(path: Path) -> bool:
+    """Whether a file is what `harness derive` wrote."""
+    try:
+        read_placement(path)
+    except UserError:
+        return False
+    return True
+
+
 def read_placement(path: Path) -> PlacementFile:
     """Read what `harness derive` wrote.
 

@@ -28,6 +28,19 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def refuse_other(path: Path, flag: str, what: str, is_one: Callable[[Path], bool]) -> None:
+    """Whether a file is there that is not of the kind to be written, and would be lost.
+
+    Raises:
+        UserError: it is; names the option that asked for it.
+        NotSavedError: it cannot be looked at.
+    """
+    with saving(path):
+        is_other = path.is_file() and path.stat().st_size > 0 and not is_one(path)
+    if is_other:
+        raise UserError(f"{flag} {path} holds something other than {what}: name another file.")
+
+
 def append_line(
     path: Path, row: dict[str, Any], *, may_write: Callable[[], None] | None = None
 ) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
@@ -161,7 +162,7 @@ class Store:
         self.trials = root / "trials"
 
     def refuse_unmakeable(self) -> None:
-        """See that the store's folder can be made, before anything is computed for it.
+        """See that the store's folder can be made and written into, before anything is computed.
 
         What is made for that is removed again.
 
@@ -174,6 +175,9 @@ class Store:
             for each in reversed(lacking):
                 each.mkdir()
                 made.append(each)
+            for each in (self.root, self.trials):
+                if each.is_dir():
+                    TemporaryFile(dir=each).close()
         except FileExistsError:
             pass  # another process makes it
         except OSError as error:

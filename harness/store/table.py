@@ -41,6 +41,7 @@ from harness.metrics import (
 )
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
+from harness.store.files import refuse_other
 from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
@@ -137,14 +138,24 @@ class Table:
         return SearchSpace(self.info.study, 0)  # axes need no number of blocks
 
 
+def has_key(path: Path, key: bytes) -> bool:
+    """Whether a file is Parquet with a key in its metadata."""
+    try:
+        return key in (pq.read_metadata(path).metadata or {})
+    except pa.ArrowException:
+        return False
+
+
 def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:
     """Write a finished sweep, and other finished runs of the same study, into one file.
 
     Raises:
         UserError: a trial has not finished, the runs are not of one study or one SEMANTICS, none of
-            them is an exhaustive sweep, or the study's space has no list of its points.
+            them is an exhaustive sweep, the study's space has no list of its points, or another
+            kind of file is there.
         NotSavedError: the file cannot be written.
     """
+    refuse_other(path, "--file", "a table", lambda there: has_key(there, KEY))
     runs = {folder: read_run(folder) for folder in folders}
     grids = [folder for folder, run in runs.items() if not run.searches]
     if not grids:

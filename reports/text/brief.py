@@ -211,6 +211,8 @@ def _search(compared: Searches, name: str, line: str | None) -> tuple[str, ...]:
         if study not in study_names():
             return ()
         words = ["--study", study, *words]
+    if line is not None and "--smoke" in shlex.split(line):
+        words = [*words, "--smoke"]
     budget = plan.budget.partition(" (")[0].replace(" ", "").removesuffix("trials")
     given = [] if name in plan.learned else ["--budget", budget]
     return ("sweep", *words, "--search", name, *given)
