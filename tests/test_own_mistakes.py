@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from harness.data.contract import DATASETS, DrawnDataset, FileDataset, drawn_images, listing_of
+from harness.data.listing import Item, Listing
 from harness.errors import UserError
+from harness.insertion.attachment import Attachment
 from harness.insertion.method import METHODS, PeftMethod
-from harness.model.backbones import BACKBONES
+from harness.insertion.method import attach as attach_trial
+from harness.model.backbones import BACKBONES, load_backbone
 from harness.model.own import OwnBackbone
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
@@ -142,3 +146,50 @@ def test_a_dataset_that_gives_something_else_is_refused(tmp_path):
 def test_a_copy_with_a_field_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match=r"^Unknown field of Recipe: 'epoch'\. .*'epochs'"):
         Recipe().model_copy(update={"epoch": 3})
+
+
+def listed(train, test, **more):
+    def listing(options, root):
+        return Listing(classes=("a", "b"), train=train, test=test, **more)
+
+    return like(FileDataset, Options=Frozen, summary="x", layout="x", listing=staticmethod(listing))
+
+
+ONE, OTHER = Item("a/1.png", 0), Item("b/1.png", 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (([ONE, OTHER], [ONE]), "lists 1 of its images in train and in test, such as 'a/1.png'."),
+        (([ONE, Item("c", 2)], [OTHER]), "gives 'c' the label 2, and has 2 classes"),
+        (([ONE], [OTHER], {"x": (0, 1), "y": (1,)}), "class 1 in the groups 'x' and 'y'."),
+        (([ONE], [OTHER], {"x": (0, 2)}), "class 2 in group 'x', and 2 classes"),
+    ],
+)
+def test_a_listing_that_contradicts_itself_is_refused(tmp_path, parts, words):
+    train, test, *groups = parts
+    DATASETS.add("mine", listed(train, test, groups=groups[0] if groups else None))
+    with pytest.raises(UserError, match=r"^Dataset 'mine' ") as caught:
+        listing_of("mine", Frozen(), tmp_path)
+    assert words in str(caught.value)
+
+
+def test_parts_of_an_image_may_be_on_both_sides(tmp_path):
+    left, right = Item("a", 0, (0, 0, 8, 8)), Item("a", 0, (8, 0, 16, 8))
+    DATASETS.add("mine", listed([left], [right]))
+    assert listing_of("mine", Frozen(), tmp_path).test == [right]
+
+
+def test_a_method_that_trains_other_values_than_it_says_is_refused():
+    def attach(self, model, placement, options, *, seed):
+        attachment = Attachment(model)
+        attachment.extra = nn.Parameter(torch.zeros(3))
+        return attachment
+
+    METHODS.add("mine", like(Whole, attach=attach))
+    spec = resolved(method="mine")
+    backbone = load_backbone(spec.backbone, torch.device("cpu"))
+    words = "^Method 'mine' trains 3 values, and its expected_params says 0: one of them is wrong"
+    with pytest.raises(UserError, match=words):
+        attach_trial(backbone, spec)

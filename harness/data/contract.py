@@ -126,7 +126,51 @@ def listing_of(name: str, options: Frozen, root: Path) -> Listing:
         listing = dataset.listing(options, root)
     if not isinstance(listing, Listing):
         raise UserError(f"Dataset {name!r} gives {type(listing).__name__}, not a Listing.")
+    _refuse_unsound(name, listing)
     return listing
+
+
+def _refuse_unsound(name: str, listing: Listing) -> None:
+    """Whether every image has a class, and is on one side of the split.
+
+    Raises:
+        UserError: one has none, or is in train and in test.
+    """
+    for item in (*listing.train, *listing.test):
+        if not 0 <= item.label < len(listing.classes):
+            raise UserError(
+                f"Dataset {name!r} gives {item.path!r} the label {item.label}, and has "
+                f"{len(listing.classes)} classes, counted from 0."
+            )
+    both = {(item.path, item.box) for item in listing.train}
+    both &= {(item.path, item.box) for item in listing.test}
+    if both:
+        raise UserError(
+            f"Dataset {name!r} lists {len(both):,} of its images in train and in test, such as "
+            f"{min(path for path, _ in both)!r}."
+        )
+    _refuse_overlap(name, listing.groups or {}, len(listing.classes))
+
+
+def _refuse_overlap(name: str, groups: Mapping[str, tuple[int, ...]], classes: int) -> None:
+    """Whether a class is in one group at most, and there is such a class.
+
+    Raises:
+        UserError: one is in two, or there is none of its number.
+    """
+    own: dict[int, str] = {}
+    for group, members in groups.items():
+        for label in members:
+            if not 0 <= label < classes:
+                raise UserError(
+                    f"Dataset {name!r} has class {label} in group {group!r}, and {classes} "
+                    "classes, counted from 0."
+                )
+            if own.setdefault(label, group) != group:
+                raise UserError(
+                    f"Dataset {name!r} has class {label} in the groups {own[label]!r} and "
+                    f"{group!r}."
+                )
 
 
 def drawn_images(name: str, options: Frozen) -> Dataset:
@@ -141,6 +185,7 @@ def drawn_images(name: str, options: Frozen) -> Dataset:
         images = dataset.load(options)
     if not isinstance(images, Dataset):
         raise UserError(f"Dataset {name!r} gives {type(images).__name__}, not a Dataset.")
+    _refuse_overlap(name, images.groups, len(images.classes))
     return images
 
 
