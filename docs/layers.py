@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "layers.svg"
 
 LAYERS = (
     ("version", "errors", "rng", "console"),
-    ("spec", "registry", "arguments"),
+    ("spec", "registry"),
     ("metrics", "data", "model"),
     ("study", "insertion", "datasets"),
     ("studies", "catalogue", "store", "training", "baselines"),

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.arguments import with_plain_arguments
 from harness.console import SILENT, Console
+from harness.spec.arguments import with_plain_arguments
 
 if TYPE_CHECKING:
     from harness.driver.request import PlaceRequest

@@ -249,8 +249,8 @@ def test_a_mistake_is_the_commands_sentence(tmp_path, call, words):
         ({"keep": "bst"}, "--keep: 'bst'. Did you mean 'best'"),
         ({"select_on": "train"}, "Allowed: test, val"),
         ({"on_bad_image": "skp"}, "Did you mean 'skip'"),
-        ({"seeds": 0}, "--seeds 0: it takes whole numbers from 1 on"),
-        ({"workers": 1.5}, "--workers 1.5: it takes whole numbers"),
+        ({"seeds": 0}, "--seeds 0: it takes whole numbers from 1 to 10000"),
+        ({"workers": 1.5}, "workers=1.5: it takes int | None."),
         ({"gpus_per_trial": 0.0, "engine": "ray"}, "--gpus-per-trial 0: it must be above 0"),
     ],
 )

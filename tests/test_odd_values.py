@@ -12,10 +12,10 @@ import torch
 from support.cli import harness
 
 import harness as harness_
-from harness.arguments import with_plain_arguments
 from harness.errors import UserError
 from harness.search.budget import Budget
 from harness.spec import Placement, TrialRequest, parse_depth
+from harness.spec.arguments import with_plain_arguments
 from harness.store.runs import LONGEST_VARIANT, variant
 
 DIGITS = "9" * 5000

@@ -14,7 +14,7 @@ from harness.archive.content import Archive, ArchivedTrial, Trajectory, run_text
 from harness.archive.parquet import KEY, write_archive
 from harness.errors import UserError
 from harness.store.comparisons import Comparison
-from harness.store.files import refuse_other
+from harness.store.files import has_key, refuse_other
 from harness.store.run_folder import RunFolder
 from harness.store.runs import (
     read_comparison,
@@ -23,7 +23,6 @@ from harness.store.runs import (
     refuse_replayed,
 )
 from harness.store.store import Store
-from harness.store.table import has_key
 
 
 class Archived(NamedTuple):

@@ -41,6 +41,17 @@ def refuse_other(path: Path, flag: str, what: str, is_one: Callable[[Path], bool
         raise UserError(f"{flag} {path} holds something other than {what}: name another file.")
 
 
+def has_key(path: Path, key: bytes) -> bool:
+    """Whether a file is Parquet with a key in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return key in (pq.read_metadata(path).metadata or {})
+    except pa.ArrowException:
+        return False
+
+
 def append_line(
     path: Path, row: dict[str, Any], *, may_write: Callable[[], None] | None = None
 ) -> None:

@@ -41,7 +41,7 @@ from harness.metrics import (
 )
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
-from harness.store.files import refuse_other
+from harness.store.files import has_key, refuse_other
 from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
@@ -136,14 +136,6 @@ class Table:
     def space(self) -> SearchSpace:
         """What a search ranges over: the table's axes."""
         return SearchSpace(self.info.study, 0)  # axes need no number of blocks
-
-
-def has_key(path: Path, key: bytes) -> bool:
-    """Whether a file is Parquet with a key in its metadata."""
-    try:
-        return key in (pq.read_metadata(path).metadata or {})
-    except pa.ArrowException:
-        return False
 
 
 def tabulate(folders: Sequence[RunFolder], path: Path) -> TableInfo:

@@ -21,7 +21,7 @@ from harness.errors import LONGEST_GIVEN, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-NAMED = ('Literal["', "Objective", "Console")
+NAMED = ("Literal['", "Objective", "Console")
 """In annotations of what is refused with more words where it is used."""
 
 
