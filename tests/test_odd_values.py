@@ -12,6 +12,7 @@ import torch
 from support.cli import harness
 
 import harness as harness_
+from harness.catalogue.studies import load_study
 from harness.errors import UserError
 from harness.search.budget import Budget
 from harness.spec import Placement, TrialRequest, parse_depth
@@ -35,6 +36,8 @@ ODD = {
     "ranks": (["--set", f"options.rank={'9' * 30}"], "field 'rank' was given 999"),
     "drawn images": (["--set", f"data.options.test_per_class={'9' * 30}"], "'test_per_class' was"),
     "a size": (["--set", f"backbone.img_size={'9' * 30}"], "'backbone.img_size' was given 999"),
+    "an empty name": (["--set", "recipe..lr=1"], "'recipe..lr'. Did you mean 'recipe.lr'?"),
+    "a folder": (["--study", "."], "Study '.' is a folder: name a file in it"),
     "a whole object": (["--set", "recipe=" + '{"a":1}'], "Unknown field 'recipe.a'"),
 }
 
@@ -47,6 +50,20 @@ def test_odd_values_are_refused_in_one_short_sentence(tmp_path, case):
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Error: ") and len(result.stderr) < 700
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [("status", "mine"), ("export", "0123", "--weights", "x")])
+def test_a_store_that_is_not_there_is_named(tmp_path, words):
+    place = tmp_path / "none"
+    result = harness(*words, "--out", place)
+    assert result.exit_code == 2 and f"There is no store {place}" in result.stderr
+
+
+def test_a_small_version_sets_a_field_to_one_value():
+    study = load_study("depth_vs_position")
+    several = study.derive(smoke={**study.smoke, "recipe.epochs": (1, 2)})
+    with pytest.raises(UserError, match=r"recipe\.epochs is no axis of it, so it takes one value"):
+        several.at_smoke_scale()
 
 
 def test_a_seed_is_what_random_numbers_can_be_drawn_from(tmp_path):

@@ -45,6 +45,16 @@ def test_a_store_that_cannot_be_made_is_refused_before_anything_runs(
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_store_that_may_only_be_read_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    def denied(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("harness.store.store.TemporaryFile", denied)
+    result = harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", tmp_path)
+    said = "cannot be written into: Permission denied; name a place that you may write to."
+    assert result.exit_code == 2 and said in result.stderr
+
+
 def test_trying_a_place_leaves_nothing_and_takes_nothing(tmp_path):
     Store(tmp_path / "a" / "b").refuse_unmakeable()
     assert list(tmp_path.iterdir()) == []

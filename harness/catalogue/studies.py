@@ -103,6 +103,11 @@ def load_study(name_or_path: str) -> Study:
     if name_or_path not in study_names():
         if path.is_file():
             raise UserError(f"Study file {name_or_path}: the name of one ends in .py.")
+        if path.is_dir():
+            raise UserError(
+                f"Study {name_or_path!r} is a folder: name a file in it, which ends in .py, or one "
+                "of `harness list studies`."
+            )
         raise unknown("study", name_or_path, study_names())
     with _explained(f"{name_or_path}.py"):
         return _made(importlib.import_module(f"harness.studies.{name_or_path}"))

@@ -46,10 +46,12 @@ from harness.cli.terminal import TERMINAL
     default="grid",
     show_default=True,
     help="How to choose what to run: grid, random, sobol, tpe, gp, cmaes, nsga2 (several "
-    "objectives), pbt (population-based training); or a method that learns strengths, such as "
-    "metapeft.",
+    "objectives), pbt (population-based training); metapeft, which learns strengths; gradnorm, "
+    "snip or fisher, which rank sites first; or one that is installed.",
 )
-@click.option("--budget", help="24, 240epochs, 600s or 12runs.  [default: 24; a grid: all]")
+@click.option(
+    "--budget", help="24, 240epochs, 600s or 12runs.  [default: 24; metapeft: 1; a grid: all]"
+)
 @click.option("--repeats", type=click.IntRange(min=1), help="Searches to run.  [default: 1]")
 @click.option(
     "--pruner",

@@ -90,7 +90,9 @@ class TrialRequest(Frozen):
                 free_form = "options" in parents[:depth]
                 if not isinstance(node, dict) or (key not in node and not free_form):
                     allowed = node if isinstance(node, dict) else {}
-                    raise UserError(f"{source}: {unknown('field', path, _paths(allowed, path))}")
+                    raise UserError(
+                        f"{source}: {unknown('field', path, _paths(allowed, parents[:depth]))}"
+                    )
                 if depth < len(parents):
                     node = node.setdefault(key, {}) if free_form else node[key]
             if path == "positions" and isinstance(value, str):
@@ -102,6 +104,5 @@ class TrialRequest(Frozen):
         return made
 
 
-def _paths(node: dict[str, Any], path: str) -> list[str]:
-    prefix, _, _ = path.rpartition(".")
-    return [f"{prefix}.{key}" if prefix else key for key in node]
+def _paths(node: dict[str, Any], parents: list[str]) -> list[str]:
+    return [".".join([*parents, key]) for key in node]

@@ -41,6 +41,16 @@ def refuse_other(path: Path, flag: str, what: str, is_one: Callable[[Path], bool
         raise UserError(f"{flag} {path} holds something other than {what}: name another file.")
 
 
+def refuse_absent(root: Path) -> None:
+    """Whether there is a store at all.
+
+    Raises:
+        UserError: there is none; says how another is named.
+    """
+    if not root.is_dir():
+        raise UserError(f"There is no store {root}: name the one that is meant with --out.")
+
+
 def has_key(path: Path, key: bytes) -> bool:
     """Whether a file is Parquet with a key in its metadata."""
     import pyarrow as pa

@@ -22,7 +22,7 @@ from harness.metrics import goals_of
 from harness.spec import Frozen, TrialSpec, read_as
 from harness.spec import trial as identities
 from harness.store.comparisons import Comparison, SearchComparison
-from harness.store.files import write_atomically
+from harness.store.files import refuse_absent, write_atomically
 from harness.store.liveness import still_driving
 from harness.store.records import Counted
 from harness.store.run_folder import STUDIES, RunFolder
@@ -111,6 +111,7 @@ def known_run(name: str, root: Path) -> RunFolder:
     """
     folder = find_run(name, root)
     if folder is None:
+        refuse_absent(root)
         raise unknown("run", name, [folder.name for folder in run_folders(root)])
     return folder
 

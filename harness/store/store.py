@@ -22,7 +22,13 @@ from filelock import FileLock
 from harness.errors import NotSavedError, UserError, begun, remedy, saving, unknown
 from harness.spec import TrialSpec
 from harness.store.checked import checked_record, checked_spec
-from harness.store.files import append_line, read_lines, save_tensors, write_atomically
+from harness.store.files import (
+    append_line,
+    read_lines,
+    refuse_absent,
+    save_tensors,
+    write_atomically,
+)
 from harness.store.liveness import Mark, Owner, beating, is_here, living_owner, write_mark
 from harness.store.records import State, TrialRecord, state_of
 
@@ -117,8 +123,9 @@ class Claim:
 def _unmakeable(root: Path, error: OSError) -> UserError:
     shown = str(root)
     shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    done = "written into" if root.is_dir() else "made"
     return UserError(
-        f"The store {shown} cannot be made: {error.strerror or error}; {remedy(error)}."
+        f"The store {shown} cannot be {done}: {error.strerror or error}; {remedy(error)}."
     )
 
 
@@ -163,8 +170,6 @@ class Store:
 
     def refuse_unmakeable(self) -> None:
         """See that the store's folder can be made and written into, before anything is computed.
-
-        What is made for that is removed again.
 
         Raises:
             UserError: it cannot; names the reason.
@@ -221,6 +226,7 @@ class Store:
         whole = begun("trial", trial_id, known)
         record = None if whole is None else self.record(whole)
         if record is None:
+            refuse_absent(self.root)
             raise unknown("trial", trial_id, known)
         return record
 
