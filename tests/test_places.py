@@ -31,7 +31,7 @@ COMMANDS = {
     [
         ("file/below", "is a file"),
         ("n" * 300, "File name too long; name a shorter place"),
-        ("/proc/nope", "cannot be made: "),
+        ("/proc/nope", "cannot be used: "),
     ],
 )
 def test_a_store_that_cannot_be_made_is_refused_before_anything_runs(
@@ -51,7 +51,7 @@ def test_a_store_that_may_only_be_read_is_refused_before_anything_runs(tmp_path,
 
     monkeypatch.setattr("harness.store.store.TemporaryFile", denied)
     result = harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", tmp_path)
-    said = "cannot be written into: Permission denied; name a place that you may write to."
+    said = "cannot be used: Permission denied; name a place that you may write to."
     assert result.exit_code == 2 and said in result.stderr
 
 

@@ -123,9 +123,8 @@ class Claim:
 def _unmakeable(root: Path, error: OSError) -> UserError:
     shown = str(root)
     shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
-    done = "written into" if root.is_dir() else "made"
     return UserError(
-        f"The store {shown} cannot be {done}: {error.strerror or error}; {remedy(error)}."
+        f"The store {shown} cannot be used: {error.strerror or error}; {remedy(error)}."
     )
 
 
