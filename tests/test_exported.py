@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.export.about import About, Head, Normalisation, read_about, timm_config
 from harness.export.merged import export_merged
 from harness.export.predict import classifier_of, load_export, predictions, write_csv
+from harness.export.readme import of_weights
 from harness.export.trial import export_weights
 from harness.metrics import unpack_hits
 from harness.model.backbones import load_backbone
@@ -335,6 +336,14 @@ def test_two_exports_of_one_place_are_refused(tmp_path, flags):
     result = harness("export", "made", *words, "--out", tmp_path / "r")
     assert result.exit_code == 2 and "are both of" in result.stderr, result.output
     assert not (tmp_path / "same").exists()
+
+
+def test_the_readme_of_what_a_study_file_registers_names_the_file():
+    known, _ = made_about(SMALL["ViT-Ti/16"])
+    assert "study" not in of_weights(known)
+    own = known.model_copy(update={"spec": known.spec.model_copy(update={"method": "mine"})})
+    text = of_weights(own)
+    assert 'load_study("FILE")' in text and "`harness predict . IMAGES --study FILE`" in text
 
 
 @pytest.mark.parametrize("flag", ["best", "weights", "peft", "merged"])

@@ -6,6 +6,7 @@ how tensors are written.
 
 from __future__ import annotations
 
+from harness.catalogue.registered import is_known_anywhere
 from harness.export.about import About
 from harness.model.backbones import EMBEDDED
 
@@ -25,6 +26,11 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn.functional import normalize
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+"""
+STUDY = """\
+from harness.catalogue.studies import load_study
+
+load_study("FILE")  # the study file that registers what the trial is of
 """
 SHOWN = """\
 for share, name in sorted(zip(logits.softmax(1)[0].tolist(), classes), reverse=True)[:3]:
@@ -48,7 +54,8 @@ for found in predictions(exported, Path(sys.argv[1])):  # an image, or a folder 
         "weights.safetensors": "the trained tensors: `attachment.*` of the method, `head.*`",
         "adapter.json": "the trial, its classes, normalisation and head",
     }
-    more = "`harness predict . IMAGES` writes a CSV of the same.\n"
+    study = "" if is_known_anywhere(known.spec) else " --study FILE"
+    more = f"`harness predict . IMAGES{study}` writes a CSV of the same.\n"
     return _text(known, "Trained classifier", holds, code) + "\n" + more
 
 
@@ -181,10 +188,11 @@ def _view(known: About) -> str:
 
 
 def _file(known: About) -> str:
-    """A line that names the backbone's weights, where they are in a file of the user's."""
-    if known.spec.backbone.weights != "file":
-        return ""
-    return 'weights = Path("FILE")  # of the backbone, as given to --weights\n'
+    """Lines that name the study file that registers the trial's names, and the backbone's weights,
+    where these are in files of the user's."""
+    study = "" if is_known_anywhere(known.spec) else STUDY
+    is_of_file = known.spec.backbone.weights == "file"
+    return study + ('weights = Path("FILE")  # as given to --weights\n' if is_of_file else "")
 
 
 def _argument(known: About) -> str:
