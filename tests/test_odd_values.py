@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from support.cli import harness
 
 import harness as harness_
 from harness.catalogue.studies import load_study
 from harness.errors import UserError
 from harness.search.budget import Budget
-from harness.spec import Placement, TrialRequest, parse_depth
+from harness.spec import Placement, TrialRequest, explain, parse_depth
 from harness.spec.arguments import with_plain_arguments
 from harness.store.runs import LONGEST_VARIANT, variant
 
@@ -64,6 +65,12 @@ def test_a_small_version_sets_a_field_to_one_value():
     several = study.derive(smoke={**study.smoke, "recipe.epochs": (1, 2)})
     with pytest.raises(UserError, match=r"recipe\.epochs is no axis of it, so it takes one value"):
         several.at_smoke_scale()
+
+
+def test_a_part_of_a_study_that_is_none_is_named_without_validators():
+    with pytest.raises(ValidationError) as error:
+        load_study("depth_vs_position").derive(space=({"field": "alpha"},))
+    assert explain(error.value) == "field 'space.values' is required."
 
 
 def test_a_seed_is_what_random_numbers_can_be_drawn_from(tmp_path):

@@ -139,13 +139,18 @@ def read_as(kind: type[T], path: Path, remedy: str) -> T:
         ) from error
 
 
+def _is_field(part: object) -> bool:
+    """Whether a part of a place is a field's name; others are a class, a validator or an index."""
+    return isinstance(part, str) and "[" not in part and not part[:1].isupper()
+
+
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """One sentence for the first problem: field, value given, what is allowed, nearest match.
 
     `model` is what was asked for; None: a direct subclass of `Frozen`, known by its name alone.
     """
     first = error.errors()[0]
-    field = ".".join(part for part in first["loc"] if isinstance(part, str)) or "value"
+    field = ".".join(str(part) for part in first["loc"] if _is_field(part)) or "value"
     given = first["input"]
     context = first.get("ctx", {})
     if first["type"] == "json_invalid":
