@@ -327,7 +327,6 @@ def recommend(
     return Recommendation(plan.recommended())
 
 
-@with_plain_arguments()
 def load(run: str | Path, out: str | Path = "runs") -> Results:
     """Results of a run: `.brief`, `.trials`, `.table()`, `.best()`, `.figure()`, `.report`.
 

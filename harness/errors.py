@@ -16,6 +16,7 @@ ENDLESS = re.compile(r"\S{400,}")
 MOST_LISTED = 20
 """Of more names than this, an error lists the nearest only."""
 HERE = Path(__file__).parent
+PYTHON = Path(traceback.__file__).parent
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place that you may write to"),
@@ -153,6 +154,12 @@ def _meant(given: str, choices: list[str]) -> list[str]:
     return found
 
 
+def _is_between(file: Path) -> bool:
+    """Whether a file is of the harness, Python or torch, by which code of others is called."""
+    is_python = file.is_relative_to(PYTHON) and "site-packages" not in file.parts
+    return file.is_relative_to(HERE) or is_python or "torch" in file.parts
+
+
 def remedy(error: OSError) -> str:
     """What to do about something that cannot be written, for the middle of a sentence."""
     return REMEDIES.get(error.errno or 0, "see to that")
@@ -176,7 +183,7 @@ def code_of(whose: str, part: str) -> Iterator[None]:
         words = type(error).__name__ + (f" ({lines[0][:200]})" if lines else "")
         # Before the code that was called come this function and the block.
         called = traceback.extract_tb(error.__traceback__)[2:]
-        theirs = [frame for frame in called if not Path(frame.filename).is_relative_to(HERE)]
+        theirs = [frame for frame in called if not _is_between(Path(frame.filename))]
         theirs = theirs or called
         at = [frame for frame in theirs if frame.filename == theirs[0].filename][-1:]
         where = "".join(f", at {Path(frame.filename).name}, line {frame.lineno}" for frame in at)

@@ -60,13 +60,6 @@ def test_a_store_that_is_not_there_is_named(tmp_path, words):
     assert result.exit_code == 2 and f"There is no store {place}" in result.stderr
 
 
-def test_a_small_version_sets_a_field_to_one_value():
-    study = load_study("depth_vs_position")
-    several = study.derive(smoke={**study.smoke, "recipe.epochs": (1, 2)})
-    with pytest.raises(UserError, match=r"recipe\.epochs is no axis of it, so it takes one value"):
-        several.at_smoke_scale()
-
-
 def test_a_part_of_a_study_that_is_none_is_named_without_validators():
     with pytest.raises(ValidationError) as error:
         load_study("depth_vs_position").derive(space=({"field": "alpha"},))

@@ -13,9 +13,9 @@ from harness.data.listing import Item, Listing
 from harness.errors import UserError
 from harness.insertion.attachment import Attachment
 from harness.insertion.method import METHODS, PeftMethod
-from harness.insertion.method import attach as attach_trial
-from harness.model.backbones import BACKBONES, load_backbone
+from harness.model.backbones import BACKBONES
 from harness.model.own import OwnBackbone
+from harness.runner.prepare import attached
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import Frozen, Recipe, TrialRequest
@@ -161,7 +161,8 @@ ONE, OTHER = Item("a/1.png", 0), Item("b/1.png", 1)
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        (([ONE, OTHER], [ONE]), "lists 1 of its images in train and in test, such as 'a/1.png'."),
+        (([ONE], [("b", 1)]), "lists ('b', 1), not an Item with a number as label."),
+        (([ONE], [Item("b", "1")]), "not an Item with a number as label."),
         (([ONE, Item("c", 2)], [OTHER]), "gives 'c' the label 2, and has 2 classes"),
         (([ONE], [OTHER], {"x": (0, 1), "y": (1,)}), "class 1 in the groups 'x' and 'y'."),
         (([ONE], [OTHER], {"x": (0, 2)}), "class 2 in group 'x', and 2 classes"),
@@ -175,21 +176,17 @@ def test_a_listing_that_contradicts_itself_is_refused(tmp_path, parts, words):
     assert words in str(caught.value)
 
 
-def test_parts_of_an_image_may_be_on_both_sides(tmp_path):
-    left, right = Item("a", 0, (0, 0, 8, 8)), Item("a", 0, (8, 0, 16, 8))
-    DATASETS.add("mine", listed([left], [right]))
-    assert listing_of("mine", Frozen(), tmp_path).test == [right]
-
-
 def test_a_method_that_trains_other_values_than_it_says_is_refused():
     def attach(self, model, placement, options, *, seed):
         attachment = Attachment(model)
         attachment.extra = nn.Parameter(torch.zeros(3))
+        attachment.kept = nn.Parameter(torch.zeros(5), requires_grad=False)
         return attachment
 
     METHODS.add("mine", like(Whole, attach=attach))
-    spec = resolved(method="mine")
-    backbone = load_backbone(spec.backbone, torch.device("cpu"))
     words = "^Method 'mine' trains 3 values, and its expected_params says 0: one of them is wrong"
-    with pytest.raises(UserError, match=words):
-        attach_trial(backbone, spec)
+    with pytest.raises(UserError, match=words), attached(resolved(method="mine"), Runtime()):
+        pass
+    METHODS.add("whole", like(Whole, attach=attach, expected_params=lambda *_: 3))
+    with attached(resolved(method="whole"), Runtime()) as (classifier, _):
+        assert classifier.attachment.kept.numel() == 5

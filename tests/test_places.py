@@ -50,7 +50,9 @@ def test_a_store_that_may_only_be_read_is_refused_before_anything_runs(tmp_path,
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr("harness.store.store.TemporaryFile", denied)
-    result = harness("sweep", "--study", "depth_vs_position", "--smoke", "--out", tmp_path)
+    words = ("sweep", "--study", "depth_vs_position", "--smoke", "--out", tmp_path)
+    assert harness(*words, "--dry-run").exit_code == 0
+    result = harness(*words)
     said = "cannot be used: Permission denied; name a place that you may write to."
     assert result.exit_code == 2 and said in result.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from support.few import FEW
-from support.processes import Fork, command_line
+from support.own_study import elsewhere, study_file
 
-from harness.catalogue.rerun import TrainCommands
 from harness.catalogue.studies import StudyFile, load_in_worker, load_study, loaded_files
 from harness.cli import main
 from harness.comparison.methods import compared_methods
@@ -27,104 +25,10 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.spec import Frozen, TrialRequest
 
-SCALING = """
-from __future__ import annotations
-
-import torch
-from torch import nn
-
-from harness.data.contract import DATASETS, DrawnDataset
-from harness.datasets.synth_rs import SynthRS
-from harness.insertion.attachment import Attachment, Delta
-from harness.insertion.method import METHODS, PeftMethod
-from harness.model.backbones import BACKBONES, EMBEDDED
-from harness.model.own import OwnBackbone
-from harness.spec import Frozen
-from harness.study import Axis, Points
-from harness.studies.depth_vs_position import study as base
-from timm.models.vision_transformer import VisionTransformer
-
-
-class Options(Frozen):
-    factor: float = {factor}
-
-
-class Scale(Delta):
-    def __init__(self, width, factor):
-        super().__init__()
-        self.scale, self.factor = nn.Parameter(torch.zeros(width)), factor
-
-    def forward(self, x, strength):
-        return strength * self.factor * self.scale * x
-
-
-@METHODS.register("{name}")
-class Scaling(PeftMethod[Options]):
-    Options = Options
-    positions = ("attn", "ffn")
-    default_positions = ("ffn",)
-    additive = True
-    summary = "scales each feature"
-
-    def attach(self, model, placement, options, *, seed):
-        attachment = Attachment(model)
-        for site, alpha in placement.items():
-            delta = Scale(model.num_features, options.factor)
-            attachment.add_delta(site, delta, alpha, "sequential")
-        return attachment
-
-    def expected_params(self, dims, placement, options):
-        return len(placement) * dims.width
-
-
-@DATASETS.register("{name}-data")
-class Small(DrawnDataset):
-    Options = SynthRS.Options
-    summary = "synth-rs again"
-    load = staticmethod(SynthRS.load)
-
-
-BACKBONES.add(
-    "{name}_vit",
-    OwnBackbone(
-        build=lambda spec: VisionTransformer(**{{**EMBEDDED["vit_pico"], "depth": 2}}),
-        summary="two blocks",
-        input_size=32,
-    ),
-)
-
-
-def study():
-    values = {{"backbone": "{name}_vit", "backbone.weights": "random", "data": "{name}-data",
-              "data.options": {{"test_per_class": 2}}, "data.val_fraction": 0.8,
-              "recipe.epochs": 1}}
-    return base().derive(
-        name="own",
-        base=base().base.with_values({{**values, "positions": None, "depth": "all",
-                                       "options": {{}}, "alpha": 1.0}}, source="t"),
-        axes=(Axis(field="method", values=("{name}", "bitfit"), label="method"),),
-        views=(Points(rows="method", title="t"),),
-        reference=None,
-        seeds=(0,),
-        smoke={{}},
-    )
-"""
-
-
-def study_file(folder, name, factor=1.0, file="own.py"):
-    path = folder / file
-    path.write_text(SCALING.format(name=name, factor=factor))
-    return path
-
 
 def statuses(out):
     records = Path(out).glob("trials/*/record.json")
     return sorted(json.loads(path.read_text())["status"] for path in records)
-
-
-def elsewhere(*command):
-    """A command in a process of its own."""
-    return Fork(command_line, list(map(str, command))).end()
 
 
 @pytest.mark.slow
@@ -155,22 +59,6 @@ def test_a_study_file_registers_once_however_often_it_is_loaded(tmp_path):
     load_in_worker((carried[str(file)],))
     assert METHODS.get("once") is first
     assert carried[str(file)].text == file.read_text()
-
-
-def test_a_trial_of_what_a_file_registers_is_given_by_a_command_that_names_the_file(tmp_path):
-    path = str(study_file(tmp_path, "in_file"))
-    study = load_study(path)
-    commands = TrainCommands(study.base, study.name, path)
-    for method in ("in_file", "bitfit"):
-        spec = resolve(study.base.with_values({"method": method, "seed": 3}, source="t"), Runtime())
-        words = shlex.split(commands.of(spec, {"method": method}))
-        assert words[:4] == ["harness", "train", "--study", path]
-        run = elsewhere(*words[1:], "--out", tmp_path / "runs")
-        assert run.returncode == 0, run.errors
-        assert (tmp_path / "runs/trials" / spec.trial_id).is_dir()
-    shipped = TrialRequest(method="lora")
-    words = shlex.split(commands.of(resolve(shipped, Runtime()), {}))
-    assert words[2:4] == ["--study", "depth_vs_position"]
 
 
 def test_a_study_file_that_takes_a_name_is_refused_and_leaves_nothing(tmp_path):

@@ -22,14 +22,14 @@ def is_known_anywhere(spec: TrialSpec) -> bool:
     return all(registry.is_found_without_a_file(name) for registry, name in _names(spec))
 
 
-def refuse_unregistered(spec: TrialSpec, *, data: bool = True) -> None:
-    """Whether a finished trial's method, backbone and, if it is needed, dataset are known here.
+def refuse_unregistered(spec: TrialSpec) -> None:
+    """Whether a finished trial's method, backbone and dataset are known here.
 
     Raises:
         UserError: one is not; asks for the study file that registers it.
     """
     for registry, name in _names(spec):
-        if (data or registry is not DATASETS) and not registry.knows(name):
+        if not registry.knows(name):
             raise UserError(
                 f"Trial {spec.trial_id} is of {registry.kind} {name!r}, which neither ships nor is "
                 "installed: name the study file that registers it with --study."
@@ -42,8 +42,7 @@ def _names(spec: TrialSpec) -> Iterator[tuple[Registry[Any], str]]:
     parts = spec.method.split("+")
     if len(parts) == 1 and METHODS.knows(spec.method):
         yield METHODS, spec.method
-        method = get_method(spec.method)
-        if method.wraps:
-            parts = method.unwrapped(method.parse_options(spec.options))[0].split("+")
+        if get_method(spec.method).wraps:  # its options cannot be read if the base is not known
+            parts = str(spec.options["base"]).split("+")
     for part in parts:
         yield METHODS, part

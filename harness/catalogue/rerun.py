@@ -32,13 +32,18 @@ def places(spec: TrialSpec) -> dict[str, str]:
     return weights | ({"--data-root": "FOLDER"} if spec.data.sha256 else {})
 
 
-def with_placement(spec: TrialSpec, method: str, options: dict[str, Any], file: str) -> str:
-    """The command that trains a method at the sites in a file as another trial was trained."""
+def with_placement(
+    spec: TrialSpec, method: str, options: dict[str, Any], placement: str, file: str | None
+) -> str:
+    """The command that trains a method, as another trial was trained, at the sites in a file.
+
+    `file` is the study file that registers what the trial is of, if there is one.
+    """
     defaults = options_of(spec.data.name, {}).model_dump(mode="json")
     own = {key: value for key, value in spec.data.options.items() if value != defaults[key]}
     base = TrialRequest(method=method, data=spec.data.model_copy(update={"options": own}))
     made = spec.model_copy(update={"method": method, "options": options, "changes": ()})
-    return TrainCommands(base, FALLBACK).of(made, {"options": options}, file)
+    return TrainCommands(base, FALLBACK, file).of(made, {"options": options}, placement)
 
 
 def study_file(line: str | None) -> str | None:
@@ -104,6 +109,7 @@ class TrainCommands:
             "data": (self._start.data, spec.data),
             "recipe": (self._start.recipe, spec.recipe),
         }
+        idle = spec.recipe.idle
         for part, (at_start, own) in parts.items():
             start = at_start.model_dump(mode="json")
             for key, value in own.model_dump(mode="json").items():
@@ -113,6 +119,10 @@ class TrainCommands:
                     asked = _named("data.options", self._base.data.options, cell)
                     other = is_own or spec.data.name != self._base.data.name
                     value = {k: v for k, v in value.items() if other or k in asked}
+                if (part == "recipe" and key in idle) or (
+                    key == "val_fraction" and spec.data.dev_per_class
+                ):
+                    continue  # without effect, so refused where it is set
                 if is_own or value != start[key]:
                     yield f"{part}.{key}", value
 

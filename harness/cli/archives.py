@@ -15,6 +15,7 @@ from harness.cli.options import (
     data_root_option,
     device_option,
     examples,
+    file_option,
     out_option,
     study_file_option,
     weights_option,
@@ -38,7 +39,7 @@ EXIT_DISAGREE = 1
     )
 )
 @click.argument("run")
-@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@file_option
 @out_option
 def archive(run: str, path: str, out: str) -> None:
     """Put a run, finished or not, into one Parquet file for `harness import` and `verify`.

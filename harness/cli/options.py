@@ -34,6 +34,14 @@ out_option = click.option(
     callback=_place,
     help="Folder of the store and the reports.",
 )
+file_option = click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(dir_okay=False),
+    callback=_place,
+    help="To write.",
+)
 device_option = click.option(
     "--device", help="cpu, cuda or cuda:N.  [default: cuda if there is one]"
 )
@@ -60,9 +68,9 @@ objective_option = click.option(
 )
 
 
-def _run_study_file(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+def _run_study_file(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
     """Run a study file, for what it registers."""
-    if path is not None:
+    if path is not None and not context.resilient_parsing:
         from harness.catalogue.studies import load_study
 
         if not path.endswith(".py"):

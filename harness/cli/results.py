@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import examples, out_option, study_file_option
+from harness.cli.options import examples, file_option, out_option, study_file_option
 from harness.cli.show import print_table, write_beside, write_report
 from harness.errors import UserError
 
@@ -38,10 +38,12 @@ MOST_FAILURES = 5
     "by the trial's seed.",
 )
 @click.option("--value", type=float, help="[default: 0.5 for threshold, else half the sites]")
-@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
-@study_file_option()
+@file_option
+@study_file_option(is_passed_on=True)
 @out_option
-def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, out: str) -> None:
+def derive(
+    trials: tuple[str, ...], rule: str, value: float | None, path: str, study: str | None, out: str
+) -> None:
     """Turn learned strengths into a fixed placement, a JSON file, for any method.
 
     TRIALS are ids, or a run made with `train --controls`; the strengths of several are averaged.
@@ -62,7 +64,7 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
     records = _that_learned(trials, Path(out))
     learned = [record.learned for record in records if record.learned is not None]
     spec = records[0].spec
-    refuse_unregistered(spec, data=False)
+    refuse_unregistered(spec)
     method = get_method(spec.method)
     parsed = method.parse_options(spec.options)
     base, options = method.unwrapped(parsed)
@@ -82,13 +84,14 @@ def derive(trials: tuple[str, ...], rule: str, value: float | None, path: str, o
         value=value,
         trials=tuple(record.trial_id for record in records),
     )
+    command = with_placement(spec, base, options, path, study)
     write_atomically(Path(path), content.model_dump_json(indent=1))
     place = "" if out == OUT else f" --out {shlex.quote(out)}"
     strengths = list(content.placement.root.values())
     click.echo(
         f"Wrote {path}: {len(strengths)} of {len(learned[0])} sites, strengths "
         f"{min(strengths):.3g} to {max(strengths):.3g}.\n"
-        f"Next: {with_placement(spec, base, options, path)}{place}"
+        f"Next: {command}{place}"
     )
 
 
@@ -124,7 +127,7 @@ def _that_learned(names: tuple[str, ...], root: Path) -> list[TrialRecord]:
     )
 )
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@file_option
 @out_option
 def tabulate(runs: tuple[str, ...], path: str, out: str) -> None:
     """Put a finished sweep into one table, for searches to be replayed on.

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from harness.data.dataset import Dataset
 from harness.data.dev_set import DevSet
-from harness.data.listing import Listing
+from harness.data.listing import Item, Listing
 from harness.errors import UserError, code_of
 from harness.registry import Registry, unlike
 from harness.spec import Frozen, validated
@@ -131,24 +131,19 @@ def listing_of(name: str, options: Frozen, root: Path) -> Listing:
 
 
 def _refuse_unsound(name: str, listing: Listing) -> None:
-    """Whether every image has a class, and is on one side of the split.
+    """Whether every image has a class, and no class is in two groups.
 
     Raises:
-        UserError: one has none, or is in train and in test.
+        UserError: one has none, or is in two.
     """
     for item in (*listing.train, *listing.test):
+        if not (isinstance(item, Item) and isinstance(item.label, (int, np.integer))):
+            raise UserError(f"Dataset {name!r} lists {item!r}, not an Item with a number as label.")
         if not 0 <= item.label < len(listing.classes):
             raise UserError(
                 f"Dataset {name!r} gives {item.path!r} the label {item.label}, and has "
                 f"{len(listing.classes)} classes, counted from 0."
             )
-    both = {(item.path, item.box) for item in listing.train}
-    both &= {(item.path, item.box) for item in listing.test}
-    if both:
-        raise UserError(
-            f"Dataset {name!r} lists {len(both):,} of its images in train and in test, such as "
-            f"{min(path for path, _ in both)!r}."
-        )
     _refuse_overlap(name, listing.groups or {}, len(listing.classes))
 
 

@@ -154,7 +154,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
     values, file = with_weights(asked.settings, asked.weights)
     request = request.with_values(values, source="--set")
     refuse_idle(request.recipe, values)
-    asked.place.store.refuse_unmakeable()
+    asked.place.store.refuse_unmakeable(is_dry=asked.place.is_dry)
     refuse_root(asked.place, [request.data.name])
     runtime = make_runtime(asked.place, request.backbone, file, console, keep_weights=True)
     for seed in seeds:

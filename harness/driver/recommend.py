@@ -103,7 +103,7 @@ def plan_recommendation(asked: RecommendRequest, console: Console) -> RecommendP
         raise refused(budget)
     values, file = with_weights(_settings(asked), asked.weights)
     study, names = recommending(known_study(asked.study), values)
-    asked.place.store.refuse_unmakeable()
+    asked.place.store.refuse_unmakeable(is_dry=asked.place.is_dry)
     refuse_root(asked.place, [study.base.data.name])
     runtime = make_runtime(asked.place, study.base.backbone, file, console)
     run_name = study.name + variant(values)

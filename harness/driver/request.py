@@ -50,7 +50,7 @@ knows what lies there by its hash."""
 
 
 MOST_SEEDS = 10_000
-"""Of a command: far more than anyone trains, and few enough to be listed."""
+"""Of a run: far more than anyone trains, and few enough to be listed."""
 
 
 def check(flag: str, value: object, allowed: object) -> None:
@@ -144,6 +144,8 @@ class PlaceRequest:
 
     def __post_init__(self) -> None:
         check("on-bad-image", self.on_bad_image, OnBad)
+        if not self.out:
+            raise UserError("--out is empty: name a place, or leave it out.")
         parse_size(self.cache)
         check_logs(self.log)
 

@@ -84,7 +84,7 @@ def prepare(
     Raises:
         UserError: one of the requests makes no sense, or names something that is not there.
     """
-    place.store.refuse_unmakeable()
+    place.store.refuse_unmakeable(is_dry=place.is_dry)
     settings, file = with_weights(asked.settings, asked.weights)
     study, run_name = asked_study(asked, settings)
     if place.data_root is not None or place.on_bad_image == "skip":  # every cell is looked at

@@ -127,7 +127,7 @@ def load_export(folder: Path, weights: Path | None = None, device: str = "cpu") 
             f"--weights {weights}: {known.spec.backbone.name} had its weights from no file; leave "
             "it out."
         )
-    refuse_unregistered(known.spec, data=False)
+    refuse_unregistered(known.spec)
     fix_arithmetic()
     there = torch.device(device)
     classifier = classifier_of(known, state, there, weights)

@@ -21,9 +21,11 @@ from harness.data.contract import drawn_images, is_drawn, options_of
 from harness.data.dataset import Dataset, Images, Split, normalised, one_of, split
 from harness.data.dev_set import for_seed
 from harness.data.packed import PackedImages, load_packed
-from harness.insertion.method import attach
+from harness.errors import UserError
+from harness.insertion.attachment import Attachment
+from harness.insertion.method import attach, get_method
 from harness.model.backbones import input_size, load_backbone, refuse_images
-from harness.model.blocks import Backbone
+from harness.model.blocks import Backbone, dims_of
 from harness.model.cut import Cuts, cuts_of
 from harness.model.heads import make_head
 from harness.model.precision import held_in_bf16
@@ -152,7 +154,8 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
     """The trial's classifier; afterwards the shared backbone is as it was before, or is given up.
 
     Raises:
-        UserError: the backbone or the data cannot be had as asked for.
+        UserError: the backbone or the data cannot be had as asked for, or the method trains another
+            number of values than it says.
     """
     prepared = prepare(spec, runtime)
     try:
@@ -164,11 +167,24 @@ def attached(spec: TrialSpec, runtime: Runtime) -> Iterator[tuple[Classifier, Pr
         raise
     held = held_in_bf16(prepared.backbone) if _is_all_bf16(spec) else nullcontext()
     try:
+        _refuse_miscounted(spec, attachment, prepared.backbone)
         head = make_head(spec.recipe, prepared.class_means, spec.seed)
         with held:
             yield Classifier(prepared.backbone, attachment, head), prepared
     finally:
         attachment.detach()
+
+
+def _refuse_miscounted(spec: TrialSpec, attachment: Attachment, backbone: Backbone) -> None:
+    method = get_method(spec.method)
+    options = method.parse_options(spec.options)
+    expected = method.expected_params(dims_of(backbone), spec.placement, options)
+    trained = sum(each.numel() for each in attachment.parameters() if each.requires_grad)
+    if trained != expected:
+        raise UserError(
+            f"Method {spec.method!r} trains {trained:,} values, and its expected_params says "
+            f"{expected:,}: one of them is wrong."
+        )
 
 
 def _is_all_bf16(spec: TrialSpec) -> bool:

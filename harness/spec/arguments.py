@@ -11,8 +11,9 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
 from itertools import starmap
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -39,7 +40,10 @@ def with_plain_arguments(**later: str) -> Callable[[Callable[P, R]], Callable[P,
 
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
             names = {**function.__globals__, **dict(starmap(_imported, later.items()))}
             for name, value in bound.arguments.items():
                 bound.arguments[name] = made = _plain(value)
@@ -57,11 +61,15 @@ def _imported(name: str, module: str) -> tuple[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Without numpy's and torch's types, however deep."""
+    """Without numpy's and torch's types, however deep; what is read once is a list."""
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
         return {key: _as_setting(each) for key, each in value.items()}
+    if isinstance(value, (Iterator, KeysView, ValuesView)):
+        return list(map(_plain, value))
+    if isinstance(value, os.PathLike):
+        return Path(value)
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 

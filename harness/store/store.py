@@ -167,8 +167,9 @@ class Store:
         self.root = root
         self.trials = root / "trials"
 
-    def refuse_unmakeable(self) -> None:
-        """See that the store's folder can be made and written into, before anything is computed.
+    def refuse_unmakeable(self, *, is_dry: bool = False) -> None:
+        """See that the store's folder can be made, and written into if it is there and the run is
+        not `is_dry`, before anything is computed.
 
         Raises:
             UserError: it cannot; names the reason.
@@ -179,7 +180,7 @@ class Store:
             for each in reversed(lacking):
                 each.mkdir()
                 made.append(each)
-            for each in (self.root, self.trials):
+            for each in () if is_dry else (self.root, self.trials):
                 if each.is_dir():
                     TemporaryFile(dir=each).close()
         except FileExistsError:

@@ -141,8 +141,7 @@ class Study(Frozen):
         """The study's small version: shortened axes, single values set on the base, one seed.
 
         Raises:
-            UserError: an axis has no such value, a trial no such field, or a field that is no axis
-                is given several.
+            UserError: an axis has no such value, or a trial no such field.
         """
         parts = [part for part in (*self.axes, *self.space) if isinstance(part, Axis)]
         for axis in parts:
@@ -155,12 +154,6 @@ class Study(Frozen):
             values = self.smoke.get(part.field) if isinstance(part, Axis) else None
             return part if values is None else part.model_copy(update={"values": values})
 
-        for field, values in self.smoke.items():
-            if len(values) > 1 and field not in {part.field for part in parts}:
-                raise UserError(
-                    f"smoke of study {self.name}: {field} is no axis of it, so it takes one value, "
-                    f"not {', '.join(map(in_words, values))}."
-                )
         lengths = {a.field for a in parts if a in self.axes or a.settings}
         axes, space = tuple(map(shortened, self.axes)), tuple(map(shortened, self.space))
         fixed = {field: values[0] for field, values in self.smoke.items() if field not in lengths}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.catalogue.registered import is_known_anywhere
 from harness.catalogue.rerun import study_file
 from harness.catalogue.studies import study_names
 from harness.console import duration
@@ -25,9 +26,10 @@ from harness.reports.numbers.searches import Searches
 from harness.reports.numbers.sweep import Choice
 from harness.reports.text.names import SHOWN_WORDS, cell_words, data_words, split_words
 from harness.reports.text.numbers import chosen_by, signed, with_interval
-from harness.spec import DataSpec
+from harness.spec import DataSpec, TrialSpec
 from harness.store.records import TrialRecord
 from harness.store.search_log import tells
+from harness.store.store import Store
 
 SHOWN_TESTS = f"% {SHOWN_WORDS}"
 NO_TEST = "none yet"
@@ -49,8 +51,9 @@ def sweep_brief(name: str, line: str | None, run: Run, choice: Choice | None) ->
     select = chosen_by(scale, row[run.select], row[f"{run.select}_ci"])
     best = f"best {scale.words} on {split_words(run)}: {select}{scale.unit}"
     own = run.trials[run.cell_numbers == row.name]
-    can_export = bool((own["status"] == "COMPLETE").any())
-    export = _export(("export", name, "--best", "best"), run.study.base.backbone.weights, line)
+    whole = own[own["status"] == "COMPLETE"]["trial_id"]
+    spec = None if whole.empty else Store(run.store).spec(whole.iloc[0])
+    export = () if spec is None else _export(("export", name, "--best", "best"), spec, line)
     return Brief(
         title="Choice",
         choice=f"{cell_words(run, choice.cell)} ({best})",
@@ -58,7 +61,7 @@ def sweep_brief(name: str, line: str | None, run: Run, choice: Choice | None) ->
         hindsight=_sweep_hindsight(run, choice),
         cost=cost,
         caveat=_clauses(_sweep_caveats(run, choice, own["status"], counts)),
-        next=again if lacking else export if can_export else (),
+        next=again if lacking else export,
     )
 
 
@@ -284,13 +287,13 @@ def _export_best(
         return ()
     best = max(whole, key=lambda record: record.objective(objective))
     words = ("export", best.trial_id, "--weights", "best")
-    return _export(words, best.spec.backbone.weights, line)
+    return _export(words, best.spec, line)
 
 
-def _export(words: tuple[str, ...], weights: str, line: str | None) -> tuple[str, ...]:
+def _export(words: tuple[str, ...], spec: TrialSpec, line: str | None) -> tuple[str, ...]:
     """With the file of the backbone and the study, where the trial cannot be made without."""
-    file = ("--backbone", "FILE") if weights == "file" else ()
-    study = study_file(line)
+    file = ("--backbone", "FILE") if spec.backbone.weights == "file" else ()
+    study = None if is_known_anywhere(spec) else study_file(line)
     return (*words, *file, *(("--study", study) if study else ()))
 
 
