@@ -43,6 +43,6 @@ def _names(spec: TrialSpec) -> Iterator[tuple[Registry[Any], str]]:
     if len(parts) == 1 and METHODS.knows(spec.method):
         yield METHODS, spec.method
         if get_method(spec.method).wraps:  # its options cannot be read if the base is not known
-            parts = str(spec.options["base"]).split("+")
+            parts = str(spec.options.get("base", spec.method)).split("+")
     for part in parts:
         yield METHODS, part
