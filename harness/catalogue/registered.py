@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.data.contract import DATASETS
 from harness.errors import UserError
-from harness.insertion.method import METHODS, get_method
-from harness.model.backbones import BACKBONES
 from harness.registry import Registry
 from harness.spec import TrialSpec
 
@@ -37,6 +34,11 @@ def refuse_unregistered(spec: TrialSpec) -> None:
 
 
 def _names(spec: TrialSpec) -> Iterator[tuple[Registry[Any], str]]:
+    # Reports of what ships never ask, and need no torch.
+    from harness.data.contract import DATASETS
+    from harness.insertion.method import METHODS, get_method
+    from harness.model.backbones import BACKBONES
+
     yield BACKBONES, spec.backbone.name
     yield DATASETS, spec.data.name
     parts = spec.method.split("+")

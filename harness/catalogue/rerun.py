@@ -14,7 +14,6 @@ from typing import Any
 
 from harness.catalogue.registered import is_known_anywhere
 from harness.catalogue.studies import load_study, study_names, typed_name
-from harness.data.contract import options_of
 from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
 from harness.study.study import Study
 
@@ -39,6 +38,8 @@ def with_placement(
 
     `file` is the study file that registers what the trial is of, if there is one.
     """
+    from harness.data.contract import options_of
+
     defaults = options_of(spec.data.name, {}).model_dump(mode="json")
     own = {key: value for key, value in spec.data.options.items() if value != defaults[key]}
     base = TrialRequest(method=method, data=spec.data.model_copy(update={"options": own}))
@@ -73,7 +74,9 @@ class TrainCommands:
 
         Its sites and their strengths are in the file `placement`, if there is one.
         """
-        file = None if is_known_anywhere(spec) else self._file
+        file = self._file
+        if file is not None and is_known_anywhere(spec):
+            file = None
         words = ["harness", "train", "--study", file or self._study, "--method", spec.method]
         settings = dict(self._settings(spec, cell, is_own=file is not None))
         found = _as_product(spec)

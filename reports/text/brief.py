@@ -293,8 +293,9 @@ def _export_best(
 def _export(words: tuple[str, ...], spec: TrialSpec, line: str | None) -> tuple[str, ...]:
     """With the file of the backbone and the study, where the trial cannot be made without."""
     file = ("--backbone", "FILE") if spec.backbone.weights == "file" else ()
-    study = None if is_known_anywhere(spec) else study_file(line)
-    return (*words, *file, *(("--study", study) if study else ()))
+    study = study_file(line)
+    is_needed = study is not None and not is_known_anywhere(spec)
+    return (*words, *file, *(("--study", study) if is_needed else ()))
 
 
 def _options(words: Sequence[str], flags: Sequence[str]) -> list[str]:
