@@ -173,7 +173,7 @@ def test_a_training_says_its_score_and_its_seeds(tmp_path):
 
 def test_what_a_study_file_registers_is_exported_with_that_file(tmp_path, monkeypatch):
     results, ids = trained(tmp_path, [(0.5, 0.4)])
-    is_known = "harness.reports.text.brief.is_known_anywhere"
+    is_known = "harness.catalogue.registered.is_known_anywhere"
     monkeypatch.setattr(is_known, lambda spec: False)
     results._line = "harness train --method mine --study lab/mine.py --seed 0"
     next_ = ("export", ids[0], "--weights", "best", "--study", "lab/mine.py")

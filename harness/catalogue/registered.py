@@ -19,6 +19,11 @@ def is_known_anywhere(spec: TrialSpec) -> bool:
     return all(registry.is_found_without_a_file(name) for registry, name in _names(spec))
 
 
+def file_needed(file: str | None, spec: TrialSpec) -> str | None:
+    """The study file that a command for a trial must name; None: it needs none."""
+    return None if file is None or is_known_anywhere(spec) else file
+
+
 def refuse_unregistered(spec: TrialSpec) -> None:
     """Whether a finished trial's method, backbone and dataset are known here.
 

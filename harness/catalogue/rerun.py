@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.catalogue.registered import is_known_anywhere
+from harness.catalogue.registered import file_needed
 from harness.catalogue.studies import load_study, study_names, typed_name
 from harness.spec import Frozen, Placement, TrialRequest, TrialSpec
 from harness.study.study import Study
@@ -74,9 +74,7 @@ class TrainCommands:
 
         Its sites and their strengths are in the file `placement`, if there is one.
         """
-        file = self._file
-        if file is not None and is_known_anywhere(spec):
-            file = None
+        file = file_needed(self._file, spec)
         words = ["harness", "train", "--study", file or self._study, "--method", spec.method]
         settings = dict(self._settings(spec, cell, is_own=file is not None))
         found = _as_product(spec)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +13,7 @@ from harness.cli.options import (
     data_root_option,
     examples,
     out_option,
+    settings_option,
     study_file_option,
 )
 from harness.cli.show import print_table
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from harness.data.long_tail import Counts
     from harness.data.pack import OnBad
     from harness.spec import Frozen, Recipe
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_PROBLEMS = 1
 CROPS = ("recipe.augment", "recipe.crop_scale_min")
@@ -48,15 +46,9 @@ def data() -> None:
 dataset_name = click.argument("name")
 
 
-def _set_option(reads: str) -> Callable[[F], F]:
-    return click.option(
-        "--set", "settings", multiple=True, metavar="FIELD=VALUE", help=f"{reads}; repeatable."
-    )
-
-
-OPTION = "Change an option of the dataset, e.g. data.options.imbalance=100"
-options_option = _set_option(OPTION)
-crops_option = _set_option(f"{OPTION}, or {' or '.join(CROPS)}")
+OPTION = "an option of the dataset, e.g. data.options.imbalance=100"
+options_option = settings_option(OPTION)
+crops_option = settings_option(f"{OPTION}, or {' or '.join(CROPS)}")
 
 
 @data.command(

@@ -95,13 +95,20 @@ def study_file_option(*, is_passed_on: bool = False) -> Callable[[F], F]:
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Trials at once.  [default: 1 per core/GPU]"
 )
-set_option = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change any field of the trial, e.g. recipe.epochs=5; repeatable.",
-)
+
+
+def settings_option(changes: str) -> Callable[[F], F]:
+    """`--set`, with words on what it changes."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help=f"Change {changes}; repeatable.",
+    )
+
+
+set_option = settings_option("any field of the trial, e.g. recipe.epochs=5")
 only_option = click.option(
     "--only",
     multiple=True,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.catalogue.registered import is_known_anywhere
+from harness.catalogue.registered import file_needed
 from harness.catalogue.rerun import study_file
 from harness.catalogue.studies import study_names
 from harness.console import duration
@@ -293,9 +293,8 @@ def _export_best(
 def _export(words: tuple[str, ...], spec: TrialSpec, line: str | None) -> tuple[str, ...]:
     """With the file of the backbone and the study, where the trial cannot be made without."""
     file = ("--backbone", "FILE") if spec.backbone.weights == "file" else ()
-    study = study_file(line)
-    is_needed = study is not None and not is_known_anywhere(spec)
-    return (*words, *file, *(("--study", study) if is_needed else ()))
+    study = file_needed(study_file(line), spec)
+    return (*words, *file, *(("--study", study) if study else ()))
 
 
 def _options(words: Sequence[str], flags: Sequence[str]) -> list[str]:
