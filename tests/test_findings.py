@@ -92,6 +92,7 @@ def archives(tmp_path_factory):
             return place
         patch.setattr(reading, "load_study", few_seeds)
         patch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+        patch.setattr(searched, "MONTE_CARLO", 100.0)
         for kind in KINDS:
             archive(place, tmp_path_factory.mktemp("store"), kind)
         searched.replay(read_scenario("synth_rs", place))
@@ -131,6 +132,7 @@ def once_read(archives):
 def scenario(once_read, monkeypatch):
     monkeypatch.setattr(reading, "load_study", few_seeds)
     monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+    monkeypatch.setattr(searched, "MONTE_CARLO", 100.0)
     return once_read
 
 
@@ -379,6 +381,7 @@ def test_replays_go_on_where_they_stopped_and_before_nothing_is_concluded(
 ):
     monkeypatch.setattr(reading, "load_study", few_seeds)
     monkeypatch.setattr(searched, "REPEATS", {"gp": 1, "tpe": 3})
+    monkeypatch.setattr(searched, "MONTE_CARLO", 100.0)
     for path in archives.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     scenario = read_scenario("synth_rs", tmp_path)

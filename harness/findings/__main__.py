@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,9 +72,12 @@ def main() -> None:
     )
     again = parser.parse_args().replay
     scenarios = [read_scenario(name, ARCHIVES) for name in SCENARIOS]
-    for scenario in scenarios if again else []:
-        if scenario.is_whole:
-            print(replay(scenario))
+    if again:
+        # forked processes would share threads that torch has started
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            for scenario in scenarios:
+                if scenario.is_whole:
+                    print(replay(scenario, pool.map))
     made = make(scenarios)
     for path, text in made.texts.items():
         path.parent.mkdir(exist_ok=True)

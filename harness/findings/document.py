@@ -26,7 +26,7 @@ from harness.findings.claims import (
     overhead_of,
 )
 from harness.findings.scenario import Scenario
-from harness.findings.searched import replayed
+from harness.findings.searched import MONTE_CARLO, monte_carlo, replayed
 from harness.findings.strengths import strengths_table
 from harness.reports.numbers.statistics import mean_and_half_width
 from harness.reports.numbers.verdict import Contrast
@@ -34,8 +34,6 @@ from harness.reports.text.numbers import with_interval
 
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = {"synth_rs": "synth-rs (synthetic)", "mstar": "MSTAR (SAR)", "aid": "AID (optical)"}
-MONTE_CARLO = 0.1
-"""Of docs/protocol.md, *Arms at 12 runs*."""
 Found = Mapping[str, Mapping[str, Contrast]]
 """Scenario -> claim's key -> verdict; of whole scenarios."""
 
@@ -170,8 +168,7 @@ def _arms(scenario: Scenario, arms: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _monte_carlo(arms: Mapping[str, pd.DataFrame]) -> str:
-    """The errors of a seed are averaged, as if all seeds shared the chance of their replays."""
-    errors = {name: own["monte_carlo"].mean() for name, own in arms.items() if "monte_carlo" in own}
+    errors = {name: monte_carlo(own) for name, own in arms.items() if "monte_carlo" in own}
     parts = [f"{name} {error:.2f}" for name, error in errors.items()]
     said = f"Standard error that replaying leaves to a mean, at most: {', '.join(parts)} points."
     if max(errors.values()) > MONTE_CARLO:

@@ -8,8 +8,7 @@ others. Owns: these replays and their file. Must not know: contrasts, words.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -31,7 +30,11 @@ from harness.store.store import Store
 from harness.store.table import Table, read_table, tabulate
 
 REPEATS = {"gp": 200, "tpe": 500}
-"""Search -> times that it is replayed within every seed."""
+"""Search -> times that it is replayed within every seed, at least."""
+MONTE_CARLO = 0.1
+"""Of docs/protocol.md, *Arms at 12 runs*: points of standard error that replaying may leave."""
+MORE = 100
+"""Further replays of every seed, before the error is looked at again."""
 COLUMNS = ["seed", "search", "trial_id", "times", "runs"]
 
 
@@ -80,33 +83,66 @@ def chosen_in_replays(scenario: Scenario, name: str) -> dict[int, dict[str, floa
     return found
 
 
-def replay(scenario: Scenario) -> Path:
-    """Replay every search within every seed, and keep what they chose; the file.
+def monte_carlo(by_seed: pd.DataFrame) -> float:
+    """Standard error that replaying leaves to the mean of `searched_by_seed`, in points, at most:
+    a seed's is averaged, as if all shared the chance of their replays."""
+    return float(by_seed["monte_carlo"].mean())
 
-    It is written after every seed, and seeds that it has of these scores are not replayed again.
+
+def replay(scenario: Scenario, spread: Callable[..., Iterable[pd.DataFrame]] = map) -> Path:
+    """Replay every search within every seed, until `MONTE_CARLO` holds; the file of their choices.
+
+    It is written after every seed, and what it has of these scores is not replayed again. `spread`
+    is `map`, or that of a pool of processes.
     """
+    wanted = dict(REPEATS)
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        table_of(scenario, place)
+        while wanted:
+            _replay_up_to(wanted, scenario, place, spread)
+            wanted = {
+                name: repeats + MORE
+                for name, repeats in wanted.items()
+                if monte_carlo(searched_by_seed(scenario, name)) > MONTE_CARLO
+            }
+    return kept_at(scenario)
+
+
+def _replay_up_to(
+    wanted: Mapping[str, int],
+    scenario: Scenario,
+    place: Path,
+    spread: Callable[..., Iterable[pd.DataFrame]],
+) -> None:
     path, scores, kept = kept_at(scenario), _digest(scenario), _kept(scenario)
     rows = kept[kept["scores"] == scores].drop(columns="scores")
-    with TemporaryDirectory() as place:
-        table = table_of(scenario, Path(place))
-        for seed in scenario.seeds:
-            if seed in set(rows["seed"]):
-                continue
-            own = pd.DataFrame(_choices(table, seed, Path(place)), columns=COLUMNS)
-            rows = pd.concat([rows, own] if len(rows) else [own])
-            rows = rows.sort_values("seed", kind="stable")
-            rows.assign(scores=scores).to_csv(path, index=False, lineterminator="\n")
-    return path
+    done = rows.groupby(["seed", "search"])["times"].sum().to_dict()
+    due = [
+        (place, seed, name, range(done.get((seed, name), 0), repeats))
+        for seed in scenario.seeds
+        for name, repeats in wanted.items()
+    ]
+    for own in spread(_choices, [each for each in due if each[-1]]):
+        rows = _added(rows, own)
+        rows.assign(scores=scores).to_csv(path, index=False, lineterminator="\n")
 
 
-def _choices(table: Table, seed: int, place: Path) -> Iterator[tuple[int, str, str, int, float]]:
-    """What each search chose in a seed, how often, and what was paid for it on average."""
-    for name, repeats in REPEATS.items():
-        ends = list(replays(table, name, seed, range(repeats), place))
-        times = Counter(each.trial_id for each in ends)
-        for trial_id, count in sorted(times.items()):
-            paid = [each.runs for each in ends if each.trial_id == trial_id]
-            yield seed, name, trial_id, count, round(float(np.mean(paid)), 4)
+def _choices(due: tuple[Path, int, str, range]) -> pd.DataFrame:
+    """What a search chose in a seed, how often, and what was paid for it on average."""
+    place, seed, name, repeats = due
+    ends = list(replays(read_table(_table_in(place)), name, seed, repeats, place))
+    rows = pd.DataFrame(ends, columns=Choice._fields).assign(seed=seed, search=name, times=1)
+    return _added(rows[COLUMNS])
+
+
+def _added(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Of all parts, a row per trial."""
+    rows = pd.concat([part for part in parts if len(part)])
+    rows["runs"] *= rows["times"]
+    sums = rows.groupby(["seed", "search", "trial_id"], as_index=False)[["times", "runs"]].sum()
+    sums["runs"] = (sums["runs"] / sums["times"]).round(4)
+    return sums[COLUMNS]
 
 
 def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> Iterator[Choice]:
@@ -141,12 +177,16 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
 def table_of(scenario: Scenario, place: Path, kind: str = "lora") -> Table:
     """An archive as a table that searches can be replayed on, made in an empty folder."""
     [imported] = import_archives([scenario.archive(kind)], Store(place / "store"))
-    tabulate([imported.run], place / "table.parquet")
-    return read_table(place / "table.parquet")
+    tabulate([imported.run], _table_in(place))
+    return read_table(_table_in(place))
+
+
+def _table_in(place: Path) -> Path:
+    return place / "table.parquet"
 
 
 def replayed(scenario: Scenario) -> tuple[int, ...]:
-    """The seeds in which the searches were replayed.
+    """The seeds in which every search was replayed.
 
     Raises:
         UserError: the replays that are kept are of other scores.
@@ -157,7 +197,8 @@ def replayed(scenario: Scenario) -> tuple[int, ...]:
             f"{kept_at(scenario)} was made from other scores than the archive of {scenario.name} "
             "has now: make it again with `python -m harness.findings --replay`."
         )
-    return tuple(sorted(map(int, set(kept["seed"]))))
+    found = (set(kept.loc[kept["search"] == name, "seed"]) for name in REPEATS)
+    return tuple(sorted(map(int, set.intersection(*found))))
 
 
 def _read(scenario: Scenario) -> pd.DataFrame:
