@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from support.cli import harness
 from support.few import SET
 
+from harness.console import SILENT
+from harness.driver import logged
+from harness.engines.base import Ended
 from harness.export import loggers
 from harness.store.store import Store
 
@@ -64,6 +69,40 @@ def test_trials_are_logged_and_a_logger_that_breaks_loses_none(tmp_path, monkeyp
 
     again = harness(*TRAIN, "--out", tmp_path, "--log", "tensorboard:a")
     assert again.exit_code == 0 and len(whole.calls) == 4  # known trials are not logged anew
+
+
+def test_a_paused_trial_that_goes_on_at_once_is_followed_to_its_end(monkeypatch):
+    """Though its logger was still busy with its beginning."""
+    monkeypatch.setattr(logged, "settings", lambda spec: {})
+    monkeypatch.setattr(logged, "scalars", lambda row: {})
+    monkeypatch.setattr(logged, "finals", lambda record: {})
+    begun, may_go_on = Event(), Event()
+
+    class Busy(Kept):
+        def begin(self, *what):
+            super().begin(*what)
+            begun.set()
+            may_go_on.wait(10)
+
+    spec = SimpleNamespace(method="lora", seed=0, trial_id="a")
+    epochs, ended = [{"epoch": 0}], SimpleNamespace(status="PRUNED")
+    store = SimpleNamespace(history=lambda key: epochs, record=lambda key: ended)
+    inner = SimpleNamespace(
+        slots=1, submit=lambda spec: None, next=lambda: Ended(spec, None), close=lambda: None
+    )
+    busy = Busy()
+    engine = logged.LoggedEngine(inner, store, logged.Logs({"busy": busy}, SILENT))
+    engine.submit(spec)
+    assert begun.wait(10)
+    engine.next()
+    engine.submit(spec)
+    may_go_on.set()
+    epochs.append({"epoch": 1})
+    ended.status = "COMPLETE"
+    engine.next()
+    engine.close()
+    assert [call[0] for call in busy.calls] == ["begin", "log", "log", "end"]
+    assert busy.calls[-1][1:4] == ("a", "COMPLETE", 2)
 
 
 def test_mistakes_are_one_sentence_before_anything_is_computed(tmp_path, monkeypatch):

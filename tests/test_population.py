@@ -9,6 +9,9 @@ import pytest
 from support.populations import ALPHAS, live, population
 from support.searches import PLANE, lines, study
 
+from harness.errors import UserError
+from harness.study.axes import Axis
+
 
 def test_a_population_costs_its_members_and_no_more(tmp_path):
     ends = live(population(tmp_path / "log"))
@@ -124,3 +127,23 @@ def test_numbers_of_a_range_are_moved_by_a_factor_within_it(tmp_path):
             steps.add(round(change["values"]["alpha"] / now, 6))
             now = change["values"]["alpha"]
     assert {0.8, 1.2} < steps  # and values drawn anew
+
+
+def test_a_population_that_has_gone_on_keeps_its_size(tmp_path):
+    log = tmp_path / "log"
+    live(population(log), most=3)
+    assert len(live(population(log, size=10), most=7)) == 7  # nobody was ranked yet
+    live(population(log, size=10))
+    with pytest.raises(UserError, match=r"begun with 10 members, .* the same --budget again"):
+        population(log, size=12)
+    assert live(population(log, size=10)) == []
+
+
+def test_a_copy_keeps_a_strength_of_which_there_is_one(tmp_path):
+    rates = Axis(field="recipe.lr", values=(0.1, 0.2, 0.4, 0.8), label="lr")
+    only = study(axes=(Axis(field="alpha", values=(1.0,), label="alpha"), rates))
+    live(population(tmp_path / "log", size=4, made=only))
+    cells = [event["cell"] for event in lines(tmp_path / "log", "ask")]
+    changed = [change["values"] for cell in cells for change in cell.get("changes", [])]
+    assert changed and {change["alpha"] for change in changed} == {1.0}
+    assert {change["recipe.lr"] for change in changed} <= {*rates.values}

@@ -24,6 +24,7 @@ from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search.recommend import RATE_TRIALS, RATES, Key, Steps, places_on
 from harness.spec import LINEAR_POSITIONS, BackboneSpec
+from harness.store import search_log
 from harness.store.search_log import asks, read_log
 from harness.testing import made
 
@@ -184,6 +185,20 @@ def test_it_goes_on_where_it_was_and_with_a_larger_budget(tmp_path, trained):
             ask.trial_id for ask in asks(_events(whole, tmp_path))
         ]
     assert len(trained) == 6
+
+
+def test_a_wave_is_written_at_once(tmp_path, trained, monkeypatch):
+    """A command that was killed in the midst of it would go on with another plan."""
+    written = []
+    append = search_log.append_line
+
+    def noted(path, *rows, **how):
+        written.append(sum("ask" in row for row in rows))
+        append(path, *rows, **how)
+
+    monkeypatch.setattr(search_log, "append_line", noted)
+    recommended(tmp_path, "--budget", "3runs")
+    assert written == [3, 0, 0, 0]
 
 
 def _events(text, folder):

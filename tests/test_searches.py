@@ -152,7 +152,7 @@ def test_a_torn_last_line_is_dropped_and_a_damaged_one_refused(tmp_path):
 
 def test_the_log_of_another_space_is_refused(tmp_path):
     run(search("sobol", tmp_path / "log"), most=3)
-    with pytest.raises(UserError, match="another search or space"):
+    with pytest.raises(UserError, match="another search, space or seed"):
         search("sobol", tmp_path / "log", name="other")
 
 

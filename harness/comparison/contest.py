@@ -178,11 +178,11 @@ def contest_fields(
     Raises:
         UserError: the controls are not those of such trials.
     """
-    seconds = 0.0
+    seconds: dict[tuple[object, str], float] = {}  # of a trial that several runs have, once
     for folder in asked.tuning:
         ids = {trial.trial_id for trial in read_run(folder).asked}
-        ended = summaries(folder.store, ids)
-        seconds += sum(each.device_s for each in ended.values())
+        for trial_id, each in summaries(folder.store, ids).items():
+            seconds[folder.store.root.resolve(), trial_id] = each.device_s
     if asked.controls is not None:
         base, other = study.base, read_comparison(asked.controls).request
         if any(getattr(base, f) != getattr(other, f) for f in ("data", "backbone", "recipe")):
@@ -198,6 +198,6 @@ def contest_fields(
         "seeds": study.seeds,
         "workers": asked.workers,
         "tuning": tuple(folder.name for folder in asked.tuning),
-        "tuning_s": seconds,
+        "tuning_s": sum(seconds.values()),
         "controls": None if asked.controls is None else asked.controls.name,
     }

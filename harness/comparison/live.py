@@ -39,7 +39,7 @@ from harness.errors import UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
 from harness.search.base import Make, SearchMaker
-from harness.search.catalogue import POPULATION
+from harness.search.catalogue import POPULATION, may_pause
 from harness.search.plan import (
     default_trial,
     learning_cell,
@@ -114,7 +114,7 @@ class LiveComparison(SweepPlan):
                 another `SEMANTICS`.
         """
         names = asked.names([], several=bool(prepared.study.further))
-        kept = prepared.keeping(keep_checkpoints=POPULATION in names)
+        kept = prepared.keeping(keep_checkpoints=any(map(may_pause, names)))
         live = cls(asked=asked, prepared=kept, batch=kept.batch(keep=keep))
         for name in live._makers:
             if name == POPULATION or "+" in name:
@@ -168,6 +168,8 @@ class LiveComparison(SweepPlan):
         for log in folder.logs():
             beyond = Rankable(cells) if {*names} & {*rankings} else cells
             refuse_another(log, space, make, beyond=beyond)
+        fields = contest_fields(self.asked, study, names, learned, budget)
+        fields |= self.asked.repeats.fields(REPEATS_LIVE, names)
         unseen = range(max(study.seeds) + 1, max(study.seeds) + 1 + CONFIRM_SEEDS)
         with driving(folder.driver_mark), self.batch:
             cell = space.default_cell()
@@ -176,8 +178,7 @@ class LiveComparison(SweepPlan):
             record = self.prepared.store.record(full.trial_id)
             assert record is not None
             comparison = SearchComparison(
-                **contest_fields(self.asked, study, names, learned, budget),
-                **self.asked.repeats.fields(REPEATS_LIVE, names),
+                **fields,
                 table=None,
                 reference=_reference(cell, record, study.base.recipe.epochs),
                 confirm=confirm,
@@ -256,7 +257,7 @@ class LiveComparison(SweepPlan):
                 )
                 if self.batch.problem is not None:
                     raise self.batch.problem
-        if POPULATION in comparison.searches:
+        if any(map(may_pause, comparison.searches)):
             for trial in read_run(contest.folder).asked:
                 self.prepared.store.drop_checkpoint(trial.trial_id)
         return logs

@@ -229,6 +229,8 @@ class _Loop:
                 self.search.tell(outcome)
             except UserError as error:
                 self.problem = error
+        if outcome.status != record.status:  # it was stopped here, and trained on elsewhere
+            record = record.model_copy(update={"status": outcome.status})
         self.on_end(record, is_fresh)
 
     def _outcome(self, record: TrialRecord) -> Outcome:

@@ -90,6 +90,7 @@ class LoggedEngine:
         self.engine.submit(spec)
         with self._lock:
             self._new.append(spec)
+            self._over.discard(spec.trial_id)  # it was paused, and goes on
         self._wake.set()
 
     def next(self) -> Ended | Reported:

@@ -164,7 +164,7 @@ class EngineRequest:
     gpus_per_trial: float | None = None
     slurm: Mapping[str, Any] = field(default_factory=dict)
     """What each job asks for, as submitit and sbatch name it."""
-    max_retries: int = 0
+    max_retries: int = 2
     """Of a trial whose worker or machine is lost."""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from harness.metrics import SHOWN, scale_of
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
-from harness.search.catalogue import POPULATION, refuse_objectives
+from harness.search.catalogue import POPULATION, may_pause, refuse_objectives
 from harness.search.plan import SearchPlan, SearchRequest, learning_methods, plan_searches
 from harness.spec import TrialSpec
 from harness.store.differences import why_another
@@ -90,7 +90,7 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     prepared = prepared.keeping(
         keep_weights=asked.keep != "none",
         keep_features=study.needs_features,
-        keep_checkpoints=asked.search == POPULATION,
+        keep_checkpoints=may_pause(asked.search),
     )
     if asked.search != GRID:
         return _plan_search(asked, prepared)
@@ -198,7 +198,7 @@ class OneSearchPlan(SweepPlan):
                     further=study.further,
                     whole_share=1.0 if self.asked.fidelity == "data" else 0.0,
                 )
-                if batch.problem is not None:
+                if isinstance(batch.problem, Interrupted):
                     break
             batch.say_what_was_saved()
             if runtime.keep_checkpoints and batch.problem is None:

@@ -93,7 +93,7 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
         "FAILED": TrialState.FAIL,
     }
     cells = [{field: _choice(v) for field, v in asked.cell.items()} for asked in files.asked]
-    parts = files.parts
+    no_answers = files.no_answers
     fields = list(dict.fromkeys(field for cell in cells for field in cell))
     domains = {
         field: CategoricalDistribution(
@@ -107,7 +107,7 @@ def export_optuna(folder: RunFolder, store: Store, url: str) -> int:
         if record is None:
             continue
         state = states[record.status]
-        if asked.trial_id in parts and state == TrialState.COMPLETE:
+        if asked.trial_id in no_answers and state == TrialState.COMPLETE:
             state = TrialState.PRUNED
         curve = store.history(asked.trial_id)
         trials.append(

@@ -122,11 +122,11 @@ def tell_event(outcome: Outcome) -> Tell:
     )
 
 
-def refuse_other_order(log: Path, logged: Sequence[str], made: Sequence[str]) -> None:
+def refuse_other_order(log: Path, logged: Sequence[object], made: Sequence[object]) -> None:
     """Raises `UserError` unless the trials in a log are the first of those made now, as far as
     there are both."""
     if any(was != now for was, now in zip(logged, made, strict=False)):
-        raise UserError(f"{log} belongs to another search or space; move it away.")
+        raise UserError(f"{log} belongs to another search, space or seed; move it away.")
 
 
 class WholeTrials:

@@ -7,6 +7,7 @@ or one sentence (`UserError`) that names the search; it is not asked again after
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -59,6 +60,8 @@ class BoundedSearch:
         self._held: TrialSpec | None = None
         """Proposed when there was room, but not for so long a trial."""
         self._running: dict[str, TrialSpec] = {}
+        self._repeated: Counter[str] = Counter()
+        """How often a running trial was proposed again."""
         self._decided: dict[str, Decision] = {}
         self._closed: dict[str, Outcome] = {}
         """Of trials that failed or were stopped."""
@@ -117,13 +120,17 @@ class BoundedSearch:
             self._idle = 0
         if has_failed or (is_cut and decision is not Decision.PAUSE):
             self._closed[trial_id] = outcome
-        _call(self.name, "tell", self._search.tell, outcome)
+        for _ in range(1 + self._repeated.pop(trial_id, 0)):
+            _call(self.name, "tell", self._search.tell, outcome)
 
     def _next(self) -> TrialSpec | None:
         """A proposal that has to be run, or to be looked up in the store."""
         while self._spending.has_room:
             spec = self._proposal()
-            if spec is None or spec.trial_id in self._running:
+            if spec is None:
+                return None
+            if spec.trial_id in self._running:
+                self._repeated[spec.trial_id] += 1
                 return None
             self._idle += 1
             if self._idle > self._most_idle:

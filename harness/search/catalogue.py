@@ -43,6 +43,11 @@ def installed_searches() -> dict[str, list[EntryPoint]]:
     return {name: entries for name, entries in installed(GROUP).items() if not _is_built_in(name)}
 
 
+def may_pause(name: str) -> bool:
+    """Whether a search may pause trials and go on with them, from their checkpoints."""
+    return name == POPULATION or name in installed_searches()
+
+
 def clashing_searches() -> list[str]:
     """A sentence for every installed search whose name is built in."""
     return [

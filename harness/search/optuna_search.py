@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.errors import UserError
-from harness.search.base import Decision, Outcome, SearchTask, tell_event
+from harness.search.base import Decision, Outcome, SearchTask, refuse_other_order, tell_event
 from harness.search.gaussian import quick_gp_sampler
 from harness.spec import TrialSpec
 from harness.store.records import Status
@@ -287,8 +287,8 @@ class OptunaSearch:
             elif isinstance(event, Ask) and not self._has_followed(event):
                 is_again = self._kind in ASKED_AGAIN and not event.drawn
                 self._propose(None if is_again else event.params)
-                if (self._last, self._made) != (event.params, event.trial_id):
-                    raise UserError(f"{log} belongs to another search or space; move it away.")
+                was, now = (event.params, event.trial_id), (self._last, self._made)
+                refuse_other_order(log, [was], [now])
             elif isinstance(event, Report):
                 if event.trial_id in self._running:
                     self._heard(event)

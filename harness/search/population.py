@@ -71,6 +71,11 @@ class PopulationSearch:
         self._members = self._first(size)
         first = [ask.trial_id for ask in asks(events) if "changes" not in ask.cell]
         refuse_other_order(task.log, first, [member.spec.trial_id for member in self._members])
+        if part > self._stops[0] and len(first) != len(self._members):
+            raise UserError(
+                f"{task.log}: this population was begun with {len(first)} members, and has gone on "
+                "from their ranks; give the same --budget again, or another --out."
+            )
         self._left: list[TrialSpec] = []
         self._waiting: set[str] = set()
         self._begin(self._members)
@@ -161,7 +166,8 @@ class PopulationSearch:
 
         def suggest(name: str, domain: Domain) -> int | float:
             value = original.params[name]
-            moved[name] = _moved(value, domain, rng) if can_change(name) else value
+            can_move = can_change(name) and domain.choices != 1
+            moved[name] = _moved(value, domain, rng) if can_move else value
             return moved[name]
 
         suggested = self._task.space.values(suggest)

@@ -200,11 +200,13 @@ class Recommender(WholeTrials):
             assert tell.objective is not None
             told[key] = tell.objective
             left -= 1.0 if count_trials else tell.flops / self._task.full_run_flops
+        wave = []
         for key in self._steps.wave(told, left, count_trials):
             cell = self._steps.cell(key)
             spec = self._asked[key] = self._task.make(cell, self._task.seed)
-            event = Ask(params={}, cell=cell, seed=spec.seed, trial_id=spec.trial_id)
-            append_event(self._task.log, event)
+            wave.append(Ask(params={}, cell=cell, seed=spec.seed, trial_id=spec.trial_id))
+        if wave:
+            append_event(self._task.log, *wave)
 
     def _ended(self) -> Iterator[tuple[Key, Tell]]:
         yield from ((key, self._told[spec.trial_id]) for key, spec in self._asked.items())

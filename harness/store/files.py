@@ -63,9 +63,9 @@ def has_key(path: Path, key: bytes) -> bool:
 
 
 def append_line(
-    path: Path, row: dict[str, Any], *, may_write: Callable[[], None] | None = None
+    path: Path, *rows: dict[str, Any], may_write: Callable[[], None] | None = None
 ) -> None:
-    """Append one line of JSON.
+    """Append a line of JSON, or several at once.
 
     `may_write` raises if another process writes the file by now. It is called between opening and
     writing: whoever takes over first puts another file in this one's place, which the line then
@@ -77,7 +77,7 @@ def append_line(
     with saving(path), path.open("a") as file:
         if may_write is not None:
             may_write()
-        file.write(json.dumps(row) + "\n")
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from harness.store.files import refuse_absent, write_atomically
 from harness.store.liveness import still_driving
 from harness.store.records import Counted
 from harness.store.run_folder import STUDIES, RunFolder
-from harness.store.search_log import SHARE, Event, asks, read_log
+from harness.store.search_log import SHARE, Event, asks, read_log, tells
 from harness.store.store import Store
 from harness.study.study import Study
 
@@ -73,6 +73,18 @@ class RunFiles(NamedTuple):
         """Trials on a part of the training data, as rungs of a search: no answers of the study."""
         own = {getattr(part, "field", "") for part in self.study.space or self.study.axes}
         return set() if SHARE in own else {a.trial_id for a in self.asked if SHARE in a.cell}
+
+    @property
+    def stopped(self) -> set[str]:
+        """Trials whose end no search of the run saw; another run may have trained them to it."""
+        told = [tell for log in self.searches.values() for tell in tells(log)]
+        ended = {tell.trial_id for tell in told if tell.status != "PRUNED"}
+        return {tell.trial_id for tell in told} - ended
+
+    @property
+    def no_answers(self) -> set[str]:
+        """`parts` and `stopped`, whatever the store has of them."""
+        return self.parts | self.stopped
 
 
 class Command(NamedTuple):

@@ -93,14 +93,14 @@ class Warm:
 Event = Ask | Report | Tell | Warm
 
 
-def append_event(path: Path, event: Event) -> None:
-    """Append an event to a log.
+def append_event(path: Path, *events: Event) -> None:
+    """Append an event to a log, or several at once.
 
     Raises:
         NotSavedError: it cannot be written; the log may then end in a torn line.
         TakenOver: another process drives the run by now.
     """
-    append_line(path, _as_row(event), may_write=lambda: still_driving(path.parent))
+    append_line(path, *map(_as_row, events), may_write=lambda: still_driving(path.parent))
 
 
 def read_log(path: Path, *, mend: bool = False) -> list[Event]:

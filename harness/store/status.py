@@ -73,7 +73,7 @@ def look(folder: RunFolder) -> RunStatus:
     phantoms = set() if driver is not None else _phantoms(files, store)
     asked = {each.trial_id: each for each in files.asked if each.trial_id not in phantoms}
     unusable: dict[str, str] = {}
-    ended = as_told(summaries(store, asked, unusable.__setitem__), files.parts)
+    ended = as_told(summaries(store, asked, unusable.__setitem__), files.no_answers)
     left = [trial_id for trial_id in asked if trial_id not in ended and trial_id not in unusable]
     running = sum(store.is_claimed(trial_id) for trial_id in left)
     states = [state_of(summary.status) for summary in ended.values()]

@@ -158,14 +158,14 @@ def summaries(
     return {i: found[i] for i in wanted if i in found}
 
 
-def as_told(ended: dict[str, Summary], parts: Collection[str]) -> dict[str, Summary]:
-    """The same, where those on a part of the data (`RunFiles.parts`) are `PRUNED`.
+def as_told(ended: dict[str, Summary], no_answers: Collection[str]) -> dict[str, Summary]:
+    """The same, where those that are no answers of a run (`RunFiles.no_answers`) are `PRUNED`.
 
     So they were told to their search, and a part of a training is no score.
     """
     return {
         trial_id: replace(each, status="PRUNED")
-        if trial_id in parts and each.status in DONE
+        if trial_id in no_answers and each.status in DONE
         else each
         for trial_id, each in ended.items()
     }
