@@ -118,6 +118,8 @@ def main(*wanted: str) -> None:
             for view in run.figures:
                 if not isinstance(view, Embedding):
                     _keep(folder / stem(view), draw(run, summary, choice, view))
+        elif (folder / "trials.csv").is_file():
+            print(f"{name}: left as it is, because its rows are not the cells of its study")
         elif (folder / "arms.csv").is_file():
             arms = read_arms(folder)
             _keep(folder / "arms", of_arms.arms(arms))

@@ -29,8 +29,9 @@ from harness.store.runs import Command, refuse_older, write_command, write_compa
 from harness.store.store import Store
 from harness.study.study import Study
 
-RATES = (1 / 32, 1 / 8, 1 / 2, 2.0, 8.0)
-"""Learning rates that every arm chooses from, as multiples of the recipe's."""
+RATES = (1 / 32, 1 / 8, 1 / 2, 1.0, 2.0, 8.0)
+"""Learning rates that every arm chooses from, as multiples of the recipe's: a factor of four apart,
+and the recipe's own, which is that of arms of one run."""
 FURTHER = 4
 """Rates tried beyond them, a factor of four each, by a seed of an arm whose best is at an end: full
 fine-tuning needs a small one, a few parameters a large one. It is charged for them."""

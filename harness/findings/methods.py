@@ -34,9 +34,10 @@ rank r, rsLoRA's α / √r is LoRA's α / r with √r times the α."""
 def methods_table(archives: Path = ARCHIVES) -> pd.DataFrame | None:
     """A row per method at every linear map, as of `contrasts`, minus LoRA there; None: not run.
 
-    Beside them `arm`, `test` class mean in percent and its 95 % half-width `ci`, `runs` by FLOPs
-    that a seed paid, `parameters`, and the number of `seeds`. The first rows are LoRA's own,
-    without a contrast: tuned, in one run at the recipe's rate, and with other strengths.
+    Beside them `arm`, `test` class mean in percent and its 95 % half-width `ci`, `runs` that a seed
+    paid, in trainings of the second row by FLOPs, `parameters`, the number of `seeds`, and in how
+    many of them validation `prefers` the arm to the first. The first rows are LoRA's own, without a
+    contrast: tuned, in one run at the recipe's rate, and with other strengths.
 
     Raises:
         UserError: the archive is damaged.
@@ -54,14 +55,17 @@ def methods_table(archives: Path = ARCHIVES) -> pd.DataFrame | None:
     judged = [reference, *rivals]
     found = contrasts(_scores(arms, judged), judged, tuple(judged), reference)
     itself = [name for name in everywhere if labels[name] in ITSELF]
+    chosen_by = arms.scores.pivot(index="seed", columns="arm", values=f"select_{SHOWN}")
     own = arms.table.set_index("arm").loc[[reference, ONE_RUN, *itself, *rivals]]
+    runs = own["runs_by_flops"]
     beside = pd.DataFrame(
         {
             "arm": [ITSELF.get(labels[name], labels[name]) for name in own.index],
             "test": own[SHOWN],
             "ci": own[f"{SHOWN}_ci"],
-            "runs": own["runs_by_flops"],
+            "runs": runs / runs[ONE_RUN],
             "parameters": own["trainable_params"],
+            "prefers": chosen_by.gt(chosen_by[reference], axis=0).sum()[own.index],
         }
     )
     return beside.join(found.set_index("first").drop(columns="second")).reset_index(drop=True)

@@ -163,19 +163,21 @@ def judged(name: str, table: Table) -> pd.DataFrame:
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per budget and what the choice is held against: mean difference in points, the 95 %
-    half-width over seeds (NaN with one), and the verdict of `harness.reports.numbers.verdict`."""
+    half-width over seeds (NaN with one), and the verdict of `harness.reports.numbers.verdict`:
+    none with one seed, and none against `best`, which nothing can be better than."""
     known = ("table", "budget", "seed", "cell", "trainings", "runs", "test")
     found = []
     for budget, own in rows.groupby("budget"):
         for other in [column for column in rows if column not in known]:
             differences = (own["test"] - own[other]).to_numpy(float)
+            is_judged = len(differences) > 1 and other != "best"
             found.append(
                 {
                     "budget": budget,
                     "against": other,
                     "points": differences.mean(),
                     "half_width": half_width(differences, 0.95),
-                    "verdict": judge(differences).word,
+                    "verdict": judge(differences).word if is_judged else "",
                 }
             )
     return pd.DataFrame(found)
@@ -192,7 +194,8 @@ too few tables to say anything of tasks in general, so nothing is pooled. `choic
 seed, `judged.csv` every budget. [live.md](live.md) is what the command printed on real images.
 
 - *best*: the highest test score of any cell in the same seed, which only hindsight knows. The
-  difference is minus the plan's regret; a maximum over many cells has their chance in it.
+  difference is minus the plan's regret, which nothing is judged by; a maximum over many cells has
+  their chance in it.
 - *fixed*: the one cell whose test score is highest on average over seeds, also by hindsight. With
   one seed it is the same.
 - *exhausted*: the choice on validation among all cells of the table, whatever they cost.

@@ -75,16 +75,11 @@ class RunFiles(NamedTuple):
         return set() if SHARE in own else {a.trial_id for a in self.asked if SHARE in a.cell}
 
     @property
-    def stopped(self) -> set[str]:
-        """Trials whose end no search of the run saw; another run may have trained them to it."""
+    def no_answers(self) -> set[str]:
+        """`parts`, and trials whose end no search of the run saw, whatever the store has of them."""
         told = [tell for log in self.searches.values() for tell in tells(log)]
         ended = {tell.trial_id for tell in told if tell.status != "PRUNED"}
-        return {tell.trial_id for tell in told} - ended
-
-    @property
-    def no_answers(self) -> set[str]:
-        """`parts` and `stopped`, whatever the store has of them."""
-        return self.parts | self.stopped
+        return self.parts | ({tell.trial_id for tell in told} - ended)
 
 
 class Command(NamedTuple):

@@ -17,7 +17,7 @@ from harness.reports.figures.frame import OURS, finish
 from harness.reports.figures.style import COLOURS, line_look, style
 from harness.reports.numbers.paper import Paper, paper_tables
 from harness.reports.numbers.run import Run
-from harness.reports.numbers.sweep import COST_UNITS, Choice, by_value
+from harness.reports.numbers.sweep import COST_UNITS, Choice, at_preferred, by_value
 from harness.study.figures import Points
 
 PAPER_COLUMNS = ("head", "medium", "tail", "average")
@@ -44,10 +44,10 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
         figsize=(3.3 * count + 0.9 * below, height * (1.8 if below else 1)), layout="constrained"
     )
     lines = figure.subplots(1 + below, count, squeeze=False, sharey=True)
-    rows = by_value(run, summary, view)
+    rows, shown = by_value(run, summary, view), at_preferred(run)
     for axis, (name, title) in zip(lines[0], panels, strict=False):
         for y, value in enumerate(values):
-            own = run.trials[run.trials[view.rows] == value]
+            own = shown[shown[view.rows] == value]
             axis.plot(own[name], [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
             for x in own[name][own["status"] == "DIVERGED"]:
                 axis.plot(x, y, "x", color="red", ms=8)
@@ -83,15 +83,15 @@ def points(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
 def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """What training and inference took per value of one axis, a panel per kind of cost."""
     values = run.order(view.rows)
-    rows = by_value(run, summary, view)
+    rows, shown = by_value(run, summary, view), at_preferred(run)
     figure = Figure(figsize=(3.3 * len(COST_UNITS), 0.45 * len(values) + 2.2), layout="constrained")
     axes = figure.subplots(1, len(COST_UNITS), squeeze=False, sharey=True)[0]
     for axis, (name, unit) in zip(axes, COST_UNITS.items(), strict=True):
         for y, value in enumerate(values):
-            own = run.trials[run.trials[view.rows] == value][name] / unit.size
+            own = shown[shown[view.rows] == value][name] / unit.size
             axis.plot(own, [y] * len(own), "o", color="0.25", alpha=0.3, markersize=3)
             axis.plot(rows[name].iloc[y], y, "D", color="0.25", ms=5)
-        most = max(rows[name].max(), run.trials[name].max() / unit.size, 1e-9)
+        most = max(rows[name].max(), shown[name].max() / unit.size, 1e-9)
         is_wide = rows[name].max() > 50 * max(rows[name].median(), 1e-9)
         if is_wide:
             axis.set_xscale("symlog", linthresh=1.0)
@@ -106,7 +106,7 @@ def _costs(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points)
 def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Points) -> Figure:
     """Distance between classes per value of one axis, the groups in one panel to be compared."""
     values = run.order(view.rows)
-    rows = by_value(run, summary, view)
+    rows, shown = by_value(run, summary, view), at_preferred(run)
     papers = paper_tables(run, view.rows, "head")
     count = 1 + len(papers)
     figure = Figure(figsize=(3.1 * count + 1.6, 0.45 * len(values) + 2.2), layout="constrained")
@@ -121,7 +121,7 @@ def _distances(run: Run, summary: pd.DataFrame, choice: Choice | None, view: Poi
             rows[name], y, xerr=np.where(np.isnan(half), 0, half), label=group, capsize=2, **look
         )
         for value, height in zip(values, y, strict=True):
-            own = run.trials[run.trials[view.rows] == value][name]
+            own = shown[shown[view.rows] == value][name]
             axes[0].plot(own, [height] * len(own), "o", color=look["color"], alpha=0.35, ms=2.5)
     for axis, paper in zip(axes[1:], papers, strict=True):
         _paper_points(axis, paper, values, step)

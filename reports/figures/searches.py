@@ -131,7 +131,8 @@ def _anytime_line(
     axis.step(x, middle, where="post", **look)
     axis.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
     axis.plot(x[0], middle[0], MARKERS[index % len(MARKERS)], color=colour, markersize=5)
-    if is_one and comparison.tuning:
+    if is_one and comparison.tuning and compared.recorded.budget.unit != "runs":
+        # what it was tuned for is known in seconds alone, and cannot stand on an axis of FLOPs
         tuned = x[0] + comparison.tuning_s / comparison.reference.device_s
         axis.plot(tuned, middle[0], marker="s", linestyle="none", mfc="none", color=colour)
         ends.append(Named(tuned, float(middle[0]), f"{name}, with its tuning", colour))

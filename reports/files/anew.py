@@ -20,6 +20,7 @@ from harness.reports.files.html import Live, comparison_page, document_page, swe
 from harness.reports.files.latex import to_latex
 from harness.reports.files.templating import template
 from harness.reports.numbers.comparison import load_arms
+from harness.reports.numbers.contrasts import CHANCES
 from harness.reports.numbers.counts import load_counts
 from harness.reports.numbers.fronts import load_fronts
 from harness.reports.numbers.gamma import Learned, load_learned
@@ -79,23 +80,24 @@ def write_anew(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Writ
     selected_on = run.study.base.data.selected_on
     out = _made(folder.report)
     metrics = run.trials.drop(columns=list(COSTS))
+    costs = run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]
     written = [
-        write_csv(out / "metrics.csv", everything.assign(selected_on=selected_on)),
-        write_csv(out / "trials.csv", metrics.assign(selected_on=selected_on)),
         write_csv(
-            out / "costs.csv", run.trials[[*run.fields, "seed", "trial_id", "status", *COSTS]]
+            out / "metrics.csv", everything.assign(selected_on=selected_on), exact=run.fields
         ),
+        write_csv(out / "trials.csv", metrics.assign(selected_on=selected_on), exact=run.fields),
+        write_csv(out / "costs.csv", costs, exact=run.fields),
     ]
     again = repeated(run)
     if again is not None:
-        written.append(write_csv(out / "choices_by_seed.csv", again.choices))
+        written.append(write_csv(out / "choices_by_seed.csv", again.choices, exact=run.fields))
     for view in run.figures:
         written += save(out / stem(view), draw(run, summary, choice, view))
     if run.searches:
         written.append(write_csv(out / "search.csv", search_answers(run)))
     pairs = cell_pairs(run)
     if pairs is not None:
-        written.append(write_csv(out / "pairs.csv", pairs))
+        written.append(write_csv(out / "pairs.csv", pairs, exact=CHANCES))
     content = sweep_content(run, summary, choice, pairs)
     written += [_latex(out, table) for table in content.tables]
     written.append(_text(out / "report.md", template("report.md.jinja").render(content=content)))
@@ -182,7 +184,7 @@ def _write_searches(folder: RunFolder) -> Written:
         write_csv(out / "searches.csv", choices.judged.reset_index()),
         write_csv(out / "choices.csv", choices.final),
         write_csv(out / "seeds.csv", choices.seeds),
-        write_csv(out / "contrasts.csv", choices.contrasts),
+        write_csv(out / "contrasts.csv", choices.contrasts, exact=CHANCES),
         write_csv(out / "answers.csv", compared.answers),
         write_csv(out / "curves.csv", curves.lines),
     ]

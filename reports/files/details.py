@@ -45,7 +45,7 @@ def read_details(store: Store, listed: TrialList, objective: Objective) -> Detai
     trials: dict[str, dict[str, Any]] = {}
     classes: list[dict[str, list[Any]]] = []
     room, left_out = MOST_BYTES, 0
-    for trial_id in _by_interest(listed):
+    for trial_id in _by_interest(listed, objective):
         if room <= 0 or len(trials) >= MOST_DETAILED:
             left_out += 1
             continue
@@ -62,13 +62,13 @@ def compact(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _by_interest(listed: TrialList) -> Iterable[str]:
-    place = listed.select_column
+def _by_interest(listed: TrialList, objective: Objective) -> Iterable[str]:
+    place, sign = listed.select_column, scale_of(objective).sign
     ended = [row for row in listed.rows if row.status != "MISSING"]
 
     def key(row: Any) -> tuple[bool, float]:
         try:
-            return not row.is_chosen, -float(row.words[place])
+            return not row.is_chosen, -sign * float(row.words[place])
         except ValueError:
             return not row.is_chosen, math.inf
 

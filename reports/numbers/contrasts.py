@@ -94,6 +94,8 @@ COLUMNS = [
     *("first", "second", "seeds", "mean", "sd", "half_width", "p", "p_holm", "deciding_level"),
     *("deciding_half_width", "verdict", "reason", "verdict_alone", "chance_half_width"),
 ]
+CHANCES = ("p", "p_holm", "deciding_level")
+"""Columns that are probabilities, of which four decimals say too little."""
 
 
 def _p(differences: Array) -> float:

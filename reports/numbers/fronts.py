@@ -65,8 +65,10 @@ class Fronts:
     fronts: dict[str, pd.DataFrame]
     """Search -> the front of its first repeat, with a column per goal."""
     volumes: pd.DataFrame
-    """A row per arm: `repeats`, `trials` of each, `volume`, `volume_ci` and `front`, all means over
-    repeats."""
+    """A row per arm: `repeats`, on how many of the `seeds`, and means over repeats of `trials`,
+    `volume` and `front`. `volume_ci` is over seeds, a seed's repeats averaged, or over repeats
+    where there is one seed; so is `minus_random_ci`, of the volume minus what random search is
+    expected to dominate in the same seed after as many trials: NaN where that is not known."""
     random: Array | None
     """What random search is expected to dominate after each number of trials, from 1 to the budget;
     None where not every cell is known, or the budget is not in trials."""
@@ -171,11 +173,12 @@ def load_fronts(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Fro
     # The space is that of one seed, so repeats of other seeds cannot have found any of it.
     of_seed = points if first is None else points[points["repeat"] % len(read.seeds) == 0]
     front = _front(points if first is None else first, of_seed, goals, corner, read.trials)
-    volumes = _summary(points, goals, corner, tuple(dict.fromkeys(name for name, _ in read.logs)))
     expected = None
     if space is not None and read.draws is not None:
-        places = [normalised(_worths(own, goals), corner) for _, own in space.groupby("seed")]
-        expected = 100 * np.mean([expected_volume(each, read.draws) for each in places], axis=0)
+        owns = [space[space["seed"] == seed] for seed in read.seeds]
+        places = [normalised(_worths(own, goals), corner) for own in owns]
+        expected = 100 * np.stack([expected_volume(each, read.draws) for each in places])
+    volumes = _summary(points, read, corner, expected)
     fronts = _first_fronts(points, goals, corner)
     for frame in (points, front, *fronts.values(), *([] if first is None else [first])):
         for goal in goals:
@@ -191,7 +194,7 @@ def load_fronts(folder: RunFolder, on_unusable: OnUnusable | None = None) -> Fro
         front=front,
         fronts=fronts,
         volumes=volumes,
-        random=expected,
+        random=None if expected is None else expected.mean(axis=0),
         corner=tuple(float(as_read(g, each)) for g, each in zip(goals, corner, strict=True)),
         device_s=sum(event.device_s for log in read.logs.values() for event in log),
         notes=read.notes,
@@ -326,23 +329,39 @@ def _first_fronts(
 
 
 def _summary(
-    points: pd.DataFrame, goals: Sequence[Goal], corner: Array, arms: Sequence[str]
+    points: pd.DataFrame, read: _Read, corner: Array, expected: Array | None
 ) -> pd.DataFrame:
+    """`expected` is what random search dominates in each seed after 1, 2, ... trials."""
     rows: dict[str, dict[str, float]] = {}
-    for arm in arms:
+    for arm in dict.fromkeys(name for name, _ in read.logs):
         own = points[points["arm"] == arm]
         if own.empty:
             continue
-        by = [each for _, each in own.groupby("repeat")]
-        last = pd.Series([each["volume"].iloc[-1] for each in by])
-        mean, half = mean_and_half_width(last)
-        worths = [_worths(each, goals) for each in by]
+        by = dict(iter(own.groupby("repeat")))
+        last = pd.Series({repeat: each["volume"].iloc[-1] for repeat, each in by.items()})
+        seeds = last.index.to_numpy() % len(read.seeds)
+        worths = [_worths(each, read.study.objectives) for each in by.values()]
         sizes = [int(is_on_front(each, corner).sum()) for each in worths]
+        trials = float(np.mean([len(each) for each in by.values()]))
+        mean, half = _over_seeds(last, seeds)
+        beyond = (float("nan"), float("nan"))
+        if expected is not None and expected.size:
+            count = min(max(round(trials), 1), expected.shape[1])
+            beyond = _over_seeds(last - expected[seeds, count - 1], seeds)
         rows[arm] = {
             "repeats": len(by),
-            "trials": float(np.mean([len(each) for each in by])),
+            "seeds": len(set(seeds)),
+            "trials": trials,
             "volume": mean,
             "volume_ci": half,
+            "minus_random": beyond[0],
+            "minus_random_ci": beyond[1],
             "front": float(np.mean(sizes)),
         }
     return pd.DataFrame.from_dict(rows, "index")
+
+
+def _over_seeds(values: pd.Series[float], seeds: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and half-width of values of repeats: chance within a seed is no replicate of another."""
+    by_seed = values.groupby(seeds).mean()
+    return mean_and_half_width(values if len(by_seed) == 1 else by_seed)

@@ -193,9 +193,11 @@ def best_trial(run: Run) -> BestTrial | None:
 
 def minus_chosen(run: Run, field: str, choice: Choice) -> dict[Any, tuple[float, float]]:
     """Each value's test score minus that of the chosen cell: mean and half-width of the
-    differences paired by seed, so that what a seed does to all cells alike is out of them."""
+    differences paired by seed, so that what a seed does to all cells alike is out of them; NaN
+    where it has no score."""
     shown = at_preferred(run)
     scores = shown.pivot_table(index="seed", columns=field, values=run.test, aggfunc="mean")
+    scores = scores.reindex(columns=run.order(field))
     chosen = scores[choice.cell[field]]
     return {value: mean_and_half_width(scores[value] - chosen) for value in scores.columns}
 

@@ -133,14 +133,15 @@ def _front_sentence(found: Fronts) -> str:
 def _volume_sentences(found: Fronts) -> list[str]:
     said = []
     for arm, row in found.volumes.iterrows():
-        times = int(row["repeats"])
-        over = f" (mean of {times} repeats, 95 % interval of search chance)" if times > 1 else ""
+        times, seeds = int(row["repeats"]), int(row["seeds"])
+        of = "over seeds" if seeds > 1 else "of search chance"
+        over = f" (mean of {times} repeats, 95 % interval {of})" if times > 1 else ""
         words = f"{arm}: hypervolume {with_interval(row['volume'], row['volume_ci'])} %{over}"
         at = _random_at(found, row["trials"])
         if at is None:
             said.append(f"{words} by {row['trials']:.0f} trials.")
         else:
-            difference = signed(row["volume"] - at, row["volume_ci"])
+            difference = signed(row["minus_random"], row["minus_random_ci"])
             said.append(
                 f"{words}, {difference} points to the {at:.1f} % that random search is expected to "
                 f"dominate with as many trials ({row['trials']:.0f})."

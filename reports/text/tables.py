@@ -163,11 +163,13 @@ def point_tables(
         ]
     cells["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
     by = at_preferred(run).groupby(view.rows, sort=False)
-    seconds, counts = by["device_s"].mean(), by["trainable_params"].max()
+    seconds, counts = (by["device_s"].mean(), by["trainable_params"].max())
     costs = pd.DataFrame(
         {
-            "trainable parameters": [f"{counts.get(value):.0f}" for value in rows.index],
-            "device s per trial": [f"{seconds.get(value):.1f}" for value in rows.index],
+            "trainable parameters": [
+                with_interval(counts[value], digits=0) for value in rows.index
+            ],
+            "device s per trial": [with_interval(seconds[value]) for value in rows.index],
         },
         index=rows.index,
     )
@@ -201,9 +203,9 @@ def point_tables(
 
 def _learned_by_value(run: Run, view: Points) -> pd.DataFrame | None:
     """What the trials of each value learned, where all of them learned strengths."""
-    rows = {}
+    rows, shown = {}, at_preferred(run)
     for value in run.order(view.rows):
-        own = run.trials[(run.trials[view.rows] == value) & (run.trials["status"] == "COMPLETE")]
+        own = shown[(shown[view.rows] == value) & (shown["status"] == "COMPLETE")]
         learned = load_learned([run.store / "trials" / trial_id for trial_id in own["trial_id"]])
         if learned is None:
             return None
