@@ -76,7 +76,7 @@ class RunFiles(NamedTuple):
 
     @property
     def no_answers(self) -> set[str]:
-        """`parts`, and trials whose end no search of the run saw, whatever the store has of them."""
+        """`parts`, and trials whose end no search of the run saw, whatever the store has."""
         told = [tell for log in self.searches.values() for tell in tells(log)]
         ended = {tell.trial_id for tell in told if tell.status != "PRUNED"}
         return self.parts | ({tell.trial_id for tell in told} - ended)
