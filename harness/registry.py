@@ -3,7 +3,7 @@
 A file placed in the package registers itself; an installed package names its own by an entry point;
 a study file calls `register` or `add`. Owns: lookup, which of two of one name counts, and the
 errors. Must not know: what is registered; each registry stands beside the contract of its entries
-(`insertion.method.METHODS`, `data.contract.DATASETS`, `model.own.BACKBONES`).
+(`insertion.method.METHODS`, `data.contract.DATASETS`, `model.backbones.BACKBONES`).
 """
 
 from __future__ import annotations

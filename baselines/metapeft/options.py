@@ -48,11 +48,13 @@ class MetaPEFTOptions(Frozen):
     nonneg: NonNegative = "softplus"
     """`none` lets γ become negative."""
     inner_steps: Count = 3
-    """K, inner steps to one outer step. Not in the paper's text; 2 or 3 in the released configs."""
+    """K, inner steps to one outer step. Not in our copy of the paper; 2 or 3 in the released
+    configs."""
     outer_lr: Annotated[float, Field(ge=0)] = 0.01
     """Of Adam on γ, constant. The paper only says that it varies by dataset and backbone."""
     l2: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight of ½·‖·‖² in the outer loss; the released code's decay, the paper gives no value."""
+    """Weight of ½·‖·‖² in the outer loss; the released code's decay; our copy of the paper has
+    no value."""
     l2_target: Literal["gamma", "raw"] = "gamma"
     """What the penalty is on: γ, so that it switches sites off; or the variable before softplus,
     whose zero is γ = 0.69."""
@@ -61,9 +63,9 @@ class MetaPEFTOptions(Frozen):
     sampling: Sampling = "random"
     """Shares of the classes in D_val (Table S1): those of the data, equal, or inverse."""
     d_val: Literal["overlap", "held_out"] = "overlap"
-    """Whether the inner loop may train on D_val's images too. The paper samples D_val from the
-    training data and does not say that it leaves them out. `held_out` defers them to later
-    batches."""
+    """Whether the inner loop may train on D_val's images too. The paper draws D_val from
+    the training data (section 3.3), calls it held out (4.2), and does not say whether the inner
+    loop leaves it out. `held_out` defers its images to later batches."""
     outer_batches: Count | Literal["all"] = 1
     """Batches of D_val in one outer step. One keeps its cost that of an inner step; the paper's
     Eq. 9 has all of D_val."""

@@ -46,7 +46,7 @@ rounds_option = click.option(
 @click.group(
     epilog=examples(
         "bench overhead",
-        "bench train --case q+v --case last:1",
+        "bench train --case q+v --case 'mlp1, last:1'",
         "bench scaling --trials 10000",
         "bench sweep --cells 12",
     )

@@ -16,7 +16,7 @@ from harness.cli.terminal import TERMINAL
 @click.command(
     epilog=examples(
         "recommend --data folder --data-root my_images --backbone vit_small_patch16_dinov3",
-        "recommend --data eurosat --data-root eurosat --weights vit.pth --budget 8runs",
+        "recommend --data eurosat --data-root eurosat --backbone vit_tiny_local --weights vit.pth",
         "recommend --study protocol_mstar_pilot --data-root mstar --weights vit_tiny.safetensors",
         "recommend --budget 5runs --dry-run",
     )

@@ -28,6 +28,12 @@ def archive_of(study: str, folder: Path = ARCHIVES) -> Path:
     return folder / f"{study}.parquet"
 
 
+def command_of(scenario: str) -> str:
+    """What runs a scenario, as it is typed."""
+    files = "" if scenario == "synth_rs" else " --data-root FOLDER --weights FILE"
+    return f"python -m harness.findings.evidence {scenario}{files}"
+
+
 def run_pilot(scenario: str, given: list[str], out: str, archives: Path) -> None:
     """Run the scenario's pilot, which charges nobody, and archive it."""
     _run([name_of(scenario, "pilot")], out, given, archives)

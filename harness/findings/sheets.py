@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from harness.findings.evidence import command_of
 from harness.metrics import Objective
 from harness.store.shipped import LINES
 from harness.store.table import Table
@@ -50,7 +51,7 @@ def _of_protocol(scenario: str, data: str, needs: str, licence: str, limits: str
         seed="one replicate of the whole procedure: it draws the tail, the dev set and all chance "
         "of training",
         again=f"`python -m harness.findings.tables`, from `reports/archives/protocol_{scenario}_*` "
-        f"and without training; those by `python -m harness.findings.evidence {scenario}`. {needs}",
+        f"and without training; those by `{command_of(scenario)}`. {needs}",
         licence=licence,
         limits=f"{limits} {PROTOCOL_LIMITS}",
     )
@@ -81,7 +82,7 @@ WORDS = {
         "not synthetic: MSTAR, SAR chips of vehicles, 10 classes, imbalance 10 made by leaving "
         "images out, background blackened",
         "Training needs the MSTAR images and the weights of a ViT-Tiny "
-        "([which](protocol.md#scenarios)); the table alone needs neither.",
+        "([which](measured.md#inputs-of-the-real-scenarios)); the table alone needs neither.",
         THEIRS.format(data="MSTAR"),
         "Anything about other SAR sensors, or about targets in clutter.",
     ),
@@ -89,7 +90,7 @@ WORDS = {
         "aid",
         "not synthetic: AID, aerial scenes, 30 classes, imbalance 10 made by leaving images out",
         "Training needs the AID images and the weights of a ViT-Tiny "
-        "([which](protocol.md#scenarios)); the table alone needs neither.",
+        "([which](measured.md#inputs-of-the-real-scenarios)); the table alone needs neither.",
         THEIRS.format(data="AID"),
         "Anything about other resolutions or regions.",
     ),

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from harness.findings.document import fill
-from harness.findings.evidence import ARCHIVES, SCENARIOS
+from harness.findings.evidence import ARCHIVES, SCENARIOS, command_of
 from harness.findings.scenario import Scenario, read_scenario, run_flops
 from harness.findings.searched import table_of
 from harness.findings.sheets import sheets
@@ -83,7 +83,7 @@ def with_method(lora: Table, single: Table, devices: dict[str, str]) -> Table:
 
 def _shipped(table: Table, scenario: Scenario, reference: Reference) -> Table:
     bits = [f"{part}_{name}" for part in ("final", "test") for name in PER_IMAGE]
-    commands = (f"python -m harness.findings.evidence {scenario.name}", COMMAND)
+    commands = (command_of(scenario.name), COMMAND)
     info = table.info.model_copy(update={"reference": reference, "commands": commands})
     rows = table.rows.drop(columns=bits)
     return Table(info=info, rows=rows[[name for name in rows if rows[name].notna().any()]])
