@@ -58,6 +58,10 @@ def test_what_was_replayed_is_kept_and_goes_on_by_number(scenario, monkeypatch):
     rows[gp | (rows["seed"] == 100)].to_csv(searched.kept_at(scenario), index=False)
     assert searched.replayed(scenario) == (100,)
     assert searched.replay(scenario).read_bytes() == whole
+    first = gp & (rows["seed"] == 100)  # killed between the seeds of a batch
+    rows.loc[gp, ["times", "runs"]] = [[14, 23.0], [14, 24.0], [12, 21.0], [12, 22.0]]
+    rows.to_csv(searched.kept_at(scenario), index=False)
+    assert first.sum() == 2 and searched.replay(scenario).read_bytes() == whole
     asked = []
     monkeypatch.setattr(searched, "replays", lambda *what: asked.append(what) or iter(()))
     assert searched.replay(scenario).read_bytes() == whole and asked == []

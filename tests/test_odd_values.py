@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.search.budget import Budget
 from harness.spec import Placement, TrialRequest, explain, parse_depth
 from harness.spec.arguments import with_plain_arguments
-from harness.store.runs import LONGEST_VARIANT, variant
+from harness.store.run_folder import LONGEST_VARIANT, variant
 
 DIGITS = "9" * 5000
 COMMAND = ["sweep", "--study", "depth_vs_position", "--smoke", "--dry-run"]

@@ -94,6 +94,11 @@ def test_what_a_search_stopped_is_no_answer_though_another_run_trained_it(tmp_pa
     answer = best_trial(run).trial_id
     assert told[answer] == "COMPLETE" and look(folder).best.score < 0.99
     assert look(folder).counts["stopped early"] == [*told.values()].count("PRUNED")
+    # One that the run itself trains, as a comparison does its reference, is an answer of it.
+    spec = store.spec(late)
+    [cell] = [SPACE.at(p) for p in SPACE.enumerate() if make(SPACE.at(p), 0).trial_id == late]
+    write_run(folder, STUDY, [(cell, spec)], {"semantics": "3"})
+    assert best_trial(load_run(folder)).trial_id == late and look(folder).best.score == 0.99
 
 
 class Generations(WholeTrials):

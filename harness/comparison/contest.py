@@ -20,8 +20,8 @@ from harness.search.budget import Budget
 from harness.search.catalogue import find_search, ranking, refuse_objectives, restarts
 from harness.search.optuna_search import PRUNERS, SAMPLERS, refuse_sampler
 from harness.store.comparisons import SearchComparison
-from harness.store.run_folder import RunFolder
-from harness.store.runs import read_comparison, read_run, read_search_comparison, variant
+from harness.store.run_folder import RunFolder, variant
+from harness.store.runs import read_comparison, read_run, read_search_comparison
 from harness.store.summaries import summaries
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study

@@ -32,12 +32,11 @@ from harness.search.optuna_search import PRUNERS
 from harness.search.ranking import NAMES as RANKINGS
 from harness.store.comparisons import Reference, SearchComparison
 from harness.store.liveness import driving
-from harness.store.run_folder import RunFolder
+from harness.store.run_folder import RunFolder, variant
 from harness.store.runs import (
     Command,
     choosing_by,
     refuse_other_objective,
-    variant,
     write_command,
     write_run,
     write_search_comparison,

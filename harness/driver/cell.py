@@ -25,7 +25,8 @@ from harness.runner.cost import count_params
 from harness.runner.resolve import resolve
 from harness.spec import Position, TrialRequest
 from harness.store.records import TrialRecord
-from harness.store.runs import choosing_by, note_of_older, variant
+from harness.store.run_folder import variant
+from harness.store.runs import choosing_by, note_of_older
 
 FLAGS = {
     "method": "method",

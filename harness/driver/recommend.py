@@ -31,8 +31,8 @@ from harness.search.recommend import NAME, RATES, WIDEST, Recommender, Steps, pl
 from harness.search.recommended import CONFIG, Recommended, trained
 from harness.spec import TrialSpec
 from harness.store.files import write_atomically
-from harness.store.run_folder import RunFolder
-from harness.store.runs import refuse_older, refuse_other_objective, variant
+from harness.store.run_folder import RunFolder, variant
+from harness.store.runs import refuse_older, refuse_other_objective
 from harness.study.axes import Axis
 from harness.study.study import Study
 

@@ -32,7 +32,8 @@ from harness.runner.prepare import look_again
 from harness.runner.runtime import ActivationCache, Runtime, default_device
 from harness.spec import BackboneSpec, Recipe, TrialRequest, TrialSpec
 from harness.store.activations import NAME as CACHE
-from harness.store.runs import choosing_by, variant
+from harness.store.run_folder import variant
+from harness.store.runs import choosing_by
 from harness.store.store import Store
 from harness.study.axes import Axis, in_words
 from harness.study.study import Study

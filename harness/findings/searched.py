@@ -95,7 +95,10 @@ def replay(scenario: Scenario, spread: Callable[..., Iterable[pd.DataFrame]] = m
     It is written after every seed, and what it has of these scores is not replayed again. `spread`
     is `map`, or that of a pool of processes.
     """
-    wanted = dict(REPEATS)
+    kept = _kept(scenario)
+    done = kept[kept["scores"] == _digest(scenario)].groupby(["search", "seed"])["times"].sum()
+    begun = done.groupby("search").max()
+    wanted = {name: max(repeats, begun.get(name, 0)) for name, repeats in REPEATS.items()}
     with TemporaryDirectory() as folder:
         place = Path(folder)
         table_of(scenario, place)

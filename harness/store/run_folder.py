@@ -5,11 +5,12 @@ Owns: those names. Must not know: what the files hold (`runs`, `search_log` and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.store.store import Store
@@ -19,6 +20,9 @@ STUDIES = "studies"
 
 LOG_NAME = re.compile(r"search-(?:[^/\\]+-)?[0-9]+\.jsonl")
 """Of a search's log; see `RunFolder.log`."""
+
+LONGEST_VARIANT = 160
+"""Bytes; a name may have 255, of which the study and the scale need some."""
 
 Kind = Literal["sweep", "comparison", "searches", "counts"]
 
@@ -139,3 +143,19 @@ class RunFolder:
 def _name_and_repeat(log: Path) -> tuple[str, int]:
     name, _, repeat = log.stem.rpartition("-")
     return name, int(repeat)
+
+
+def variant(values: dict[str, Any]) -> str:
+    """What a run's name ends with: the settings in which it differs from its study.
+
+    Of more than a file system takes, the beginning and a hash of all.
+    """
+    shown = {f: str(v)[:8] if f == "backbone.sha256" else v for f, v in values.items()}
+    words = [f"{field}={value}" for field, value in sorted(shown.items())]
+    name = "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
+    name = name.replace("\0", "_")
+    whole = name.encode()
+    if len(whole) <= LONGEST_VARIANT:
+        return name
+    end = f"...{hashlib.sha256(whole).hexdigest()[:12]}"
+    return whole[: LONGEST_VARIANT - len(end)].decode(errors="ignore") + end

@@ -9,7 +9,6 @@ know: torch, how trials are computed or shown.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +28,6 @@ from harness.store.run_folder import STUDIES, RunFolder
 from harness.store.search_log import SHARE, Event, asks, read_log, tells
 from harness.store.store import Store
 from harness.study.study import Study
-
-LONGEST_VARIANT = 160
-"""Bytes; a name may have 255, of which the study and the scale need some."""
 
 LOOKED_FOR = 50
 """Trials of an earlier `SEMANTICS` that a store is searched for, at most."""
@@ -67,6 +63,8 @@ class RunFiles(NamedTuple):
     environment: dict[str, str]
     searches: dict[int, list[Event]]
     """Place of the log in `RunFolder.logs` -> its events; empty for a grid."""
+    own: frozenset[str]
+    """Trials that are run whatever a search does: a grid's, or the reference of a comparison."""
 
     @property
     def parts(self) -> set[str]:
@@ -76,9 +74,10 @@ class RunFiles(NamedTuple):
 
     @property
     def no_answers(self) -> set[str]:
-        """`parts`, and trials whose end no search of the run saw, whatever the store has."""
+        """`parts`, and trials whose end no search of the run saw, whatever the store has; but not
+        those of the run's `own`."""
         told = [tell for log in self.searches.values() for tell in tells(log)]
-        ended = {tell.trial_id for tell in told if tell.status != "PRUNED"}
+        ended = self.own | {tell.trial_id for tell in told if tell.status != "PRUNED"}
         return self.parts | ({tell.trial_id for tell in told} - ended)
 
 
@@ -121,22 +120,6 @@ def known_run(name: str, root: Path) -> RunFolder:
         refuse_absent(root)
         raise unknown("run", name, [folder.name for folder in run_folders(root)])
     return folder
-
-
-def variant(values: dict[str, Any]) -> str:
-    """What a run's name ends with: the settings in which it differs from its study.
-
-    Of more than a file system takes, the beginning and a hash of all.
-    """
-    shown = {f: str(v)[:8] if f == "backbone.sha256" else v for f, v in values.items()}
-    words = [f"{field}={value}" for field, value in sorted(shown.items())]
-    name = "".join(f"+{word}" for word in words).replace("/", "_").replace(" ", "")
-    name = name.replace("\0", "_")
-    whole = name.encode()
-    if len(whole) <= LONGEST_VARIANT:
-        return name
-    end = f"...{hashlib.sha256(whole).hexdigest()[:12]}"
-    return whole[: LONGEST_VARIANT - len(end)].decode(errors="ignore") + end
 
 
 def choosing_by(study: Study, objective: str | None) -> tuple[Study, dict[str, Any]]:
@@ -355,6 +338,7 @@ def read_run(folder: RunFolder) -> RunFiles:
         asked=list({each.trial_id: each for each in asked}.values()) if searches else asked,
         environment=read_environment(folder),
         searches=searches,
+        own=frozenset(each.trial_id for each in content.cells),
     )
 
 

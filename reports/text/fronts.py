@@ -6,6 +6,7 @@ Owns: these sentences. Must not know: files, drawings, how a number was computed
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pandas as pd
@@ -137,11 +138,11 @@ def _volume_sentences(found: Fronts) -> list[str]:
         of = "over seeds" if seeds > 1 else "of search chance"
         over = f" (mean of {times} repeats, 95 % interval {of})" if times > 1 else ""
         words = f"{arm}: hypervolume {with_interval(row['volume'], row['volume_ci'])} %{over}"
-        at = _random_at(found, row["trials"])
-        if at is None:
+        if math.isnan(row["minus_random"]):
             said.append(f"{words} by {row['trials']:.0f} trials.")
         else:
             difference = signed(row["minus_random"], row["minus_random_ci"])
+            at = row["volume"] - row["minus_random"]  # in the seeds of its repeats
             said.append(
                 f"{words}, {difference} points to the {at:.1f} % that random search is expected to "
                 f"dominate with as many trials ({row['trials']:.0f})."

@@ -163,13 +163,13 @@ def point_tables(
         ]
     cells["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
     by = at_preferred(run).groupby(view.rows, sort=False)
-    seconds, counts = (by["device_s"].mean(), by["trainable_params"].max())
+    costly = by.agg({"trainable_params": "max", "device_s": "mean"}).reindex(rows.index)
     costs = pd.DataFrame(
         {
             "trainable parameters": [
-                with_interval(counts[value], digits=0) for value in rows.index
+                with_interval(n, digits=0) for n in costly["trainable_params"]
             ],
-            "device s per trial": [with_interval(seconds[value]) for value in rows.index],
+            "device s per trial": [with_interval(seconds) for seconds in costly["device_s"]],
         },
         index=rows.index,
     )
