@@ -67,8 +67,9 @@ class Fronts:
     volumes: pd.DataFrame
     """A row per arm: `repeats`, on how many of the `seeds`, and means over repeats of `trials`,
     `volume` and `front`. `volume` and `volume_ci` are over seeds, a seed's repeats averaged, or
-    over repeats where there is one seed; so is `minus_random_ci`, of the volume minus what random search is
-    expected to dominate in the same seed after as many trials: NaN where that is not known."""
+    over repeats where there is one seed; so are `minus_random` and its `_ci`, of the volume minus
+    what random search is expected to dominate in the same seed after as many trials: NaN where
+    that is not known."""
     random: Array | None
     """What random search is expected to dominate after each number of trials, from 1 to the budget;
     None where not every cell is known, or the budget is not in trials."""

@@ -163,13 +163,11 @@ def point_tables(
         ]
     cells["diverged"] = [f"{count:.0f}" for count in rows["DIVERGED"]]
     by = at_preferred(run).groupby(view.rows, sort=False)
-    costly = by.agg({"trainable_params": "max", "device_s": "mean"}).reindex(rows.index)
+    seen = by.agg({"trainable_params": "max", "device_s": "mean"}).reindex(rows.index)
     costs = pd.DataFrame(
         {
-            "trainable parameters": [
-                with_interval(n, digits=0) for n in costly["trainable_params"]
-            ],
-            "device s per trial": [with_interval(seconds) for seconds in costly["device_s"]],
+            "trainable parameters": [with_interval(n, digits=0) for n in seen["trainable_params"]],
+            "device s per trial": [with_interval(seconds) for seconds in seen["device_s"]],
         },
         index=rows.index,
     )
