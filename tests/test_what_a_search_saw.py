@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from threading import Event
+from dataclasses import replace
 
 import pytest
 from support.cli import harness
+from support.driving import driven
 from support.few import SET
+from support.searches import study, task
 from support.untrained import train_nothing, with_test
 
-from harness.driver.drive import drive
 from harness.driver.request import EngineRequest
 from harness.reports.numbers.run import load_run
 from harness.reports.numbers.sweep import best_trial
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.search import catalogue
-from harness.search.base import SearchTask, WholeTrials
+from harness.search.base import WholeTrials
 from harness.search.bounded import start_search
-from harness.search.budget import Budget
 from harness.search.catalogue import optuna_search
 from harness.spec import Recipe
 from harness.store.run_folder import RunFolder
@@ -27,21 +27,11 @@ from harness.store.search_log import read_log, tells
 from harness.store.status import look
 from harness.store.store import Store
 from harness.study.space import SearchSpace
-from harness.study.study import Study
 from harness.testing.made import TINY, MadeEngine, made_record
-from harness.testing.searches import CELLS, made_score
+from harness.testing.searches import made_score
 
 EPOCHS = 4
-STUDY = Study(
-    name="made",
-    question="?",
-    paper="none",
-    base=TINY.model_copy(update={"recipe": Recipe(epochs=EPOCHS, precision="fp32")}),
-    axes=CELLS,
-    space=(),
-    views=(),
-    fixed="",
-)
+STUDY = study(base=TINY.model_copy(update={"recipe": Recipe(epochs=EPOCHS, precision="fp32")}))
 SPACE = SearchSpace(STUDY, 12)
 
 
@@ -50,22 +40,12 @@ def make(values, seed):
 
 
 def task_of(log, budget):
-    return SearchTask(
-        space=SPACE,
-        make=make,
-        name="made",
-        seed=0,
-        budget=Budget.parse(budget),
-        full_run_flops=1,
-        epochs=EPOCHS,
-        log=log,
-    )
+    return replace(task(SPACE, log, budget), make=make)
 
 
-def driven(search, store, on_end=lambda record, is_fresh: None, slots=1):
+def ran(search, store, on_end=lambda record, is_fresh: None, slots=1):
     engine = MadeEngine(store, made_score, watch=search.needs_epoch_reports, slots=slots)
-    how = dict(objective="class_mean", max_retries=0, stop=Event(), on_end=on_end)
-    drive(search, engine, store=store, runtime=Runtime(), **how)
+    driven(search, engine, store, on_end)
     return engine.ran
 
 
@@ -84,7 +64,7 @@ def test_what_a_search_stopped_is_no_answer_though_another_run_trained_it(tmp_pa
     folder.path.mkdir(parents=True)
     heard = {}
     search = optuna_search("random", "asha")(task_of(folder.log(0), "12"))
-    driven(search, store, lambda record, is_fresh: heard.update({record.trial_id: record.status}))
+    ran(search, store, lambda record, is_fresh: heard.update({record.trial_id: record.status}))
     write_run(folder, STUDY, [], {"semantics": "3"})
     told = {tell.trial_id: tell.status for tell in tells(read_log(folder.log(0)))}
     assert told[late] == "PRUNED" and {*told.values()} == {"PRUNED", "COMPLETE"}
@@ -123,8 +103,8 @@ class Generations(WholeTrials):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_running_trial_that_is_asked_for_again_is_told_again(tmp_path, workers):
     search = start_search("own", Generations, task_of(tmp_path / "log", "9"))
-    ran = driven(search, Store(tmp_path / "store"), slots=workers)
-    assert len(ran) == len({spec.trial_id for spec in ran}) == 9
+    specs = ran(search, Store(tmp_path / "store"), slots=workers)
+    assert len(specs) == len({spec.trial_id for spec in specs}) == 9
 
 
 @pytest.mark.usefixtures("few_images")

@@ -95,8 +95,7 @@ def replay(scenario: Scenario, spread: Callable[..., Iterable[pd.DataFrame]] = m
     It is written after every seed, and what it has of these scores is not replayed again. `spread`
     is `map`, or that of a pool of processes.
     """
-    kept = _kept(scenario)
-    done = kept[kept["scores"] == _digest(scenario)].groupby(["search", "seed"])["times"].sum()
+    done = _of_these_scores(scenario).groupby(["search", "seed"])["times"].sum()
     begun = done.groupby("search").max()
     wanted = {name: max(repeats, begun.get(name, 0)) for name, repeats in REPEATS.items()}
     with TemporaryDirectory() as folder:
@@ -118,8 +117,7 @@ def _replay_up_to(
     place: Path,
     spread: Callable[..., Iterable[pd.DataFrame]],
 ) -> None:
-    path, scores, kept = kept_at(scenario), _digest(scenario), _kept(scenario)
-    rows = kept[kept["scores"] == scores].drop(columns="scores")
+    path, scores, rows = kept_at(scenario), _digest(scenario), _of_these_scores(scenario)
     done = rows.groupby(["seed", "search"])["times"].sum().to_dict()
     due = [
         (place, seed, name, range(done.get((seed, name), 0), repeats))
@@ -215,6 +213,11 @@ def _read(scenario: Scenario) -> pd.DataFrame:
 def _kept(scenario: Scenario) -> pd.DataFrame:
     path = kept_at(scenario)
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[*COLUMNS, "scores"])
+
+
+def _of_these_scores(scenario: Scenario) -> pd.DataFrame:
+    kept = _kept(scenario)
+    return kept[kept["scores"] == _digest(scenario)].drop(columns="scores")
 
 
 def kept_at(scenario: Scenario) -> Path:

@@ -8,7 +8,7 @@ from harness.driver.drive import drive
 from harness.runner.runtime import Runtime
 
 
-def driven(search, engine, store):
+def driven(search, engine, store, on_end=lambda record, is_fresh: None):
     """The search after it, with no trial tried again."""
     drive(
         search,
@@ -18,6 +18,6 @@ def driven(search, engine, store):
         objective="class_mean",
         max_retries=0,
         stop=Event(),
-        on_end=lambda record, is_fresh: None,
+        on_end=on_end,
     )
     return search
