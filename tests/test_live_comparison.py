@@ -78,6 +78,16 @@ def test_a_live_comparison_trains_confirms_and_reports(live):
     assert len(asks(read_log(apart.log(0, "random")))) == 1
 
 
+@pytest.mark.parametrize("other", [["--workers", 2], ["--seeds", 3]])
+def test_another_comparison_is_refused_before_a_trial_of_it(live, other):
+    root, args, _ = live
+    field = other[0][2:]
+    trials = {path.name for path in (root / "trials").iterdir()}
+    result = harness("compare", *args, *other)  # of an option that is given twice the later counts
+    assert result.exit_code == 2 and f"holds a comparison with other {field}" in result.stderr
+    assert {path.name for path in (root / "trials").iterdir()} == trials
+
+
 def test_a_replay_is_what_the_same_searches_did_live(live, tmp_path):
     root, *_ = live
     table = root / "t.parquet"

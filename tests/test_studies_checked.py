@@ -170,6 +170,7 @@ def test_what_is_wrong_with_a_study_file_is_said_with_its_place(tmp_path, text, 
     [
         ({"depth": ("last:3",)}, "value of depth in the smoke of study s: 'last:3'"),
         ({"recipe.epohcs": (1,)}, "Did you mean 'recipe.epochs'"),
+        ({"recipe.epochs": (1, 2)}, "recipe.epochs has 2 values, and no axis varies it"),
     ],
 )
 def test_a_small_version_is_a_part_of_its_study(smoke, said):

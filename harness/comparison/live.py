@@ -60,6 +60,7 @@ from harness.store.runs import (
     Command,
     read_run,
     refuse_older,
+    refuse_other_comparison,
     refuse_other_objective,
     write_command,
     write_run,
@@ -111,7 +112,7 @@ class LiveComparison(SweepPlan):
 
         Raises:
             UserError: there is no search of a name, or the folder holds a comparison made under
-                another `SEMANTICS`.
+                another `SEMANTICS`, or with other seeds or workers.
         """
         names = asked.names([], several=bool(prepared.study.further))
         kept = prepared.keeping(keep_checkpoints=any(map(may_pause, names)))
@@ -121,6 +122,7 @@ class LiveComparison(SweepPlan):
                 prepared.engine.refuse_watching(f"--search {name}")
         refuse_older(live.folder)
         refuse_other_objective(live.folder, prepared.study)
+        refuse_other_comparison(live.folder, prepared.study.seeds, asked.workers, None)
         return live
 
     @cached_property

@@ -346,22 +346,34 @@ def write_search_comparison(folder: RunFolder, comparison: SearchComparison) -> 
     """Write down a comparison of searches.
 
     Raises:
-        UserError: the folder holds one with other seeds, other workers or another table.
+        UserError: as `refuse_other_comparison`.
         NotSavedError: it cannot be written.
     """
-    before = read_search_comparison(folder)
-    if before is not None:
-        for field, was, now in (
-            ("seeds", before.seeds, comparison.seeds),
-            ("workers", before.workers, comparison.workers),
-            ("table", before.table, comparison.table),
-        ):
-            if was != now:
-                raise UserError(
-                    f"{folder} holds a comparison with other {field} ({was}, now {now}); move it "
-                    "away or give another --out."
-                )
+    refuse_other_comparison(folder, comparison.seeds, comparison.workers, comparison.table)
     _write(folder, folder.searches, comparison.model_dump_json(indent=1))
+
+
+def refuse_other_comparison(
+    folder: RunFolder, seeds: tuple[int, ...], workers: int, table: str | None
+) -> None:
+    """Whether a comparison of searches there has these seeds, workers and table, or there is none.
+
+    Raises:
+        UserError: it has others.
+    """
+    before = read_search_comparison(folder)
+    if before is None:
+        return
+    for field, was, now in (
+        ("seeds", before.seeds, seeds),
+        ("workers", before.workers, workers),
+        ("table", before.table, table),
+    ):
+        if was != now:
+            raise UserError(
+                f"{folder} holds a comparison with other {field} ({was}, now {now}); move it "
+                "away or give another --out."
+            )
 
 
 def refuse_replayed(folder: RunFolder) -> None:

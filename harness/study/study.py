@@ -141,7 +141,8 @@ class Study(Frozen):
         """The study's small version: shortened axes, single values set on the base, one seed.
 
         Raises:
-            UserError: an axis has no such value, or a trial no such field.
+            UserError: an axis has no such value, a trial no such field, or a field that no axis
+                varies has several values.
         """
         parts = [part for part in (*self.axes, *self.space) if isinstance(part, Axis)]
         for axis in parts:
@@ -154,6 +155,13 @@ class Study(Frozen):
             values = self.smoke.get(part.field) if isinstance(part, Axis) else None
             return part if values is None else part.model_copy(update={"values": values})
 
+        varied = [part.field for part in parts]
+        for field, values in self.smoke.items():
+            if field not in varied and len(values) > 1:
+                raise UserError(
+                    f"study {self.name}, smoke: {field} has {len(values)} values, and no axis "
+                    f"varies it ({', '.join(varied) or 'there is none'}); give it one."
+                )
         lengths = {a.field for a in parts if a in self.axes or a.settings}
         axes, space = tuple(map(shortened, self.axes)), tuple(map(shortened, self.space))
         fixed = {field: values[0] for field, values in self.smoke.items() if field not in lengths}
