@@ -44,11 +44,8 @@ KEPT = (
 )
 WITH_PAGE = ("depth_vs_position", "methods_newer", "metapeft_lora", "methods_tuned", "searches")
 """Whose page is kept too; it holds its figures once more."""
-TUNED = ("outer_lr", "k_steps", "sampling_ratio")
-"""Studies that found MetaPEFT's own settings, whose cost it bears."""
 NEWER = ("lora", "hf:dora", "hf:adalora", "hf:ia3", "lora_plus", "rslora", "metapeft")
 """Methods that FINDINGS.md compares with LoRA at every linear map."""
-CONTROLS = "depth_vs_position+metapeft_lora"
 README = """# Reference results
 
 Report folders as the commands below wrote them, without the SVG and LaTeX files; `make reproduce`
@@ -100,7 +97,6 @@ def entries() -> dict[str, Entry]:
         if not load_study(name).searches:  # live and on one seed, it is not informative
             found.setdefault(name, Entry(f"sweep --study {name}", name))
     depths = "sweep --study depth_vs_position"
-    charged = " ".join(f"--charge {run}" for run in TUNED)
     return found | {
         "depth_vs_position_3_seeds": Entry(f"{depths} --seeds 3", "depth_vs_position"),
         "methods_tuned": Entry("compare --methods all --seeds 3", "depth_vs_position+methods"),
@@ -110,14 +106,14 @@ def entries() -> dict[str, Entry]:
         ),
         "depth_vs_position_5_seeds": Entry(f"{depths} --seeds 5", "depth_vs_position"),
         "metapeft_lora": Entry(
-            "train --method metapeft --base lora --seeds 5 --controls", CONTROLS
+            "train --method metapeft --base lora --seeds 5 --controls",
+            "depth_vs_position+metapeft_lora",
         ),
         "joint_space_metapeft": Entry(
             "sweep --study joint_space --search metapeft --budget 5", "joint_space+metapeft"
         ),
         "searches": Entry(
-            f"compare --search all --replay --controls {CONTROLS} {charged}",
-            "joint_space+searches",
+            "compare --search all --replay --repeats 500,gp=200", "joint_space+searches"
         ),
         "several_objectives": Entry(
             "compare --search all --replay --objective class_mean,trainable_params --budget 48 "

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.catalogue.studies import load_study
+from harness.findings.claims import CLAIMS
+from harness.findings.evidence import SCENARIOS, name_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = " ".join((DOCS / "protocol.md").read_text().split())
@@ -26,17 +28,25 @@ def percent(values, digits=0):
 
 def test_power_and_errors_are_those_of_the_simulation():
     found = simulated()
-    at = lambda true, word: [found[f"true {true}, sd {sd}, 12 seeds", word] for sd in SDS]  # noqa: E731
+
+    def at(true, word, seeds=12):
+        return [found[f"true {true}, sd {sd}, {seeds} seeds", word] for sd in SDS]
+
+    def range_of(values):
+        return " to ".join(percent([min(values), max(values)], 1))
+
+    def wrong(seeds):
+        sides = (at("+0.00", "better", seeds), at("+0.00", "worse", seeds))
+        return range_of(list(map(sum, zip(*sides, strict=True))))
+
     better = percent(at("+1.13", "better"))
     equal = percent(at("+0.00", "equivalent"))
-    wrong = [a + b for a, b in zip(at("+0.00", "better"), at("+0.00", "worse"), strict=True)]
-    false_equal = at("+1.00", "equivalent")
     assert f"is called better with {' / '.join(better)} %" in TEXT
     assert f"is called equivalent with {' / '.join(equal)} % (s)" in TEXT
-    low, high = percent([min(wrong), max(wrong)], 1)
-    assert f"better or worse in {low} to {high} %" in TEXT
-    low, high = percent([min(false_equal), max(false_equal)], 1)
-    assert f"says equivalent in {low} to {high} % (s)" in TEXT
+    assert f"better or worse in {wrong(12)} %" in TEXT
+    assert f"says equivalent in {range_of(at('+1.00', 'equivalent'))} % (s)" in TEXT
+    of_16 = (wrong(16), range_of(at("+1.00", "equivalent", 16)))
+    assert "of n = 16 they are {} % and {} %".format(*of_16) in TEXT
 
 
 def test_coverage_is_that_of_the_simulation():
@@ -86,3 +96,11 @@ def test_each_contrast_is_named():
         "**T**: MetaPEFT at 12 runs − tuned LoRA at 4",
     ):
         assert name in TEXT
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_claim_is_made_where_the_space_has_its_arms(name):
+    where = next(axis for axis in load_study(name_of(name, "lora")).axes if axis.field == "where")
+    made = {claim.key for claim in CLAIMS if name in claim.only}
+    assert ("C7, ATTN" in made) is ("ATTN" in where.values)
+    assert {"B", "T", "C7", "C9, Q+V"} <= made

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -55,7 +56,6 @@ class Terminal:
             Progress,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
 
         console = Console(stderr=True)
@@ -64,24 +64,26 @@ class Terminal:
             BarColumn(),
             MofNCompleteColumn(),
             *([TimeElapsedColumn()] if unit == "trials" else []),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         task = bar.add_task(title, total=total, note="")
-        ended = 0
+        ended, started = 0, monotonic()
 
         def advance(note: str) -> None:
             nonlocal ended
             ended += 1
+            left = (total or 0) - ended
+            # By the mean since the beginning: the bar's own estimate forgets what is half a minute
+            # old, and then takes trials that several workers end together for the speed of all.
+            each = (monotonic() - started) / ended
+            words = [note, f"ETA {duration(left * each)}"] if left > 0 else [note]
+            note = ", ".join(filter(None, words))
             bar.update(task, advance=1, note=note)
             is_due = ended % LINE_EVERY == 0 or ended == total
             if not console.is_terminal and unit == "trials" and is_due:
-                remaining = bar.tasks[0].time_remaining
-                eta = "" if remaining is None else f", ETA {duration(remaining)}"
                 of = "" if total is None else f"/{total}"
-                self.warn(f"{ended}{of} trials, {note}{eta}")
+                self.warn(f"{ended}{of} trials, {note}")
 
         if console.is_terminal and total != 0:
             with bar:

@@ -33,6 +33,8 @@ Arms = Mapping[str, pd.DataFrame]
 FOR_CLAIMS: dict[str, Looked] = {
     "Q+V, tuned": placed("Q+V"),
     "MLP1, tuned": placed("MLP1"),
+    "ATTN, tuned": placed("ATTN"),
+    "LoRA at Q+V, α = 1, rate r": placed("Q+V", alpha=1.0, strengths=1),
     "LoRA at every linear map, α = 1, rate r": placed("all", alpha=1.0, strengths=1),
     "best values one by one": separately_best,
     "best cell of all": exhausted,
@@ -57,6 +59,8 @@ class Claim(NamedTuple):
     """`test`, or `tail` for the last group."""
     paper: str = ""
     """The paper's figure, where it has one."""
+    only: tuple[str, ...] = tuple(LAST_6)
+    """Scenarios whose spaces have both arms."""
 
 
 CLAIMS = (
@@ -74,13 +78,13 @@ CLAIMS = (
     ),
     Claim(
         "C3",
-        "The position matters: every linear map against Q+V, each tuned",
+        "The position matters: every linear map (4.5 × the parameters) against Q+V, each tuned",
         "LoRA at every linear map, tuned",
         "Q+V, tuned",
     ),
     Claim(
         "C4",
-        "More blocks are better: all against the last 6, each tuned",
+        "More blocks are better: all (2 × the parameters) against the last 6, each tuned",
         "LoRA at every linear map, tuned",
         "last 6 blocks, tuned",
     ),
@@ -103,6 +107,13 @@ CLAIMS = (
         "Q+V, tuned",
     ),
     Claim(
+        "C7, ATTN",
+        "and MLP1 against all four maps of attention, each tuned",
+        "MLP1, tuned",
+        "ATTN, tuned",
+        only=("synth_rs",),
+    ),
+    Claim(
         "C9",
         "γ adds to LoRA in one run: at the same rate and α = 1, with which γ starts",
         "MetaPEFT, defaults",
@@ -122,6 +133,12 @@ CLAIMS = (
         "and against LoRA with α = 4",
         "MetaPEFT, defaults",
         "LoRA at every linear map, α = 4, rate r",
+    ),
+    Claim(
+        "C9, Q+V",
+        "and against LoRA at Q+V, as the released code has it, with α = 1",
+        "MetaPEFT, defaults",
+        "LoRA at Q+V, α = 1, rate r",
     ),
 )
 PRIMARY = ("B", "T")
@@ -204,11 +221,13 @@ def arms_of(scenario: Scenario) -> dict[str, pd.DataFrame]:
 
 
 def contrasts_of(scenario: Scenario, arms: Arms) -> dict[str, Contrast]:
-    """Claim's key -> its verdict."""
+    """Claim's key -> its verdict, of those that the scenario's space has arms for."""
+    claims = [claim for claim in CLAIMS if scenario.name in claim.only]
     looked = {**FOR_CLAIMS, "last 6 blocks, tuned": LAST_6[scenario.name]}
-    every = {**arms, **{name: chosen_by_seed(scenario, each) for name, each in looked.items()}}
+    needed = {name for claim in claims for name in (claim.arm, claim.other)} & set(looked)
+    every = {**arms, **{name: chosen_by_seed(scenario, looked[name]) for name in needed}}
     found = {}
-    for claim in CLAIMS:
+    for claim in claims:
         column = f"test_{scenario.groups[-1]}" if claim.score == "tail" else claim.score
         difference = every[claim.arm][column] - every[claim.other][column]
         found[claim.key] = judge(difference.loc[list(scenario.seeds)].to_numpy(float))

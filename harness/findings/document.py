@@ -196,12 +196,7 @@ def _minutes(own: pd.DataFrame) -> str:
 def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]) -> str:
     rows = []
     for claim in claims:
-        cells = [
-            f"{found[each.name][claim.key].word} ({_difference(found[each.name][claim.key])})"
-            if each.name in found
-            else _not_run(each)
-            for each in scenarios
-        ]
+        cells = [_of_claim(claim, each, found.get(each.name)) for each in scenarios]
         rows.append([claim.key, claim.sentence, claim.paper, *cells])
     key, sentence = OVERHEAD
     rows.append([key, sentence, "", *map(_overhead, scenarios)])
@@ -210,6 +205,14 @@ def _claims(scenarios: Sequence[Scenario], found: Found, claims: Sequence[Claim]
         cells = ["not run" if scenario.name == NOT_RUN_ON else "–" for scenario in scenarios]
         rows.append([each.key, answered, "", *cells])
     return _table(["", "claim", "paper", *(WORDS[each.name] for each in scenarios)], rows)
+
+
+def _of_claim(claim: Claim, scenario: Scenario, found: Mapping[str, Contrast] | None) -> str:
+    if scenario.name not in claim.only:
+        return "–"
+    if found is None:
+        return _not_run(scenario)
+    return f"{found[claim.key].word} ({_difference(found[claim.key])})"
 
 
 def _methods(rows: pd.DataFrame) -> str:
