@@ -2,7 +2,8 @@
 
 A `Console` is handed in by whoever asked for the work: the command line's own draws at a terminal
 (`harness.cli.terminal`), a Python caller's may be any object with these methods. Owns: the
-protocol, and a console that shows nothing. Must not know: terminals, signals, what is being done.
+protocol, a console that shows nothing, and times in words. Must not know: terminals, signals, what
+is being done.
 """
 
 from __future__ import annotations

@@ -84,6 +84,20 @@ def test_a_case_that_does_not_exist_is_refused():
     assert result.exit_code == 2 and "Did you mean 'q+v'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command,field,said",
+    [
+        ("train", "method=adapter", "--set method: made-up images are trained on"),
+        ("train", "recipe=deit", "recipe.optimiser=adamw: the loop that is timed beside is plain"),
+        ("scaling", "recipe.warmup_epochs=1", "recipe.warmup_epochs=1: the loop that is timed"),
+        ("scaling", "recipe.batch_size=[2, 4]", "bench scaling takes one value of a field"),
+    ],
+)
+def test_what_a_plain_loop_would_not_do_is_refused(command, field, said):
+    result = harness("bench", command, "--set", field, "--device", "cpu")
+    assert result.exit_code == 2 and said in result.stderr
+
+
 @pytest.mark.slow
 def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "BATCHES", (2, 4))

@@ -13,6 +13,8 @@ from support.cli import harness
 
 from harness.cli import main
 from harness.errors import SYNONYMS, unknown
+from harness.insertion.placements import PlacementFile
+from harness.spec import BackboneSpec, Placement
 
 FLAGS = {
     # --log, of what trains: where curves go live, which no trial or study knows.
@@ -88,6 +90,12 @@ def test_a_home_that_the_shell_left_is_found_and_an_empty_place_is_refused(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     refused = harness("runs", "--out", "")
     assert refused.exit_code == 2 and "--out is empty" in refused.stderr
+    about = {"method": "lora", "options": {}, "rule": "as_is", "value": None, "trials": ()}
+    made = PlacementFile(placement=Placement({"0.mlp1": 1.0}), backbone=BackboneSpec(), **about)
+    (tmp_path / "p.json").write_text(made.model_dump_json())
+    written = harness("export", tmp_path / "p.json", "--peft=~/config")
+    assert written.exit_code == 0, written.output
+    assert (tmp_path / "config").is_dir() and not (tmp_path / "~").exists()
 
 
 @pytest.mark.slow

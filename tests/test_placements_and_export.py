@@ -20,11 +20,20 @@ from harness.model.backbones import features, load_backbone
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
-from harness.spec import BackboneSpec, Placement
+from harness.spec import BackboneSpec, Placement, TrialRequest
 from harness.store.store import Store
 
 LEARNED = Placement({"0.q": 0.2, "0.mlp1": 1.8, "1.q": 0.6, "1.mlp1": 1.0})
 OTHER = Placement({"0.q": 0.4, "0.mlp1": 1.4, "1.q": 0.2, "1.mlp1": 1.2})
+
+
+def test_a_placement_gives_no_strength_to_a_method_without_one():
+    plain, strong = (
+        TrialRequest(method="bitfit", placement=Placement({"0.block": each})) for each in (1.0, 4.0)
+    )
+    assert resolve(plain, Runtime()).placement == plain.placement
+    with pytest.raises(UserError, match="method 'bitfit' has no alpha, so each must be 1"):
+        resolve(strong, Runtime())
 
 
 @pytest.mark.parametrize(

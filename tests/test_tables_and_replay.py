@@ -30,7 +30,7 @@ from harness.store.runs import Command, read_run, write_command, write_compariso
 from harness.store.search_log import asks, read_log
 from harness.store.store import Store
 from harness.store.table import read_table, tabulate
-from harness.study.axes import Range
+from harness.study.axes import Axis, Range
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +122,18 @@ def test_an_unfinished_sweep_is_refused_in_one_sentence(tmp_path, status):
 
 
 def test_what_cannot_be_one_table_is_refused(tmp_path, made):
-    root, folders, _ = made
+    _, folders, _ = made
     other = made_sweep(tmp_path / "o", small_study(fixed="something else", seeds=(0,)))
-    for runs, words in (
-        ([folders[1]], "no exhaustive sweep"),
-        ([folders[0], other], "not of the same study"),
-    ):
+    two = [folders[0], other]
+    for runs, words in (([folders[1]], "no exhaustive"), (two, "not of the same study")):
         with pytest.raises(UserError, match=words):
             tabulate(runs, tmp_path / "t")
     wide = Range(field="alpha", low=0.1, high=1.0, label="alpha")
-    ranged = made_sweep(tmp_path / "r", small_study(space=(wide,), seeds=(0,)))
-    with pytest.raises(UserError, match="without a list of values"):
-        tabulate([ranged], tmp_path / "t")
-    assert root.exists()
+    apart = Axis(field="recipe.lr", values=(0.1, 0.2), label="rate")
+    for part, words in ((wide, "without a list of values"), (apart, "the unit of cost: add")):
+        swept = made_sweep(tmp_path / part.field, small_study(space=(part,), seeds=(0,)))
+        with pytest.raises(UserError, match=words):
+            tabulate([swept], tmp_path / "t")
 
 
 def test_a_trial_without_its_curve_is_refused(tmp_path):
@@ -145,8 +144,8 @@ def test_a_trial_without_its_curve_is_refused(tmp_path):
         tabulate([folder], tmp_path / "t.parquet")
 
 
+# Column -> what a damaged or a foreign table has there.
 OTHERWISE = {"seed": None, "cell": "{", "spec": "[]", "trial_id": 0, "epoch": 0.5, "device_s": "x"}
-"""Column -> what a damaged or a foreign table has there."""
 
 
 @pytest.mark.parametrize("case", ["absent", "text", "torn", "foreign", "version", *OTHERWISE])

@@ -32,6 +32,7 @@ from harness.archive.content import (
 )
 from harness.archive.trees import columns, joined, leaf_of, nested, split
 from harness.errors import UserError, saving
+from harness.store.files import replacing
 
 FORMAT = 1
 """Version of the layout; a file with a higher one is refused."""
@@ -57,8 +58,7 @@ def write_archive(archive: Archive, path: Path) -> int:
     about = {"format": FORMAT, "run": archive.run, "trials": len(archive.trials), "files": packed}
     table = _table(archive.trials)
     smooth = [name for name in table.column_names if name == "trajectory.values"]
-    part = path.with_name(f"{path.name}.part")
-    with saving(path):
+    with saving(path), replacing(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(
             part,
@@ -73,7 +73,6 @@ def write_archive(archive: Archive, path: Path) -> int:
         ) as writer:
             writer.write_table(table, row_group_size=max(1, len(table)))
             writer.add_key_value_metadata({KEY.decode(): json.dumps(about)})
-        part.replace(path)
     return path.stat().st_size
 
 

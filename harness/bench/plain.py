@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from harness.data.dataset import Images, crop_flip
+from harness.errors import UserError
 from harness.model.blocks import QKV, Backbone, layer_name
 from harness.spec import Placement, Position, Recipe, Site
 from harness.training.arithmetic import autocast
@@ -72,6 +73,25 @@ def by_peft(model: Backbone, placement: Placement) -> Backbone | None:
     config = LoraConfig(r=RANK, lora_alpha=int(ALPHA), target_modules=names)
     wrapped: Backbone = get_peft_model(copy.deepcopy(model), config).base_model.model
     return wrapped
+
+
+FIELDS = ("batch_size", "lr", "momentum", "weight_decay", "tau", "crop_scale_min", "precision")
+"""Of a recipe: those that `epoch` trains by."""
+
+
+def refuse_recipe(recipe: Recipe) -> None:
+    """Whether `epoch` trains as a recipe does, so that its time can be compared.
+
+    Raises:
+        UserError: another field than `FIELDS` is not at its default.
+    """
+    usual = Recipe()
+    for field in Recipe.model_fields:
+        if field not in FIELDS and getattr(recipe, field) != getattr(usual, field):
+            raise UserError(
+                f"recipe.{field}={getattr(recipe, field)}: the loop that is timed beside is plain "
+                f"SGD on crops for one epoch, so only {', '.join(FIELDS)} can be set."
+            )
 
 
 def epoch(

@@ -1,4 +1,4 @@
-"""The command line: the only place that joins studies, searches, engines, the store and reports.
+"""The command line, which joins studies, searches, engines, the store and reports.
 
 A module for every family of commands. They import torch, optuna, ray and pandas inside commands
 only, so that `--help` answers at once. Owns: the program `harness`. Must not know: what its

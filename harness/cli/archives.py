@@ -11,6 +11,7 @@ import click
 
 from harness.cli.given import place_given
 from harness.cli.options import (
+    Place,
     bad_image_option,
     data_root_option,
     device_option,
@@ -69,7 +70,7 @@ def archive(run: str, path: str, out: str) -> None:
         "import first_half.parquet second_half.parquet",
     ),
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=Place(dir_okay=False))
 @out_option
 def import_(files: tuple[str, ...], out: str) -> None:
     """Take runs from files of `harness archive` into a store, to be reported and continued there.

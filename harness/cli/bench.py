@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.given import parse_settings
-from harness.cli.options import device_option, examples, out_option, set_option
+from harness.cli.options import device_option, examples, out_option, settings_option
 from harness.cli.show import print_table
-from harness.errors import unknown
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.bench.train import Setting
@@ -32,6 +32,7 @@ SMALL = {
 AXES = ("backbone.name", "recipe.batch_size", "recipe.precision")
 """Fields that take several values."""
 
+set_option = settings_option("a field of the backbone, or one of the recipe that a plain loop has")
 ONE_EPOCH = {"epochs": 1, "early_stop": False, "epoch_rule": "last"}
 
 rounds_option = click.option(
@@ -101,9 +102,14 @@ def train(
 
 
 def _settings(settings: tuple[str, ...], device: str | None, rounds: int) -> list[Setting]:
-    """Every combination of what `--set` lists."""
+    """Every combination of what `--set` lists.
+
+    Raises:
+        UserError: a field has no effect here, or not on the loop that is timed beside.
+    """
     import torch
 
+    from harness.bench.plain import refuse_recipe
     from harness.bench.train import Setting
     from harness.driver.request import PlaceRequest
     from harness.driver.setup import make_runtime
@@ -111,12 +117,20 @@ def _settings(settings: tuple[str, ...], device: str | None, rounds: int) -> lis
     from harness.spec import TrialRequest
 
     runtime = make_runtime(PlaceRequest(device=device))
-    values = {**SMALL, **parse_settings(settings)}
+    asked = parse_settings(settings)
+    for field in asked:
+        if field.split(".")[0] not in ("backbone", "recipe"):
+            raise UserError(
+                f"--set {field}: made-up images are trained on, by methods of its own; give fields "
+                "of backbone and recipe."
+            )
+    values = {**SMALL, **asked}
     axes = {name: values.pop(name) for name in AXES if isinstance(values.get(name), list)}
     found = []
     for chosen in itertools.product(*axes.values()):
         given = {**values, **dict(zip(axes, chosen, strict=True))}
         request = TrialRequest().with_values(given, source="--set")
+        refuse_recipe(request.recipe)
         recipe = recipe_on(request.recipe.model_copy(update=ONE_EPOCH), runtime)
         place = torch.device(runtime.device)
         found.append(Setting(request.backbone, recipe, place, BATCHES, rounds))
@@ -149,7 +163,9 @@ def scaling(
     from harness.reports.figures.scaling import draw_scaling
     from harness.reports.files.write import write_report
 
-    setting = _settings(settings, device, rounds)[0]
+    setting, *others = _settings(settings, device, rounds)
+    if others:
+        raise UserError("--set: bench scaling takes one value of a field; bench train takes lists.")
     name = str(setting.device)
     points = [*growth.steps(setting), *growth.trials(name), *growth.of_stores(trials, write_report)]
     rows = [[p.panel, p.line, f"{p.x:g}", f"{p.seconds:.4g}"] for p in points]

@@ -15,7 +15,7 @@ from harness.cli.show import write_report
 from harness.cli.terminal import TERMINAL
 
 SHIPPED = ""
-"""`--replay` without a table. Its path is known to a module that imports pandas."""
+"""`--replay` without a table."""
 
 
 @click.command(

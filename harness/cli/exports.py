@@ -11,6 +11,7 @@ import click
 
 from harness.cli.given import place_given
 from harness.cli.options import (
+    Place,
     bad_image_option,
     data_root_option,
     device_option,
@@ -46,15 +47,11 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
 @click.argument("source")
 @click.option(
     "--best",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Of a run: folder for its best trial, as --weights of that trial.",
 )
-@click.option(
-    "--weights", type=click.Path(file_okay=False), help="Folder for safetensors and JSON."
-)
-@click.option(
-    "--peft", type=click.Path(file_okay=False), help="Folder for a Hugging Face peft adapter."
-)
+@click.option("--weights", type=Place(file_okay=False), help="Folder for safetensors and JSON.")
+@click.option("--peft", type=Place(file_okay=False), help="Folder for a Hugging Face peft adapter.")
 @click.option(
     "--names",
     metavar="MODEL",
@@ -63,20 +60,16 @@ EXPORTS = {"adapter.json", "adapter_config.json", "config.json"}
 )
 @click.option(
     "--merged",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Folder for a timm checkpoint, with the trained modules merged into its weights.",
 )
-@click.option(
-    "--csv", type=click.Path(dir_okay=False), help="Of a run: a row per trial; - prints them."
-)
-@click.option("--parquet", type=click.Path(dir_okay=False), help="Of a run: the same, typed.")
+@click.option("--csv", type=Place(dir_okay=False), help="Of a run: a row per trial; - prints them.")
+@click.option("--parquet", type=Place(dir_okay=False), help="Of a run: the same, typed.")
 @click.option("--optuna", metavar="URL", help="Of a run: database for optuna-dashboard.")
-@click.option(
-    "--tensorboard", type=click.Path(file_okay=False), help="Of a run: folder for its curves."
-)
+@click.option("--tensorboard", type=Place(file_okay=False), help="Of a run: folder for its curves.")
 @click.option(
     "--backbone",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     metavar="FILE",
     help="Local weights of the backbone, where the trial was given some with its --weights.",
 )
@@ -331,12 +324,12 @@ def _export_run(folder: RunFolder, wanted: dict[str, str | None]) -> list[Path]:
         "predict best/ photos/ --weights vit_tiny.safetensors",
     )
 )
-@click.argument("exported", metavar="EXPORT", type=click.Path())
-@click.argument("images", type=click.Path())
+@click.argument("exported", metavar="EXPORT", type=Place())
+@click.argument("images", type=Place())
 @click.option(
     "--out",
     "path",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     default="predictions.csv",
     show_default=True,
     help="CSV to write.",

@@ -20,26 +20,32 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  harness {line}" for line in lines)
 
 
-def _place(_: click.Context, option: click.Parameter, path: str | None) -> str | None:
+class Place(click.Path):
     """A path as the shell would have it, which leaves `--out=~/x` as it is."""
-    if path == "":
-        raise UserError(f"{option.opts[0]} is empty: name a place, or leave it out.")
-    return None if path is None else os.path.expanduser(path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path with its `~` replaced. Raises `UserError` if it is empty."""
+        if value == "":
+            named = "" if param is None else param.opts[0]
+            raise UserError(f"{named} is empty: name a place, or leave it out.")
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 out_option = click.option(
     "--out",
+    type=Place(),
+    metavar="FOLDER",
     default="runs",
     show_default=True,
-    callback=_place,
     help="Folder of the store and the reports.",
 )
 file_option = click.option(
     "--file",
     "path",
     required=True,
-    type=click.Path(dir_okay=False),
-    callback=_place,
+    type=Place(dir_okay=False),
     help="To write.",
 )
 device_option = click.option(
@@ -47,9 +53,8 @@ device_option = click.option(
 )
 data_root_option = click.option(
     "--data-root",
-    type=click.Path(),
+    type=Place(),
     metavar="FOLDER",
-    callback=_place,
     help="Where the files of a dataset lie; see `harness data check NAME`.",
 )
 bad_image_option = click.option(
@@ -117,9 +122,8 @@ only_option = click.option(
 )
 weights_option = click.option(
     "--weights",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     metavar="FILE",
-    callback=_place,
     help="Local weights of the backbone: safetensors, or torch's; keys of timm, MAE, DINO, CLIP, "
     "transformers.",
 )

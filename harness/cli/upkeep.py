@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import examples
+from harness.cli.options import examples, file_option
 
 
 @click.command(
@@ -14,7 +14,7 @@ from harness.cli.options import examples
         "pretrain --file vit_pico.safetensors", "pretrain --file x.safetensors --seed 1"
     )
 )
-@click.option("--file", "path", required=True, type=click.Path(dir_okay=False), help="To write.")
+@file_option
 @click.option("--seed", type=int, default=0, show_default=True)
 def pretrain(path: str, seed: int) -> None:
     """Train the embedded backbone vit_pico on the SYNTHETIC source domain and save its weights."""

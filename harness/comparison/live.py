@@ -94,7 +94,7 @@ def plan_any_sweep(asked: SweepRequest, console: Console) -> SweepPlan:
         workers=prepared.workers,
         line=asked.line,
     )
-    kept = prepared.keeping(keep_weights=asked.keep != "none", keep_features=study.needs_features)
+    kept = prepared.keeping(keep_features=study.needs_features)
     return LiveComparison.of(wanted, kept, asked.keep)
 
 

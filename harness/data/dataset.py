@@ -1,7 +1,7 @@
 """What the trainer sees of a dataset: sets of images, the stratified split, augmented batches.
 
-Owns: the interface of a set of images, sets held in memory with all images of one size, and the
-base class of datasets that are drawn. Must not know: where a dataset's files lie, models, methods.
+Owns: the interface of a set of images, and sets held in memory with all images of one size. Must
+not know: where a dataset's files lie, models, methods.
 
 Shapes: n images, c channels (3 for RGB), h and w pixels. Pixels stay uint8 until a batch is made.
 """

@@ -14,7 +14,7 @@ from threading import Event
 
 from harness.console import Console
 from harness.driver.drive import drive
-from harness.driver.start import StartEngine
+from harness.engines.base import StartEngine
 from harness.errors import Interrupted, UserError
 from harness.runner.resolve import refuse_other_inputs
 from harness.runner.runtime import Runtime

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Self
 
@@ -16,8 +16,7 @@ from harness.console import SILENT, Console
 from harness.driver.again import Again
 from harness.driver.drive import drive
 from harness.driver.request import Keep
-from harness.driver.start import StartEngine
-from harness.engines.base import Engine
+from harness.engines.base import Engine, StartEngine
 from harness.errors import Interrupted, NotSavedError, TrialsFailed
 from harness.metrics import SHOWN, Goal, Objective, scale_of
 from harness.runner.resolve import resolve
@@ -148,7 +147,7 @@ class Batch:
         """
         again = Again(
             store=self.store,
-            runtime=replace(self.runtime, keep_weights=True),
+            runtime=self.runtime,
             start_engine=self.start_engine,
             max_retries=self.max_retries,
             console=self.console,

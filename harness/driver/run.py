@@ -88,7 +88,6 @@ def plan_sweep(asked: SweepRequest, prepared: Prepared) -> SweepPlan:
     """
     study, asked = prepared.study, asked.with_pruner_apart()
     prepared = prepared.keeping(
-        keep_weights=asked.keep != "none",
         keep_features=study.needs_features,
         keep_checkpoints=may_pause(asked.search),
     )

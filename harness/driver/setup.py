@@ -22,8 +22,7 @@ from harness.driver.again import AGAIN
 from harness.driver.batch import Batch
 from harness.driver.logged import LoggedEngine, Logs
 from harness.driver.request import EngineRequest, Keep, PlaceRequest, StudyRequest, parse_size
-from harness.driver.start import StartEngine
-from harness.engines.base import Engine, local_workers
+from harness.engines.base import Engine, StartEngine, local_workers
 from harness.engines.local import LocalEngine
 from harness.errors import UserError
 from harness.model.backbones import try_weights
@@ -58,14 +57,15 @@ class Prepared:
 
     def batch(self, base: TrialRequest | None = None, keep: Keep = "none") -> Batch:
         """What runs trials made of `base`, by default the study's, on the runtime's console."""
+        runtime = self.runtime if keep == "none" else replace(self.runtime, keep_weights=True)
         return Batch(
             store=self.store,
             base=base or self.study.base,
-            start_engine=engine_starter(self.engine, self.runtime, self.logs),
-            runtime=self.runtime,
+            start_engine=engine_starter(self.engine, runtime, self.logs),
+            runtime=runtime,
             max_retries=self.engine.max_retries,
             keep=keep,
-            console=self.runtime.console,
+            console=runtime.console,
         )
 
     def keeping(self, **what: bool) -> Prepared:

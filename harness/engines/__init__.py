@@ -1,1 +1,1 @@
-"""Where trials run: processes of this machine, or Ray."""
+"""Where trials run: processes of this machine, Ray, or SLURM."""

@@ -57,6 +57,10 @@ class Engine(Protocol):
         """End all workers, and with them any trial that still runs."""
 
 
+StartEngine = Callable[[Store, bool], Engine]
+"""Starts an engine on a store, for trials that report (True) or for those that do not."""
+
+
 def local_workers(asked: int | None, runtime: Runtime) -> int:
     """Processes on this machine: as many as asked for, or one per core or GPU."""
     if runtime.device == "cuda":

@@ -34,7 +34,7 @@ from harness.insertion.method import attach
 from harness.model.backbones import dims, load_backbone
 from harness.model.heads import make_head
 from harness.runner.prepare import fix_arithmetic
-from harness.store.files import refuse_other
+from harness.store.files import refuse_other, replacing
 from harness.training.arithmetic import evaluated_in, evaluating
 from harness.training.classifier import Classifier
 from harness.training.evaluation import eval_batch
@@ -317,9 +317,8 @@ def write_csv(path: Path, classes: Sequence[str], found: Iterable[Prediction]) -
     """
     _refuse_other(path)
     count = labelled = right = 0
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with saving(path):
+    with replacing(path) as part:
+        with saving(path):  # and not around `found`, which reads images
             stream = part.open("w", newline="", encoding="utf-8")
         with stream:
             writer = csv.writer(stream, lineterminator="\n")
@@ -333,8 +332,6 @@ def write_csv(path: Path, classes: Sequence[str], found: Iterable[Prediction]) -
                 count += 1
                 labelled += each.label is not None
                 right += each.label == each.predicted
-        with saving(path):
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            with saving(path):
+                stream.flush()
     return Written(count, labelled, right)

@@ -220,6 +220,8 @@ def _placement(
             raise unknown(f"position for {request.method}:", site.position, allowed)
         if site.block >= num_blocks:
             raise UserError(f"Site {site} lies beyond the {num_blocks} blocks of the backbone.")
+    if not method.additive and any(strength != 1 for _, strength in placement.items()):
+        raise UserError(f"placement: method {request.method!r} has no alpha, so each must be 1.")
     if not placement.root and (method.wraps or method.adds_tokens):
         raise UserError(f"placement: method {request.method!r} needs a site, and there is none.")
     return placement

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,19 +120,30 @@ def write_atomically(path: Path, text: str, *, may_write: Callable[[], None] | N
     Raises:
         NotSavedError: it cannot be written.
     """
+    with saving(path), replacing(path) as part:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if may_write is not None:
+            may_write()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place of this process beside a file: what is written there takes the file's place at the
+    end, and is removed where that does not come.
+
+    Raises:
+        NotSavedError: it cannot take the place.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with saving(path):
-        try:
-            with part.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if may_write is not None:
-                may_write()
+    try:
+        yield part
+        with saving(path):
             part.replace(path)
-        except UserError:  # of `may_write`
-            part.unlink(missing_ok=True)
-            raise
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from harness.metrics import Goal, Objective, SplitMetrics, worth, worth_of_chanc
 from harness.spec import Frozen, Placement, TrialSpec
 
 SCHEMA = 1
-"""Version of the record's layout; a store with another one is refused."""
+"""Version of the record's layout; a record with a higher one is refused."""
 
 Status = Literal["COMPLETE", "DIVERGED", "PRUNED", "FAILED"]
 """How a trial ended. `PRUNED`: stopped or paused by a search before its last epoch, so never

@@ -41,7 +41,7 @@ from harness.metrics import (
 )
 from harness.spec import Frozen
 from harness.store.comparisons import Reference
-from harness.store.files import has_key, refuse_other
+from harness.store.files import has_key, refuse_other, replacing
 from harness.store.records import DONE
 from harness.store.run_folder import RunFolder
 from harness.store.runs import Asked, RunFiles, read_command, read_run
@@ -230,15 +230,20 @@ def _finished(folder: RunFolder, run: RunFiles, store: Store) -> dict[str, Summa
 def _reference(
     study: Study, found: dict[str, tuple[Store, Asked]], ended: dict[str, Summary]
 ) -> Reference:
-    """Costs of the default configuration's trials, a diverged one's scaled to all its epochs."""
+    """Costs of the default configuration's trials, a diverged one's scaled to all its epochs.
+    Raises `UserError` if it was not run."""
     cell = SearchSpace(study, 0).default_cell()
-    key = cell_key(cell)
-    own = [ended[i] for i, (_, asked) in found.items() if cell_key(asked.cell) == key]
-    epochs = study.base.recipe.epochs
-    stretch = [epochs / each.epochs_run if each.status == "DIVERGED" else 1.0 for each in own]
-    seconds = [each.device_s * factor for each, factor in zip(own, stretch, strict=True)]
-    flops = [each.charged_flops * factor for each, factor in zip(own, stretch, strict=True)]
-    return Reference(cell=cell, device_s=sum(seconds) / len(own), flops=round(max(flops)))
+    key, epochs = cell_key(cell), study.base.recipe.epochs
+    seconds, flops = [], []
+    for own in (ended[i] for i, (_, asked) in found.items() if cell_key(asked.cell) == key):
+        stretch = epochs / own.epochs_run if own.status == "DIVERGED" else 1.0
+        seconds.append(own.device_s * stretch)
+        flops.append(own.charged_flops * stretch)
+    if not seconds:
+        raise UserError(
+            f"{study.name}: no trial has its space's defaults, {key}, the unit of cost: add them."
+        )
+    return Reference(cell=cell, device_s=sum(seconds) / len(seconds), flops=round(max(flops)))
 
 
 def _rows(store: Store, asked: Asked, trial: Summary) -> list[dict[str, Any]]:
@@ -339,11 +344,9 @@ def write_table(path: Path, table: Table) -> None:
     """Write a table as one file. Raises `NotSavedError` if it cannot be written."""
     content = pa.Table.from_pandas(table.rows, preserve_index=False)
     content = content.replace_schema_metadata({KEY: table.info.model_dump_json().encode()})
-    part = path.with_name(f"{path.name}.part")
-    with saving(path):
+    with saving(path), replacing(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(content, part, compression="zstd")
-        part.replace(path)
 
 
 def read_table(path: Path) -> Table:

@@ -1,6 +1,6 @@
 """A study: one question, the axes that answer it, and how the answer is shown.
 
-Owns: the `Study` type and finding studies by name or path. Must not know: torch, searches, stores.
+Owns: the `Study` type. Must not know: torch, searches, stores, how a study is found by its name.
 """
 
 from __future__ import annotations
