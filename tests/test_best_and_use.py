@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import harness
+from support.exports import code_of, rows_of
 from support.images import photographs, picture
 from support.pages import CHROMIUM, browser  # noqa: F401 - a fixture
 from support.records import TINY
@@ -178,10 +179,6 @@ def test_a_trial_of_another_version_is_not_trained_again(tmp_path, monkeypatch):
         again.keep_weights([record.trial_id])
 
 
-def code_of(folder):
-    return "\n".join(re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S))
-
-
 def run_readme(folder, image, monkeypatch, capsys):
     """Class -> share, as the code in an export's README prints them."""
     (folder / "code.py").write_text(code_of(folder))
@@ -192,11 +189,6 @@ def run_readme(folder, image, monkeypatch, capsys):
         runpy.run_path("code.py")
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     return {words[1]: float(words[0]) for words in lines}
-
-
-def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def commands(root, data, tmp_path):

@@ -8,11 +8,10 @@ import re
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
+from support.cli import harness
 from support.images import SIZE, dataset, picture, tree, two_splits
 
-from harness.cli import main
 from harness.cli.terminal import TERMINAL
 from harness.data.dataset import split
 from harness.data.packed import forget_packs
@@ -69,10 +68,6 @@ def test_another_dataset_or_backbone_starts_with_options_of_its_own():
     assert sized.with_values({"backbone": "deit_tiny_patch16_224"}, source="t").backbone == (
         base.backbone.model_copy(update={"name": "deit_tiny_patch16_224"})
     )
-
-
-def harness(*args):
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 def test_check_counts_and_names_what_is_wrong(tmp_path):

@@ -9,12 +9,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from support.cli import harness
 from support.images import SIZE, tree, two_splits
 from support.records import WHOLE
 from test_cifar100_lt import shuffled_labels, write_cifar
 
-from harness.cli import main
 from harness.data.dataset import Images, split
 from harness.data.dev_set import for_seed, in_order
 from harness.data.listing import Item
@@ -252,10 +251,6 @@ def test_groups_are_thirds_of_the_classes_on_request(root, tmp_path):
 
 
 # From the command line.
-
-
-def harness(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def settings(values):

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from support.cli import harness as command
 from support.few import VALUES
-from support.here import Here
+from support.here import Here, out_of_luck
 from support.sweeps import made_sweep
 from support.tables import compare, small_study
 
@@ -18,7 +18,6 @@ import harness
 from harness.catalogue.studies import load_study
 from harness.console import SILENT
 from harness.errors import TrialsFailed, UserError
-from harness.runner.trial import record_crash
 from harness.store.table import tabulate
 
 STUDY = f"""
@@ -283,11 +282,6 @@ def test_a_console_is_told_what_the_command_prints(study, tmp_path):
     assert told.lines[2].startswith("Trials: 0 done, 0 running")
     ((title, total, unit, note),) = told.counted
     assert (title, total, unit) == ("small", 1, "trials") and note.startswith("best val ")
-
-
-def out_of_luck(spec, runtime, store, should_continue):
-    """What a worker does instead of training."""
-    record_crash(spec, runtime, store, "RuntimeError: out of luck")
 
 
 @pytest.mark.slow

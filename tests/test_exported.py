@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.backbones import BACKBONES
 from support.cli import harness
+from support.exports import code_of, rows_of
 from support.few import FEW
 from support.images import tree
 from support.methods import fill, setting
@@ -39,15 +39,6 @@ SMALL = {
     **BACKBONES,
     "ViT-Ti/16": BackboneSpec(name="vit_tiny_patch16_224", weights="random", img_size=32),
 }
-
-
-def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def code_of(folder):
-    return "\n".join(re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S))
 
 
 def made_about(

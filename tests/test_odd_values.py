@@ -15,7 +15,6 @@ from support.cli import harness
 import harness as harness_
 from harness.catalogue.studies import load_study
 from harness.errors import UserError
-from harness.search.budget import Budget
 from harness.spec import Placement, TrialRequest, explain, parse_depth
 from harness.spec.arguments import with_plain_arguments
 from harness.store.run_folder import LONGEST_VARIANT, variant
@@ -93,12 +92,6 @@ def test_a_depth_beyond_all_blocks_is_refused_short(text):
     with pytest.raises(UserError) as refused:
         parse_depth(text, 12)
     assert len(str(refused.value)) < 200
-
-
-@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "epochs", "0", "1e400"])
-def test_a_budget_without_end_is_refused(text):
-    with pytest.raises(UserError, match="Bad --budget"):
-        Budget.parse(text)
 
 
 def test_a_site_has_one_name():

@@ -117,7 +117,10 @@ def test_budgets_in_every_unit(tmp_path, budget, count):
     assert len(run(longer)) == 3
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "12 weeks", "epochs", "1e3"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-3", "12 weeks", "epochs", "1e3", "1e400", "9" * 400, "9" * 400 + "epochs"],
+)
 def test_a_bad_budget_is_refused(text):
     with pytest.raises(UserError, match="Bad --budget"):
         Budget.parse(text)

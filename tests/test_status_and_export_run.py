@@ -9,11 +9,10 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from support.cli import harness
 from support.records import TINY, make_record, tiny_study
 from support.runs import made_run, scored
 
-from harness.cli import main
 from harness.driver.plan import make_plan
 from harness.metrics import OVERALL, SplitMetrics
 from harness.runner.resolve import resolve
@@ -23,10 +22,6 @@ from harness.store.records import Cost
 from harness.store.runs import read_run
 from harness.store.store import Store
 from harness.store.summaries import BY_GROUP, COSTS, summaries
-
-
-def harness(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

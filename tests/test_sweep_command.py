@@ -11,11 +11,10 @@ from functools import partial
 import pytest
 from support.cli import harness
 from support.few import SET
-from support.here import Here
+from support.here import Here, out_of_luck
 from support.processes import Forked, one_running, wait_for
 
 from harness.catalogue.studies import load_study, study_names
-from harness.runner.trial import record_crash
 
 pytestmark = pytest.mark.usefixtures("all_trained_here", "few_images")
 
@@ -162,11 +161,6 @@ def test_a_search_on_a_space_of_its_own(tmp_path):
     (run,) = (tmp_path / "studies").iterdir()
     assert "Chosen by the best" in (run / "report" / "report.md").read_text()
     assert len((run / "report" / "metrics.csv").read_text().splitlines()) == 3
-
-
-def out_of_luck(spec, runtime, store, should_continue):
-    """What a worker does instead of training."""
-    record_crash(spec, runtime, store, "RuntimeError: out of luck")
 
 
 @pytest.mark.slow

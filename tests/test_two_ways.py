@@ -8,17 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.cli import harness
-from support.images import tree
+from support.images import listed, tree
 
-from harness.datasets.folder import Folder, FolderOptions
 from harness.errors import UserError
 
 FORMS = ("NFC", "NFD")
 THREE = {"a": 4, "b": 4, "c": 4}
-
-
-def listed(root, **options):
-    return Folder.listing(FolderOptions(**options), root)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ class Agreement(NamedTuple):
 def are_alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether results with these provenances must have the same bits: of one type of CPU, and of
     the same versions. GPUs do not promise so much."""
-    names = [one.get("device", "")]
-    is_gpu = any(name.startswith(("NVIDIA", "Tesla", "GeForce", "AMD Instinct")) for name in names)
+    is_gpu = one.get("device", "").startswith(("NVIDIA", "Tesla", "GeForce", "AMD Instinct"))
     return not is_gpu and all(one.get(name) == other.get(name) for name in DECIDE)
 
 

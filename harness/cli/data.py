@@ -23,8 +23,8 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.data.check import Checked
     from harness.data.contract import FileDataset
+    from harness.data.listing import OnBad
     from harness.data.long_tail import Counts
-    from harness.data.pack import OnBad
     from harness.spec import Frozen, Recipe
 
 EXIT_PROBLEMS = 1

@@ -185,10 +185,20 @@ def split(dataset: Dataset, spec: DataSpec, seed: int) -> Split:
     return Split(train=train, select=select, test=dataset.test, train_counts=counts)
 
 
-def normalised(pixels: Tensor, dataset: Dataset) -> Tensor:
+class Channels(Protocol):
+    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+def normalised(pixels: Tensor, known: Channels) -> Tensor:
     """uint8 `[n, c, h, w]` -> float32, centred and scaled."""
-    mean = _per_channel(dataset.mean, pixels.device)
-    return (pixels.float() - mean) / _per_channel(dataset.std, pixels.device)
+    mean = _per_channel(known.mean, pixels.device)
+    return (pixels.float() - mean) / _per_channel(known.std, pixels.device)
 
 
 @functools.lru_cache(maxsize=32)

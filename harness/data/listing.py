@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from harness.errors import UserError
 from harness.spec import Frozen
+
+OnBad = Literal["stop", "skip"]
+"""What becomes of an image that cannot be read: all stops, or it is left out, which is said."""
 
 
 class MissingData(UserError):

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import PIL
@@ -26,7 +26,7 @@ from harness.console import SILENT, Console
 from harness.data.copies import SCALES, copies
 from harness.data.decode import BadImage, Pixels, ReadImage, Source, file_of
 from harness.data.decode_many import each_decoded, item_name, source_of
-from harness.data.listing import Listing
+from harness.data.listing import Listing, OnBad
 from harness.data.pack_format import (
     FORMAT,
     Index,
@@ -40,8 +40,6 @@ from harness.data.pack_format import (
     read_info,
 )
 from harness.errors import UserError, saving
-
-OnBad = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)

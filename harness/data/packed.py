@@ -20,9 +20,9 @@ from harness.data.contract import OwnFormat, file_dataset, listing_of, options_o
 from harness.data.copies import SCALES
 from harness.data.crops import Boxes, Where, by_image, by_matrix, plain_boxes, random_boxes
 from harness.data.dataset import Dataset, Images
-from harness.data.listing import BorderMask, Listing
+from harness.data.listing import BorderMask, Listing, OnBad
 from harness.data.long_tail import drawn, grouped, with_tail_file
-from harness.data.pack import OnBad, pack
+from harness.data.pack import pack
 from harness.data.pack_format import Pack, PackInfo, open_pack, pack_folder
 from harness.data.transfer import sent
 from harness.errors import UserError

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from harness.data.listing import OnBad
 from harness.errors import UserError, unknown
 from harness.export.loggers import check_logs
 from harness.metrics import Objective, goals_of
@@ -33,7 +34,6 @@ DEFAULT_CACHE = "2G"
 
 Keep = Literal["none", "best", "all"]
 """Whose trained tensors to keep, where the runtime has them saved at all."""
-OnBad = Literal["stop", "skip"]
 Split = Literal["val", "test"]
 EngineKind = Literal["local", "ray", "slurm"]
 

@@ -22,10 +22,11 @@ from harness.console import SILENT, Console
 from harness.data.contract import OwnFormat, file_dataset, is_drawn, listing_of, options_of
 from harness.data.copies import eval_copy
 from harness.data.crops import plain_boxes
+from harness.data.dataset import normalised
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
-from harness.data.listing import BorderMask, Item
-from harness.data.pack import OnBad, refuse_bad
+from harness.data.listing import BorderMask, Item, OnBad
+from harness.data.pack import refuse_bad
 from harness.data.packed import PixelStore, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
@@ -88,13 +89,8 @@ class Exported:
     @torch.inference_mode()
     def probabilities(self, views: Tensor) -> Tensor:
         """Views uint8 `[n, c, size, size]` -> shares of every class `[n, classes]`."""
-        known = self.about.normalisation
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, -1, 1, 1) * 255
-            for values in (known.mean, known.std)
-        )
         with evaluating(evaluated_in(self.about.spec.recipe), self.device):
-            found = self.classifier.features((views.float() - mean) / std)
+            found = self.classifier.features(normalised(views, self.about.normalisation))
         shares: Tensor = self.classifier.head(found).double().softmax(dim=1)
         return shares
 

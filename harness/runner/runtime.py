@@ -12,7 +12,7 @@ import torch
 
 from harness.catalogue.studies import StudyFile, loaded_files
 from harness.console import SILENT, Console
-from harness.data.pack import OnBad
+from harness.data.listing import OnBad
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from harness.engines.base import Ended, Reported
 from harness.errors import NotSavedError, TakenOver, UserError
-from harness.runner.trial import run_trial
+from harness.runner.trial import record_crash, run_trial
 
 
 class Here:
@@ -66,3 +66,8 @@ class Here:
             self._said.put(Ended(spec, None, str(lost)))
         except (UserError, NotSavedError) as problem:
             self._said.put(problem)
+
+
+def out_of_luck(spec, runtime, store, should_continue):
+    """What a worker does instead of training."""
+    record_crash(spec, runtime, store, "RuntimeError: out of luck")
