@@ -52,10 +52,8 @@ Report folders as the commands below wrote them, without the SVG and LaTeX files
 gives the commands in this order. All are on the SYNTHETIC embedded benchmark, on the device that
 `report.md` names. Pages are kept for {pages}.
 
-Reports of SEMANTICS 1 were made before [the protocol](../../docs/protocol.md). What `searches` and
-`metapeft_lora` say in words of searches, of a nearest cell and of shares of the variation is judged
-by repeats or on one seed. The protocol's table *What was wrong before* says what stands in its
-place, and [the findings](../../FINDINGS.md) what is concluded. A live comparison of three repeats
+`searches` and `several_objectives` are of one seed, and so is what they say of searches. What is
+concluded stands in [the findings](../../FINDINGS.md). A live comparison of three repeats
 on one seed (`search_comparison`) is not informative and is not kept.
 
 | folder | command |

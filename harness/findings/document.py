@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -122,7 +123,18 @@ def _headline(scenarios: Sequence[Scenario], found: Found) -> str:
             for each in scenarios
         ]
         sentences.append(f"*{claim.sentence}*: {'; '.join(words)}.")
-    return "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    return "\n".join(f"- {each}" for each in [*sentences, _in_all(found)]) + "\n"
+
+
+def _in_all(found: Found) -> str:
+    """How often each word was the verdict on a primary contrast."""
+    words = Counter(own[key].word for own in found.values() for key in PRIMARY)
+    counted = ", ".join(f"{words[word]} *{word}*" for word in ("better", "worse", "equivalent"))
+    rest = words["undecided"] + words["not informative"]
+    return (
+        f"Of these {words.total()} verdicts {counted}, {rest} *undecided* or *not informative*. "
+        "[What each answer means](docs/protocol.md#what-the-answers-mean) was written before."
+    )
 
 
 def _verdict(contrast: Contrast) -> str:

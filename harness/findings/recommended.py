@@ -213,8 +213,8 @@ NOTES = {
     "begins.",
     "mstar": "Not synthetic: MSTAR, twelve seeds, each a replicate of the whole procedure. Its "
     "rates lie around one that a pilot on another seed chose, as those of synth_rs do.",
-    "aid": "Not synthetic: AID, twelve seeds, each a replicate of the whole procedure. Its rates lie "
-    "around one that a pilot on another seed chose, as those of synth_rs do.",
+    "aid": "Not synthetic: AID, twelve seeds, each a replicate of the whole procedure. Its "
+    "rates lie around one that a pilot on another seed chose, as those of synth_rs do.",
 }
 
 
