@@ -111,6 +111,24 @@ def test_a_run_is_deleted_when_that_is_confirmed_and_its_trials_stay(store):
     assert harness("status", "tiny_half", "--out", store).exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../trials", "photos"])
+def test_what_is_no_run_is_not_deleted(store, monkeypatch, name):
+    (store / "photos").mkdir()
+    monkeypatch.chdir(store)
+    before = sorted(store.rglob("*"))
+    for given in (name, str(store / name)):
+        refused = harness("runs", "delete", given, "--yes", "--out", store)
+        assert refused.exit_code == 2 and "Unknown run" in refused.stderr
+    assert sorted(store.rglob("*")) == before
+
+
+def test_a_run_that_was_killed_before_it_was_written_is_deleted_by_its_name(store):
+    killed = store / "studies" / "killed"
+    killed.mkdir()
+    done = harness("runs", "delete", "killed", "--yes", "--out", store)
+    assert done.exit_code == 0 and not killed.exists()
+
+
 def test_a_run_that_another_report_shows_stays(store):
     compared(store, "all+searches", controls="tiny")
     refused = harness("runs", "delete", "tiny", "--yes", "--out", store)

@@ -186,6 +186,13 @@ def test_a_table_can_be_printed(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written = harness("export", "tiny", "--csv", tmp_path / "t.csv", "--out", tmp_path)
     assert written.exit_code == 0
+    again = harness("export", "tiny", "--csv", tmp_path / "t.csv", "--out", tmp_path)
+    assert again.exit_code == 0
+    for flag in ("--csv", "--parquet"):
+        (tmp_path / "notes").write_text("mine")
+        refused = harness("export", "tiny", flag, tmp_path / "notes", "--out", tmp_path)
+        assert refused.exit_code == 2 and "holds something other than trials" in refused.stderr
+        assert (tmp_path / "notes").read_text() == "mine"
     printed = harness("export", "tiny", "--csv", "-", "--out", tmp_path)
     assert printed.exit_code == 0 and printed.stdout == (tmp_path / "t.csv").read_text()
     assert not (tmp_path / "-").exists()

@@ -258,6 +258,11 @@ def _best_of(run: RunFolder) -> TrialRecord:
     return run.store.known_record(found.trial_id)
 
 
+def _has_trials(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return "trial_id" in file.readline().split(",")
+
+
 def _export_placement(source: str, wanted: dict[str, str | None], names: str | None) -> list[Path]:
     from harness.export.lora_config import export_lora_config
     from harness.insertion.placements import read_placement
@@ -290,25 +295,30 @@ def _export_trial(record: TrialRecord, wanted: dict[str, str | None], again: _Ag
 def _export_run(folder: RunFolder, wanted: dict[str, str | None]) -> list[Path]:
     from harness.export.run import export_optuna, export_tensorboard, for_export
     from harness.reports.numbers.run import load_run
+    from harness.store.files import has_key, refuse_other, replacing
     from harness.store.runs import refuse_replayed
 
     if not any(wanted.values()):
         return []
     refuse_replayed(folder)
-    written = []
+    written: list[Path] = []
     csv, parquet = wanted["csv"], wanted["parquet"]
+    if csv not in (None, "-"):
+        refuse_other(Path(csv), "--csv", "trials", _has_trials)
+    if parquet is not None:
+        refuse_other(Path(parquet), "--parquet", "trials", lambda path: has_key(path, b"pandas"))
     if csv is not None or parquet is not None:
         run = load_run(folder, lambda trial_id, why: TERMINAL.warn(why))
         trials = for_export(run.trials, folder.store)
     if csv == "-":
         click.echo(trials.to_csv(index=False), nl=False)
     elif csv is not None:
-        with saving(Path(csv)):
-            trials.to_csv(csv, index=False)
+        with saving(Path(csv)), replacing(Path(csv)) as part:
+            trials.to_csv(part, index=False)
         written.append(Path(csv))
     if parquet is not None:
-        with saving(Path(parquet)):
-            trials.to_parquet(parquet, index=False)
+        with saving(Path(parquet)), replacing(Path(parquet)) as part:
+            trials.to_parquet(part, index=False)
         written.append(Path(parquet))
     if wanted["optuna"] is not None:
         click.echo(f"Wrote {export_optuna(folder, folder.store, wanted['optuna'])} trials.")

@@ -58,15 +58,15 @@ def delete(context: click.Context, name: str, yes: bool, out: str) -> None:
     them again. NAME is the run's name, the beginning of it, or its folder.
     """
     from harness.store.overview import delete_run, size_of
-    from harness.store.run_folder import RunFolder
-    from harness.store.runs import known_run
-    from harness.store.store import Store
+    from harness.store.runs import known_run, run_folders
 
     given = context.get_parameter_source("out")
     if given is not click.core.ParameterSource.COMMANDLINE and context.parent is not None:
         out = context.parent.params["out"]
-    there = RunFolder.of(Store(Path(out)), name)  # also one that was killed before it was written
-    folder = there if there.path.is_dir() else known_run(name, Path(out))
+    # Also one that was killed before it was written, but then by its name alone: what lies
+    # elsewhere and is no run is not this program's to delete.
+    own = {folder.name: folder for folder in run_folders(Path(out))}
+    folder = own[name] if name in own else known_run(name, Path(out))
     if not yes:
         held = size(size_of(folder))
         words = f"Delete the run {folder.name} ({held} in {folder})? Its trials stay."

@@ -97,6 +97,8 @@ def find_run(name: str, root: Path) -> RunFolder | None:
     Raises:
         UserError: several begin so; names them.
     """
+    if not name:  # as an unset variable of a shell, and every run begins so
+        return None
     for folder in (RunFolder(Path(name)), RunFolder.of(Store(root), name)):
         if folder.exists:
             return folder
