@@ -86,6 +86,7 @@ def test_what_would_have_no_effect_is_refused(tmp_path, search, words, said):
         ((*METHODS, "lora,lora"), "--methods lora,lora: lora is given twice"),
         ((*METHODS, "all,lora"), "--methods all,lora: all stands alone"),
         ((*METHODS, "lora"), "name at least two methods"),
+        ((*METHODS, "lora,bitfit", "--set", "alpha=8"), "--set alpha: every method is compared at"),
         ((*METHODS, "lora,lora+adaptfromer"), "Did you mean 'adaptformer'"),
         ((*REPLAY, "--search", "tpe", "--budget", "3epochs"), "pays for no trial: each has 8"),
         ((*SWEEP, "--search", "tpe", "--budget", "5epochs"), "pays for no trial: each has 10"),

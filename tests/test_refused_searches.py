@@ -19,7 +19,7 @@ from harness.search.resumed import refuse_another_start
 from harness.store.runs import read_run
 from harness.store.search_log import Ask, append_event
 from harness.store.store import Store
-from harness.study.axes import Axis
+from harness.study.axes import Axis, Range, Switches
 
 CHANGES = study(
     axes=(
@@ -30,9 +30,14 @@ CHANGES = study(
 )
 
 
-def planned(root, search="grid", made=CHANGES, seeds=None, on_repeat=None, **engine):
+BARE = study(axes=(Axis(field="recipe.epochs", values=(1, 2), label="epochs"),), views=())
+RATE = (Range(field="recipe.lr", low=0.1, high=0.2, label="rate"),)
+SITES = (Switches(positions=("q",)),)
+
+
+def planned(root, search="grid", made=CHANGES, on_repeat=None, asked=None, **engine):
     asked = SweepRequest(
-        study=StudyRequest(study=made, seeds=seeds),
+        study=StudyRequest(study=made, **asked or {}),
         place=PlaceRequest(out=str(root), device="cpu"),
         engine=EngineRequest(**engine),
         search=search,
@@ -71,10 +76,39 @@ def test_a_search_that_a_study_misspells_is_refused_before_a_dry_run(tmp_path):
     refused("Unknown search 'tpee'. Did you mean 'tpe'", tmp_path, made=misspelt)
 
 
+@pytest.mark.parametrize(
+    "search,space,asked,said",
+    [
+        (
+            "metapeft",
+            (),
+            {"only": {"positions": ["q"]}},
+            "--only positions: --search metapeft looks",
+        ),
+        ("snip", (), {"only": {"alpha": [1.0]}}, "--only alpha: --search snip looks at every site"),
+        ("metapeft", (), {"settings": {"depth": "last:2"}}, "--set depth: --search metapeft looks"),
+        ("random", RATE, {"settings": {"recipe.lr": 0.1}}, "--set recipe.lr: a search of study"),
+        ("random", SITES, {"settings": {"depth": "last:2"}}, "--set depth: a search of study"),
+        (
+            "random",
+            SITES,
+            {"settings": {"options.rank": 2, "positions": ["q"]}},
+            "--set positions:",
+        ),
+    ],
+)
+def test_what_a_search_chooses_is_not_set_beside_it(tmp_path, search, space, asked, said):
+    refused(said, tmp_path, search, CHANGES.derive(space=space), asked=asked)
+    if space:  # its grid walks the axes, which do not have it
+        planned(tmp_path, made=BARE.derive(space=space), asked=asked)
+
+
 def test_one_search_has_one_seed(tmp_path):
-    refused("--seeds 3: a search trains on the first seed alone", tmp_path, "random", seeds=3)
-    planned(tmp_path, "random", seeds=1)
-    planned(tmp_path, made=CHANGES.derive(searches="random"), seeds=3)
+    refused(
+        "--seeds 3: a search trains on the first seed alone", tmp_path, "random", asked={"seeds": 3}
+    )
+    planned(tmp_path, "random", asked={"seeds": 1})
+    planned(tmp_path, made=CHANGES.derive(searches="random"), asked={"seeds": 3})
 
 
 def test_the_report_of_one_search_does_not_advise_more_seeds(tmp_path):

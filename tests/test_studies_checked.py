@@ -79,6 +79,11 @@ def test_a_range_outside_its_fields_domain_is_refused(field, low, high, word):
     assert word in str(error.value)
 
 
+def test_a_range_has_no_seeds():
+    with refused("Range of seed: a study has its seeds in `seeds`"):
+        Range(field="seed", low=0, high=50, whole=True, label="s")
+
+
 def test_positions_may_be_tuples():
     axis = Axis(field="positions", values=(("q", "v"), ("mlp1",)), label="p")
     made = study(axes=(axis, ALPHA), views=())

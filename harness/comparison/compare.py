@@ -71,6 +71,12 @@ def _compare_methods(asked: ComparisonRequest, methods: str, console: Console) -
     for flag, value in of_searches.items():
         if value is not None:
             raise UserError(f"--{flag} is for --search; methods all spend the same.")
+    for field in asked.settings:
+        if field.split(".")[0] not in ("data", "backbone", "recipe"):
+            raise UserError(
+                f"--set {field}: every method is compared at settings of its own; give fields of "
+                "data, backbone and recipe."
+            )
     prepared = _prepared(asked, DEFAULT_STUDY, console)
     if prepared.study.further:
         named = ",".join(prepared.study.objectives)
@@ -112,6 +118,9 @@ def _compare_live(asked: ComparisonRequest, wanted: SearchesRequest, console: Co
         )
     prepared = _prepared(asked, SEARCH_STUDY, console, asked.seeds)
     from harness.comparison.live import LiveComparison
+    from harness.driver.setup import refuse_chosen
+
+    refuse_chosen(prepared.study, asked.settings)
 
     live = LiveComparison.of(replace(wanted, workers=prepared.workers), prepared)
     for words in live.words():

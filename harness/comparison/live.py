@@ -34,7 +34,7 @@ from harness.driver.batch import Batch
 from harness.driver.request import GRID, Keep, SweepRequest
 from harness.driver.run import Ran, SweepPlan, plan_sweep
 from harness.driver.said import said, varied_by
-from harness.driver.setup import Prepared, prepare
+from harness.driver.setup import Prepared, prepare, refuse_chosen
 from harness.errors import UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.provenance import provenance
@@ -94,6 +94,7 @@ def plan_any_sweep(asked: SweepRequest, console: Console) -> SweepPlan:
         workers=prepared.workers,
         line=asked.line,
     )
+    refuse_chosen(study, asked.study.settings)
     kept = prepared.keeping(keep_features=study.needs_features)
     return LiveComparison.of(wanted, kept, asked.keep)
 

@@ -15,14 +15,20 @@ from harness.console import duration
 from harness.driver.plan import Plan, grid_budget, make_plan
 from harness.driver.request import GRID, SweepRequest
 from harness.driver.said import said, varied_by
-from harness.driver.setup import Prepared
+from harness.driver.setup import Prepared, refuse_chosen
 from harness.errors import Interrupted, TrialsFailed, UserError
 from harness.metrics import SHOWN, scale_of
 from harness.runner.cost import count_params, probe_seconds
 from harness.runner.provenance import provenance
 from harness.search.base import GridSearch
 from harness.search.catalogue import POPULATION, may_pause, refuse_objectives
-from harness.search.plan import SearchPlan, SearchRequest, learning_methods, plan_searches
+from harness.search.plan import (
+    SearchPlan,
+    SearchRequest,
+    learning_methods,
+    plan_searches,
+    ranking_cells,
+)
 from harness.spec import TrialSpec
 from harness.store.differences import why_another
 from harness.store.liveness import driving
@@ -41,6 +47,7 @@ from harness.store.runs import (
 )
 from harness.store.summaries import summaries
 from harness.study.space import cell_key
+from harness.study.study import Study
 
 
 class Ran(NamedTuple):
@@ -127,6 +134,8 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
         asked.engine.refuse_watching(f"--pruner {asked.pruner}")
     if asked.search == POPULATION:
         asked.engine.refuse_watching(f"--search {POPULATION}")
+    refuse_chosen(study, asked.study.settings)
+    _refuse_of_own(asked, study)
     seeds = asked.study.seeds
     if seeds is not None and seeds > 1:
         raise UserError(
@@ -139,6 +148,24 @@ def _plan_search(asked: SweepRequest, prepared: Prepared) -> OneSearchPlan:
     refuse_other_objective(folder, study)
     planned = plan_searches(study, prepared.runtime, folder, request)
     return OneSearchPlan(asked=asked, prepared=prepared, folder=folder, planned=planned)
+
+
+def _refuse_of_own(asked: SweepRequest, study: Study) -> None:
+    """Whether a search that tries sites of its own was told of others.
+
+    Raises:
+        UserError: it was; names the option.
+    """
+    learns = asked.search in learning_methods()
+    if not learns and asked.search not in ranking_cells(study):
+        return
+    words = f"--search {asked.search} looks at every site of the method"
+    for field in asked.study.only:
+        raise UserError(f"--only {field}: {words}, and at no axis: leave it out.")
+    idle = ("placement", "positions", "depth", *(["alpha"] if learns else []))
+    for field in idle:
+        if field in asked.study.settings:
+            raise UserError(f"--set {field}: {words}, and would ignore it: leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from harness.store.activations import NAME as CACHE
 from harness.store.run_folder import variant
 from harness.store.runs import choosing_by
 from harness.store.store import Store
-from harness.study.axes import Axis, in_words
+from harness.study.axes import Axis, Switches, in_words
 from harness.study.study import Study
 
 
@@ -211,6 +211,26 @@ def asked_study(asked: StudyRequest, settings: Mapping[str, Any]) -> tuple[Study
     if asked.seeds is not None:
         study = study.derive(seeds=tuple(range(asked.seeds)))
     return study, run_name
+
+
+def refuse_chosen(study: Study, settings: Mapping[str, Any]) -> None:
+    """Whether a search chooses what was set, so that the setting would have no effect.
+
+    Raises:
+        UserError: it does; names the field.
+    """
+    for part in study.space:
+        if isinstance(part, Switches):
+            chosen = {"placement", "positions", "depth", "alpha"}
+        else:
+            chosen = part.fields_set if isinstance(part, Axis) else {part.field}
+        for field in settings:
+            named = [(f"{each}.", f"{field}.") for each in chosen]
+            if any(one.startswith(other) or other.startswith(one) for one, other in named):
+                raise UserError(
+                    f"--set {field}: a search of study {study.name} chooses it: leave it out, or "
+                    "change the space in a study of your own."
+                )
 
 
 def refuse_idle(recipe: Recipe, values: Mapping[str, Any], study: Study | None = None) -> None:

@@ -151,6 +151,8 @@ class Range(Frozen):
 
     @model_validator(mode="after")
     def _has_width(self) -> Self:
+        if self.field == "seed":
+            raise UserError("Range of seed: a study has its seeds in `seeds`.")
         if not (0 if self.log else float("-inf")) < self.low < self.high:
             raise UserError(f"Range of {self.field}: write low < high, and low > 0 where log.")
         if self.whole and not (self.low.is_integer() and self.high.is_integer()):
