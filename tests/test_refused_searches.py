@@ -15,6 +15,7 @@ from harness.driver.setup import engine_starter
 from harness.errors import UserError
 from harness.reports.files.write import write_report
 from harness.runner.runtime import Runtime
+from harness.search.plan import learning_cell
 from harness.search.resumed import refuse_another_start
 from harness.store.runs import read_run
 from harness.store.search_log import Ask, append_event
@@ -35,14 +36,14 @@ RATE = (Range(field="recipe.lr", low=0.1, high=0.2, label="rate"),)
 SITES = (Switches(positions=("q",)),)
 
 
-def planned(root, search="grid", made=CHANGES, on_repeat=None, asked=None, **engine):
+def planned(root, search="grid", made=CHANGES, asked=None, of_search=None, **engine):
     asked = SweepRequest(
         study=StudyRequest(study=made, **asked or {}),
         place=PlaceRequest(out=str(root), device="cpu"),
         engine=EngineRequest(**engine),
         search=search,
-        on_repeat=on_repeat,
         line="harness sweep",
+        **of_search or {},
     )
     return plan_any_sweep(asked, SILENT)
 
@@ -111,6 +112,21 @@ def test_one_search_has_one_seed(tmp_path):
     planned(tmp_path, made=CHANGES.derive(searches="random"), asked={"seeds": 3})
 
 
+def test_repeats_of_restarts_keep_their_seeds(tmp_path):
+    """The budget moves those of the second, which is seen before the first trains again."""
+    asked = {"repeats": 2, "budget": "1"}
+    plan = planned(tmp_path, "metapeft", of_search=asked)
+    cell = learning_cell(CHANGES, "metapeft")
+    for repeat in (0, 1):
+        spec = plan.planned.full.model_copy(update={"seed": CHANGES.seeds[0] + repeat})
+        fields = dict(cell=cell, seed=spec.seed, trial_id=spec.trial_id)
+        plan.folder.path.mkdir(parents=True, exist_ok=True)
+        append_event(plan.folder.log(repeat), Ask(params={}, **fields))
+    planned(tmp_path, "metapeft", of_search=asked)
+    more = {**asked, "budget": "2"}
+    refused("--budget 2: .* begins at seed 1, .* at 2", tmp_path, "metapeft", of_search=more)
+
+
 def test_the_report_of_one_search_does_not_advise_more_seeds(tmp_path):
     made = study(seeds=(0,), views=(), reference=None)
     folder = made_run(tmp_path, made, [[(0.5, 0.5)]] * 6)
@@ -162,4 +178,4 @@ def test_a_sweep_looks_at_its_log(tmp_path, monkeypatch):
     log = planned(tmp_path, "random").folder.log(0)
     log.parent.mkdir(parents=True)
     run(started("random", log, "30"))
-    refused("--on-repeat next-seed: ", tmp_path, "random", on_repeat="next-seed")
+    refused("--on-repeat next-seed: ", tmp_path, "random", of_search={"on_repeat": "next-seed"})

@@ -9,12 +9,14 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from support.cli import harness
 from support.records import TINY, make_record, tiny_study
 from support.runs import made_run, scored
 
 from harness.driver.plan import make_plan
 from harness.metrics import OVERALL, SplitMetrics
+from harness.reports.numbers.run import load_run
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.store.liveness import driving
@@ -22,6 +24,7 @@ from harness.store.records import Cost
 from harness.store.runs import read_run
 from harness.store.store import Store
 from harness.store.summaries import BY_GROUP, COSTS, summaries
+from harness.study.axes import Axis
 
 
 @pytest.fixture
@@ -29,6 +32,13 @@ def folder(tmp_path):
     """Four cells: two with scores, one failed, one not begun."""
     results = [[(0.4, 0.3)], [(0.6, 0.5)], ["FAILED"], [None]]
     return made_run(tmp_path, tiny_study(), results)
+
+
+def test_no_axis_is_called_as_a_column_of_results(folder):
+    run = load_run(folder, lambda trial_id, why: None)
+    for column in set(run.trials.columns) - set(run.fields):
+        with pytest.raises(ValidationError, match="no column of its results"):
+            Axis.named(column, "label", {"one": {"alpha": 1.0}})
 
 
 def test_status_says_how_far_a_run_is(folder, tmp_path):

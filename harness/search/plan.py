@@ -37,7 +37,7 @@ from harness.search.shares import SHARES, Fidelity, Parts
 from harness.search.warm_start import known_points
 from harness.spec import TrialSpec
 from harness.store.run_folder import RunFolder
-from harness.store.search_log import SHARE
+from harness.store.search_log import SHARE, asks, read_log
 from harness.study.axes import cell_words
 from harness.study.space import SearchSpace, Values
 from harness.study.study import Study
@@ -241,6 +241,13 @@ def _restarts(
             search_tasks(study, folder, request.repeats, space, make, budget, 1, beyond=[cell])
         )
     ]
+    for task in tasks:
+        for begun in asks(read_log(task.log))[:1]:
+            if begun.seed != task.seed:
+                raise UserError(
+                    f"--budget {count}: {task.log} begins at seed {begun.seed}, and with as many "
+                    f"restarts at {task.seed}: give the budget that it had, or another --out."
+                )
     return SearchPlan(
         words=(
             f"Search: {request.name} over the sites of {study.base.method}, "

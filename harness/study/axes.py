@@ -16,6 +16,17 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from harness.errors import UserError, unknown
 from harness.spec import Added, Count, Frozen, Position, Site, TrialRequest
 
+COLUMNS = frozenset(
+    {
+        *("trial_id", "cell", "status", "selected_on", "epochs_run", "tested_epoch"),
+        *("trainable_params", "head_params", "images_forward", "images_backward"),
+        *("wall_s", "device_s", "peak_memory_mb"),
+        *("flops", "training_flops", "selection_flops", "inference_flops"),
+    }
+)
+COLUMNS_OF_SCORES = ("select_", "test_", "binomial_", "distance_")
+"""Of the table of a run's trials, beside its axes; of those of scores how they begin."""
+
 
 class Axis(Frozen):
     """One varied field of the request, or variants of it that have names.
@@ -47,10 +58,11 @@ class Axis(Frozen):
 
     @model_validator(mode="after")
     def _variants_are_known(self) -> Self:
-        if self.settings and self.field in TrialRequest.model_fields:
+        is_column = self.field in COLUMNS or self.field.startswith(COLUMNS_OF_SCORES)
+        if self.settings and (is_column or self.field in TrialRequest.model_fields):
             raise UserError(
                 f"Axis {self.field!r} has settings, so it needs a name that is no field of a "
-                "trial, such as 'variant'."
+                "trial and no column of its results, such as 'variant'."
             )
         for value in self.values if self.settings else ():
             if value not in self.settings:
