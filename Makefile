@@ -52,10 +52,12 @@ integrations:
 reproduce: $(VENV)/installed
 	$(BIN)/python -m harness.reports.reproduce
 
-# What README.md and FINDINGS.md say was measured, from reports/archives; nothing is trained.
+# What README.md, FINDINGS.md and the gallery's recommendations say was measured, from reports/archives
+# and the tables that ship; nothing is trained.
 findings: $(VENV)/installed
 	$(BIN)/python -m harness.findings
 	$(BIN)/python -m harness.findings.tables
+	$(BIN)/python -m harness.findings.recommended
 
 # The docs site, in site/: a broken link, or anything that a page would load from elsewhere, ends it.
 docs: $(VENV)/installed-docs
