@@ -146,6 +146,27 @@ def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
         listed(csv(tmp_path, text, encoding))
 
 
+@pytest.mark.parametrize(
+    "row,words",
+    [
+        ("a/0.png,b,train", r"line 5: 'a/0\.png' has the label 'b', and by line 2 'a': leave one"),
+        ("./a/0.png,b,train", r"line 5: '\./a/0\.png' has the label 'b', and by line 2 'a'"),
+        ("a//0.png,a,test", r"line 5: 'a//0\.png' has the split 'test', and by line 2 'train'"),
+        ("a/0.png,a,val", "has the split 'val', and by line 2 'train': leave one of these lines"),
+        ("a/0.png,a,", "has the split 'none', and by line 2 'train'"),
+    ],
+)
+def test_two_lines_that_contradict_each_other_are_refused(tmp_path, row, words):
+    with pytest.raises(UserError, match=words):
+        listed(csv(tmp_path, f"path,label,split\n{ROWS}{row}\n"))
+
+
+def test_two_lines_of_one_image_are_said_however_its_path_is_written(tmp_path):
+    found = listed(csv(tmp_path, f"path,label,split\n{ROWS}./a/0.png,a,train\n"))
+    assert "1 lines of split.csv name a path that another line names too." in found.notes
+    assert [item.path for item in found.train] == ["a/0.png", "b/0.png", "./a/0.png"]
+
+
 PATHS = ["a/0.png", "b/0.png"]
 
 

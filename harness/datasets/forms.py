@@ -7,6 +7,7 @@ folders, how train and test are drawn, pixels.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -39,9 +40,11 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
     """Images that a CSV or Parquet list names, and in `notes` which lines and images are not used.
 
     Raises:
-        UserError: it cannot be read, names no image, or a line of it is wrong; names the line.
+        UserError: it cannot be read, names no image, or a line of it is wrong or contradicts
+            another; names the lines.
     """
     seen: Counter[str] = Counter()
+    first: dict[str, tuple[int, str, str | None]] = {}
     ignored = 0
     is_parquet = file.suffix == ".parquet"
     rows = _parquet_rows(file) if is_parquet else read_csv(file, ("path", "label"), ("split",))
@@ -57,7 +60,10 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
         path, label = row["path"], _name(row["label"], f"{file}, line {line}")
         if not isinstance(path, str):
             raise UserError(f"{file}, line {line}: path {path!r} is no text: write a file's name.")
-        seen[path] += 1
+        image = posixpath.normpath(path)
+        seen[image] += 1
+        known_as = first.setdefault(image, (line, label, split))
+        _refuse_contradiction(f"{file}, line {line}: {path!r}", (line, label, split), known_as)
         if split == "val":
             ignored += 1
             continue
@@ -71,6 +77,23 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
     if repeats:
         notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
     say_unlisted(file, root, seen, notes)
+
+
+def _refuse_contradiction(
+    subject: str, here: tuple[int, str, str | None], before: tuple[int, str, str | None]
+) -> None:
+    """Whether two lines (number, label and split) say the same of one image.
+
+    Raises:
+        UserError: they give it two labels, or put it in two splits.
+    """
+    line, *said = before
+    for what, one, other in zip(("label", "split"), here[1:], said, strict=True):
+        if one != other:
+            raise UserError(
+                f"{subject} has the {what} {one or 'none'!r}, and by line {line} "
+                f"{other or 'none'!r}: leave one of these lines."
+            )
 
 
 def _parquet_rows(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
