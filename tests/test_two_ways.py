@@ -219,6 +219,18 @@ def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path
     assert any("'Cat' and 'cat' differ in case alone" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("one,other", [("1", "01"), ("1", "1.0"), ("-2", "-2."), ("7", "+7")])
+def test_classes_that_are_one_number_are_refused(tmp_path, one, other):
+    with pytest.raises(UserError, match="are one number in 2 spellings: write one of them") as told:
+        listed(tree(tmp_path, {"0": 4, one: 4, other: 4}))
+    assert repr(one) in str(told.value) and repr(other) in str(told.value)
+
+
+def test_parts_of_a_number_are_kept_apart(tmp_path):
+    names = ("1", "1.1", "1.10", "01a", "10")
+    assert len(listed(tree(tmp_path, dict.fromkeys(names, 4))).classes) == len(names)
+
+
 def test_every_suffix_of_a_jpeg_counts(tmp_path):
     tree(tmp_path, {"a": 4, "b": 4})
     (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "0.jfif")
