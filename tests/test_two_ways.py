@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import unicodedata
 
 import pyarrow as pa
@@ -229,6 +231,46 @@ def test_classes_that_are_one_number_are_refused(tmp_path, one, other):
 def test_parts_of_a_number_are_kept_apart(tmp_path):
     names = ("1", "1.1", "1.10", "01a", "10")
     assert len(listed(tree(tmp_path, dict.fromkeys(names, 4))).classes) == len(names)
+
+
+def shard(file, numbers):
+    """Samples `NUMBER.png` of class `NUMBER % 2`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for number in numbers:
+            label = str(number % 2).encode()
+            for suffix, content in ((".png", b"pixels"), (".cls", label)):
+                info = tarfile.TarInfo(f"{number}{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "train,test",
+    [
+        ("imagenet-train-000000.tar", "imagenet-test-000000.tar"),
+        ("x_Training.tar", "x.testing.0.tar"),
+        ("x-train/0.tar", "x-test/0.tar"),
+        ("my-test-x/x-train-0.tar", "my-test-x/0.tar"),
+        ("x-train-0.tar", "x-val-0.tar"),
+    ],
+)
+def test_a_split_is_known_within_the_name_of_a_shard(tmp_path, train, test):
+    shard(tmp_path / train, range(6))
+    shard(tmp_path / test, range(4))
+    found = listed(tmp_path)
+    assert [item.path for item in found.train] == [f"{train}::{n}.png" for n in range(6)]
+    assert [item.path for item in found.test] == [f"{test}::{n}.png" for n in range(4)]
+
+
+def test_a_shard_of_two_splits_by_its_name_is_refused(tmp_path):
+    shard(tmp_path / "x-train-0.tar", range(4))
+    shard(tmp_path / "x-train-test-0.tar", range(4))
+    with pytest.raises(UserError, match=r"test-0\.tar' names the splits 'train' and 'test'"):
+        listed(tmp_path)
+    (tmp_path / "x-train-test-0.tar").rename(tmp_path / "x-latest-0.tar")
+    with pytest.raises(UserError, match="no split is named, while others"):
+        listed(tmp_path)
 
 
 def test_every_suffix_of_a_jpeg_counts(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -127,12 +128,13 @@ def of_tables(root: Path, files: list[str]) -> tuple[list[Found], list[str] | No
     """Images in Hugging Face's files, and the classes in order where these say so.
 
     Raises:
-        UserError: one cannot be read, lacks a column, or a label names no class; or there is no
-            row in any of them.
+        UserError: one cannot be read, lacks a column, is of two splits by its name, or a label
+            names no class; or there is no row in any of them.
     """
     names: list[str] | None = None
     found = []
     for file in files:
+        split = _split_in(file)
         image_column(root / file)
         column, known = _label_column(root / file)
         names = names or known
@@ -141,7 +143,7 @@ def of_tables(root: Path, files: list[str]) -> tuple[list[Found], list[str] | No
             if label is None or (known and isinstance(label, int) and not 0 <= label < len(known)):
                 raise UserError(f"{origin}: label {label!r} is none of its {len(known or [])}.")
             name = known[label] if known and isinstance(label, int) else _name(label, origin)
-            found.append(Found(f"{file}::{row}", name, _split_in(file), origin))
+            found.append(Found(f"{file}::{row}", name, split, origin))
     if not found:
         raise UserError(f"{root / files[0]} names no image: it has no row.")
     return found, names
@@ -161,23 +163,35 @@ def _label_column(file: Path) -> tuple[str, list[str] | None]:
 
 
 def _split_in(file: str) -> str | None:
-    """The split that a file's name or a folder's starts with, as in `data/train-00000.parquet`."""
-    for part in reversed(Path(file.casefold()).parts):
-        for word, split in SPLIT_WORDS.items():
-            if part == word or part.startswith((f"{word}-", f"{word}_", f"{word}.")):
-                return split
+    """The split in a file's name, or else in a folder's, as in `train/0.parquet`, `x-test-0.tar`.
+
+    Raises:
+        UserError: a name holds words of two splits.
+    """
+    for part in reversed(Path(file).parts):
+        found = {SPLIT_WORDS[word]: word for word in _words(part) if word in SPLIT_WORDS}
+        if len(found) > 1:
+            names = " and ".join(map(repr, found.values()))
+            raise UserError(f"{file}: {part!r} names the splits {names}: leave one in its name.")
+        if found:
+            return next(iter(found))
     return None
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-_.]", name.casefold())
 
 
 def of_shards(root: Path, files: list[str], notes: list[str]) -> Iterator[Found]:
     """Images in webdataset shards, and in `notes` which labels are not used.
 
     Raises:
-        UserError: a shard cannot be read, a sample has no label, two images or two labels, or
-            there is no image in any shard.
+        UserError: a shard cannot be read, a sample has no label, two images or two labels, a
+            name is of two splits, or there is no image in any shard.
     """
     is_empty, seconds, lost = True, 0, 0
     for file in files:
+        split = _split_in(file)
         images, labels = _samples(root, file)
         lost += len(labels.keys() - images.keys())
         members = [member for each in labels.values() for member in each]
@@ -189,7 +203,7 @@ def of_shards(root: Path, files: list[str], notes: list[str]) -> Iterator[Found]
             label, others = _label_of_sample(file, {each: texts[each] for each in labels[key]})
             seconds += others
             origin = f"{file}, {labels[key][-1]}"
-            yield Found(f"{file}::{image}", label, _split_in(file), origin)
+            yield Found(f"{file}::{image}", label, split, origin)
     if is_empty:
         raise UserError(
             f"{root / files[0]} names no image: a sample is NAME.jpg (or another suffix of an "
