@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import unicodedata
 
@@ -12,6 +13,7 @@ import pytest
 from support.cli import harness
 from support.images import listed, tree
 
+from harness.data.decode import image_column
 from harness.errors import UserError
 
 FORMS = ("NFC", "NFD")
@@ -271,6 +273,48 @@ def test_a_shard_of_two_splits_by_its_name_is_refused(tmp_path):
     (tmp_path / "x-train-test-0.tar").rename(tmp_path / "x-latest-0.tar")
     with pytest.raises(UserError, match="no split is named, while others"):
         listed(tmp_path)
+
+
+def hugging_face(file, images, classes, rows=6):
+    """A table with these columns of images, and of class labels of which each is another."""
+    names = {name: [f"{name}{n}" for n in range(2)] for name in classes}
+    features = {name: {"_type": "ClassLabel", "names": names[name]} for name in classes}
+    columns = {name: [{"bytes": name.encode(), "path": None}] * rows for name in images}
+    table = pa.table({**columns, **{name: [n % 2 for n in range(rows)] for name in classes}})
+    features["dropped"] = {"_type": "ClassLabel", "names": ["a column that was taken out"]}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), file)
+
+
+@pytest.mark.parametrize(
+    "images,classes,words",
+    [
+        (["mask", "scan"], ["label"], "several image columns, mask, scan: leave one, or call the"),
+        (["img"], ["coarse", "fine"], "several label columns, coarse, fine: leave one, or call"),
+    ],
+)
+def test_several_columns_that_may_be_meant_are_refused(tmp_path, images, classes, words):
+    hugging_face(tmp_path / "train-0.parquet", images, classes)
+    with pytest.raises(UserError, match=words):
+        listed(tmp_path)
+
+
+def test_of_several_columns_those_of_the_usual_names_are_used(tmp_path):
+    for name, rows in (("train", 6), ("test", 4)):
+        hugging_face(tmp_path / f"{name}-0.parquet", ["mask", "image"], ["coarse", "label"], rows)
+    assert listed(tmp_path).classes == ("label0", "label1")
+    assert image_column(tmp_path / "train-0.parquet") == "image"
+
+
+def test_images_of_validation_that_are_left_out_of_tables_are_said(tmp_path):
+    for name, rows in (("train", 6), ("validation", 3), ("test", 4)):
+        hugging_face(tmp_path / f"{name}-0.parquet", ["image"], ["label"], rows)
+    found = listed(tmp_path)
+    assert (len(found.train), len(found.test)) == (6, 4)
+    words = "3 images of the split val are left out: what is chosen on is drawn from train."
+    assert words in found.notes
+    (tmp_path / "test-0.parquet").unlink()
+    assert len(listed(tmp_path).test) == 3 and words not in listed(tmp_path).notes
 
 
 def test_every_suffix_of_a_jpeg_counts(tmp_path):

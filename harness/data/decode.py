@@ -318,10 +318,27 @@ def image_column(file: Path) -> str:
     """Name of the column of {bytes, path} in a Hugging Face file.
 
     Raises:
-        UserError: it has none, or cannot be read.
+        UserError: it has none, several may be meant, or it cannot be read.
     """
+    found = []
     for field in schema_of(file):
         parts = [field.type.field(i).name for i in range(field.type.num_fields)]
         if "bytes" in parts:
-            return str(field.name)
+            found.append(str(field.name))
+    if chosen := one_column(file, found, "image"):
+        return chosen
     raise UserError(f"{file} has no image column, which holds bytes and a path in every row.")
+
+
+def one_column(file: Path, names: Sequence[str], kind: str) -> str | None:
+    """The only one of some columns, or of several the one called `kind`; None of none.
+
+    Raises:
+        UserError: there are several, and none is called that.
+    """
+    if len(names) < 2 or kind in names:
+        return kind if kind in names else next(iter(names), None)
+    raise UserError(
+        f"{file} has several {kind} columns, {', '.join(names)}: leave one, or call the one to "
+        f"use {kind!r}."
+    )

@@ -206,6 +206,11 @@ def _parted(
                 f"of {found[0].origin} is: leave it out."
             )
     last = "test" if "test" in splits else "val"
+    unused = splits.count("val") if last == "test" else 0
+    if unused:
+        notes.append(
+            f"{unused} images of the split val are left out: what is chosen on is drawn from train."
+        )
     train = tuple(item for item, split in zip(items, splits, strict=True) if split == "train")
     test = tuple(item for item, split in zip(items, splits, strict=True) if split == last)
     if not test:

@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.data.decode import column_of, image_column, member_bytes, schema_of, tar_members
+from harness.data.decode import (
+    column_of,
+    image_column,
+    member_bytes,
+    one_column,
+    schema_of,
+    tar_members,
+)
 from harness.data.listing import read_csv
 from harness.datasets.reading import SUFFIXES
 from harness.datasets.two_ways import SPLIT_WORDS, say_unlisted, split_of
@@ -150,13 +157,21 @@ def of_tables(root: Path, files: list[str]) -> tuple[list[Found], list[str] | No
 
 
 def _label_column(file: Path) -> tuple[str, list[str] | None]:
-    """Name of the column of labels, and the names of the classes where the file holds them."""
+    """Name of the column of labels, and the names of the classes where the file holds them.
+
+    Raises:
+        UserError: there is none, or several may be meant.
+    """
     schema = schema_of(file)
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = info.get("info", {}).get("features", {})
-    for name, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            return name, list(feature["names"])
+    known = {
+        name: list(feature["names"])
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+    if chosen := one_column(file, [name for name in known if name in schema.names], "label"):
+        return chosen, known[chosen]
     if "label" in schema.names:
         return "label", None
     raise UserError(f"{file} has no column of labels: none is a ClassLabel or called 'label'.")
