@@ -37,6 +37,10 @@ ReadImage = Callable[[Path, str], Pixels]
 
 MOST_PIXELS = 2**30
 """Limit of PIL's guard against decompression bombs, raised so that aerial scenes pass."""
+NO_BANDS = (
+    "its pixels are places in a palette, which has no bands; leave data.options.bands out, or "
+    "convert it to RGB"
+)
 
 
 class BadImage(Exception):
@@ -180,6 +184,8 @@ def _all_bands(content: bytes) -> Bands:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode in ("P", "PA"):
+                raise BadImage("", NO_BANDS)
             array = np.asarray(image)
     except UnidentifiedImageError as error:
         if content[:2] not in (b"II", b"MM"):
@@ -199,6 +205,8 @@ def _tiff(content: bytes) -> Bands | None:
         return None
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         series = file.series[0]
+        if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            raise BadImage("", NO_BANDS)
         array: Bands = series.asarray()
         axes: str = series.axes
     if array.ndim == 2:
