@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field, model_validator
 
-from harness.data.contract import DATASETS, FileDataset
+from harness.data.contract import DATASETS, FileDataset, refuse_taken
 from harness.data.dataset import stratified
 from harness.data.decode import printable
 from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
@@ -232,6 +232,7 @@ def _groups(file: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for line, row in read_csv(file, ("class", "group")):
         if row["class"] not in classes:
             raise UserError(f"{file}, line {line}: {unknown('class', row['class'], classes)}")
+        refuse_taken(row["group"], f"{file}, line {line}")
         groups.setdefault(row["group"], []).append(list(classes).index(row["class"]))
     named = [number for members in groups.values() for number in members]
     for number, name in enumerate(classes):
