@@ -32,6 +32,8 @@ class DrawnDataset(ABC):
     Options: ClassVar[type[Frozen]]
     summary: ClassVar[str]
     """One line for `harness list datasets`."""
+    bands: ClassVar[int | None] = None
+    """Of every image, so that another number is refused before any is drawn. None: not said."""
 
     @staticmethod
     @abstractmethod
@@ -108,6 +110,16 @@ def is_drawn(name: str) -> bool:
         UserError: there is none of this name.
     """
     return issubclass(DATASETS.get(name), DrawnDataset)
+
+
+def drawn_bands(name: str) -> int | None:
+    """Bands of the images of a drawn dataset, where it says so without drawing any.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    dataset: AnyDataset = DATASETS.get(name)
+    return dataset.bands if issubclass(dataset, DrawnDataset) else None
 
 
 def file_dataset(name: str) -> type[FileDataset]:
