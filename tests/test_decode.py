@@ -94,3 +94,14 @@ def test_a_missing_band_is_said(tmp_path):
     tree(tmp_path / "data", {"a": 2, "b": 2})
     with pytest.raises(UserError, match=r"png: band 5 was chosen of 3.*--on-bad-image skip"):
         packed(tmp_path / "data", tmp_path / "packs", bands=(5,))
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "tif"])
+def test_places_in_a_palette_are_no_bands(tmp_path, suffix):
+    if suffix == "tif":
+        pytest.importorskip("tifffile")
+    path = tmp_path / f"x.{suffix}"
+    picture(0).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+    with pytest.raises(BadImage, match="are places in a palette, which has no bands; leave data"):
+        read(path, bands=(0,))
+    assert read(path).shape == (20, 24, 3)

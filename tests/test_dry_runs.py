@@ -136,3 +136,11 @@ def test_drawn_images_that_a_backbone_does_not_take_are_refused(tmp_path, given,
     assert result.exit_code == 2 and f"give --set {word}" in " ".join(result.stderr.split())
     trained = harness("train", "--method", "linear_probe", *given, "--out", tmp_path / "t")
     assert trained.exit_code == 2 and f"give --set {word}" in " ".join(trained.stderr.split())
+
+
+def test_bands_are_looked_at_before_images_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.datasets.synth_rs.SynthRS.load", lambda options: 1 / 0)
+    words = ("train", "--method", "lora", "--dry-run", "--out", tmp_path / "o")
+    result = harness(*words, "--set", "backbone.in_chans=4")
+    assert result.exit_code == 2 and "give --set backbone.in_chans=3" in result.stderr
+    assert harness(*words).exit_code == 0

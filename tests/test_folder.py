@@ -21,6 +21,7 @@ from harness.data.listing import Item, MissingData
 from harness.data.long_tail import LongTail, kept, tail_counts, with_tail_file
 from harness.datasets.folder import FolderOptions
 from harness.errors import UserError
+from harness.metrics import OVERALL
 
 
 def test_long_tails_are_the_formulas_and_never_more_than_there_is():
@@ -336,4 +337,12 @@ def test_classes_and_groups_from_files(tmp_path):
     assert listing.classes == ("b", "a") and listing.groups == {"common": (1,), "rare": (0,)}
     (root / "groups.csv").write_text("class,group\na,common\n")
     with pytest.raises(UserError, match="class 'b' is in 0 groups"):
+        listed(root, groups="groups.csv")
+
+
+@pytest.mark.parametrize("name", [*OVERALL, "class mean", "loss", "test", "select", "runs"])
+def test_a_group_is_not_called_as_a_column_of_results(tmp_path, name):
+    root = two_splits(tmp_path / "data")
+    (root / "groups.csv").write_text(f"class,group\na,common\nb,{name}\n")
+    with pytest.raises(UserError, match=f"line 3 calls a group '{name}', as a column"):
         listed(root, groups="groups.csv")

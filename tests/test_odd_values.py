@@ -28,6 +28,8 @@ ODD = {
     "half a character": (["--set", 'backbone="\\ud800"'], "characters that are no text"),
     "a byte that is no text": (["--set", "method=\ud800"], "characters that are no text"),
     "a site with a zero": (["--set", 'placement={"00.q":1}'], "Bad site '00.q': write '0.q'"),
+    "a site without a digit": (["--set", 'placement={"²².q":8}'], "Bad site '²².q': write <block>"),
+    "a site of 5,000 digits": (["--set", f'placement={{"{DIGITS}.q":8}}'], "Bad site '999"),
     "seeds": (["--seeds", "2147483648"], "from 1 to 10000"),
     "a depth": (["--only", f"depth=last:{DIGITS}"], "Unknown value of depth: 'last:999"),
     "a budget": (["--search", "tpe", "--budget", "9" * 400], "Bad --budget '999"),

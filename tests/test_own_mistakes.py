@@ -166,6 +166,7 @@ ONE, OTHER = Item("a/1.png", 0), Item("b/1.png", 1)
         (([ONE, Item("c", 2)], [OTHER]), "gives 'c' the label 2, and has 2 classes"),
         (([ONE], [OTHER], {"x": (0, 1), "y": (1,)}), "class 1 in the groups 'x' and 'y'."),
         (([ONE], [OTHER], {"x": (0, 2)}), "class 2 in group 'x', and 2 classes"),
+        (([ONE], [OTHER], {"test": (0, 1)}), "calls a group 'test', as a column of the tables"),
     ],
 )
 def test_a_listing_that_contradicts_itself_is_refused(tmp_path, parts, words):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 import unicodedata
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pytest
 from support.cli import harness
 from support.images import listed, tree
 
+from harness.data.decode import image_column
 from harness.errors import UserError
 
 FORMS = ("NFC", "NFD")
@@ -146,6 +150,27 @@ def test_what_was_read_of_a_list_is_said(tmp_path, text, encoding, words):
         listed(csv(tmp_path, text, encoding))
 
 
+@pytest.mark.parametrize(
+    "row,words",
+    [
+        ("a/0.png,b,train", r"line 5: 'a/0\.png' has the label 'b', and by line 2 'a': leave one"),
+        ("./a/0.png,b,train", r"line 5: '\./a/0\.png' has the label 'b', and by line 2 'a'"),
+        ("a//0.png,a,test", r"line 5: 'a//0\.png' has the split 'test', and by line 2 'train'"),
+        ("a/0.png,a,val", "has the split 'val', and by line 2 'train': leave one of these lines"),
+        ("a/0.png,a,", "has the split 'none', and by line 2 'train'"),
+    ],
+)
+def test_two_lines_that_contradict_each_other_are_refused(tmp_path, row, words):
+    with pytest.raises(UserError, match=words):
+        listed(csv(tmp_path, f"path,label,split\n{ROWS}{row}\n"))
+
+
+def test_two_lines_of_one_image_are_said_however_its_path_is_written(tmp_path):
+    found = listed(csv(tmp_path, f"path,label,split\n{ROWS}./a/0.png,a,train\n"))
+    assert "1 lines of split.csv name a path that another line names too." in found.notes
+    assert [item.path for item in found.train] == ["a/0.png", "b/0.png", "./a/0.png"]
+
+
 PATHS = ["a/0.png", "b/0.png"]
 
 
@@ -196,6 +221,100 @@ def test_classes_that_differ_in_blanks_are_refused_and_in_case_are_said(tmp_path
     found = listed(tree(tmp_path / "case", {"Cat": 5, "cat": 5}))
     assert found.classes == ("Cat", "cat")
     assert any("'Cat' and 'cat' differ in case alone" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("one,other", [("1", "01"), ("1", "1.0"), ("-2", "-2."), ("7", "+7")])
+def test_classes_that_are_one_number_are_refused(tmp_path, one, other):
+    with pytest.raises(UserError, match="are one number in 2 spellings: write one of them") as told:
+        listed(tree(tmp_path, {"0": 4, one: 4, other: 4}))
+    assert repr(one) in str(told.value) and repr(other) in str(told.value)
+
+
+def test_parts_of_a_number_are_kept_apart(tmp_path):
+    names = ("1", "1.1", "1.10", "01a", "10")
+    assert len(listed(tree(tmp_path, dict.fromkeys(names, 4))).classes) == len(names)
+
+
+def shard(file, numbers):
+    """Samples `NUMBER.png` of class `NUMBER % 2`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for number in numbers:
+            label = str(number % 2).encode()
+            for suffix, content in ((".png", b"pixels"), (".cls", label)):
+                info = tarfile.TarInfo(f"{number}{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "train,test",
+    [
+        ("imagenet-train-000000.tar", "imagenet-test-000000.tar"),
+        ("x_Training.tar", "x.testing.0.tar"),
+        ("x-train/0.tar", "x-test/0.tar"),
+        ("my-test-x/x-train-0.tar", "my-test-x/0.tar"),
+        ("x-train-0.tar", "x-val-0.tar"),
+    ],
+)
+def test_a_split_is_known_within_the_name_of_a_shard(tmp_path, train, test):
+    shard(tmp_path / train, range(6))
+    shard(tmp_path / test, range(4))
+    found = listed(tmp_path)
+    assert [item.path for item in found.train] == [f"{train}::{n}.png" for n in range(6)]
+    assert [item.path for item in found.test] == [f"{test}::{n}.png" for n in range(4)]
+
+
+def test_a_shard_of_two_splits_by_its_name_is_refused(tmp_path):
+    shard(tmp_path / "x-train-0.tar", range(4))
+    shard(tmp_path / "x-train-test-0.tar", range(4))
+    with pytest.raises(UserError, match=r"test-0\.tar' names the splits 'train' and 'test'"):
+        listed(tmp_path)
+    (tmp_path / "x-train-test-0.tar").rename(tmp_path / "x-latest-0.tar")
+    with pytest.raises(UserError, match="no split is named, while others"):
+        listed(tmp_path)
+
+
+def hugging_face(file, images, classes, rows=6):
+    """A table with these columns of images, and of class labels of which each is another."""
+    names = {name: [f"{name}{n}" for n in range(2)] for name in classes}
+    features = {name: {"_type": "ClassLabel", "names": names[name]} for name in classes}
+    columns = {name: [{"bytes": name.encode(), "path": None}] * rows for name in images}
+    table = pa.table({**columns, **{name: [n % 2 for n in range(rows)] for name in classes}})
+    features["dropped"] = {"_type": "ClassLabel", "names": ["a column that was taken out"]}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), file)
+
+
+@pytest.mark.parametrize(
+    "images,classes,words",
+    [
+        (["mask", "scan"], ["label"], "several image columns, mask, scan: leave one, or call the"),
+        (["img"], ["coarse", "fine"], "several label columns, coarse, fine: leave one, or call"),
+    ],
+)
+def test_several_columns_that_may_be_meant_are_refused(tmp_path, images, classes, words):
+    hugging_face(tmp_path / "train-0.parquet", images, classes)
+    with pytest.raises(UserError, match=words):
+        listed(tmp_path)
+
+
+def test_of_several_columns_those_of_the_usual_names_are_used(tmp_path):
+    for name, rows in (("train", 6), ("test", 4)):
+        hugging_face(tmp_path / f"{name}-0.parquet", ["mask", "image"], ["coarse", "label"], rows)
+    assert listed(tmp_path).classes == ("label0", "label1")
+    assert image_column(tmp_path / "train-0.parquet") == "image"
+
+
+def test_images_of_validation_that_are_left_out_of_tables_are_said(tmp_path):
+    for name, rows in (("train", 6), ("validation", 3), ("test", 4)):
+        hugging_face(tmp_path / f"{name}-0.parquet", ["image"], ["label"], rows)
+    found = listed(tmp_path)
+    assert (len(found.train), len(found.test)) == (6, 4)
+    words = "3 images of the split val are left out: what is chosen on is drawn from train."
+    assert words in found.notes
+    (tmp_path / "test-0.parquet").unlink()
+    assert len(listed(tmp_path).test) == 3 and words not in listed(tmp_path).notes
 
 
 def test_every_suffix_of_a_jpeg_counts(tmp_path):

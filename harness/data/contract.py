@@ -32,6 +32,8 @@ class DrawnDataset(ABC):
     Options: ClassVar[type[Frozen]]
     summary: ClassVar[str]
     """One line for `harness list datasets`."""
+    bands: ClassVar[int | None] = None
+    """Of every image, so that another number is refused before any is drawn. None: not said."""
 
     @staticmethod
     @abstractmethod
@@ -81,6 +83,16 @@ class Downloadable(FileDataset):
         """
 
 
+_COLUMNS = """
+class_mean group_mean flat_mean micro loss negated_loss hits class_counts by_class
+test select seed status trial_id cell arm search repeat repeats trials runs flop_runs confirm_runs
+runs_per_seed runs_by_flops regret test_regret missed luck area cost_to reached rank improves
+first_again confirmed diverged minus_first trainable_params inference_gflop
+"""
+TAKEN = frozenset(_COLUMNS.split())
+"""Columns of tables of results, some behind `test_` or `select_`, that no group can have as its
+name, because groups are columns there, too."""
+
 AnyDataset: TypeAlias = type[DrawnDataset] | type[FileDataset]
 
 DATASETS: Registry[AnyDataset] = Registry(
@@ -98,6 +110,16 @@ def is_drawn(name: str) -> bool:
         UserError: there is none of this name.
     """
     return issubclass(DATASETS.get(name), DrawnDataset)
+
+
+def drawn_bands(name: str) -> int | None:
+    """Bands of the images of a drawn dataset, where it says so without drawing any.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    dataset: AnyDataset = DATASETS.get(name)
+    return dataset.bands if issubclass(dataset, DrawnDataset) else None
 
 
 def file_dataset(name: str) -> type[FileDataset]:
@@ -148,13 +170,14 @@ def _refuse_unsound(name: str, listing: Listing) -> None:
 
 
 def _refuse_overlap(name: str, groups: Mapping[str, tuple[int, ...]], classes: int) -> None:
-    """Whether a class is in one group at most, and there is such a class.
+    """Whether a class is in one group at most, and there is such a class; and the groups' names.
 
     Raises:
-        UserError: one is in two, or there is none of its number.
+        UserError: one is in two, there is none of its number, or a name is taken.
     """
     own: dict[int, str] = {}
     for group, members in groups.items():
+        refuse_taken(group, f"Dataset {name!r}")
         for label in members:
             if not 0 <= label < classes:
                 raise UserError(
@@ -166,6 +189,19 @@ def _refuse_overlap(name: str, groups: Mapping[str, tuple[int, ...]], classes: i
                     f"Dataset {name!r} has class {label} in the groups {own[label]!r} and "
                     f"{group!r}."
                 )
+
+
+def refuse_taken(group: str, source: str) -> None:
+    """Whether a group may have this name; `source` is who gives it.
+
+    Raises:
+        UserError: a table of results has a column of that name.
+    """
+    if str(group).replace(" ", "_") in TAKEN:
+        raise UserError(
+            f"{source} calls a group {group!r}, as a column of the tables of results is called: "
+            "give it another name."
+        )
 
 
 def drawn_images(name: str, options: Frozen) -> Dataset:

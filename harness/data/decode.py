@@ -37,6 +37,10 @@ ReadImage = Callable[[Path, str], Pixels]
 
 MOST_PIXELS = 2**30
 """Limit of PIL's guard against decompression bombs, raised so that aerial scenes pass."""
+NO_BANDS = (
+    "its pixels are places in a palette, which has no bands; leave data.options.bands out, or "
+    "convert it to RGB"
+)
 
 
 class BadImage(Exception):
@@ -180,6 +184,8 @@ def _all_bands(content: bytes) -> Bands:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode in ("P", "PA"):
+                raise BadImage("", NO_BANDS)
             array = np.asarray(image)
     except UnidentifiedImageError as error:
         if content[:2] not in (b"II", b"MM"):
@@ -199,6 +205,8 @@ def _tiff(content: bytes) -> Bands | None:
         return None
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         series = file.series[0]
+        if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            raise BadImage("", NO_BANDS)
         array: Bands = series.asarray()
         axes: str = series.axes
     if array.ndim == 2:
@@ -318,10 +326,27 @@ def image_column(file: Path) -> str:
     """Name of the column of {bytes, path} in a Hugging Face file.
 
     Raises:
-        UserError: it has none, or cannot be read.
+        UserError: it has none, several may be meant, or it cannot be read.
     """
+    found = []
     for field in schema_of(file):
         parts = [field.type.field(i).name for i in range(field.type.num_fields)]
         if "bytes" in parts:
-            return str(field.name)
+            found.append(str(field.name))
+    if chosen := one_column(file, found, "image"):
+        return chosen
     raise UserError(f"{file} has no image column, which holds bytes and a path in every row.")
+
+
+def one_column(file: Path, names: Sequence[str], kind: str) -> str | None:
+    """The only one of some columns, or of several the one called `kind`; None of none.
+
+    Raises:
+        UserError: there are several, and none is called that.
+    """
+    if len(names) < 2 or kind in names:
+        return kind if kind in names else next(iter(names), None)
+    raise UserError(
+        f"{file} has several {kind} columns, {', '.join(names)}: leave one, or call the one to "
+        f"use {kind!r}."
+    )

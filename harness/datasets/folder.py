@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field, model_validator
 
-from harness.data.contract import DATASETS, FileDataset
+from harness.data.contract import DATASETS, FileDataset, refuse_taken
 from harness.data.dataset import stratified
 from harness.data.decode import printable
 from harness.data.listing import BorderMask, Item, Listing, MissingData, read_csv
@@ -206,6 +206,11 @@ def _parted(
                 f"of {found[0].origin} is: leave it out."
             )
     last = "test" if "test" in splits else "val"
+    unused = splits.count("val") if last == "test" else 0
+    if unused:
+        notes.append(
+            f"{unused} images of the split val are left out: what is chosen on is drawn from train."
+        )
     train = tuple(item for item, split in zip(items, splits, strict=True) if split == "train")
     test = tuple(item for item, split in zip(items, splits, strict=True) if split == last)
     if not test:
@@ -227,6 +232,7 @@ def _groups(file: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for line, row in read_csv(file, ("class", "group")):
         if row["class"] not in classes:
             raise UserError(f"{file}, line {line}: {unknown('class', row['class'], classes)}")
+        refuse_taken(row["group"], f"{file}, line {line}")
         groups.setdefault(row["group"], []).append(list(classes).index(row["class"]))
     named = [number for members in groups.values() for number in members]
     for number, name in enumerate(classes):

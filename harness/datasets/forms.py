@@ -7,6 +7,8 @@ folders, how train and test are drawn, pixels.
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +17,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.data.decode import column_of, image_column, member_bytes, schema_of, tar_members
+from harness.data.decode import (
+    column_of,
+    image_column,
+    member_bytes,
+    one_column,
+    schema_of,
+    tar_members,
+)
 from harness.data.listing import read_csv
 from harness.datasets.reading import SUFFIXES
 from harness.datasets.two_ways import SPLIT_WORDS, say_unlisted, split_of
@@ -39,9 +48,11 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
     """Images that a CSV or Parquet list names, and in `notes` which lines and images are not used.
 
     Raises:
-        UserError: it cannot be read, names no image, or a line of it is wrong; names the line.
+        UserError: it cannot be read, names no image, or a line of it is wrong or contradicts
+            another; names the lines.
     """
     seen: Counter[str] = Counter()
+    first: dict[str, tuple[int, str, str | None]] = {}
     ignored = 0
     is_parquet = file.suffix == ".parquet"
     rows = _parquet_rows(file) if is_parquet else read_csv(file, ("path", "label"), ("split",))
@@ -57,7 +68,10 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
         path, label = row["path"], _name(row["label"], f"{file}, line {line}")
         if not isinstance(path, str):
             raise UserError(f"{file}, line {line}: path {path!r} is no text: write a file's name.")
-        seen[path] += 1
+        image = posixpath.normpath(path)
+        seen[image] += 1
+        known_as = first.setdefault(image, (line, label, split))
+        _refuse_contradiction(f"{file}, line {line}: {path!r}", (line, label, split), known_as)
         if split == "val":
             ignored += 1
             continue
@@ -71,6 +85,23 @@ def of_list(file: Path, root: Path, notes: list[str]) -> Iterator[Found]:
     if repeats:
         notes.append(f"{repeats} lines of {file.name} name a path that another line names too.")
     say_unlisted(file, root, seen, notes)
+
+
+def _refuse_contradiction(
+    subject: str, here: tuple[int, str, str | None], before: tuple[int, str, str | None]
+) -> None:
+    """Whether two lines (number, label and split) say the same of one image.
+
+    Raises:
+        UserError: they give it two labels, or put it in two splits.
+    """
+    line, *said = before
+    for what, one, other in zip(("label", "split"), here[1:], said, strict=True):
+        if one != other:
+            raise UserError(
+                f"{subject} has the {what} {one or 'none'!r}, and by line {line} "
+                f"{other or 'none'!r}: leave one of these lines."
+            )
 
 
 def _parquet_rows(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
@@ -104,12 +135,13 @@ def of_tables(root: Path, files: list[str]) -> tuple[list[Found], list[str] | No
     """Images in Hugging Face's files, and the classes in order where these say so.
 
     Raises:
-        UserError: one cannot be read, lacks a column, or a label names no class; or there is no
-            row in any of them.
+        UserError: one cannot be read, lacks a column, is of two splits by its name, or a label
+            names no class; or there is no row in any of them.
     """
     names: list[str] | None = None
     found = []
     for file in files:
+        split = _split_in(file)
         image_column(root / file)
         column, known = _label_column(root / file)
         names = names or known
@@ -118,43 +150,63 @@ def of_tables(root: Path, files: list[str]) -> tuple[list[Found], list[str] | No
             if label is None or (known and isinstance(label, int) and not 0 <= label < len(known)):
                 raise UserError(f"{origin}: label {label!r} is none of its {len(known or [])}.")
             name = known[label] if known and isinstance(label, int) else _name(label, origin)
-            found.append(Found(f"{file}::{row}", name, _split_in(file), origin))
+            found.append(Found(f"{file}::{row}", name, split, origin))
     if not found:
         raise UserError(f"{root / files[0]} names no image: it has no row.")
     return found, names
 
 
 def _label_column(file: Path) -> tuple[str, list[str] | None]:
-    """Name of the column of labels, and the names of the classes where the file holds them."""
+    """Name of the column of labels, and the names of the classes where the file holds them.
+
+    Raises:
+        UserError: there is none, or several may be meant.
+    """
     schema = schema_of(file)
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = info.get("info", {}).get("features", {})
-    for name, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            return name, list(feature["names"])
+    known = {
+        name: list(feature["names"])
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+    if chosen := one_column(file, [name for name in known if name in schema.names], "label"):
+        return chosen, known[chosen]
     if "label" in schema.names:
         return "label", None
     raise UserError(f"{file} has no column of labels: none is a ClassLabel or called 'label'.")
 
 
 def _split_in(file: str) -> str | None:
-    """The split that a file's name or a folder's starts with, as in `data/train-00000.parquet`."""
-    for part in reversed(Path(file.casefold()).parts):
-        for word, split in SPLIT_WORDS.items():
-            if part == word or part.startswith((f"{word}-", f"{word}_", f"{word}.")):
-                return split
+    """The split in a file's name, or else in a folder's, as in `train/0.parquet`, `x-test-0.tar`.
+
+    Raises:
+        UserError: a name holds words of two splits.
+    """
+    for part in reversed(Path(file).parts):
+        found = {SPLIT_WORDS[word]: word for word in _words(part) if word in SPLIT_WORDS}
+        if len(found) > 1:
+            names = " and ".join(map(repr, found.values()))
+            raise UserError(f"{file}: {part!r} names the splits {names}: leave one in its name.")
+        if found:
+            return next(iter(found))
     return None
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-_.]", name.casefold())
 
 
 def of_shards(root: Path, files: list[str], notes: list[str]) -> Iterator[Found]:
     """Images in webdataset shards, and in `notes` which labels are not used.
 
     Raises:
-        UserError: a shard cannot be read, a sample has no label, two images or two labels, or
-            there is no image in any shard.
+        UserError: a shard cannot be read, a sample has no label, two images or two labels, a
+            name is of two splits, or there is no image in any shard.
     """
     is_empty, seconds, lost = True, 0, 0
     for file in files:
+        split = _split_in(file)
         images, labels = _samples(root, file)
         lost += len(labels.keys() - images.keys())
         members = [member for each in labels.values() for member in each]
@@ -166,7 +218,7 @@ def of_shards(root: Path, files: list[str], notes: list[str]) -> Iterator[Found]
             label, others = _label_of_sample(file, {each: texts[each] for each in labels[key]})
             seconds += others
             origin = f"{file}, {labels[key][-1]}"
-            yield Found(f"{file}::{image}", label, _split_in(file), origin)
+            yield Found(f"{file}::{image}", label, split, origin)
     if is_empty:
         raise UserError(
             f"{root / files[0]} names no image: a sample is NAME.jpg (or another suffix of an "

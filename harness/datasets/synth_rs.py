@@ -62,6 +62,7 @@ class SynthRS(DrawnDataset):
 
     Options: ClassVar = SynthRSOptions
     summary = "SYNTHETIC SAR-looking crops, 15 classes, imbalance 86, 32 px (embedded)"
+    bands = 3
 
     @staticmethod
     def load(options: SynthRSOptions) -> Dataset:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
 }
 """Names that a split goes by, in small letters -> what it is."""
+WHOLE = re.compile(r"([+-]?[0-9]{1,100})(\.0*)?")
+"""A whole number as tables and people write one. Not `1.10`, which may be a class below `1`."""
 
 
 def split_of(word: str) -> str | None:
@@ -91,18 +94,21 @@ def _below_class(place: str, name: str) -> str | None:
 
 
 def refuse_lookalikes(labels: Iterable[str], notes: list[str]) -> None:
-    """Whether classes are told apart by more than blanks and the way in which accents are written;
-    where case alone does, it is noted.
+    """Whether classes are told apart by more than blanks and the way in which accents or a whole
+    number are written; where case alone does, it is noted.
 
     Raises:
         UserError: two are not.
     """
     by_blanks, by_accents, by_case = (defaultdict(list) for _ in range(3))
+    by_number = defaultdict(list)
     for label in sorted(set(labels)):
         plain = " ".join(label.split())
         by_blanks[plain].append(label)
         by_accents[unicodedata.normalize("NFC", plain)].append(label)
         by_case[plain.casefold()].append(label)
+        if whole := WHOLE.fullmatch(plain):
+            by_number[int(whole[1])].append(label)
         if not plain:
             raise UserError("A label is empty or of blanks alone: write the name of a class.")
     for alike in by_blanks.values():
@@ -113,6 +119,12 @@ def refuse_lookalikes(labels: Iterable[str], notes: list[str]) -> None:
             raise UserError(
                 f"Classes {_quoted(alike)} differ in the way their accents are written alone, "
                 "composed or decomposed: write one of them."
+            )
+    for alike in by_number.values():
+        if len(alike) > 1:
+            raise UserError(
+                f"Classes {_quoted(alike)} are one number in {len(alike)} spellings: write one of "
+                "them, in all files."
             )
     for alike in by_case.values():
         if len(alike) > 1:

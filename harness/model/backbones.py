@@ -141,17 +141,26 @@ def input_size(spec: BackboneSpec) -> int:
     return _shape(spec).side
 
 
-def refuse_images(spec: BackboneSpec, name: str, bands: int, height: int, width: int) -> None:
-    """Whether a backbone takes the images of a drawn dataset, which nothing resizes.
+def refuse_bands(spec: BackboneSpec, name: str, bands: int) -> None:
+    """Whether a backbone takes images of a drawn dataset with so many bands.
 
     Raises:
-        UserError: it takes other bands, or another size alone.
+        UserError: it takes another number.
     """
     if bands != spec.in_chans:
         raise UserError(
             f"Images of {name} have {bands} bands, and the backbone takes {spec.in_chans}: give "
             f"--set backbone.in_chans={bands}."
         )
+
+
+def refuse_images(spec: BackboneSpec, name: str, bands: int, height: int, width: int) -> None:
+    """Whether a backbone takes the images of a drawn dataset, which nothing resizes.
+
+    Raises:
+        UserError: it takes other bands, or another size alone.
+    """
+    refuse_bands(spec, name, bands)
     shape = _shape(spec)
     if shape.is_fixed and (height, width) != (shape.side, shape.side):
         advice = f"--set backbone.img_size={height}, or " if height == width else ""

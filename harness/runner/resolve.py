@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import torch
 
-from harness.data.contract import is_drawn, options_of
+from harness.data.contract import drawn_bands, is_drawn, options_of
 from harness.data.copies import pack_scale
 from harness.data.pack_format import PackInfo, pack_folder
 from harness.data.packed import PackRequest, pack_of
 from harness.data.unpacked import Unpacked, look
 from harness.errors import UserError, code_of, unknown
 from harness.insertion.method import PeftMethod, get_method
-from harness.model.backbones import BackboneInfo, backbone_info
+from harness.model.backbones import BackboneInfo, backbone_info, refuse_bands
 from harness.model.precision import check_weight_dtype
 from harness.runner.runtime import Runtime
 from harness.spec import (
@@ -128,7 +128,9 @@ def _data(request: TrialRequest, backbone: BackboneInfo, runtime: Runtime) -> Da
     """All options of the dataset and, where it is read from files, the hash of its pack."""
     name, channels = request.data.name, request.backbone.in_chans
     options = options_of(name, request.data.options)
-    sha256 = None
+    sha256, bands = None, drawn_bands(name)
+    if bands is not None:
+        refuse_bands(request.backbone, name, bands)
     if not is_drawn(name):
         info = _pack(name, options, request.recipe, backbone, runtime)
         if info.channels != channels:

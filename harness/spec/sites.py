@@ -47,8 +47,8 @@ class Site(NamedTuple):
             UserError: the text is not `<block>.<position>`.
         """
         block, _, position = text.partition(".")
-        if not block.isdigit() or position not in POSITIONS:
-            raise UserError(f"Bad site {text!r}: write <block>.<position>, as in '4.mlp1'.")
+        if not re.fullmatch("[0-9]{1,6}", block) or position not in POSITIONS:
+            raise UserError(f"Bad site {text[:40]!r}: write <block>.<position>, as in '4.mlp1'.")
         return cls(int(block), position)
 
 

@@ -32,6 +32,7 @@ class Gratings(DrawnDataset):
 
     Options: ClassVar = GratingOptions
     summary = "DRAWN gratings of 6 orientations in noise, long-tailed, 32 px"
+    bands = 3
 
     @staticmethod
     def load(options: GratingOptions) -> Dataset:
