@@ -58,6 +58,7 @@ def test_a_seed_that_the_studys_own_would_override_is_refused(tmp_path, search):
         (("--set", "recipe.lr=0.1", "--set", "recipe.lr=0.2"), "give one of them"),
         (("--set", "recipe.lr=0.1", "--set", 'recipe={"lr":0.3}'), "give one of them"),
         (("--set", 'options={"rank":2}', "--set", "options.rank=4"), "give one of them"),
+        (("--set", 'recipe={"lr":0.1,"lr":0.2}'), "--set recipe: its value has lr twice"),
         (("--set", "backbone.sha256=abc"), "it is computed of the files"),
         (("--set", "data.sha256=abc"), "it is computed of the files"),
     ],
@@ -111,6 +112,22 @@ def test_images_are_not_given_to_verify_what_is_drawn(tmp_path):
     made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
     result = harness("verify", "tiny", "--data-root", tmp_path, "--out", tmp_path)
     assert result.exit_code == 2 and "not read from files; leave it out." in result.stderr
+
+
+def test_weights_are_not_given_to_verify_what_had_none(tmp_path):
+    made_run(tmp_path, tiny_study(), [[(0.4, 0.3)]] * 4)
+    file = tmp_path / "w.safetensors"
+    file.write_text("")
+    result = harness("verify", "tiny", "--weights", file, "--out", tmp_path)
+    assert result.exit_code == 2 and "had its weights from a file; leave it out." in result.stderr
+
+
+@pytest.mark.parametrize(
+    "typed,changed", [("--alpha 1", "alpha=4"), ("--depth all", "depth=last:2")]
+)
+def test_a_default_that_is_typed_is_no_less_said(tmp_path, typed, changed):
+    words = ("train", "--method", "lora", *typed.split(), "--set", changed)
+    assert f"that is for {typed.split()[0]} to say" in refused(tmp_path, *words)
 
 
 def test_a_run_without_learned_strengths_is_named_as_one(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -15,15 +16,16 @@ from support.backbones import BACKBONES
 from support.cli import harness
 from support.exports import code_of, rows_of
 from support.few import FEW
-from support.images import tree
+from support.images import listed, packed, picture, tree
 from support.methods import fill, setting
 from support.records import TINY
 from support.runs import RESULTS, made_run, study
 
+from harness.console import SILENT
 from harness.errors import UserError
 from harness.export.about import About, Head, Normalisation, read_about, timm_config
 from harness.export.merged import export_merged
-from harness.export.predict import classifier_of, load_export, predictions, write_csv
+from harness.export.predict import Exported, classifier_of, load_export, predictions, write_csv
 from harness.export.readme import of_weights
 from harness.export.trial import export_weights
 from harness.metrics import unpack_hits
@@ -32,7 +34,7 @@ from harness.runner.prepare import dataset_of
 from harness.runner.resolve import resolve
 from harness.runner.runtime import Runtime
 from harness.runner.trial import run_trial
-from harness.spec import BackboneSpec
+from harness.spec import BackboneSpec, DataSpec
 from harness.store.store import Store
 
 SMALL = {
@@ -234,6 +236,34 @@ def test_what_cannot_be_used_is_one_sentence(exported, tmp_path, change, words):
 def test_a_split_is_of_images_on_disk(exported, tmp_path):
     result, _ = predict(exported, tmp_path, tmp_path, "--split", "test")
     assert result.exit_code == 2 and "synth-rs is drawn" in result.stderr
+
+
+def test_a_split_of_other_images_than_were_trained_on_is_refused(tmp_path):
+    """One more image moves others from one part of a drawn split into another."""
+    root = tree(tmp_path / "images", {"a": 6, "b": 6})
+    pack = packed(root, tmp_path / "packs", size=32)
+    known, state = made_about(SMALL["ViT-Ti/16"], classes=("a", "b"))
+    data = DataSpec(name="folder", sha256=pack.info.sha256)
+    known = known.model_copy(
+        update={"spec": known.spec.model_copy(update={"data": data}), "listed": pack.info.listed}
+    )
+    there = torch.device("cpu")
+    classifier = classifier_of(known, state, there, None)
+
+    def found(about):
+        exported = Exported(about=about, classifier=classifier, device=there)
+        notes = []
+        console = SimpleNamespace(warn=notes.append, progress=SILENT.progress)
+        split = predictions(exported, root, split="test", console=console)
+        return [each.path for each in split], notes
+
+    wanted = [item.path for item in listed(root).test]
+    assert found(known) == (wanted, [])
+    older, notes = found(known.model_copy(update={"listed": None}))
+    assert older == wanted and "does not know which images" in notes[0]
+    picture(99).save(root / "a" / "99.png")
+    with pytest.raises(UserError, match="has other images than trial"):
+        found(known)
 
 
 def test_weights_that_nothing_reads_are_refused(exported, tmp_path):

@@ -71,6 +71,17 @@ def test_trials_are_logged_and_a_logger_that_breaks_loses_none(tmp_path, monkeyp
     assert again.exit_code == 0 and len(whole.calls) == 4  # known trials are not logged anew
 
 
+def test_folders_of_long_names_keep_their_ends(tmp_path):
+    pytest.importorskip("tensorboardX")
+    writer = loggers.TensorBoard(tmp_path)
+    for seed in (0, 1):
+        writer.begin(str(seed), f"{'méthode+' * 40},seed={seed},{'0' * 16}", {})
+        writer.end(str(seed), "COMPLETE", 1, {})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert [name[-24:-17] for name in names] == [",seed=0", ",seed=1"]
+    assert max(len(name.encode()) for name in names) <= 255
+
+
 def test_a_paused_trial_that_goes_on_at_once_is_followed_to_its_end(monkeypatch):
     """Though its logger was still busy with its beginning."""
     monkeypatch.setattr(logged, "settings", lambda spec: {})

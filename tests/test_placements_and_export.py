@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 
 import pytest
@@ -74,6 +75,10 @@ def test_what_only_ranks_the_sites_leaves_their_strengths():
         ([LEARNED], "threshold", 9.0, "the largest has 1.8"),
         ([LEARNED], "topk", 5, "1 to 4"),
         ([LEARNED], "topk", 0, "1 to 4"),
+        ([LEARNED], "topk", 1.5, "topk keeps a whole number of sites"),
+        ([LEARNED], "random", math.nan, "random takes a finite number"),
+        ([LEARNED], "threshold", math.inf, "threshold takes a finite number"),
+        ([LEARNED], "as_is", 0.5, "as_is keeps every site; leave it out"),
         ([LEARNED, Placement({"0.q": 1.0})], "as_is", None, "different sites"),
         ([Placement({"0.q": 1.0, "1.q": 1.0})], "topk", None, "0.q and 1.q have the same strength"),
     ],
@@ -280,6 +285,24 @@ def test_a_placement_takes_the_place_of_no_other_file(tmp_path):
         result = harness(*words, file)
         assert result.exit_code == 2 and said in result.stderr
     assert other.read_text() == '{"name": "mine"}'
+
+
+def test_only_seeds_of_one_configuration_are_averaged(tmp_path):
+    """And a trial that is named twice counts once."""
+    store, file = Store(tmp_path), tmp_path / "p.json"
+    request = TINY.with_values({"method": "metapeft", "positions": ["q", "mlp1"]}, source="t")
+    changes = {"seed": 1}, {"recipe.lr": 0.5}
+    specs = [resolve(request.with_values(each, source="t"), Runtime()) for each in ({}, *changes)]
+    sites = list(specs[0].placement.root)
+    for spec, strengths in zip(specs, ((1.0, 2.0), (4.0, 8.0), (1.0, 2.0)), strict=True):
+        publish(store, spec, learned=Placement(dict(zip(sites, strengths, strict=True))))
+    first, second, other = (spec.trial_id for spec in specs)
+    words = ("--rule", "as_is", "--file", file, "--out", tmp_path)
+    assert harness("derive", first, first, second, *words).exit_code == 0
+    assert [*read_placement(file).placement.root.values()] == [2.5, 5.0]
+    result = harness("derive", first, other, *words)
+    assert result.exit_code == 2
+    assert f"Trials {first} and {other} differ in recipe.lr (0.01, 0.5)" in result.stderr
 
 
 def test_learned_nothing_cannot_be_derived(tmp_path):

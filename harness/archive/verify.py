@@ -128,6 +128,11 @@ def verify(asked: VerifyRequest, console: Console) -> Verification:
     specs = [known.records[trial_id].spec for trial_id in chosen]
     refuse_root(asked.place, {spec.data.name for spec in specs}, "leave it out")
     weights = None if asked.weights is None else Path(asked.weights).absolute()
+    if weights and all(spec.backbone.weights != "file" for spec in specs):
+        raise UserError(
+            f"--weights {asked.weights}: no trial of this sample had its weights from a file; "
+            "leave it out."
+        )
     uncached = replace(asked.place, cache=0)  # what is verified is computed, all of it
     runtime = make_runtime(uncached, weights=weights, console=console)
     for spec in specs:

@@ -61,7 +61,9 @@ def _meet(one: str, value: Any, other: str, known: Any) -> bool:
 
 def _read(field: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=lambda pairs: _object(field, pairs))
+    except UserError:  # which is a ValueError, too
+        raise
     except (ValueError, RecursionError):  # no JSON, or none that Python reads
         value = text
     try:
@@ -69,6 +71,16 @@ def _read(field: str, text: str) -> Any:
     except UnicodeEncodeError as error:
         raise UserError(f"--set {field}: its value has characters that are no text.") from error
     return value
+
+
+def _object(field: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which would take the last of a key's values without a word."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise UserError(f"--set {field}: its value has {key} twice; give it once.")
+        values[key] = value
+    return values
 
 
 def parse_jobs(pairs: tuple[str, ...]) -> dict[str, Any]:

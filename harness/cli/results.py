@@ -113,11 +113,34 @@ def _that_learned(names: tuple[str, ...], root: Path) -> list[TrialRecord]:
             )
     store = Store(root)
     ids = [each for name in names for each in members(name, root)]
-    records = [store.known_record(trial_id) for trial_id in ids]
+    records = [store.known_record(trial_id) for trial_id in dict.fromkeys(ids)]
     without = [record.trial_id for record in records if record.learned is None]
     if without:
         raise UserError(f"Trial {without[0]} learned no strengths, so there is nothing to derive.")
+    _refuse_mixed(records)
     return records
+
+
+def _refuse_mixed(records: list[TrialRecord]) -> None:
+    """Whether the trials are one configuration's, on several seeds; only of those is a mean one's.
+
+    Raises:
+        UserError: two differ; names them and the field.
+    """
+    from harness.spec import identity, leaves
+
+    first, *others = records
+    known = dict(leaves(identity(first.spec)))
+    for other in others:
+        fields = dict(leaves(identity(other.spec)))
+        for field in known | fields:
+            one, two = known.get(field), fields.get(field)
+            if field != "seed" and one != two:
+                raise UserError(
+                    f"Trials {first.trial_id} and {other.trial_id} differ in {field} ({one}, "
+                    f"{two}); only strengths of one configuration, learned on several seeds, are "
+                    "averaged."
+                )
 
 
 @click.command(

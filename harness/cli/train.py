@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--sites", help="Positions, as in q,v, or a file from `derive`.  [default: the method's own]"
 )
-@click.option(
-    "--depth", default="all", show_default=True, help="all, last:N, first:N, block:L, blocks:A-B."
-)
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="Strength at every site.")
+@click.option("--depth", help="all, last:N, first:N, block:L, blocks:A-B.  [default: all]")
+@click.option("--alpha", type=float, help="Strength at every site.  [default: 1]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 0..N-1 instead of --seed.")
 @click.option(
@@ -70,8 +68,8 @@ def train(
     method: str,
     base: str | None,
     sites: str | None,
-    depth: str,
-    alpha: float,
+    depth: str | None,
+    alpha: float | None,
     seed: int | None,
     seeds: int | None,
     controls: bool,

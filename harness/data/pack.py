@@ -76,7 +76,7 @@ def pack(
         UserError: an image cannot be read and `on_bad` is `stop`; nothing is left behind.
         NotSavedError: the pack cannot be written.
     """
-    listed, files = _listed(listing, size), _files(listing, root)
+    listed, files = listed_hash(listing, size), _files(listing, root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}-{size}px.lock"):
         same = _same(folder, name, size, listed)
@@ -116,7 +116,7 @@ def found_pack(
     Raises:
         UserError: a pack is damaged.
     """
-    listed, files = _listed(listing, size), _files(listing, root)
+    listed, files = listed_hash(listing, size), _files(listing, root)
     for path, info in _same(folder, name, size, listed).items():
         if _serves(info, files, scale, on_bad):
             return open_pack(path)
@@ -151,7 +151,11 @@ def in_bytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
-def _listed(listing: Listing, size: int) -> str:
+def listed_hash(listing: Listing, size: int) -> str:
+    """Of which images are meant, as what and in which split; `PackInfo.listed` of their pack.
+
+    `size` is the side in pixels of the views.
+    """
     drawn = () if listing.tail is None else (listing.tail,)
     head = [FORMAT, size, listing.classes, listing.groups, listing.bands, *drawn]
     digest = hashlib.sha256(json.dumps(head).encode())

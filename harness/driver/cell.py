@@ -149,6 +149,7 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
         named["options.base"] = asked.base
     request = request.with_values({**named, **chosen}, source="command line")
     given = {"method", "seed"} | {FLAGS[field] for field in chosen}
+    given |= {flag for flag in ("depth", "alpha") if getattr(asked, flag) is not None}
     for field, value in asked.settings.items():
         if FLAGS.get(field) in given:
             raise UserError(f"--set {field}={value}: that is for --{FLAGS[field]} to say.")
@@ -183,9 +184,9 @@ def prepare_training(asked: TrainRequest, console: Console) -> Training:
 def _chosen(asked: TrainRequest) -> dict[str, Any]:
     """Where and how strongly the method is to act, where that is not left to it."""
     chosen: dict[str, Any] = {}
-    if asked.depth != "all":
+    if asked.depth not in (None, "all"):
         chosen["depth"] = asked.depth
-    if asked.alpha != 1:
+    if asked.alpha not in (None, 1):
         chosen["alpha"] = asked.alpha
     if asked.sites is not None and asked.sites.endswith(".json"):
         chosen["placement"] = read_placement(Path(asked.sites)).placement.root

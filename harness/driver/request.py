@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.data.listing import OnBad
-from harness.errors import UserError, unknown
+from harness.errors import LONGEST_GIVEN, UserError, unknown
 from harness.export.loggers import check_logs
 from harness.metrics import Objective, goals_of
 from harness.search.optuna_search import PRUNERS, SAMPLERS, OnRepeat, Pruner
@@ -31,6 +31,9 @@ MOST_PER_CORE = 16
 
 DEFAULT_CACHE = "2G"
 """Disk space for activations of frozen blocks, beside the store."""
+
+MOST_CACHE = 2**60
+"""Bytes: more than any disk has."""
 
 Keep = Literal["none", "best", "all"]
 """Whose trained tensors to keep, where the runtime has them saved at all."""
@@ -95,9 +98,12 @@ def parse_size(text: str | int) -> int:
         UserError: it is not such a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text), re.IGNORECASE)
-    if match is None:
-        raise UserError(f"--cache {text}: write a size such as 500M or 2G, or 0 for none.")
-    return int(float(match[1]) * 1024 ** ("KMGT".find(match[2].upper()) + 1 if match[2] else 0))
+    unit = 1024 ** ("KMGT".find(match[2].upper()) + 1 if match and match[2] else 0)
+    if match is None or float(match[1]) * unit > MOST_CACHE:
+        raise UserError(
+            f"--cache {str(text)[:LONGEST_GIVEN]}: write a size such as 500M or 2G, or 0 for none."
+        )
+    return int(float(match[1]) * unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,8 +299,10 @@ class TrainRequest:
     """For a method that learns strengths: the one whose sites it modulates."""
     sites: str | None
     """Positions, as in `q,v`, or a file from `harness derive`."""
-    depth: str
-    alpha: float
+    depth: str | None
+    """None: all."""
+    alpha: float | None
+    """None: 1."""
     seed: int | None
     """None: 0."""
     seeds: int | None

@@ -66,6 +66,9 @@ class About(Frozen):
     head: Head
     test: dict[str, float]
     """Accuracies of the record on its test images, percent."""
+    listed: str | None = None
+    """Hash of which images on disk were split how (`pack.listed_hash`); None where they are drawn,
+    and in exports of versions that had none."""
 
     @property
     def shown(self) -> str:
@@ -83,12 +86,12 @@ def about(record: TrialRecord, store: Store) -> About:
     if record.status != "COMPLETE" or record.test is None:
         raise UserError(f"Trial {record.trial_id} is {record.status}: there is nothing to export.")
     spec, packs = record.spec, store.root.resolve() / "packs"
-    size, bands, scaling = input_size(spec.backbone), None, None
+    size, bands, scaling, listed = input_size(spec.backbone), None, None, None
     is_on_disk = not is_drawn(spec.data.name)
     if is_on_disk:
         assert spec.data.sha256 is not None
         info = read_info(pack_folder(packs, spec.data.name, size, spec.data.sha256))
-        bands, scaling = info.bands, info.scaling
+        bands, scaling, listed = info.bands, info.scaling, info.listed
     dataset = dataset_of(spec, str(packs))
     size = size if is_on_disk else _drawn_size(dataset)
     return About(
@@ -109,6 +112,7 @@ def about(record: TrialRecord, store: Store) -> About:
             "micro": 100 * record.test.micro,
             "class_mean": 100 * record.test.class_mean,
         },
+        listed=listed,
     )
 
 

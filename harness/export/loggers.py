@@ -18,6 +18,11 @@ PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 """Kind of a logger -> the package that it needs; an extra of the kind's name brings it."""
 
 
+LONGEST_FOLDER = 200
+KEPT_END = 60
+"""Bytes of the name of a trial's folder, and of its end where it is cut."""
+
+
 class Logger(Protocol):
     """Where trials are written to, several at a time; called by one thread.
 
@@ -93,8 +98,7 @@ class TensorBoard:
     def begin(self, trial_id: str, name: str, settings: Mapping[str, str]) -> None:
         from tensorboardX import SummaryWriter
 
-        # Of long names every byte counts against the file system's 255.
-        writer = SummaryWriter(str(self._folder / name.replace("/", "_")[:200]))
+        writer = SummaryWriter(str(self._folder / _shortened(name.replace("/", "_"))))
         table = "\n".join(f"| {field} | {value} |" for field, value in settings.items())
         writer.add_text("settings", f"| field | value |\n|---|---|\n{table}")
         self._writers[trial_id] = writer
@@ -111,6 +115,15 @@ class TensorBoard:
             writer.add_scalar(key, value, epoch)
         writer.add_text("status", status, epoch)
         writer.close()
+
+
+def _shortened(name: str) -> str:
+    """A folder's name, of which a file system takes 255 bytes; seed and id stand at its end."""
+    every = name.encode()
+    if len(every) <= LONGEST_FOLDER:
+        return name
+    parts = every[: LONGEST_FOLDER - KEPT_END], every[-KEPT_END:]
+    return "…".join(part.decode(errors="ignore") for part in parts)
 
 
 class MLflow:

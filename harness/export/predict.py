@@ -26,7 +26,7 @@ from harness.data.dataset import normalised
 from harness.data.decode import BadImage, Pixels, Source, printable
 from harness.data.decode_many import each_decoded
 from harness.data.listing import BorderMask, Item, OnBad
-from harness.data.pack import refuse_bad
+from harness.data.pack import listed_hash, refuse_bad
 from harness.data.packed import PixelStore, where_of
 from harness.datasets.reading import images_below
 from harness.errors import UserError, saving
@@ -170,7 +170,10 @@ def predictions(
             is another one.
     """
     known = exported.about
-    wanted = _of_split(known, images, split) if split else _of_folder(known, images, console)
+    if split:
+        wanted = _of_split(known, images, split, console)
+    else:
+        wanted = _of_folder(known, images, console)
     options = options_of(known.spec.data.name, known.spec.data.options)
     mask = options.border_mask if isinstance(options, BorderMask) else 0
     view, names = known.normalisation, known.classes
@@ -272,8 +275,12 @@ def _label(path: str, numbers: dict[str, int]) -> int:
     return next((numbers[name] for name in folders if name in numbers), UNLABELLED)
 
 
-def _of_split(known: About, root: Path, split: Split) -> _Images:
-    """Images of a split of the dataset that the classifier was trained on."""
+def _of_split(known: About, root: Path, split: Split, console: Console) -> _Images:
+    """Images of a split of the dataset that the classifier was trained on.
+
+    Where images were added or left out, a split that is drawn is another one, and its test images
+    may have been trained on.
+    """
     name, view = known.spec.data.name, known.normalisation
     if is_drawn(name):
         raise UserError(f"--split {split}: {name} is drawn, so no folder of images is split so.")
@@ -285,6 +292,17 @@ def _of_split(known: About, root: Path, split: Split) -> _Images:
         raise UserError(
             f"{printable(str(root))} has other classes than trial {known.trial_id} was trained on, "
             "so its splits are others; leave out --split to classify all images in it."
+        )
+    if known.listed is None:
+        console.warn(
+            "This export does not know which images it was trained on, so that those of --split "
+            f"{split} may be others than then; export it again."
+        )
+    elif known.listed != listed_hash(listing, known.normalisation.size):
+        raise UserError(
+            f"{printable(str(root))} has other images than trial {known.trial_id} was trained on, "
+            "or they are split otherwise, so that some of its test images may have been trained "
+            "on; leave out --split to classify all images in it."
         )
     read = dataset.read if issubclass(dataset, OwnFormat) else None
     items = listing.train if split == "train" else listing.test

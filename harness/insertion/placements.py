@@ -6,6 +6,7 @@ training, stores.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -49,9 +50,10 @@ def derive(
     `strengths` where what was learned only ranks the sites.
 
     Raises:
-        UserError: the trials differ in their sites, nothing would be left, or a rank would part
-            sites of the same strength.
+        UserError: the trials differ in their sites, `value` is none that the rule takes, nothing
+            would be left, or a rank would part sites of the same strength.
     """
+    _check_value(rule, value)
     sites = list(learned[0].root)
     if any(list(other.root) != sites for other in learned):
         raise UserError("These trials learned strengths for different sites; give them one by one.")
@@ -64,7 +66,7 @@ def derive(
         if not keep.any():
             raise UserError(f"No site has {least:g} or more; the largest has {mean.max():.3g}.")
     else:
-        count = len(sites) // 2 if value is None else round(value)
+        count = len(sites) // 2 if value is None else int(value)
         if not 1 <= count <= len(sites):
             raise UserError(f"--value {count}: {rule} keeps 1 to {len(sites)} sites.")
         if rule == "random":
@@ -82,6 +84,17 @@ def derive(
     given = mean if strengths is None else [strengths.root[site] for site in sites]
     chosen = zip(sites, given, keep, strict=True)
     return Placement({site: float(strength) for site, strength, kept in chosen if kept})
+
+
+def _check_value(rule: Rule, value: float | None) -> None:
+    if value is None:
+        return
+    if rule == "as_is":
+        raise UserError(f"--value {value:g}: as_is keeps every site; leave it out.")
+    if not math.isfinite(value):
+        raise UserError(f"--value {value:g}: {rule} takes a finite number.")
+    if rule != "threshold" and value != int(value):
+        raise UserError(f"--value {value:g}: {rule} keeps a whole number of sites.")
 
 
 def is_placement(path: Path) -> bool:
