@@ -1,7 +1,8 @@
-"""The tables of complete scenarios that ship for replay: `python -m harness.findings.tables`.
+"""The tables that ship for replay, from the archives: `python -m harness.findings.tables`.
 
-A scenario has two: LoRA's space, with MetaPEFT's defaults beside it, and MetaPEFT's own space. Both
-count their cost in the protocol's *run*. Left out is what no replay reads: which image was right.
+`joint_space` is a study of its own. A complete scenario has two: LoRA's space, with MetaPEFT's
+defaults beside it, and MetaPEFT's own space. Both count their cost in the protocol's *run*. Left
+out is what no replay reads: which image was right.
 Owns: what of the archives a shipped table has, and the page of data sheets. Must not know: how a
 search is replayed, what the sheets say (`sheets`).
 """
@@ -10,25 +11,46 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from harness.archive.importing import import_archives
 from harness.findings.document import fill
-from harness.findings.evidence import ARCHIVES, SCENARIOS, command_of
+from harness.findings.evidence import ARCHIVES, SCENARIOS, archive_of, command_of
 from harness.findings.scenario import Scenario, read_scenario, run_flops
 from harness.findings.searched import table_of
 from harness.findings.sheets import sheets
 from harness.store.comparisons import Reference
-from harness.store.shipped import file_of, shipped
-from harness.store.table import PER_IMAGE, Table, read_table, write_table
+from harness.store.shipped import DEFAULT, file_of, shipped
+from harness.store.store import Store
+from harness.store.table import PER_IMAGE, Table, read_table, tabulate, write_table
 from harness.study.space import cell_key
 
 COMMAND = "python -m harness.findings.tables"
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 DEFAULTS = "MetaPEFT, defaults"
 """Among the arms of one run."""
+JOINT = (DEFAULT, f"{DEFAULT}_metapeft")
+"""Archives of the table that no scenario has: every cell, and MetaPEFT on the same seeds."""
+
+
+def joint_table(archives: Path = ARCHIVES) -> Table:
+    """The table of the joint space.
+
+    Raises:
+        UserError: an archive is damaged, or not of a finished run.
+    """
+    files = [archive_of(name, archives) for name in JOINT]
+    with TemporaryDirectory() as place:
+        runs = [done.run for done in import_archives(files, Store(Path(place) / "store"))]
+        path = Path(place) / file_of(DEFAULT).name
+        tabulate(runs, path)
+        table = read_table(path)
+    *sweeps, _ = table.info.commands
+    return _without_bits(table, commands=(*sweeps, COMMAND))
 
 
 def tables_of(scenario: Scenario) -> dict[str, Table]:
@@ -82,11 +104,23 @@ def with_method(lora: Table, single: Table, devices: dict[str, str]) -> Table:
 
 
 def _shipped(table: Table, scenario: Scenario, reference: Reference) -> Table:
-    bits = [f"{part}_{name}" for part in ("final", "test") for name in PER_IMAGE]
     commands = (command_of(scenario.name), COMMAND)
-    info = table.info.model_copy(update={"reference": reference, "commands": commands})
+    return _without_bits(table, reference=reference, commands=commands)
+
+
+def _without_bits(table: Table, **info: object) -> Table:
+    """A table without what is of single images and what is empty, and with other `info`."""
+    bits = [f"{part}_{name}" for part in ("final", "test") for name in PER_IMAGE]
     rows = table.rows.drop(columns=bits)
-    return Table(info=info, rows=rows[[name for name in rows if rows[name].notna().any()]])
+    return Table(
+        info=table.info.model_copy(update=info),
+        rows=rows[[name for name in rows if rows[name].notna().any()]],
+    )
+
+
+def _write(tables: Mapping[str, Table]) -> None:
+    for name, table in tables.items():
+        print(f"{name}: {len(table.trials)} trials, {_renewed(file_of(name), table)}")
 
 
 def _renewed(path: Path, table: Table) -> str:
@@ -113,11 +147,11 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    """Write the tables of complete scenarios, and the page of data sheets."""
+    """Write the joint space's table, those of complete scenarios, and the page of data sheets."""
+    _write({DEFAULT: joint_table()})
     for name in SCENARIOS:
         scenario = read_scenario(name, ARCHIVES)
-        for table, content in tables_of(scenario).items():
-            print(f"{table}: {len(content.trials)} trials, {_renewed(file_of(table), content)}")
+        _write(tables_of(scenario))
         if not scenario.is_whole:
             print(f"{name}: {len(scenario.seeds)} of {len(scenario.wanted)} seeds, not shipped")
     PAGE.write_text(page(PAGE.read_text()))
