@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.reports.numbers.contrasts import by_seed, contrasts
+from harness.reports.numbers.contrasts import by_seed, contrasts, within_seeds
 from harness.search.choice import search_chance
 
 NAN = float("nan")
@@ -136,3 +136,27 @@ def test_of_equal_searches_any_is_called_different_in_at_most_five_percent():
         words = contrasts(of_seeds(arms), list(arms), ())["verdict"]
         wrong += words.isin(["better", "worse"]).any()
     assert wrong / 300 < 0.08
+
+
+def test_within_a_seed_a_repeat_is_a_replicate():
+    """Beside one number per seed, by scipy; what is certain, unchosen or unexpected is left out."""
+    rng = np.random.default_rng(3)
+    scores = {
+        "good": {0: 55 + rng.normal(0, 1, 50), 1: 50 + rng.normal(0, 0.5, 50)},
+        "few": {0: np.array([70.0, 71.0, NAN, 70.5]), 2: rng.normal(50, 1, 50)},
+        "learned": {0: np.array([60.0]), 1: np.array([60.0])},
+    }
+    expected = pd.DataFrame({"seed": [0, 1, 2], "test": [50.0, 50.0, NAN]})
+    found = within_seeds(final(scores), expected, ("learned",))
+    assert found[["search", "seed", "repeats"]].values.tolist() == [
+        ["good", 0, 50],
+        ["good", 1, 50],
+        ["few", 0, 3],
+    ]
+    assert found["verdict"].tolist() == ["better", "equivalent", "not informative"]
+    tested = stats.ttest_1samp(scores["good"][0], 50.0)
+    low, high = tested.confidence_interval(0.95)
+    assert found["mean"][0] == pytest.approx((high + low) / 2 - 50)
+    assert found["half_width"][0] == pytest.approx((high - low) / 2)
+    assert found["p_holm"][0] == pytest.approx(3 * tested.pvalue)
+    assert within_seeds(final(scores)[:0], expected, ()).empty

@@ -261,7 +261,6 @@ def test_a_sweep_on_shares_reports_whole_trials_alone(tmp_path):
         (["--search", "tpe+asha"], "the budget is in full runs or seconds"),
         (["--search", "tpe", "--budget", "2runs"], "give --pruner, too"),
         (["--search", "pbt", "--budget", "2runs"], "--fidelity is not for --search pbt"),
-        (["--search", "snip"], "--fidelity is not for --search snip"),
         (["--budget", "2"], "--fidelity is for a search"),
         (["--search", "tpe+asha", "--set", "data.train_share=0.5", "--budget", "2runs"], SHARE),
         (
@@ -275,6 +274,12 @@ def test_what_shares_do_not_go_with_is_refused(tmp_path, args, words):
     assert refused.exit_code == 2, refused.output
     assert words in refused.stderr and refused.stderr.strip().count("\n") == 0
     assert not (tmp_path / "trials").exists()
+
+
+def test_shares_do_not_go_with_a_search_over_no_axis(tmp_path):
+    args = ("sweep", "--study", "joint_space", "--search", "snip", "--fidelity", "data")
+    refused = harness(*args, "--out", tmp_path)
+    assert refused.exit_code == 2 and "--fidelity is not for --search snip" in refused.stderr
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5, "all"])

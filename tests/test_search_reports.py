@@ -240,9 +240,9 @@ def test_the_table_that_ships_is_replayed_without_a_name(tmp_path):
     folder = RunFolder.of(Store(tmp_path), "joint_space+searches")
     found = load_searches(folder)
     assert found.landscape is not None
-    assert found.landscape.cells.select.shape == (6, 12, 12, 1)
-    assert found.recorded.study.seeds == (0,)
-    assert found.curves.restarts["starts"].tolist() == [1, 2, 3, 4, 5]
+    assert found.landscape.cells.select.shape == (6, 12, 12, 3)
+    assert found.recorded.study.seeds == (0, 1, 2)
+    assert found.curves.restarts["starts"].tolist() == [1, 2, 3]
     typed = read_command(folder)
     assert typed is not None and typed.line.endswith("--replay --budget 3 --repeats 2")  # no path
     by_search = found.choices.final.groupby("search")["test"].mean()

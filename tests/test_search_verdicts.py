@@ -129,3 +129,29 @@ def test_intervals_too_wide_to_say_anything_are_not_printed(tmp_path, made):
     assert "of search chance alone: not informative" in text
     widths = pd.read_csv(folder.report / "contrasts.csv")["chance_half_width"]
     assert (widths > 100).any()
+
+
+def test_enough_repeats_have_a_word_within_each_seed_alone(tmp_path, made):
+    """Though there are too few seeds for a word over them."""
+    best, worst = ([(seed, n) for _ in range(6) for seed in SEEDS] for n in (0, 14))
+    logs = {"good": logs_of(made, best), "bad": logs_of(made, worst)}
+    folder = folder_of(tmp_path, made, logs)
+    write_report(folder)
+    within = pd.read_csv(folder.report / "within_seeds.csv")
+    assert within["verdict"].tolist() == ["better"] * 3 + ["worse"] * 3
+    assert within["seed"].tolist() == [*SEEDS] * 2 and set(within["repeats"]) == {6}
+    expected = pd.read_csv(folder.report / "seeds.csv").set_index(["search", "seed"])["test"]
+    for row in within.itertuples():
+        other = expected["random, expected", row.seed]
+        assert row.mean == pytest.approx(expected[row.search, row.seed] - other, abs=0.01)
+    text = (folder.report / "report.md").read_text()
+    assert "good (3 seeds of at least 6;" in text
+    assert "Within each of the 3 seeds alone" in text and ": good 3 better; bad 3 worse." in text
+    assert re.search(r"\| 0 +\| \+\d+\.\d+ ± 0\.00, better +\| -\d+\.\d+ ± 0\.00, worse", text)
+
+
+def test_of_fewer_repeats_nothing_is_said_within_a_seed(tmp_path, made):
+    logs = {"good": logs_of(made, [(seed, 0) for seed in SEEDS])}
+    folder = folder_of(tmp_path, made, logs)
+    write_report(folder)
+    assert "Within each" not in (folder.report / "report.md").read_text()

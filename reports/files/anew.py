@@ -185,6 +185,7 @@ def _write_searches(folder: RunFolder) -> Written:
         write_csv(out / "choices.csv", choices.final),
         write_csv(out / "seeds.csv", choices.seeds),
         write_csv(out / "contrasts.csv", choices.contrasts, exact=CHANCES),
+        write_csv(out / "within_seeds.csv", choices.within, exact=CHANCES),
         write_csv(out / "answers.csv", compared.answers),
         write_csv(out / "curves.csv", curves.lines),
     ]

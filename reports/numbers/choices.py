@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.reports.numbers.contrasts import by_seed, contrasts
+from harness.reports.numbers.contrasts import by_seed, contrasts, within_seeds
 from harness.reports.numbers.incumbents import with_incumbent
 from harness.reports.numbers.landscape import AllCells
 from harness.reports.numbers.random_search import Expected
@@ -67,6 +67,9 @@ class Choices:
     of search chance in that of `test` (`test_chance_ci`), ranks, costs and counts of answers."""
     contrasts: pd.DataFrame
     """Every pair of arms; see `contrasts.contrasts`."""
+    within: pd.DataFrame
+    """Each search in each seed alone, beside random search in closed form; see
+    `contrasts.within_seeds`. Without a table, no row."""
     reference: str
     """The arm that others are compared to: random search in closed form, or else the search that
     was run."""
@@ -116,6 +119,9 @@ def choices(parts: list[Part]) -> Choices:
         seeds=seeds,
         table=pd.concat(tables).join(_ranked(first, final, given)),
         contrasts=contrasts(seeds, arms, (*random, *given)),
+        within=within_seeds(
+            final if random else final.iloc[:0], seeds[seeds["search"] == arms[0]], given
+        ),
         reference=arms[0],
     )
 

@@ -2,7 +2,8 @@
 
 Repeats of a search within a seed differ by the search's chance alone, so they are averaged there;
 what is said of a search, and of two of them, rests on one value per seed. How far the chance of the
-repeats that were run still moves those means is a number of its own (Monte-Carlo error).
+repeats that were run still moves those means is a number of its own (Monte-Carlo error), and what
+it allows to be said within each seed alone stands apart.
 
 Owns: means per seed, and the contrasts with their verdicts. Must not know: logs,
 tables, how a choice was made.
@@ -70,6 +71,35 @@ def contrasts(
             found.append(differences)
             both = float(np.hypot(chance[first], chance[second]))
             rows.append({"first": first, "second": second, "chance_half_width": both})
+    return _judged(rows, found)[COLUMNS]
+
+
+def within_seeds(
+    final: pd.DataFrame, expected: pd.DataFrame, certain: tuple[str, ...]
+) -> pd.DataFrame:
+    """Every search against what random search is expected to find, in each training seed alone.
+
+    Of a frame with a row per repeat, as `by_seed`; `expected` has `seed` and `test`, `certain` are
+    searches without chance of their own. Here a repeat is a replicate, so the words speak of a
+    search's chance on this one training of every cell, and of no other training. A row has the
+    `search`, the `seed`, the number of `repeats` with a choice, and the columns of `contrasts` from
+    `mean` to `verdict`, with Holm's correction over all rows.
+    """
+    known = final[~final["search"].isin(certain)].dropna(subset="test")
+    by_chance = expected.dropna(subset="test")
+    level = dict(zip(by_chance["seed"], by_chance["test"], strict=True))
+    rows: list[dict[str, Any]] = []
+    found: list[Array] = []
+    for (name, seed), own in known[known["seed"].isin(level)].groupby(
+        ["search", "seed"], sort=False
+    ):
+        rows.append({"search": name, "seed": seed, "repeats": len(own)})
+        found.append(own["test"].to_numpy(float) - level[seed])
+    return _judged(rows, found)[WITHIN]
+
+
+def _judged(rows: list[dict[str, Any]], found: list[Array]) -> pd.DataFrame:
+    """The rows with what the rule says of the differences of each."""
     adjusted, levels = holm(p := np.array([_p(each) for each in found]))
     for number, (row, differences) in enumerate(zip(rows, found, strict=True)):
         level = LEVEL if np.isnan(levels[number]) else float(levels[number])
@@ -87,13 +117,18 @@ def contrasts(
             "reason": _reason(judged),
             "verdict_alone": judge(differences).word,
         }
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *WITHIN])))
 
 
+JUDGED = (
+    *("mean", "sd", "half_width", "p", "p_holm", "deciding_level", "deciding_half_width"),
+    "verdict",
+)
 COLUMNS = [
-    *("first", "second", "seeds", "mean", "sd", "half_width", "p", "p_holm", "deciding_level"),
-    *("deciding_half_width", "verdict", "reason", "verdict_alone", "chance_half_width"),
+    *("first", "second", "seeds", *JUDGED),
+    *("reason", "verdict_alone", "chance_half_width"),
 ]
+WITHIN = ["search", "seed", "repeats", *JUDGED]
 CHANCES = ("p", "p_holm", "deciding_level")
 """Columns that are probabilities, of which four decimals say too little."""
 

@@ -51,7 +51,7 @@ def verdict(compared: Searches) -> str:
         parts.append(f"Without a choice within the budget: {', '.join(silent)}.")
     if not found["verdict"].isin(["better", "worse"]).any():
         parts.append(f"So no search is shown to be better or worse than {reference} here.")
-    parts += [_pairs(compared), _rule(compared)]
+    parts += [_pairs(compared), _within_seeds(compared), _rule(compared)]
     return " ".join(each for each in parts if each)
 
 
@@ -79,6 +79,27 @@ def _pairs(compared: Searches) -> str:
     rest = [f"{counts[word]} {word}" for word in UNSETTLED if word in counts.index]
     words = f"Of the {len(others)} pairs without it: {', '.join([*differing, *rest])}."
     return words if len(others) else ""
+
+
+def says_something(within: pd.DataFrame) -> bool:
+    """Whether the repeats of some seed are enough for a word."""
+    return bool((within["verdict"] != "not informative").any())
+
+
+def _within_seeds(compared: Searches) -> str:
+    """What repeats say in each seed alone: the number of seeds in which each word is said."""
+    within, choices = compared.choices.within, compared.choices
+    if not says_something(within):
+        return ""
+    said = []
+    for name, own in within.groupby("search", sort=False):
+        counts = own["verdict"].value_counts()
+        said.append(f"{name} {', '.join(f'{counts[w]} {w}' for w in WORDS if w in counts.index)}")
+    count = within["seed"].nunique()
+    return (
+        f"Within each of the {count} seeds alone, beside {choices.reference}, of search chance "
+        f"and for no other seed: {'; '.join(said)}."
+    )
 
 
 def _rule(compared: Searches) -> str:

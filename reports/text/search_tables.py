@@ -88,6 +88,17 @@ def pairs_table(contrasts: pd.DataFrame) -> Table:
     return _table("pairs", caption, rows, "pair")
 
 
+def within_table(within: pd.DataFrame) -> Table:
+    """A row per training seed: each search beside random search, of its repeats there alone."""
+    rows: dict[str, dict[str, str]] = {}
+    for _, row in within.iterrows():
+        told = row["verdict"] != "not informative"
+        words = f"{signed(row['mean'], row['half_width'])}, {row['verdict']}"
+        rows.setdefault(str(row["seed"]), {})[row["search"]] = words if told else row["verdict"]
+    caption = "Points of test accuracy above what random search is expected to find in the seed"
+    return _table("within_seeds", caption, rows, "training seed")
+
+
 def regrets_table(compared: Searches) -> Table:
     """A row per search: its distance to the best of all cells, and the cost of finding that."""
     table, split = compared.choices.table, beside_test(compared.recorded.study.base.data)

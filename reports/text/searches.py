@@ -13,7 +13,7 @@ from harness.reports.numbers.verdict import FEWEST, LEAST, MARGIN, TOO_WIDE
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import ComparisonContent
 from harness.reports.text.names import SHOWN_WORDS, beside_test, metric_words
-from harness.reports.text.search_answer import of_learned, verdict
+from harness.reports.text.search_answer import of_learned, says_something, verdict
 from harness.reports.text.search_tables import (
     bias_table,
     choices_table,
@@ -21,6 +21,7 @@ from harness.reports.text.search_tables import (
     fidelity_table,
     pairs_table,
     regrets_table,
+    within_table,
     yields_table,
 )
 
@@ -89,6 +90,8 @@ def _chapters(
     yield _choices(compared)
     if len(compared.choices.contrasts):
         yield _every_pair(compared)
+    if says_something(compared.choices.within):
+        yield _within_seeds(compared)
     if landscape is not None:
         yield _regrets(compared, landscape.cells, split)
         if len(landscape.fidelity):
@@ -194,6 +197,23 @@ def _every_pair(compared: Searches) -> Chapter:
             f"half-width above {TOO_WIDE}. The numbers behind each are in contrasts.csv.",
             "Of search chance alone: the same difference with the 95 % interval that the repeats "
             "leave to it on these seeds; it does not speak for other seeds.",
+        ],
+    )
+
+
+def _within_seeds(compared: Searches) -> Chapter:
+    count = len(compared.choices.within)
+    return Chapter(
+        title="Within each seed",
+        text=[
+            "What the repeats within one training seed say: there every cell was trained once, and "
+            "the search's chance is all there is. It does not speak for other seeds."
+        ],
+        tables=[within_table(compared.choices.within)],
+        notes=[
+            "Mean of the repeats minus random search in closed form, ± 95 % interval over repeats; "
+            "words by the same rule with a repeat as the replicate, and Holm's correction over "
+            f"{count}. The numbers behind each are in within_seeds.csv.",
         ],
     )
 
