@@ -1,8 +1,8 @@
 """Run every study on the embedded benchmark and rebuild the gallery: `make reproduce`.
 
-Owns: which commands make the gallery and the table that ships, and which files it keeps. A command
-is given to the installed `harness`, so what has finished is not run again and an interruption costs
-nothing.
+Owns: which commands make the gallery, and which files it keeps. A command is given to the installed
+`harness`, so what has finished is not run again and an interruption costs nothing. Must not know:
+the protocol's studies, which `harness.findings.evidence` runs, and how tables that ship are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 from harness.catalogue.studies import load_study, study_names
 from harness.store.run_folder import RunFolder
-from harness.store.shipped import DEFAULT, file_of
 from harness.store.store import Store
 
 GALLERY = Path(__file__).parent / "gallery"
@@ -35,6 +34,7 @@ KEPT = (
     "front.csv",
     "volumes.csv",
     "seeds.csv",
+    "within_seeds.csv",
     "contrasts.csv",
     "pairs.csv",
     "curves.csv",
@@ -52,16 +52,16 @@ Report folders as the commands below wrote them, without the SVG and LaTeX files
 gives the commands in this order. All are on the SYNTHETIC embedded benchmark, on the device that
 `report.md` names. Pages are kept for {pages}.
 
-`searches` and `several_objectives` are of one seed, and so is what they say of searches. What is
-concluded stands in [the findings](../../FINDINGS.md). A live comparison of three repeats
-on one seed (`search_comparison`) is not informative and is not kept.
+What is concluded of MetaPEFT stands in [the findings](../../FINDINGS.md). A live comparison of
+three repeats on one seed (`search_comparison`) is not informative and is not kept; `searches` has
+many more, replayed.
 
 | folder | command |
 |---|---|
 {rows}
 
 `searches` and `several_objectives` were replayed from the table that ships with the harness, which
-`harness {table}` wrote; its parameters and inference FLOPs were added from its trials' specs.
+`python -m harness.findings.tables` makes from `reports/archives`.
 
 `recommend` is not a run: `python -m harness.findings.recommended` judges that command on tables.
 
@@ -88,11 +88,13 @@ class Entry(NamedTuple):
 def entries() -> dict[str, Entry]:
     """Folder of the gallery -> what makes it, in the order of running: what others need first."""
     found = {
-        "joint_space": Entry("sweep --study joint_space", "joint_space"),
+        "joint_space": Entry("sweep --study joint_space --seeds 3", "joint_space"),
         "tsne": Entry("sweep --study tsne", "tsne"),  # keeps features of trials that others share
     }
     for name in study_names():
-        if not load_study(name).searches:  # live and on one seed, it is not informative
+        is_protocol = name.startswith("protocol_")
+        # A live comparison on one seed is not informative.
+        if not is_protocol and not load_study(name).searches:
             found.setdefault(name, Entry(f"sweep --study {name}", name))
     depths = "sweep --study depth_vs_position"
     return found | {
@@ -108,21 +110,17 @@ def entries() -> dict[str, Entry]:
             "depth_vs_position+metapeft_lora",
         ),
         "joint_space_metapeft": Entry(
-            "sweep --study joint_space --search metapeft --budget 5", "joint_space+metapeft"
+            "sweep --study joint_space --search metapeft --budget 3", "joint_space+metapeft"
         ),
         "searches": Entry(
-            "compare --search all --replay --repeats 500,gp=200", "joint_space+searches"
+            "compare --search all --replay --repeats 1500,gp=600", "joint_space+searches"
         ),
         "several_objectives": Entry(
             "compare --search all --replay --objective class_mean,trainable_params --budget 48 "
-            "--repeats 100",
+            "--repeats 300",
             "joint_space+objective=class_mean,trainable_params+searches",
         ),
     }
-
-
-TABLE = file_of(DEFAULT)
-TABULATE = f"tabulate joint_space joint_space+metapeft --file {TABLE.name}"
 
 
 def main(out: str = "runs") -> None:
@@ -132,13 +130,11 @@ def main(out: str = "runs") -> None:
         SystemExit: a command failed, with its exit code; the same call goes on from there.
     """
     for name, entry in entries().items():
-        if name == "searches":
-            run_harness(*TABULATE.split()[:-1], str(TABLE), "--out", out)
         run_harness(*entry.command.split(), "--out", out)
         _keep(RunFolder.of(Store(Path(out)), entry.run), name)
     rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in entries().items()]
     pages = ", ".join(f"`{name}`" for name in WITH_PAGE)
-    text = README.format(rows="\n".join(rows), pages=pages, table=TABULATE)
+    text = README.format(rows="\n".join(rows), pages=pages)
     (GALLERY / "README.md").write_text(text)
 
 

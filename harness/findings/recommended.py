@@ -189,15 +189,14 @@ Made by `python -m harness.findings.recommended`, which trains nothing: the plan
 recommend` is followed within every seed of a table, chooses on its validation scores, and is held
 against what else could have been had. Differences are in points of test class mean, the plan minus
 the other, with 95 % intervals over seeds and the verdict of the rule of the
-[protocol](../../../docs/protocol.md); with one seed there is neither. There are
+[protocol](../../../docs/protocol.md), by which fewer than six seeds are not informative. There are
 too few tables to say anything of tasks in general, so nothing is pooled. `choices.csv` has every
 seed, `judged.csv` every budget. [live.md](live.md) is what the command printed on real images.
 
 - *best*: the highest test score of any cell in the same seed, which only hindsight knows. The
   difference is minus the plan's regret, which nothing is judged by; a maximum over many cells has
   their chance in it.
-- *fixed*: the one cell whose test score is highest on average over seeds, also by hindsight. With
-  one seed it is the same.
+- *fixed*: the one cell whose test score is highest on average over seeds, also by hindsight.
 - *exhausted*: the choice on validation among all cells of the table, whatever they cost.
 - *random*: random search within the same budget, in closed form.
 - The others are defaults: one training each.
@@ -205,9 +204,10 @@ seed, `judged.csv` every budget. [live.md](live.md) is what the command printed 
 {tables}
 """
 NOTES = {
-    "joint_space": "SYNTHETIC, one seed. Single positions alone: MLP1 in all blocks stands in for "
-    "every linear map, and α for the rate. The rate, batch and crop of this table were fixed at "
-    "MLP1 in all blocks and α = 4 with test scores in view. There the plan begins, to its gain.",
+    "joint_space": "SYNTHETIC, three seeds of training. Single positions alone: MLP1 in all blocks "
+    "stands in for every linear map, and α for the rate. The rate, batch and crop of this table "
+    "were fixed at MLP1 in all blocks and α = 4 with test scores in view. There the plan begins, "
+    "to its gain.",
     "synth_rs": "SYNTHETIC, sixteen seeds, each a replicate of the whole procedure. Its rates lie "
     "around one that a pilot on another seed chose at every linear map and α = 4, where the plan "
     "begins.",

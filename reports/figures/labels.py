@@ -59,7 +59,8 @@ def label_ends(axis: Axes, ends: Sequence[Named], *, size: float = 8.0) -> None:
             fontsize=size,
             color=known[index].colour,
             annotation_clip=False,
-            arrowprops=_leader(known[index].colour),
+            # From a name's left edge: from its middle, the line would cross other names.
+            arrowprops=_leader(known[index].colour) | {"relpos": (0.0, 0.5)},
         )
 
 

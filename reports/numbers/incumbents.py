@@ -79,7 +79,8 @@ def with_incumbent(own: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lines(told: pd.DataFrame) -> pd.DataFrame:
-    """From where every repeat of a search has an incumbent: a row per cost at which one changes."""
+    """From where every repeat of a search has an incumbent: a row per cost at which a quantile
+    changes, and the last cost."""
     rows = []
     for name, own_answers in told.groupby("search", sort=False):
         repeats = [with_incumbent(own) for _, own in own_answers.groupby("repeat", sort=False)]
@@ -98,7 +99,11 @@ def _lines(told: pd.DataFrame) -> pd.DataFrame:
             )
             low, middle, high = np.quantile(steps, [0.25, 0.5, 0.75], axis=0)
             columns |= {word: middle, f"{word}_low": low, f"{word}_high": high}
-        rows.append(pd.DataFrame(columns))
+        line = pd.DataFrame(columns)
+        shown = line.drop(columns=["search", "runs"])
+        changes = (shown.ne(shown.shift()) & shown.notna()).any(axis=1)
+        changes.iloc[-1] = True
+        rows.append(line[changes])
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 

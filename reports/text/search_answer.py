@@ -96,9 +96,10 @@ def _within_seeds(compared: Searches) -> str:
         counts = own["verdict"].value_counts()
         said.append(f"{name} {', '.join(f'{counts[w]} {w}' for w in WORDS if w in counts.index)}")
     count = within["seed"].nunique()
+    each = f"Within each of the {count} seeds alone" if count > 1 else "Within this seed"
     return (
-        f"Within each of the {count} seeds alone, beside {choices.reference}, of search chance "
-        f"and for no other seed: {'; '.join(said)}."
+        f"{each}, where nothing but search chance is left (so for no other seed), beside "
+        f"{choices.reference}: {'; '.join(said)}."
     )
 
 
