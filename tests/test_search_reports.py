@@ -305,3 +305,10 @@ def test_a_folder_without_answers_is_refused(tmp_path, made):
     folder = folder_of(tmp_path, made, {"random": [[]]})
     with pytest.raises(UserError, match="no trial of a search has finished"):
         write_report(folder)
+
+
+def test_tuning_is_charged_to_no_search_that_learns_nothing(tmp_path, made):
+    args = ["--search", "random,tpe", "--repeats", 3, "--charge", "joint_space+metapeft"]
+    root = made.parent
+    result = harness("compare", "--study", "joint_space", "--replay", made, "--out", root, *args)
+    assert result.exit_code == 2 and "random, tpe do not; leave it out, or add" in result.stderr

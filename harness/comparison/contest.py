@@ -176,8 +176,14 @@ def contest_fields(
     """Fields of a comparison that are alike live and replayed.
 
     Raises:
-        UserError: the controls are not those of such trials.
+        UserError: the controls are not those of such trials, or no search has what is charged.
     """
+    if asked.tuning and not set(names) & set(learned):
+        raise UserError(
+            f"--charge {asked.tuning[0].name}: it is charged to a search that learns strengths, "
+            f"and {', '.join(names)} {'does' if len(names) == 1 else 'do'} not; leave it out, or "
+            "add metapeft."
+        )
     seconds: dict[tuple[object, str], float] = {}  # of a trial that several runs have, once
     for folder in asked.tuning:
         ids = {trial.trial_id for trial in read_run(folder).asked}
