@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 
 import pyarrow.parquet as pq
@@ -175,3 +176,15 @@ def test_a_table_without_one_of_its_columns_is_refused(tmp_path):
         assert str(torn) in str(refused.value) and "\n" not in str(refused.value)
     pq.write_table(table, torn)
     assert len(read_table(torn).rows) == table.num_rows
+
+
+def test_no_file_takes_the_place_of_a_pipe(tmp_path):
+    """Nor of a device, as in `archive --file /dev/stdout`, which took its place for root."""
+    made_sweep(tmp_path, small_study())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in ("archive", "tabulate"):
+        result = harness(command, "joint_space", "--file", pipe, "--out", tmp_path)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+        assert "is no file but a device or a pipe" in result.stderr
+    assert pipe.is_fifo() and [path.name for path in tmp_path.glob("pipe*")] == ["pipe"]

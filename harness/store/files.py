@@ -135,8 +135,12 @@ def replacing(path: Path) -> Iterator[Path]:
     end, and is removed where that does not come.
 
     Raises:
+        UserError: a device is there, or a pipe, whose place no file may take.
         NotSavedError: it cannot take the place.
     """
+    is_named_device = path.is_symlink() and path.is_relative_to("/dev")  # as /dev/stdout
+    if is_named_device or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UserError(f"{path} is no file but a device or a pipe: name a file.")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
