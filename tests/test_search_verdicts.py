@@ -113,7 +113,8 @@ def test_few_seeds_are_not_informative_and_chance_alone_is_a_number(tmp_path, ma
     assert "Better" not in words and "Worse" not in words
     row = found.choices.against.loc["good"]
     alone = f"{row['difference']:+.2f} ± {row['chance_half_width']:.2f}"
-    assert f"good (1 seed of at least 6; of search chance alone: {alone})" in words
+    assert "Not informative (1 seed of at least 6), of search chance alone: random (" in words
+    assert f"good ({alone})" in words
     assert "There is one training seed: an interval holds the chance of the search alone" in words
     assert "no search is shown to be better or worse than random, expected" in words
     assert math.isnan(found.choices.table.loc["good", "test_ci"])
@@ -126,7 +127,7 @@ def test_intervals_too_wide_to_say_anything_are_not_printed(tmp_path, made):
     write_report(folder)
     text = (folder.report / "report.md").read_text()
     assert max(map(float, re.findall(r"[+-]\d+\.\d+ ± (\d+\.\d+)", text)), default=0) < 2
-    assert "of search chance alone: not informative" in text
+    assert re.search("of search chance alone: random [^.]* a .not informative.", text)
     widths = pd.read_csv(folder.report / "contrasts.csv")["chance_half_width"]
     assert (widths > 100).any()
 
@@ -145,7 +146,7 @@ def test_enough_repeats_have_a_word_within_each_seed_alone(tmp_path, made):
         other = expected["random, expected", row.seed]
         assert row.mean == pytest.approx(expected[row.search, row.seed] - other, abs=0.01)
     text = (folder.report / "report.md").read_text()
-    assert "good (3 seeds of at least 6;" in text
+    assert "Not informative (3 seeds of at least 6), of search chance alone: good (+" in text
     assert "Within each of the 3 seeds alone" in text and ": good 3 better; bad 3 worse." in text
     assert re.search(r"\| 0 +\| \+\d+\.\d+ ± 0\.00, better +\| -\d+\.\d+ ± 0\.00, worse", text)
 

@@ -39,13 +39,11 @@ def verdict(compared: Searches) -> str:
     parts = [
         f"With a budget of {plan.budget}, {does} configurations of {score} % test {SHOWN_WORDS}."
     ]
-    for word in WORDS:
-        said = [
-            _said(compared, str(n), row) for n, row in found.iterrows() if row["verdict"] == word
-        ]
-        if said:
-            beginning = WORDS[word].format(reference=reference)
-            parts.append(f"{beginning}: {', '.join(said)}.")
+    for word, beginning in WORDS.items():
+        for reason, own in found[found["verdict"] == word].groupby("reason", sort=False):
+            why = f" ({reason!s}), of search chance alone" if reason else ""
+            said = ", ".join(_said(compared, str(name), row) for name, row in own.iterrows())
+            parts.append(f"{beginning.format(reference=reference)}{why}: {said}.")
     silent = [name for name in choices.table.index if name not in (reference, *found.index)]
     if silent:
         parts.append(f"Without a choice within the budget: {', '.join(silent)}.")
@@ -56,13 +54,12 @@ def verdict(compared: Searches) -> str:
 
 
 def _said(compared: Searches, name: str, row: pd.Series[Any]) -> str:
-    """A search with its difference to the reference; without a verdict, with the reason."""
+    """A search with its difference to the reference; without a verdict, of search chance alone."""
     table = compared.choices.table
     at = f" at {table['runs'].loc[name]:.1f} runs" if name in compared.learned else ""
     if row["verdict"] != "not informative":
         return f"{name}{at} ({signed(row['difference'], row['difference_ci'])})"
-    alone = informative(row["difference"], row["chance_half_width"])
-    return f"{name}{at} ({row['reason']}; of search chance alone: {alone})"
+    return f"{name}{at} ({informative(row['difference'], row['chance_half_width'])})"
 
 
 def _pairs(compared: Searches) -> str:
