@@ -328,6 +328,29 @@ def test_a_bit_more_that_one_side_knows_is_no_difference():
     assert not compare(gpu, gpu).alike
 
 
+def test_what_is_left_of_a_collapsed_training_is_not_compared_on_another_machine():
+    """Where it collapsed in both; on a like machine its bits are the same all the same."""
+    record = made_record(make_spec()).model_copy(update={"provenance": {"device": "x"}})
+    worse = record.test.model_copy(update={"micro": record.test.micro - 0.05})
+    here = record.model_copy(update={"test": worse})
+    there = here.model_copy(update={"provenance": {"device": "y"}})
+    collapsed, learned = (
+        [{"epoch": n, "train_loss": loss} for n, loss in enumerate(losses)]
+        for losses in ((1.6, 3.7, 3.2), (1.6, 1.9, 1.5))
+    )
+    for one, other, agrees in (
+        (collapsed, collapsed, True),
+        (collapsed, learned, False),
+        (learned, collapsed, False),
+        (learned, learned, False),
+        (collapsed, collapsed[:1], False),
+        (collapsed, [*collapsed[:1], {"epoch": 1, "train_loss": None, "diverged": True}], False),
+    ):
+        found = compare(record, there, one, other)
+        assert found.is_verified == found.can_be_merged == found.collapsed == agrees
+    assert not compare(record, here, collapsed, collapsed).is_verified
+
+
 def test_feature_distances_may_differ_by_the_order_of_a_sum():
     record = made_record(make_spec())
 

@@ -89,13 +89,21 @@ class Verification:
                 f"{alike} to the last bit, on the same type of CPU and versions, but for feature "
                 f"distances (to {ROUNDING:g})"
             )
-        if others := [each.agreement for each in self.trials if not each.agreement.alike]:
+        unlike = [each.agreement for each in self.trials if not each.agreement.alike]
+        if others := [each for each in unlike if not each.collapsed]:
             same = sum(each.same_bits for each in others)
             most = 100 * max(each.largest for each in others)
             rules.append(
                 f"{len(others)} within {100 * TOLERANCE:g} points, on another machine or other "
                 f"versions, where {same} came out with the same bits, and accuracies differ by "
                 f"{most:.3g} points at most"
+            )
+        if collapsed := [each for each in unlike if each.collapsed]:
+            most = 100 * max(each.largest for each in collapsed)
+            rules.append(
+                f"{len(collapsed)} to have collapsed there as well, on another machine or other "
+                "versions, because the loss of training ended above that of the first epoch and "
+                f"rounding decides the rest; accuracies differ by {most:.3g} points at most"
             )
         found = len(self.trials) - len(self.disagreeing)
         return (

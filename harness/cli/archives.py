@@ -149,7 +149,8 @@ def verify(
     """Train a sample of finished trials again, and compare with what is recorded of them.
 
     On the type of CPU and the versions that a trial was recorded with, every bit must be the same;
-    elsewhere, accuracies within 2 points (of class means, one image of the smallest class more).
+    elsewhere, accuracies within 2 points (of class means, one image of the smallest class more);
+    a training whose loss ended above that of its first epoch, to have done so there as well.
     No record is written into the store, packed images are. Exits with 1 if a trial disagrees. RUN
     is a run's name or folder, FILE one of `harness archive`.
     """
@@ -183,7 +184,11 @@ def _row(trial: Verified) -> list[str]:
 
     agreement = trial.agreement
     answer = "agrees" if agreement.is_verified else "DISAGREES"
-    asked = "same bits" if agreement.alike else "2 points"
+    asked = "2 points"
+    if agreement.alike:
+        asked = "same bits"
+    elif agreement.collapsed:
+        asked = "collapsed"
     spec = trial.recorded.spec
     cell = {} if trial.cell is None else json.loads(trial.cell)
     what = cell_words(cell) or spec.method
