@@ -134,13 +134,15 @@ def test_intervals_too_wide_to_say_anything_are_not_printed(tmp_path, made):
 
 def test_enough_repeats_have_a_word_within_each_seed_alone(tmp_path, made):
     """Though there are too few seeds for a word over them."""
-    best, worst = ([(seed, n) for _ in range(6) for seed in SEEDS] for n in (0, 14))
+    best, worst = (
+        [(seed, start + n % 2) for n in range(100) for seed in SEEDS] for start in (0, 13)
+    )
     logs = {"good": logs_of(made, best), "bad": logs_of(made, worst)}
     folder = folder_of(tmp_path, made, logs)
     write_report(folder)
     within = pd.read_csv(folder.report / "within_seeds.csv")
     assert within["verdict"].tolist() == ["better"] * 3 + ["worse"] * 3
-    assert within["seed"].tolist() == [*SEEDS] * 2 and set(within["repeats"]) == {6}
+    assert within["seed"].tolist() == [*SEEDS] * 2 and set(within["repeats"]) == {100}
     expected = pd.read_csv(folder.report / "seeds.csv").set_index(["search", "seed"])["test"]
     for row in within.itertuples():
         other = expected["random, expected", row.seed]
@@ -148,11 +150,11 @@ def test_enough_repeats_have_a_word_within_each_seed_alone(tmp_path, made):
     text = (folder.report / "report.md").read_text()
     assert "Not informative (3 seeds of at least 6), of search chance alone: good (+" in text
     assert "Within each of the 3 seeds alone" in text and ": good 3 better; bad 3 worse." in text
-    assert re.search(r"\| 0 +\| \+\d+\.\d+ ± 0\.00, better +\| -\d+\.\d+ ± 0\.00, worse", text)
+    assert re.search(r"\| 0 +\| \+\d+\.\d+ ± \d\.\d+, better +\| -\d+\.\d+ ± \d\.\d+, worse", text)
 
 
 def test_of_fewer_repeats_nothing_is_said_within_a_seed(tmp_path, made):
-    logs = {"good": logs_of(made, [(seed, 0) for seed in SEEDS])}
+    logs = {"good": logs_of(made, [(seed, 0) for _ in range(9) for seed in SEEDS])}
     folder = folder_of(tmp_path, made, logs)
     write_report(folder)
     assert "Within each" not in (folder.report / "report.md").read_text()

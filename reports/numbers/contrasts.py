@@ -83,7 +83,8 @@ def within_seeds(
     searches without chance of their own. Here a repeat is a replicate, so the words speak of a
     search's chance on this one training of every cell, and of no other training. A row has the
     `search`, the `seed`, the number of `repeats` with a choice, and the columns of `contrasts` from
-    `mean` to `verdict`, with Holm's correction over all rows.
+    `mean` to `verdict`, with Holm's correction over all rows. Fewer than `FEWEST_REPEATS` have
+    none: a few repeats often make one choice, and seem to have no chance at all.
     """
     known = final[~final["search"].isin(certain)].dropna(subset="test")
     by_chance = expected.dropna(subset="test")
@@ -93,8 +94,9 @@ def within_seeds(
     for (name, seed), own in known[known["seed"].isin(level)].groupby(
         ["search", "seed"], sort=False
     ):
-        rows.append({"search": name, "seed": seed, "repeats": len(own)})
-        found.append(own["test"].to_numpy(float) - level[seed])
+        if len(own) >= FEWEST_REPEATS:
+            rows.append({"search": name, "seed": seed, "repeats": len(own)})
+            found.append(own["test"].to_numpy(float) - level[seed])
     return _judged(rows, found)[WITHIN]
 
 
@@ -128,6 +130,8 @@ COLUMNS = [
     *("first", "second", "seeds", *JUDGED),
     *("reason", "verdict_alone", "chance_half_width"),
 ]
+FEWEST_REPEATS = 100
+"""Of a search in a seed, for a word on that seed alone."""
 WITHIN = ["search", "seed", "repeats", *JUDGED]
 CHANCES = ("p", "p_holm", "deciding_level")
 """Columns that are probabilities, of which four decimals say too little."""

@@ -15,6 +15,7 @@ from harness.console import duration
 from harness.metrics import COSTS, SHOWN, TAIL, Goal, scale_of
 from harness.reports.brief import Brief
 from harness.reports.numbers.fronts import Fronts
+from harness.reports.numbers.verdict import FEWEST
 from harness.reports.text.captions import setting
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import Table
@@ -123,12 +124,17 @@ def _front_sentence(found: Fronts) -> str:
     if found.front.empty:
         return "No trial is better than chance, so the front is empty."
     whole = found.points["trial_id"].nunique() if found.space is None else len(found.space)
-    what = "trials" if found.space is None else "cells of the table"
+    what = "trials" if found.space is None else f"cells of the table{_in_seed(found)}"
     spans = ", ".join(_span(found, goal) for goal in found.goals)
     return (
         f"The front on {found.study.base.data.chosen_on} has {len(found.front)} of {whole} {what}: "
         f"{spans}. On test, which nothing was chosen by, its {SHOWN_WORDS} is {_tests(found)}."
     )
+
+
+def _in_seed(found: Fronts) -> str:
+    """Which seed's front it is, where the table has several."""
+    return f" in seed {found.seeds[0]}" if len(found.seeds) > 1 else ""
 
 
 def _volume_sentences(found: Fronts) -> list[str]:
@@ -147,6 +153,11 @@ def _volume_sentences(found: Fronts) -> list[str]:
                 f"{words}, {difference} points to the {at:.1f} % that random search is expected to "
                 f"dominate with as many trials ({row['trials']:.0f})."
             )
+    if 1 < len(found.seeds) < FEWEST:
+        said.append(
+            f"{len(found.seeds)} seeds of at least {FEWEST} are not informative by the rule of "
+            "docs/protocol.md, so these intervals decide nothing."
+        )
     if found.random is None:
         said.append(_no_random(found))
     return said
@@ -227,7 +238,9 @@ def _notes(found: Fronts) -> list[str]:
             "its scores flatter; the test scores beside do not."
         )
     if found.space is not None:
-        notes.append("Found by: share of a search's repeats that had trained the cell.")
+        notes.append(
+            f"Found by: share of a search's repeats{_in_seed(found)} that had trained the cell."
+        )
     diverged = int((found.points["status"] == "DIVERGED").sum())
     if diverged:
         notes.append(f"{diverged} trials diverged; they count as chance and are on no front.")
@@ -248,6 +261,8 @@ def fronts_brief(found: Fronts) -> Brief:
     caveats = []
     if len(found.seeds) < 2:
         caveats.append("one training seed, so intervals are of the searches' chance alone")
+    elif len(found.seeds) < FEWEST:
+        caveats.append(f"{len(found.seeds)} seeds of at least {FEWEST}, which decide nothing")
     if found.study.base.data.select_on == "test":
         caveats.insert(0, "SELECTED ON TEST, which flatters every choice")
     if found.random is None and "random" not in found.volumes.index:

@@ -78,15 +78,10 @@ def _pairs(compared: Searches) -> str:
     return words if len(others) else ""
 
 
-def says_something(within: pd.DataFrame) -> bool:
-    """Whether the repeats of some seed are enough for a word."""
-    return bool((within["verdict"] != "not informative").any())
-
-
 def _within_seeds(compared: Searches) -> str:
     """What repeats say in each seed alone: the number of seeds in which each word is said."""
     within, choices = compared.choices.within, compared.choices
-    if not says_something(within):
+    if within.empty:
         return ""
     said = []
     for name, own in within.groupby("search", sort=False):
@@ -95,8 +90,8 @@ def _within_seeds(compared: Searches) -> str:
     count = within["seed"].nunique()
     each = f"Within each of the {count} seeds alone" if count > 1 else "Within this seed"
     return (
-        f"{each}, where nothing but search chance is left (so for no other seed), beside "
-        f"{choices.reference}: {'; '.join(said)}."
+        f"{each}, where nothing but search chance is left, beside {choices.reference} "
+        f"(exploratory, and of no other seed): {'; '.join(said)}."
     )
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.reports.numbers.contrasts import FEWEST_REPEATS
 from harness.reports.numbers.landscape import AllCells, Landscape
 from harness.reports.numbers.searches import Searches
 from harness.reports.numbers.verdict import FEWEST, LEAST, MARGIN, TOO_WIDE
 from harness.reports.text.document import Chapter, Document
 from harness.reports.text.model import ComparisonContent
 from harness.reports.text.names import SHOWN_WORDS, beside_test, metric_words
-from harness.reports.text.search_answer import of_learned, says_something, verdict
+from harness.reports.text.search_answer import of_learned, verdict
 from harness.reports.text.search_tables import (
     bias_table,
     choices_table,
@@ -90,7 +91,7 @@ def _chapters(
     yield _choices(compared)
     if len(compared.choices.contrasts):
         yield _every_pair(compared)
-    if says_something(compared.choices.within):
+    if len(compared.choices.within):
         yield _within_seeds(compared)
     if landscape is not None:
         yield _regrets(compared, landscape.cells, split)
@@ -196,7 +197,8 @@ def _every_pair(compared: Searches) -> Chapter:
             f"within ± {MARGIN}. Not informative: fewer than {FEWEST} seeds, or undecided with a "
             f"half-width above {TOO_WIDE}. The numbers behind each are in contrasts.csv.",
             "Of search chance alone: the same difference with the 95 % interval that the repeats "
-            "leave to it on these seeds; it does not speak for other seeds.",
+            "leave to it on these seeds; it does not speak for other seeds. Without an interval, "
+            "neither has chance of its own.",
         ],
     )
 
@@ -207,13 +209,15 @@ def _within_seeds(compared: Searches) -> Chapter:
         title="Within each seed",
         text=[
             "What the repeats within one training seed say: there every cell was trained once, and "
-            "the search's chance is all there is. It does not speak for other seeds."
+            "the search's chance is all there is. It does not speak for other seeds, and is "
+            "exploratory: the protocol has no repeat as a replicate."
         ],
-        tables=[within_table(compared.choices.within)],
+        tables=[within_table(compared.choices.within, compared.choices.reference)],
         notes=[
-            "Mean of the repeats minus random search in closed form, ± 95 % interval over repeats; "
-            "words by the same rule with a repeat as the replicate, and Holm's correction over "
-            f"{count}. The numbers behind each are in within_seeds.csv.",
+            "Mean of the repeats minus the reference, ± 95 % interval over repeats, of which a "
+            f"seed has at least {FEWEST_REPEATS}. Words by the limits of the same rule with a "
+            f"repeat as the replicate: better and worse with Holm's correction over {count}, "
+            "equivalent by the 95 % interval. The numbers behind each are in within_seeds.csv.",
         ],
     )
 
