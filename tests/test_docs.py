@@ -13,7 +13,7 @@ import yaml
 from support.docs import PAGES, ROOT, anchors, inline, prose
 
 from harness.cli import main
-from harness.reports.reproduce import without_dead_links
+from harness.reports.reproduce import GALLERY, readme, without_dead_links
 from harness.spec import SEMANTICS
 from harness.version import __version__
 
@@ -226,3 +226,8 @@ def tables():
     made = fields.filled((ROOT / "docs" / "fields.md").read_text())
     assert "<!--" not in made
     return made
+
+
+def test_the_gallerys_page_is_of_what_is_there():
+    """Its commands are those of `make reproduce`, and it names every report that is older."""
+    assert (GALLERY / "README.md").read_text() == readme()
