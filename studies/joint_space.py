@@ -14,9 +14,9 @@ search in closed form, with 500 replays of each in every seed:
     harness tabulate joint_space joint_space+metapeft --file joint_3.parquet
     harness compare --search all --replay joint_3.parquet --repeats 1500,gp=600
 
-Cost: 40 minutes on 2 CPU cores (864 trials of 4 to 12 s), as much again for every further seed, and
-12 minutes for the replays, most of it GP's, of which there are fewer. Recipe: see
-`depth_vs_position`.
+Cost: 40 minutes on 2 CPU cores (864 trials of 4 to 11 s, a third less by kept activations), as much
+again for every further seed, and 12 minutes for the replays, most of it GP's, of which there are
+fewer. Recipe: see `depth_vs_position`.
 """
 
 from harness.studies.depth_vs_position import study as depth_vs_position

@@ -330,7 +330,8 @@ def test_a_bit_more_that_one_side_knows_is_no_difference():
 
 def test_what_is_left_of_a_collapsed_training_is_not_compared_on_another_machine():
     """Where it collapsed in both; on a like machine its bits are the same all the same."""
-    record = made_record(make_spec()).model_copy(update={"provenance": {"device": "x"}})
+    plain = made_record(make_spec(), score=0.12)
+    record = plain.model_copy(update={"provenance": {"device": "x"}, "num_classes": 15})
     worse = record.test.model_copy(update={"micro": record.test.micro - 0.05})
     here = record.model_copy(update={"test": worse})
     there = here.model_copy(update={"provenance": {"device": "y"}})
@@ -349,6 +350,9 @@ def test_what_is_left_of_a_collapsed_training_is_not_compared_on_another_machine
         found = compare(record, there, one, other)
         assert found.is_verified == found.can_be_merged == found.collapsed == agrees
     assert not compare(record, here, collapsed, collapsed).is_verified
+    above = record.test.model_copy(update={"class_mean": 0.21})  # more than three times chance
+    kept = record.model_copy(update={"test": above})
+    assert not compare(kept, there, collapsed, collapsed).is_verified
 
 
 def test_feature_distances_may_differ_by_the_order_of_a_sum():

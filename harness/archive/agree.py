@@ -21,6 +21,8 @@ from harness.store.records import TrialRecord
 
 TOLERANCE = 0.02
 """Largest difference of accuracies, as shares, between machines that are not alike."""
+COLLAPSED = 3.0
+"""Times chance: more than that, and a training has kept something that can be compared."""
 LIKE = 1e-6
 """Largest difference of any score where results of like machines are merged; `verify` asks for
 equal bits."""
@@ -72,13 +74,17 @@ def are_alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return not is_gpu and all(one.get(name) == other.get(name) for name in DECIDE)
 
 
-def has_collapsed(rows: Rows) -> bool:
-    """Whether a training lost more than it learned: its loss ended above that of its first epoch.
+def has_collapsed(record: TrialRecord, rows: Rows) -> bool:
+    """Whether a training lost what it learned: its loss ended above that of its first epoch, and
+    its mean over classes is at most `COLLAPSED` times chance.
 
     `rows` is its history; without one, nothing is known, and it has not.
     """
     losses = [row["train_loss"] for row in rows if isinstance(row.get("train_loss"), float)]
-    return len(losses) > 1 and losses[-1] > losses[0]
+    scores = record.test or record.select
+    if len(losses) < 2 or losses[-1] <= losses[0] or scores is None:
+        return False
+    return scores.class_mean <= COLLAPSED / record.num_classes
 
 
 def compare(
@@ -104,7 +110,7 @@ def compare(
     shared = by_epoch[0].keys() & by_epoch[1].keys()
     return Agreement(
         alike=alike,
-        collapsed=not alike and has_collapsed(rows) and has_collapsed(other_rows),
+        collapsed=not alike and has_collapsed(one, rows) and has_collapsed(other, other_rows),
         same_bits=_equal(checked[0], checked[1])
         and all(_equal(by_epoch[0][epoch], by_epoch[1][epoch]) for epoch in shared),
         same_status=one.status == other.status,

@@ -102,8 +102,9 @@ class Verification:
             most = 100 * max(each.largest for each in collapsed)
             rules.append(
                 f"{len(collapsed)} to have collapsed there as well, on another machine or other "
-                "versions, because the loss of training ended above that of the first epoch and "
-                f"rounding decides the rest; accuracies differ by {most:.3g} points at most"
+                "versions, because rounding decides what is left of a training whose loss ended "
+                f"above that of its first epoch, near chance; their accuracies, which are not "
+                f"compared, differ by {most:.3g} points at most"
             )
         found = len(self.trials) - len(self.disagreeing)
         return (

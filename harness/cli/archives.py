@@ -150,7 +150,8 @@ def verify(
 
     On the type of CPU and the versions that a trial was recorded with, every bit must be the same;
     elsewhere, accuracies within 2 points (of class means, one image of the smallest class more);
-    a training whose loss ended above that of its first epoch, to have done so there as well.
+    a training that collapsed (a loss above that of its first epoch, scores of at most three times
+    chance), to have done so there as well.
     No record is written into the store, packed images are. Exits with 1 if a trial disagrees. RUN
     is a run's name or folder, FILE one of `harness archive`.
     """

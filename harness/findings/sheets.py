@@ -66,8 +66,8 @@ WORDS = {
         "without training; those by the two commands above and `harness archive`, in two hours. No "
         "file but the repository's is needed",
         licence=OURS,
-        limits="Which search is better on other seeds: three are too few for a verdict over seeds, "
-        "so there is one within each. Anything about sensors: it is synthetic, and its backbone "
+        limits="Which search is better on other seeds: three are too few for a verdict over seeds. "
+        "Anything about sensors: it is synthetic, and its backbone "
         "tiny. The validation split is small, so choices by it are noisy. The rate, batch and crop "
         "were fixed at MLP1 in all blocks and α = 4 with test scores in view. Its depth is "
         "*the last N blocks* of one position, so combinations of positions are not in it",

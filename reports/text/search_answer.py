@@ -59,6 +59,8 @@ def _said(compared: Searches, name: str, row: pd.Series[Any]) -> str:
     at = f" at {table['runs'].loc[name]:.1f} runs" if name in compared.learned else ""
     if row["verdict"] != "not informative":
         return f"{name}{at} ({signed(row['difference'], row['difference_ci'])})"
+    if not row["chance_half_width"]:
+        return f"{name}{at} ({row['difference']:+.2f}, has none)"
     return f"{name}{at} ({informative(row['difference'], row['chance_half_width'])})"
 
 
