@@ -153,17 +153,17 @@ def main(out: str = "runs") -> None:
 
 def readme() -> str:
     """The gallery's page: what is there, what made it, and which of it is older."""
-    rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in entries().items()]
+    found = entries()
+    rows = [f"| `{name}` | `harness {entry.command}` |" for name, entry in found.items()]
+    pages = [f"`{name}`" for name in found if (GALLERY / name / "index.html").is_file()]
     older = [
         name
-        for name in entries()
+        for name in found
         if f"- semantics: {SEMANTICS}\n" not in (GALLERY / name / "report.md").read_text()
     ]
     return README.format(
         rows="\n".join(rows),
-        pages=", ".join(
-            f"`{name}`" for name in entries() if (GALLERY / name / "index.html").is_file()
-        ),
+        pages=", ".join(pages),
         older=_of_older(older) if older else "",
     )
 

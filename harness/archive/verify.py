@@ -103,7 +103,7 @@ class Verification:
             rules.append(
                 f"{len(collapsed)} to have collapsed there as well, on another machine or other "
                 "versions, because rounding decides what is left of a training whose loss ended "
-                f"above that of its first epoch, near chance; their accuracies, which are not "
+                "above that of its first epoch, near chance; their accuracies, which are not "
                 f"compared, differ by {most:.3g} points at most"
             )
         found = len(self.trials) - len(self.disagreeing)

@@ -177,8 +177,17 @@ def replays(table: Table, name: str, seed: int, repeats: range, place: Path) -> 
 
 def table_of(scenario: Scenario, place: Path, kind: str = "lora") -> Table:
     """An archive as a table that searches can be replayed on, made in an empty folder."""
-    [imported] = import_archives([scenario.archive(kind)], Store(place / "store"))
-    tabulate([imported.run], _table_in(place))
+    return table_from([scenario.archive(kind)], place)
+
+
+def table_from(archives: list[Path], place: Path) -> Table:
+    """Archives of one study's finished runs as a table, made in an empty folder.
+
+    Raises:
+        UserError: as `import_archives` and `tabulate`.
+    """
+    imported = import_archives(archives, Store(place / "store"))
+    tabulate([done.run for done in imported], _table_in(place))
     return read_table(_table_in(place))
 
 

@@ -17,16 +17,14 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from harness.archive.importing import import_archives
 from harness.findings.document import fill
 from harness.findings.evidence import ARCHIVES, SCENARIOS, archive_of, command_of
 from harness.findings.scenario import Scenario, read_scenario, run_flops
-from harness.findings.searched import table_of
+from harness.findings.searched import table_from, table_of
 from harness.findings.sheets import sheets
 from harness.store.comparisons import Reference
 from harness.store.shipped import DEFAULT, file_of, shipped
-from harness.store.store import Store
-from harness.store.table import PER_IMAGE, Table, read_table, tabulate, write_table
+from harness.store.table import PER_IMAGE, Table, read_table, write_table
 from harness.study.space import cell_key
 
 COMMAND = "python -m harness.findings.tables"
@@ -45,10 +43,7 @@ def joint_table(archives: Path = ARCHIVES) -> Table:
     """
     files = [archive_of(name, archives) for name in JOINT]
     with TemporaryDirectory() as place:
-        runs = [done.run for done in import_archives(files, Store(Path(place) / "store"))]
-        path = Path(place) / file_of(DEFAULT).name
-        tabulate(runs, path)
-        table = read_table(path)
+        table = table_from(files, Path(place))
     *sweeps, _ = table.info.commands
     return _without_bits(table, commands=(*sweeps, COMMAND))
 

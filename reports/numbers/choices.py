@@ -119,9 +119,7 @@ def choices(parts: list[Part]) -> Choices:
         seeds=seeds,
         table=pd.concat(tables).join(_ranked(first, final, given)),
         contrasts=contrasts(seeds, arms, (*random, *given)),
-        within=within_seeds(
-            final if random else final.iloc[:0], seeds[seeds["search"] == arms[0]], given
-        ),
+        within=within_seeds(final, seeds[seeds["search"].isin(random[:1])], given),
         reference=arms[0],
     )
 

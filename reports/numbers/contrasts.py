@@ -71,7 +71,7 @@ def contrasts(
             found.append(differences)
             both = float(np.hypot(chance[first], chance[second]))
             rows.append({"first": first, "second": second, "chance_half_width": both})
-    return _judged(rows, found)[COLUMNS]
+    return _judged(rows, found, COLUMNS)
 
 
 def within_seeds(
@@ -86,22 +86,20 @@ def within_seeds(
     `mean` to `verdict`, with Holm's correction over all rows. Fewer than `FEWEST_REPEATS` have
     none: a few repeats often make one choice, and seem to have no chance at all.
     """
-    known = final[~final["search"].isin(certain)].dropna(subset="test")
-    by_chance = expected.dropna(subset="test")
-    level = dict(zip(by_chance["seed"], by_chance["test"], strict=True))
+    level = dict(zip(expected["seed"], expected["test"], strict=True))
     rows: list[dict[str, Any]] = []
     found: list[Array] = []
-    for (name, seed), own in known[known["seed"].isin(level)].groupby(
-        ["search", "seed"], sort=False
-    ):
-        if len(own) >= FEWEST_REPEATS:
-            rows.append({"search": name, "seed": seed, "repeats": len(own)})
-            found.append(own["test"].to_numpy(float) - level[seed])
-    return _judged(rows, found)[WITHIN]
+    for (name, seed), own in final.groupby(["search", "seed"], sort=False):
+        differences = own["test"].to_numpy(float) - level.get(seed, np.nan)
+        differences = differences[np.isfinite(differences)]
+        if name not in certain and len(differences) >= FEWEST_REPEATS:
+            rows.append({"search": name, "seed": seed, "repeats": len(differences)})
+            found.append(differences)
+    return _judged(rows, found, WITHIN)
 
 
-def _judged(rows: list[dict[str, Any]], found: list[Array]) -> pd.DataFrame:
-    """The rows with what the rule says of the differences of each."""
+def _judged(rows: list[dict[str, Any]], found: list[Array], columns: list[str]) -> pd.DataFrame:
+    """The rows with what the rule says of the differences of each, in these columns."""
     adjusted, levels = holm(p := np.array([_p(each) for each in found]))
     for number, (row, differences) in enumerate(zip(rows, found, strict=True)):
         level = LEVEL if np.isnan(levels[number]) else float(levels[number])
@@ -119,7 +117,7 @@ def _judged(rows: list[dict[str, Any]], found: list[Array]) -> pd.DataFrame:
             "reason": _reason(judged),
             "verdict_alone": judge(differences).word,
         }
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *WITHIN])))
+    return pd.DataFrame(rows, columns=columns)
 
 
 JUDGED = (

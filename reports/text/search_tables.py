@@ -46,13 +46,16 @@ def choices_table(compared: Searches) -> Table:
     return _table("choices", "Test accuracy (%) of the choices within the budget", rows, "search")
 
 
-def _against(row: Any) -> str:
-    """A search's difference to the reference with its verdict; `-` where there is none."""
+def _against(row: Any, mean: str = "difference", half_width: str = "difference_ci") -> str:
+    """A search's difference to the reference with its verdict; `-` where there is none.
+
+    `mean` and `half_width` are the difference's columns.
+    """
     if not isinstance(row["verdict"], str):
         return "-"
     if row["verdict"] == "not informative":
         return "not informative"
-    return f"{signed(row['difference'], row['difference_ci'])}, {row['verdict']}"
+    return f"{signed(row[mean], row[half_width])}, {row['verdict']}"
 
 
 def _closed_forms(compared: Searches) -> list[str]:
@@ -92,9 +95,8 @@ def within_table(within: pd.DataFrame, reference: str) -> Table:
     """A row per training seed: each search beside the reference, of its repeats there alone."""
     rows: dict[str, dict[str, str]] = {}
     for _, row in within.iterrows():
-        told = row["verdict"] != "not informative"
-        words = f"{signed(row['mean'], row['half_width'])}, {row['verdict']}"
-        rows.setdefault(str(row["seed"]), {})[row["search"]] = words if told else row["verdict"]
+        words = _against(row, "mean", "half_width")
+        rows.setdefault(str(row["seed"]), {})[row["search"]] = words
     caption = f"Points of test accuracy above {reference}, within each training seed"
     return _table("within_seeds", caption, rows, "training seed")
 
@@ -106,13 +108,16 @@ def regrets_table(compared: Searches) -> Table:
     rows = {}
     for name in table.index:
         own = table.loc[name]
-        if name in compared.learned:  # one cell, whose mean over seeds is known
-            own = own.drop(["regret_ci", "test_regret_ci"]).reindex(own.index)
+        # A learned search is one cell, whose regret is that of its mean over seeds: it is known.
+        half_width, test_half_width = (
+            math.nan if name in compared.learned else own[field]
+            for field in ("regret_ci", "test_regret_ci")
+        )
         missed = own["repeats"] - own["reached"]
         cost = "never" if math.isinf(own["cost_to"]) else f"{own['cost_to']:.1f}"
         rows[name] = {
-            f"regret, {split}": with_interval(own["regret"], own["regret_ci"], scale.digits),
-            "regret, test": with_interval(own["test_regret"], own["test_regret_ci"]),
+            f"regret, {split}": with_interval(own["regret"], half_width, scale.digits),
+            "regret, test": with_interval(own["test_regret"], test_half_width),
             "area under regret": with_interval(own["area"], own["area_ci"], scale.digits),
             "median cost to find the best": cost,
             "missed it": f"{missed:.0f} of {own['repeats']:.0f}",
